@@ -1,0 +1,19 @@
+//! The algorithms and types of Mapwright.
+//!
+//! What this crate believes:
+//!
+//! * **Pure core.** Whatever can run on the host lives here and does: no hardware, no `unsafe`, no dependency.
+//!   Hardware is a [`machine::Machine`], a lock is a [`lock::Lock`], memory for bookkeeping is lent by the caller.
+//! * **Addresses are types.** Four of them ([`addr`]), checked arithmetic, no conversion from bare integers.
+//! * **States are types.** Who may write a descriptor holds an [`owned_range::OwnedRange`]; what was unmapped hides its
+//!   addresses and frames until it was flushed.
+//! * **Errors name the offender.** One enum an operation, with the address in the variant.
+//!
+//! The lints are strict because a rule that no lint enforces is kept by nobody.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod lock;
+pub mod machine;
+pub mod owned_range;

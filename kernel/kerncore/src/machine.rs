@@ -1,0 +1,88 @@
+//! A machine is a trait.
+//!
+//! Page-table algorithms do not touch hardware; they ask a [`Machine`]. The Cortex-A9 is one. SoftMachine, in the
+//! tests, is another, whose TLB and cache keep stale data for as long as the architecture lets them, so that a
+//! forgotten flush or clean fails there even where an emulator forgives it.
+//!
+//! Methods take `&self` and work on *runs*: write n descriptors, clean them, invalidate a range, and one barrier at
+//! the end. Page by page through barriers would cost several times as much. What each step guarantees, and what
+//! it does not, is the architecture's own wording (ARM DDI 0406C, B3.10 and A3.8); no method implies another.
+//!
+//! ```text
+//!   make a mapping            remove a mapping                 lend a frame uncached
+//!   ──────────────            ────────────────                 ─────────────────────
+//!   write_descriptors         write_descriptors (zeros)        remove its linear entry, as left
+//!   clean_descriptors         clean_descriptors                clean_and_invalidate
+//!   barrier                   barrier                          barrier
+//!                             invalidate_tlb                   make the uncached mapping
+//!                             barrier
+//! ```
+//!
+//! The authority to change live tables is the machine value itself: the constructor of one that drives hardware
+//! is `unsafe`, and its contract is the proof obligation of everything below it.
+
+use crate::addr::{PageRange, Pfn, PhysAddr};
+
+/// What page tables need of a processor and its memory.
+///
+/// Calls may come from any context, with interrupts on or off; none sleeps.
+pub trait Machine {
+    /// Reads the descriptor at `slot`, which lies in table memory and is word-aligned.
+    fn read_descriptor(&self, slot: PhysAddr) -> u32;
+
+    /// Writes `descriptors` to consecutive slots from `first`, each as one atomic word. The caller keeps to one
+    /// table. Nobody but this CPU is promised to see them before [`Machine::clean_descriptors`] and
+    /// [`Machine::barrier`].
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
+
+    /// Cleans the cache lines that hold `count` slots from `first` to where the table walker reads (S16a).
+    /// Complete only after [`Machine::barrier`].
+    fn clean_descriptors(&self, first: PhysAddr, count: u32);
+
+    /// Waits until every write, clean and invalidation before it has completed on every CPU, then makes the
+    /// following instructions see them (DSB, ISB).
+    fn barrier(&self);
+
+    /// Invalidates what any CPU's TLB holds for `pages`, in every address space. Complete only after
+    /// [`Machine::barrier`].
+    fn invalidate_tlb(&self, pages: PageRange);
+
+    /// Cleans and invalidates, to the point of coherency, the data-cache lines of `count` frames from `first`.
+    /// The frames' linear mapping must still exist or the machine must have another way to name them.
+    /// Complete only after [`Machine::barrier`].
+    fn clean_and_invalidate(&self, first: Pfn, count: u32);
+
+    /// Fills `count` frames from `first` with zeros through their cacheable linear mapping.
+    fn zero_frames(&self, first: Pfn, count: u32);
+}
+
+/// A borrowed machine is a machine.
+impl<M: Machine> Machine for &M {
+    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        (**self).read_descriptor(slot)
+    }
+
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        (**self).write_descriptors(first, descriptors);
+    }
+
+    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
+        (**self).clean_descriptors(first, count);
+    }
+
+    fn barrier(&self) {
+        (**self).barrier();
+    }
+
+    fn invalidate_tlb(&self, pages: PageRange) {
+        (**self).invalidate_tlb(pages);
+    }
+
+    fn clean_and_invalidate(&self, first: Pfn, count: u32) {
+        (**self).clean_and_invalidate(first, count);
+    }
+
+    fn zero_frames(&self, first: Pfn, count: u32) {
+        (**self).zero_frames(first, count);
+    }
+}
