@@ -1,0 +1,59 @@
+# The door to everything; the work is done by scripts/.
+
+# As typed: a file's name may have a $ in it.
+override DISK := $(value DISK)
+export DISK FILTER SEED MEM SMP JOBS
+
+.PHONY: help
+help:
+	@echo 'make run     boot the kernel; it reads a disk through coherent DMA and prints its SHA-256'
+	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, ARGS="vmalloc=256M ..."'
+	@echo 'make test    all tests, on the host and in the kernel'
+	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
+	@echo 'make gdb     boot halted at reset, with gdb attached'
+	@echo '                 GDBFLAGS="-batch -x FILE", MEM, SMP'
+	@echo 'make check   format, lints, documentation and scripts, with warnings denied'
+	@echo 'make image   build target/mapwright.elf and target/kernel-tests.elf'
+	@echo 'make doc     the documentation of every crate, under target/'
+	@echo 'make fmt     format all Rust code'
+	@echo 'make setup   install what is missing; all of the above begin with it'
+	@echo 'make clean   remove what was built'
+
+.PHONY: setup
+setup:
+	@scripts/setup
+
+.PHONY: run
+run:
+	@scripts/run "$$DISK" $(ARGS)
+
+.PHONY: test
+test: setup
+	@scripts/test
+
+.PHONY: gdb
+gdb: setup
+	@scripts/image mapwright
+	@scripts/gdb $(GDBFLAGS)
+
+.PHONY: check
+check: setup
+	@scripts/check
+
+.PHONY: image
+image: setup
+	@scripts/image mapwright kernel-tests
+
+.PHONY: doc
+doc: setup
+	@scripts/cargo doc --no-deps
+	@scripts/cargo doc --no-deps --target armv7a-none-eabi --workspace --exclude machine --exclude properties \
+		--exclude host --exclude ksyms --exclude ktest-macros
+
+.PHONY: fmt
+fmt: setup
+	@scripts/cargo fmt --all
+
+.PHONY: clean
+clean:
+	@rm -rf target
