@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod frames;
 pub mod lock;
 pub mod machine;
 pub mod owned_range;

@@ -1,0 +1,353 @@
+//! The buddy allocator.
+
+use super::buddy::BuddyLists;
+use super::frame::{NONE, State};
+use super::front::{FRONT_ORDERS, Fill, FrontLists};
+use super::table::is_lendable;
+use super::{
+    AddError, AllocateError, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError, MAX_BLOCK,
+    MAX_ORDER, order_for, piece_order,
+};
+use crate::addr::Pfn;
+
+/// The free frames of a [`FrameTable`], in blocks of orders 0 to [`MAX_ORDER`].
+///
+/// It is plain state: the caller keeps it behind a lock, and no call sleeps, so that any context that may take the
+/// lock may call. What it gives depends only on what was asked before: the smallest block that fits, the one
+/// that came back last first.
+///
+/// A later device that reaches only low addresses will bring a limit on the address to [`FrameAllocator::allocate`];
+/// nothing in the state stands against it.
+#[derive(Debug)]
+pub struct FrameAllocator<'t> {
+    pub(super) table: FrameTable<'t>,
+    pub(super) front: FrontLists,
+    pub(super) buddies: BuddyLists,
+    /// Free frames, those on the front lists included.
+    pub(super) free: u32,
+}
+
+impl<'t> FrameAllocator<'t> {
+    /// An allocator over `table` that has no frames yet: [`FrameAllocator::add_range`] brings them.
+    pub const fn new(table: FrameTable<'t>) -> Self {
+        Self { table, front: FrontLists::new(), buddies: BuddyLists::new(), free: 0 }
+    }
+
+    /// The table of the frames.
+    pub const fn table(&self) -> FrameTable<'t> {
+        self.table
+    }
+
+    /// Frames that are free.
+    pub const fn free_pages(&self) -> u32 {
+        self.free
+    }
+
+    /// The order of the largest free block among those that do not wait on a front list.
+    pub fn largest_free_order(&self) -> Option<u32> {
+        self.buddies.largest()
+    }
+
+    /// Takes `pages` frames from `first` into the allocator: RAM, or what was set aside at boot and is needed no
+    /// more. Any boundaries will do; an empty range changes nothing.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing was changed.
+    pub fn add_range(&mut self, first: Pfn, pages: u32) -> Result<(), AddError> {
+        let start = self.table.check_unmanaged(first, pages)?;
+        for record in self.table.records(start, pages) {
+            record.set_state(State::INSIDE);
+        }
+        self.free += pages;
+        self.buddies.merge_run(&self.table, start, pages);
+        Ok(())
+    }
+
+    /// Takes a block of 2^`order` frames, aligned to its size.
+    ///
+    /// # Errors
+    /// [`AllocateError`], also for an order above [`MAX_ORDER`].
+    #[inline]
+    pub fn allocate(&mut self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
+        if is_lendable(owner)
+            && let Some(index) = self.front.pop(&self.table, order)
+        {
+            return Ok(self.lend(index, order, owner));
+        }
+        self.allocate_merged(order, owner)
+    }
+
+    /// Takes exactly `pages` adjacent frames; the first is aligned to the next power of two of `pages`.
+    ///
+    /// # Errors
+    /// [`AllocateError`], also for more than [`MAX_BLOCK`] frames.
+    pub fn allocate_pages(
+        &mut self,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameBlock, AllocateError> {
+        if pages == 0 {
+            return Err(AllocateError::Zero { owner });
+        }
+        if pages > MAX_BLOCK {
+            return Err(AllocateError::TooLarge { pages, owner });
+        }
+        let order = order_for(pages);
+        let block = self.allocate(order, owner)?;
+        if pages == 1 << order {
+            return Ok(block);
+        }
+        // Mark the part that stays as blocks of its own, largest first, and let the tail go.
+        let (first, whole) = block.leak();
+        let start = self.table.index_of(first).unwrap_or(NONE);
+        let mut index = start;
+        while index < start + pages {
+            let piece = piece_order(index, start + pages - index);
+            self.table.record(index).set_state(State::owned(piece, owner));
+            index += 1 << piece;
+        }
+        self.free += whole - pages;
+        self.buddies.merge_run(&self.table, index, whole - pages);
+        Ok(FrameBlock::new(first, pages))
+    }
+
+    /// Takes `pages` frames that need not be adjacent, each as a block of its own. All or none.
+    ///
+    /// # Errors
+    /// [`AllocateError`]; nothing was taken.
+    pub fn allocate_list(
+        &mut self,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameList, AllocateError> {
+        if !is_lendable(owner) {
+            return Err(AllocateError::NotAnOwner { owner });
+        }
+        if pages == 0 {
+            return Err(AllocateError::Zero { owner });
+        }
+        // Single frames can always be had while so many are free, so nothing below can fail half way.
+        if pages > self.free {
+            return Err(self.exhausted(pages, owner));
+        }
+        self.free -= pages;
+        let mut list = FrameList::new();
+        let mut left = pages;
+        while left != 0 {
+            let order = left.ilog2().min(MAX_ORDER);
+            let Some((index, order)) = self.take_at_most(order) else { break };
+            list.push_cut(&self.table, index, 1 << order, owner);
+            left -= 1 << order;
+        }
+        debug_assert_eq!(left, 0, "the free count is exact");
+        Ok(list)
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Errors
+    /// [`FreeError`] when the records do not agree with the handle, which only a raw free behind its owner's back
+    /// or a foreign table can bring about; frames before the one named are free then, the others are as they were.
+    #[inline]
+    pub fn free(&mut self, block: FrameBlock) -> Result<(), FreeError> {
+        let (first, pages) = block.leak();
+        if pages.is_power_of_two()
+            && let Some(index) = self.table.index_of(first)
+        {
+            let order = pages.trailing_zeros();
+            if self.table.record(index).state().is_owned_of(order) {
+                self.release(index, order);
+                return Ok(());
+            }
+        }
+        self.free_pieces(first, pages)
+    }
+
+    /// Gives all the blocks of a list back. Blocks that follow each other in the list and in memory are joined
+    /// before they are merged, which is cheaper than one by one.
+    ///
+    /// # Errors
+    /// As [`FrameAllocator::free`]: those after the frame named are lost, for their links cannot be trusted.
+    pub fn free_list(&mut self, list: FrameList) -> Result<(), FreeError> {
+        let mut list = list;
+        let mut run = (0, 0);
+        while let Some((index, order)) = list.pop_index(&self.table) {
+            let record = self.table.record(index);
+            if !record.state().is_owned_of(order) {
+                self.release_run(run);
+                return Err(self.diagnose(self.table.pfn_at(index), order));
+            }
+            if index != run.0 + run.1 {
+                self.release_run(run);
+                run = (index, 0);
+            }
+            record.set_state(State::INSIDE);
+            run.1 += 1 << order;
+        }
+        self.release_run(run);
+        Ok(())
+    }
+
+    /// Gives back the block of `order` at `frame` in the name of `owner`: for raw interfaces, whose callers hold
+    /// no handle. It can free nothing that a handle of another owner stands for.
+    ///
+    /// # Errors
+    /// [`FreeError`]; nothing was changed.
+    pub fn free_at(&mut self, frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
+        let index = self.table.index_of(frame).ok_or(FreeError::NotManaged { frame })?;
+        let state = self.table.record(index).state();
+        if order > MAX_ORDER || !state.is_owned_of(order) {
+            return Err(self.diagnose(frame, order));
+        }
+        if state.owner() != owner {
+            return Err(FreeError::OtherOwner { frame, owner: state.owner(), claimed: owner });
+        }
+        self.release(index, order);
+        Ok(())
+    }
+
+    /// Merges all that waits on the front lists.
+    pub fn drain(&mut self) {
+        for order in 0..FRONT_ORDERS {
+            self.spill(order, u32::MAX);
+        }
+    }
+
+    /// Frames that wait unmerged on the front lists.
+    pub fn waiting_pages(&self) -> u32 {
+        self.front.pages()
+    }
+}
+
+/// How blocks are found and taken back. Indices, not frame numbers.
+impl FrameAllocator<'_> {
+    #[inline(always)]
+    fn lend(&mut self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
+        self.table.record(index).set_state(State::owned(order, owner));
+        self.free -= 1 << order;
+        FrameBlock::new(self.table.pfn_at(index), 1 << order)
+    }
+
+    /// When the front list had none.
+    fn allocate_merged(
+        &mut self,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameBlock, AllocateError> {
+        if !is_lendable(owner) {
+            return Err(AllocateError::NotAnOwner { owner });
+        }
+        if order > MAX_ORDER {
+            let pages = 1_u32.checked_shl(order).unwrap_or(u32::MAX);
+            return Err(AllocateError::TooLarge { pages, owner });
+        }
+        if let Some(index) = self.buddies.cut(&self.table, order) {
+            return Ok(self.lend(index, order, owner));
+        }
+        self.drain();
+        match self.buddies.cut(&self.table, order) {
+            Some(index) => Ok(self.lend(index, order, owner)),
+            None => Err(self.exhausted(1 << order, owner)),
+        }
+    }
+
+    #[cold]
+    fn exhausted(&mut self, pages: u32, owner: FrameOwner) -> AllocateError {
+        self.drain();
+        let largest = self.largest_free_order();
+        AllocateError::Exhausted { pages, owner, free: self.free, largest }
+    }
+
+    /// Takes a block of `order` or, rather than break a larger one while smaller ones are left, a smaller one.
+    fn take_at_most(&mut self, order: u32) -> Option<(u32, u32)> {
+        for front in [order.min(FRONT_ORDERS - 1), 0] {
+            if let Some(index) = self.front.pop(&self.table, front) {
+                return Some((index, front));
+            }
+        }
+        if self.buddies.largest().is_none() {
+            self.drain();
+        }
+        match self.buddies.take_at_most(&self.table, order) {
+            Some(block) => Some(block),
+            None => Some((self.buddies.cut(&self.table, order)?, order)),
+        }
+    }
+
+    /// Takes back a block whose record was checked.
+    #[inline(always)]
+    fn release(&mut self, index: u32, order: u32) {
+        self.free += 1 << order;
+        if order < FRONT_ORDERS {
+            if self.front.push(&self.table, index, order) == Fill::Overfull {
+                self.spill(order, FrontLists::excess(order));
+            }
+        } else {
+            self.buddies.merge(&self.table, index, order);
+        }
+    }
+
+    /// Takes back a run whose records were checked and cleared.
+    fn release_run(&mut self, (start, pages): (u32, u32)) {
+        if pages == 0 {
+            return;
+        }
+        let order = pages.trailing_zeros();
+        if pages.is_power_of_two() && order < FRONT_ORDERS && start.trailing_zeros() >= order {
+            self.release(start, order);
+        } else {
+            self.free += pages;
+            self.buddies.merge_run(&self.table, start, pages);
+        }
+    }
+
+    /// Merges up to `blocks` blocks from the front list of `order`.
+    fn spill(&mut self, order: u32, blocks: u32) {
+        for _ in 0..blocks {
+            let Some(index) = self.front.pop(&self.table, order) else { break };
+            self.buddies.merge(&self.table, index, order);
+        }
+    }
+
+    /// Frees a run of an odd count piece by piece, or says what is wrong with it.
+    #[cold]
+    fn free_pieces(&mut self, first: Pfn, pages: u32) -> Result<(), FreeError> {
+        let foreign = FreeError::NotManaged { frame: first };
+        let start = self.table.index_of(first).ok_or(foreign)?;
+        let end = start + pages;
+        let mut index = start;
+        while index < end {
+            let order = piece_order(index, end - index);
+            let sound =
+                index < self.table.len() && self.table.record(index).state().is_owned_of(order);
+            if !sound {
+                return Err(self.diagnose(self.table.pfn_at(index), order));
+            }
+            self.release(index, order);
+            index += 1 << order;
+        }
+        Ok(())
+    }
+
+    /// Why the block of `order` at `frame` cannot be freed.
+    #[cold]
+    fn diagnose(&self, frame: Pfn, order: u32) -> FreeError {
+        let Some(head) = self.table.index_of(frame).and_then(|index| self.table.head_of(index))
+        else {
+            return FreeError::NotManaged { frame };
+        };
+        let state = self.table.record(head).state();
+        let (actual, owner, head) = (state.order(), state.owner(), self.table.pfn_at(head));
+        if state.is_pinned() {
+            FreeError::Reserved { frame, owner }
+        } else if state.is_free() {
+            FreeError::AlreadyFree { frame }
+        } else if head != frame {
+            FreeError::InsideBlock { frame, head, order: actual, owner }
+        } else if order > MAX_ORDER || frame.number().trailing_zeros() < order {
+            FreeError::Misaligned { frame, order }
+        } else {
+            FreeError::WrongOrder { frame, owner, order, actual }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Owned frames: a run of adjacent ones, or a chain of blocks that needs no memory.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::frame::{NONE, State};
+use super::{FrameOwner, FrameTable};
+use crate::addr::Pfn;
+
+/// Adjacent frames that somebody owns.
+///
+/// There is one such handle for an owned run, made by the allocator; it is neither `Clone` nor `Copy`. A dropped
+/// one leaks its frames, which the ledger sees under their owner's name.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a dropped FrameBlock leaks its frames"]
+pub struct FrameBlock {
+    first: Pfn,
+    pages: u32,
+}
+
+impl FrameBlock {
+    #[inline(always)]
+    pub(super) const fn new(first: Pfn, pages: u32) -> Self {
+        Self { first, pages }
+    }
+
+    /// The first frame.
+    pub const fn first(&self) -> Pfn {
+        self.first
+    }
+
+    /// How many frames.
+    pub const fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Gives the handle up and leaves the frames with their owner: for raw interfaces, whose callers keep nothing
+    /// but an address and free by it ([`super::FrameAllocator::free_at`]).
+    pub const fn leak(self) -> (Pfn, u32) {
+        (self.first, self.pages)
+    }
+}
+
+/// A chain of owned blocks, linked through their own records.
+///
+/// It needs no memory, however long it is. The order of the blocks is kept. A dropped list leaks its frames, which
+/// the ledger sees. Every call must be given the table that the frames came from.
+#[derive(Debug)]
+#[must_use = "a dropped FrameList leaks its frames"]
+pub struct FrameList {
+    head: u32,
+    tail: u32,
+    pages: u32,
+}
+
+impl FrameList {
+    /// A list of nothing.
+    pub const fn new() -> Self {
+        Self { head: NONE, tail: NONE, pages: 0 }
+    }
+
+    /// How many frames are in it.
+    pub const fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Whether it holds nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.pages == 0
+    }
+
+    /// Appends the frames of `block`, in their order.
+    pub fn push(&mut self, table: &FrameTable<'_>, block: FrameBlock) {
+        let (first, pages) = block.leak();
+        let Some(start) = table.index_of(first) else { return };
+        let end = start + pages;
+        let mut index = start;
+        while index < end {
+            let order = table.record(index).state().order();
+            self.push_index(table, index, order);
+            index += 1 << order;
+        }
+    }
+
+    /// Takes the first block out: one piece of 2^order frames.
+    pub fn pop(&mut self, table: &FrameTable<'_>) -> Option<FrameBlock> {
+        let (index, order) = self.pop_index(table)?;
+        Some(FrameBlock::new(table.pfn_at(index), 1 << order))
+    }
+
+    /// Appends all of `other`, in a constant number of steps.
+    pub fn append(&mut self, table: &FrameTable<'_>, other: Self) {
+        let (head, tail, pages) = other.into_parts();
+        if head != NONE {
+            self.append_chain(table, head, tail, pages);
+        }
+    }
+
+    /// The frames, one by one, in the order of the list.
+    pub const fn frames<'l, 't>(&'l self, table: &'l FrameTable<'t>) -> Frames<'l, 't> {
+        Frames {
+            table,
+            next: self.head,
+            current: 0,
+            left_in_block: 0,
+            left: self.pages,
+            list: self,
+        }
+    }
+
+    /// Writes `owner` over every frame, which change hands. An owner that frames cannot be lent to changes nothing.
+    pub fn set_owner(&mut self, table: &FrameTable<'_>, owner: FrameOwner) {
+        if !super::table::is_lendable(owner) {
+            return;
+        }
+        let mut index = self.head;
+        while index != NONE {
+            let record = table.record(index);
+            record.set_state(State::owned(record.state().order(), owner));
+            index = record.next.load(Relaxed);
+        }
+    }
+
+    /// Appends the owned block at `index`.
+    #[inline(always)]
+    pub(super) fn push_index(&mut self, table: &FrameTable<'_>, index: u32, order: u32) {
+        table.record(index).next.store(NONE, Relaxed);
+        self.append_chain(table, index, index, 1 << order);
+    }
+
+    #[inline(always)]
+    pub(super) fn pop_index(&mut self, table: &FrameTable<'_>) -> Option<(u32, u32)> {
+        if self.head == NONE {
+            return None;
+        }
+        let index = self.head;
+        let record = table.record(index);
+        let order = record.state().order();
+        self.head = record.next.load(Relaxed);
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        self.pages = self.pages.saturating_sub(1 << order);
+        Some((index, order))
+    }
+
+    /// Cuts `pages` frames from `start`, which nobody else knows, into blocks of one and appends them.
+    ///
+    /// The loop of every bulk request: two stores a frame.
+    pub(super) fn push_cut(
+        &mut self,
+        table: &FrameTable<'_>,
+        start: u32,
+        pages: u32,
+        owner: FrameOwner,
+    ) {
+        if pages == 0 {
+            return;
+        }
+        let mut next = start;
+        for record in table.records(start, pages) {
+            next += 1;
+            record.set_state(State::owned(0, owner));
+            record.next.store(next, Relaxed);
+        }
+        let last = next - 1;
+        table.record(last).next.store(NONE, Relaxed);
+        self.append_chain(table, start, last, pages);
+    }
+
+    /// Appends a chain whose last link ends it.
+    #[inline(always)]
+    fn append_chain(&mut self, table: &FrameTable<'_>, head: u32, tail: u32, pages: u32) {
+        if self.tail == NONE {
+            self.head = head;
+        } else {
+            table.record(self.tail).next.store(head, Relaxed);
+        }
+        self.tail = tail;
+        self.pages += pages;
+    }
+
+    const fn into_parts(self) -> (u32, u32, u32) {
+        (self.head, self.tail, self.pages)
+    }
+}
+
+impl Default for FrameList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The frames of a [`FrameList`], one by one.
+#[derive(Debug)]
+pub struct Frames<'l, 't> {
+    table: &'l FrameTable<'t>,
+    /// The head of the next block.
+    next: u32,
+    /// The next frame of the block begun.
+    current: u32,
+    left_in_block: u32,
+    left: u32,
+    /// Keeps the list from changing meanwhile.
+    #[expect(dead_code, reason = "held for its borrow")]
+    list: &'l FrameList,
+}
+
+impl Iterator for Frames<'_, '_> {
+    type Item = Pfn;
+
+    #[inline]
+    fn next(&mut self) -> Option<Pfn> {
+        if self.left_in_block == 0 {
+            if self.next == NONE {
+                return None;
+            }
+            let record = self.table.record(self.next);
+            self.current = self.next;
+            self.left_in_block = 1 << record.state().order();
+            self.next = record.next.load(Relaxed);
+        }
+        let frame = self.table.pfn_at(self.current);
+        self.current += 1;
+        self.left_in_block -= 1;
+        self.left = self.left.saturating_sub(1);
+        Some(frame)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Frames<'_, '_> {}

@@ -1,0 +1,217 @@
+//! One frame's record, and the word that says what the frame is.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Ends a chain of links; never an index, for a table holds at most 2²⁰ frames.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Who has a frame. The order of the variants is the order of every listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FrameOwner {
+    /// No memory, or memory that nobody gave to the allocator. A zeroed record says this.
+    Absent = 0,
+    /// Free: in the allocator.
+    Free,
+    /// Set aside at boot for something without a name of its own here.
+    Reserved,
+    /// The kernel's text, data and boot stacks.
+    KernelImage,
+    /// The frame table itself.
+    FrameTable,
+    /// First- and second-level translation tables.
+    PageTable,
+    /// The global heap.
+    Heap,
+    /// Typed slabs of records.
+    Slab,
+    /// The index of the address space.
+    VaStorage,
+    /// Behind vmalloc areas.
+    Vmalloc,
+    /// Coherent DMA buffers.
+    Dma,
+    /// The atomic DMA pool.
+    AtomicPool,
+    /// User address spaces.
+    User,
+    /// Taken page by page through the raw, Linux-named calls, which keep no handle.
+    Pages,
+    /// Stacks.
+    Stack,
+    /// Held by a test.
+    Test,
+}
+
+impl FrameOwner {
+    /// How many owners there are.
+    pub const COUNT: usize = 16;
+    /// All of them, in their order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Absent,
+        Self::Free,
+        Self::Reserved,
+        Self::KernelImage,
+        Self::FrameTable,
+        Self::PageTable,
+        Self::Heap,
+        Self::Slab,
+        Self::VaStorage,
+        Self::Vmalloc,
+        Self::Dma,
+        Self::AtomicPool,
+        Self::User,
+        Self::Pages,
+        Self::Stack,
+        Self::Test,
+    ];
+
+    /// The word used in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Free => "free",
+            Self::Reserved => "reserved",
+            Self::KernelImage => "kernel image",
+            Self::FrameTable => "frame table",
+            Self::PageTable => "page table",
+            Self::Heap => "heap",
+            Self::Slab => "slab",
+            Self::VaStorage => "address index",
+            Self::Vmalloc => "vmalloc",
+            Self::Dma => "dma",
+            Self::AtomicPool => "atomic pool",
+            Self::User => "user",
+            Self::Pages => "pages",
+            Self::Stack => "stack",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for FrameOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A record's first word.
+///
+/// ```text
+///    31     20   19      18      17     16  15        8 7         0
+///   ┌────────┬────────┬───────┬───────┬────┬───────────┬───────────┐
+///   │   0    │ pinned │ front │ buddy │head│   order   │   owner   │
+///   └────────┴────────┴───────┴───────┴────┴───────────┴───────────┘
+/// ```
+/// `head` is set in the first frame of every block and in no other. `buddy` and `front` say where a free block
+/// waits; a block with neither is owned. `pinned` marks what was set aside at boot and cannot be freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct State(u32);
+
+impl State {
+    const ORDER_SHIFT: u32 = 8;
+    const OWNER_MASK: u32 = 0xff;
+    const HEAD: u32 = 1 << 16;
+    const BUDDY: u32 = 1 << 17;
+    const FRONT: u32 = 1 << 18;
+    const PINNED: u32 = 1 << 19;
+
+    /// Inside a block, or absent.
+    pub(super) const INSIDE: Self = Self(0);
+
+    const fn head(order: u32, owner: FrameOwner) -> u32 {
+        Self::HEAD | (order << Self::ORDER_SHIFT) | owner as u32
+    }
+
+    /// The head of an owned block.
+    pub(super) const fn owned(order: u32, owner: FrameOwner) -> Self {
+        Self(Self::head(order, owner))
+    }
+
+    /// The head of a free block on the list of its order, where its buddy may find it.
+    pub(super) const fn buddy(order: u32) -> Self {
+        Self(Self::head(order, FrameOwner::Free) | Self::BUDDY)
+    }
+
+    /// The head of a free block that waits unmerged.
+    pub(super) const fn front(order: u32) -> Self {
+        Self(Self::head(order, FrameOwner::Free) | Self::FRONT)
+    }
+
+    /// One frame set aside at boot.
+    pub(super) const fn pinned(owner: FrameOwner) -> Self {
+        Self(Self::head(0, owner) | Self::PINNED)
+    }
+
+    /// Whether this is the head of an owned block of `order`: the one comparison of every free.
+    pub(super) const fn is_owned_of(self, order: u32) -> bool {
+        self.0 & !Self::OWNER_MASK == Self::HEAD | (order << Self::ORDER_SHIFT)
+    }
+
+    pub(super) const fn is_head(self) -> bool {
+        self.0 & Self::HEAD != 0
+    }
+
+    pub(super) const fn is_free(self) -> bool {
+        self.0 & (Self::BUDDY | Self::FRONT) != 0
+    }
+
+    pub(super) const fn is_pinned(self) -> bool {
+        self.0 & Self::PINNED != 0
+    }
+
+    pub(super) const fn order(self) -> u32 {
+        (self.0 >> Self::ORDER_SHIFT) & 0xff
+    }
+
+    pub(super) fn owner(self) -> FrameOwner {
+        let number = (self.0 & Self::OWNER_MASK) as usize;
+        FrameOwner::ALL.get(number).copied().unwrap_or(FrameOwner::Reserved)
+    }
+}
+
+/// The record of one frame: 16 bytes, so that a pointer to it can stand for the page (S85a).
+///
+/// Zeroed memory is a valid record, of an absent frame. The two links are the owner's while the frame is owned and
+/// the allocator's while it is free; the spare word is always the owner's. All are atomics and none orders
+/// other memory: what they protect is handed over by a lock or by ownership.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub struct Frame {
+    state: AtomicU32,
+    pub(super) next: AtomicU32,
+    pub(super) previous: AtomicU32,
+    spare: AtomicU32,
+}
+
+impl Frame {
+    /// The record of an absent frame.
+    pub const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            previous: AtomicU32::new(0),
+            spare: AtomicU32::new(0),
+        }
+    }
+
+    /// A word that the frame's owner may use as it likes.
+    pub const fn spare(&self) -> &AtomicU32 {
+        &self.spare
+    }
+
+    pub(super) fn state(&self) -> State {
+        State(self.state.load(Relaxed))
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.state.store(state.0, Relaxed);
+    }
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self::new()
+    }
+}

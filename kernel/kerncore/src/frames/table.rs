@@ -1,0 +1,219 @@
+//! The frame table: a record for every frame of RAM, and the questions that anyone may ask it.
+
+use core::fmt;
+
+use super::frame::State;
+use super::{AddError, Frame, FrameBlock, FrameOwner, MAX_BLOCK, MAX_ORDER, ORDERS};
+use crate::addr::{PAGES_IN_ADDRESS_SPACE, Pfn};
+
+/// The records of a run of frames, which need not all be RAM.
+///
+/// It is a view: copies speak of the same records. Asking needs no lock; an answer about a block that somebody is
+/// allocating or freeing meanwhile is from before or after.
+#[derive(Clone, Copy)]
+pub struct FrameTable<'t> {
+    frames: &'t [Frame],
+    first: Pfn,
+}
+
+/// How the frames of a table are shared out, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Frames of each owner, in the order of [`FrameOwner::ALL`].
+    pub pages: [u32; FrameOwner::COUNT],
+    /// Free blocks of each order, those on the front lists included.
+    pub free_blocks: [u32; ORDERS],
+}
+
+impl Census {
+    /// Frames that `owner` has.
+    pub const fn of(&self, owner: FrameOwner) -> u32 {
+        self.pages[owner as usize]
+    }
+}
+
+impl<'t> FrameTable<'t> {
+    /// A table of no frames, to begin with.
+    pub const fn empty() -> Self {
+        let Some(first) = Pfn::new(0) else { unreachable!() };
+        Self { frames: &[], first }
+    }
+
+    /// The table whose first record is that of frame `first`; every record is to be new or zeroed.
+    ///
+    /// `None` if `first` is not a multiple of [`MAX_BLOCK`] (give records for the hole below: buddies are found
+    /// by their index) or if the table passes 4 GiB.
+    pub fn new(frames: &'t [Frame], first: Pfn) -> Option<Self> {
+        let count = u32::try_from(frames.len()).ok()?;
+        let fits = PAGES_IN_ADDRESS_SPACE - first.number() >= count;
+        (first.number().is_multiple_of(MAX_BLOCK) && fits).then_some(Self { frames, first })
+    }
+
+    /// The number of the first frame that has a record.
+    pub const fn first(&self) -> Pfn {
+        self.first
+    }
+
+    /// How many frames have a record.
+    pub fn len(&self) -> u32 {
+        // `new` saw that it fits.
+        u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there are no records.
+    pub const fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The record of `frame`. Its address stands for the frame as long as the table lives (S85a).
+    pub fn frame(&self, frame: Pfn) -> Option<&'t Frame> {
+        self.frames.get(frame.checked_sub(self.first)? as usize)
+    }
+
+    /// The frame whose record begins at `address`, as C code that holds page pointers asks (S85a).
+    pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
+        let offset = address.checked_sub(self.frames.as_ptr().addr())?;
+        let size = size_of::<Frame>();
+        let index = offset / size;
+        if !offset.is_multiple_of(size) || index >= self.frames.len() {
+            return None;
+        }
+        self.first.checked_add(u32::try_from(index).ok()?)
+    }
+
+    /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.
+    pub fn owner_of(&self, frame: Pfn) -> FrameOwner {
+        match self.block_of(frame) {
+            Some((_, _, owner)) => owner,
+            None => FrameOwner::Absent,
+        }
+    }
+
+    /// Whether `frame` is the allocator's to lend: free or owned, but neither absent nor set aside at boot.
+    pub fn is_managed(&self, frame: Pfn) -> bool {
+        match self.index_of(frame).and_then(|index| self.head_of(index)) {
+            Some(head) => !self.record(head).state().is_pinned(),
+            None => false,
+        }
+    }
+
+    /// The block that holds `frame`: its first frame, its order and its owner.
+    pub fn block_of(&self, frame: Pfn) -> Option<(Pfn, u32, FrameOwner)> {
+        let head = self.head_of(self.index_of(frame)?)?;
+        let state = self.record(head).state();
+        Some((self.pfn_at(head), state.order(), state.owner()))
+    }
+
+    /// Counts the frames of every owner. It steps from block to block, so mostly free memory is counted quickly.
+    ///
+    /// Exact only while nobody allocates or frees: the ledger takes it under the allocator's lock.
+    pub fn census(&self) -> Census {
+        let mut census = Census { pages: [0; FrameOwner::COUNT], free_blocks: [0; ORDERS] };
+        let mut index = 0;
+        while index < self.len() {
+            let state = self.record(index).state();
+            let pages = if state.is_head() { 1 << state.order() } else { 1 };
+            census.pages[state.owner() as usize] += pages;
+            if state.is_free() {
+                census.free_blocks[state.order() as usize] += 1;
+            }
+            index += pages;
+        }
+        census
+    }
+
+    /// Sets aside `pages` frames from `first` for good, in the name of `owner`. Only for absent frames, at boot.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing was changed.
+    pub fn reserve(&self, first: Pfn, pages: u32, owner: FrameOwner) -> Result<(), AddError> {
+        let start = self.check_unmanaged(first, pages)?;
+        for index in start..start + pages {
+            self.record(index).set_state(State::pinned(owner));
+        }
+        Ok(())
+    }
+
+    /// Writes `owner` over every frame of `block`, which changes hands. An owner that frames cannot be lent to
+    /// changes nothing.
+    pub fn set_owner(&self, block: &mut FrameBlock, owner: FrameOwner) {
+        if !is_lendable(owner) {
+            return;
+        }
+        let Some(start) = self.index_of(block.first()) else { return };
+        let end = start + block.pages();
+        let mut index = start;
+        while index < end {
+            let order = self.record(index).state().order();
+            self.record(index).set_state(State::owned(order, owner));
+            index += 1 << order;
+        }
+    }
+
+    /// The index of the first of `pages` frames from `first`, if all have records and none is managed.
+    pub(super) fn check_unmanaged(&self, first: Pfn, pages: u32) -> Result<u32, AddError> {
+        let outside = AddError::OutsideTable { first, pages };
+        let start = first.checked_sub(self.first).ok_or(outside)?;
+        let end = start.checked_add(pages).filter(|&end| end <= self.len()).ok_or(outside)?;
+        let mut index = start;
+        // A managed block that begins below the range may reach into it.
+        if let Some(head) = self.head_of(start).filter(|&head| head < start) {
+            return Err(self.already_managed(start, head));
+        }
+        while index < end {
+            let state = self.record(index).state();
+            if state.is_head() && !state.is_pinned() {
+                return Err(self.already_managed(index, index));
+            }
+            index += 1;
+        }
+        Ok(start)
+    }
+
+    fn already_managed(&self, index: u32, head: u32) -> AddError {
+        let owner = self.record(head).state().owner();
+        AddError::AlreadyManaged { frame: self.pfn_at(index), owner }
+    }
+
+    /// The head of the block that holds the frame at `index`.
+    ///
+    /// Blocks are aligned to their size and only their heads are marked, so the largest aligned candidate that
+    /// reaches as far as `index` is the one.
+    pub(super) fn head_of(&self, index: u32) -> Option<u32> {
+        (0..=MAX_ORDER).rev().map(|order| index & !((1 << order) - 1)).find(|&head| {
+            let state = self.record(head).state();
+            state.is_head() && index - head < 1 << state.order()
+        })
+    }
+
+    pub(super) fn index_of(&self, frame: Pfn) -> Option<u32> {
+        frame.checked_sub(self.first).filter(|&index| index < self.len())
+    }
+
+    #[inline(always)]
+    pub(super) fn pfn_at(&self, index: u32) -> Pfn {
+        self.first.checked_add(index).expect("`new` saw that the table ends below 4 GiB")
+    }
+
+    /// The records of `pages` frames from `start`.
+    #[inline(always)]
+    pub(super) fn records(&self, start: u32, pages: u32) -> &'t [Frame] {
+        &self.frames[start as usize..][..pages as usize]
+    }
+
+    #[inline(always)]
+    pub(super) fn record(&self, index: u32) -> &'t Frame {
+        &self.frames[index as usize]
+    }
+}
+
+/// Whether the allocator lends frames in this name.
+pub(super) const fn is_lendable(owner: FrameOwner) -> bool {
+    !matches!(owner, FrameOwner::Absent | FrameOwner::Free)
+}
+
+impl fmt::Debug for FrameTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameTable({} frames from {})", self.frames.len(), self.first)
+    }
+}
