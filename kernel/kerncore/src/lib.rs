@@ -18,3 +18,4 @@ pub mod frames;
 pub mod lock;
 pub mod machine;
 pub mod owned_range;
+pub mod va_space;

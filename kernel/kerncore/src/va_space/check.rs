@@ -1,0 +1,129 @@
+//! The books checked against themselves, for tests and the audit. O(n) in the pages of the space.
+
+use super::{GUARD_PAGES, HOLE, VaSpace};
+
+/// What was found wrong. Offsets are in pages from the start of the space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CheckError {
+    /// A page is neither in an area nor in a hole: nothing begins here.
+    Unowned {
+        /// The page's offset.
+        page: u32,
+    },
+    /// An area's length is impossible, or its two copies differ.
+    BadLength {
+        /// The offset of the area's first page.
+        area: u32,
+        /// The length as it stands at the second page.
+        length: u32,
+    },
+    /// A hole reaches the open space or beyond it, or the tag at its end is wrong.
+    BadHole {
+        /// The offset of the hole's first page.
+        hole: u32,
+        /// The length that the tree holds.
+        length: u32,
+    },
+    /// Two holes touch: a free has merged with one neighbour only.
+    Unmerged {
+        /// The offset of the upper hole's first page.
+        hole: u32,
+    },
+    /// The tree of holes holds something that is not the maximum of what is below it.
+    BadMaximum {
+        /// The group of slots.
+        group: u32,
+    },
+    /// A summary of the set of starts does not say what is below it.
+    BadSummary {
+        /// The word.
+        word: u32,
+    },
+    /// A count differs from what was walked.
+    BadCount {
+        /// Which count.
+        what: Count,
+        /// What the books say.
+        noted: u32,
+        /// What there is.
+        found: u32,
+    },
+}
+
+/// A number kept or implied by the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Count {
+    /// Areas, as counted.
+    Areas,
+    /// Areas, as members of the set of starts.
+    Starts,
+    /// Holes in the tree.
+    Holes,
+    /// Free pages.
+    FreePages,
+}
+
+impl VaSpace<'_> {
+    /// Walks the whole space and proves that areas and holes tile it up to the open space, that no two holes touch,
+    /// and that every index and count agrees with that.
+    ///
+    /// # Errors
+    /// The first [`CheckError`] found.
+    pub fn check(&self) -> Result<(), CheckError> {
+        let (mut areas, mut holes, mut free) = (0, 0, self.pages - self.top);
+        let mut page = 0;
+        let mut after_hole = false;
+        while page < self.top {
+            if self.starts.contains(page) {
+                page += self.checked_area(page)?;
+                areas += 1;
+                after_hole = false;
+            } else {
+                let length = self.checked_hole(page)?;
+                if after_hole {
+                    return Err(CheckError::Unmerged { hole: page });
+                }
+                page += length;
+                free += length;
+                holes += 1;
+                after_hole = true;
+            }
+        }
+        let in_tree = self.holes.audit().map_err(|group| CheckError::BadMaximum { group })?;
+        let in_set = self.starts.audit().map_err(|word| CheckError::BadSummary { word })?;
+        for (what, noted, found) in [
+            (Count::Areas, self.areas, areas),
+            (Count::Starts, in_set, areas),
+            (Count::Holes, in_tree, holes),
+            (Count::FreePages, self.free, free),
+        ] {
+            if noted != found {
+                return Err(CheckError::BadCount { what, noted, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn checked_area(&self, area: u32) -> Result<u32, CheckError> {
+        let length = if area + GUARD_PAGES < self.top { self.taken_at(area) } else { 0 };
+        let fits = length > GUARD_PAGES && length <= self.top - area;
+        if fits && self.tags[(area + length) as usize - 1] == length {
+            Ok(length)
+        } else {
+            Err(CheckError::BadLength { area, length })
+        }
+    }
+
+    fn checked_hole(&self, hole: u32) -> Result<u32, CheckError> {
+        let length = self.holes.starting_at(hole);
+        if length == 0 {
+            return Err(CheckError::Unowned { page: hole });
+        }
+        // Above every hole there is an area, or it would be part of the open space.
+        if length < self.top - hole && self.tags[(hole + length) as usize - 1] == HOLE | length {
+            Ok(length)
+        } else {
+            Err(CheckError::BadHole { hole, length })
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The holes by size and address: a 4-ary maximum tree over the pages of the space.
+//!
+//! ```text
+//!  group 0   ┌──┬──┬──┬──┐   the root; the slot of a child holds the greatest of the child's four
+//!            └┬─┴┬─┴┬─┴┬─┘
+//!  group 1  ┌─┘  └┐ └┐ └┐    the groups below group g are 4g+1 … 4g+4
+//!          ┌──┬──┬──┬──┐  …
+//!          └──┴──┴──┴──┘     the lowest groups hold one slot a page: the length of the hole that begins there, or 0
+//! ```
+//!
+//! All groups of a level stand side by side and the levels one after the other, so that parents and children are
+//! found by shifts, and a group of four words is read at once.
+
+/// Slots in a group, as a power of two.
+const FAN_OUT_SHIFT: u32 = 2;
+/// Slots in a group.
+const FAN_OUT: u32 = 1 << FAN_OUT_SHIFT;
+
+/// The slots below one parent.
+type Group = [u32; FAN_OUT as usize];
+
+/// Lengths of holes by the page they begin at.
+#[derive(Debug)]
+pub(super) struct HoleTree<'s> {
+    groups: &'s mut [Group],
+    /// The group that holds page 0.
+    first_leaf: u32,
+    /// The length of the longest hole.
+    longest: u32,
+}
+
+impl<'s> HoleTree<'s> {
+    /// Words that the tree over `pages` pages needs.
+    pub(super) const fn words(pages: u32) -> usize {
+        ((inner_groups(pages) + pages.div_ceil(FAN_OUT)) * FAN_OUT) as usize
+    }
+
+    /// A tree over `pages` pages without a hole, in `words`, of which there must be [`HoleTree::words`] or more.
+    pub(super) fn new(words: &'s mut [u32], pages: u32) -> Self {
+        let needed = Self::words(pages).min(words.len());
+        let (groups, _) = words[..needed].as_chunks_mut();
+        groups.fill([0; FAN_OUT as usize]);
+        Self { groups, first_leaf: inner_groups(pages), longest: 0 }
+    }
+
+    /// The length of the longest hole, 0 without any.
+    pub(super) fn longest(&self) -> u32 {
+        self.longest
+    }
+
+    /// The length of the hole that begins at `page`, 0 if none does.
+    pub(super) fn starting_at(&self, page: u32) -> u32 {
+        self.groups[self.leaf_group(page) as usize][slot(page)]
+    }
+
+    /// Says that the hole at `page` now has `length` pages; 0 takes it out.
+    ///
+    /// Climbs only as far as a maximum changes.
+    #[inline]
+    pub(super) fn set(&mut self, page: u32, length: u32) {
+        let mut group = self.leaf_group(page);
+        self.groups[group as usize][slot(page)] = length;
+        loop {
+            let greatest = greatest_of(self.groups[group as usize]);
+            if group == 0 {
+                self.longest = greatest;
+                return;
+            }
+            let child = group - 1;
+            group = child >> FAN_OUT_SHIFT;
+            let in_parent = &mut self.groups[group as usize][slot(child)];
+            if *in_parent == greatest {
+                return;
+            }
+            *in_parent = greatest;
+        }
+    }
+
+    /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
+    #[inline]
+    pub(super) fn first_of(&self, wanted: u32) -> Option<u32> {
+        (self.longest >= wanted).then(|| self.lowest_below(0, wanted))
+    }
+
+    /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, and
+    /// `from` lies in the space.
+    pub(super) fn next_of(&self, from: u32, wanted: u32) -> Option<u32> {
+        let mut group = self.leaf_group(from);
+        let mut lowest_slot = from % FAN_OUT;
+        loop {
+            let slots = self.groups[group as usize];
+            if let Some(found) = (lowest_slot..FAN_OUT).find(|&slot| slots[slot as usize] >= wanted)
+            {
+                if group >= self.first_leaf {
+                    return Some(((group - self.first_leaf) << FAN_OUT_SHIFT) | found);
+                }
+                return Some(self.lowest_below((group << FAN_OUT_SHIFT) + 1 + found, wanted));
+            }
+            if group == 0 {
+                return None;
+            }
+            let child = group - 1;
+            group = child >> FAN_OUT_SHIFT;
+            lowest_slot = child % FAN_OUT + 1;
+        }
+    }
+
+    /// The lowest page below `group` at which a hole of `wanted` pages or more begins; there must be one.
+    #[inline]
+    fn lowest_below(&self, mut group: u32, wanted: u32) -> u32 {
+        loop {
+            let slots = self.groups[group as usize];
+            let found = if slots[0] >= wanted {
+                0
+            } else if slots[1] >= wanted {
+                1
+            } else if slots[2] >= wanted {
+                2
+            } else {
+                3
+            };
+            if group >= self.first_leaf {
+                return ((group - self.first_leaf) << FAN_OUT_SHIFT) | found;
+            }
+            group = (group << FAN_OUT_SHIFT) + 1 + found;
+        }
+    }
+
+    /// How many holes there are, or the first group whose parent does not hold its greatest slot.
+    pub(super) fn audit(&self) -> Result<u32, u32> {
+        for (group, slots) in (0_u32..).zip(self.groups.iter()) {
+            let greatest = greatest_of(*slots);
+            let noted = match group.checked_sub(1) {
+                Some(child) => self.groups[(child >> FAN_OUT_SHIFT) as usize][slot(child)],
+                None => self.longest,
+            };
+            if noted != greatest {
+                return Err(group);
+            }
+        }
+        let leaves = &self.groups[self.first_leaf as usize..];
+        Ok(leaves.iter().flatten().map(|&length| u32::from(length != 0)).sum())
+    }
+
+    #[cfg(test)]
+    pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
+        self.groups.copy_from_slice(other.groups);
+        self.longest = other.longest;
+    }
+
+    fn leaf_group(&self, page: u32) -> u32 {
+        self.first_leaf + (page >> FAN_OUT_SHIFT)
+    }
+}
+
+/// The place of page or group number `number` in its group.
+fn slot(number: u32) -> usize {
+    (number % FAN_OUT) as usize
+}
+
+fn greatest_of(group: Group) -> u32 {
+    group[0].max(group[1]).max(group[2].max(group[3]))
+}
+
+/// Groups above the lowest level of a tree over `pages` pages.
+const fn inner_groups(pages: u32) -> u32 {
+    let leaf_groups = pages.div_ceil(FAN_OUT);
+    let mut inner = 0;
+    let mut level = 1;
+    while level < leaf_groups {
+        inner += level;
+        level <<= FAN_OUT_SHIFT;
+    }
+    inner
+}

@@ -1,0 +1,247 @@
+//! Who owns which addresses of the vmalloc window.
+//!
+//! ```text
+//!  first                                             top                       end of the space
+//!    ├───────────┬──┬───────┬────────┬──┬──────────┬──┼───────────────────────────┤
+//!    │   area    │gu│ hole  │  area  │gu│   area   │gu│        open space         │
+//!    └───────────┴──┴───────┴────────┴──┴──────────┴──┴───────────────────────────┘
+//!     tags: r n    n       h  r n      n  r n        n
+//!     holes:         length
+//!     starts: 1               1           1
+//! ```
+//!
+//! Every area has one guard page behind it that is never mapped (S2). The free runs between areas are *holes*;
+//! neighbouring free pages are always one hole. What is free above the highest area is the *open space*, a number
+//! and not a hole, so that taking from it and giving back to it touches no tree.
+//!
+//! * `holes` finds the lowest hole of a given length ([`holes`]).
+//! * `starts` finds the area at, below or above an address ([`starts`]).
+//! * `tags` has a word a page. An area's first page holds its state or record (r), its second and its last page its
+//!   length (n). A hole's last page holds the hole's length (h), marked, so that a free below sees it at once. All
+//!   other tags are stale.
+//!
+//! The space hands out [`OwnedRange`]s and takes them back; two that are out never overlap. It takes no lock (the
+//! caller has one around it), allocates nothing, does not sleep and may be called from any context.
+
+mod area;
+mod check;
+mod error;
+mod holes;
+mod request;
+mod search;
+mod starts;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use area::{Area, AreaState, Areas, RecordId};
+pub use check::{CheckError, Count};
+pub use error::{NewError, PublishError, ReleaseError, ReserveError, StorageArray};
+pub use request::{
+    Alignment, FIRST_REFUSED_SIZE, GUARD_PAGES, IOREMAP_MAX_ORDER, IoRemapPolicy, Request,
+    Reservation, Window,
+};
+pub use storage::VaStorage;
+
+use crate::addr::PageRange;
+use crate::owned_range::OwnedRange;
+
+use holes::HoleTree;
+use search::Fit;
+use starts::StartSet;
+
+/// Marks the tag of a hole's last page. No length of an area has this bit.
+const HOLE: u32 = 1 << 31;
+
+/// The books of a run of virtual addresses: which pages are taken, and by whom.
+#[derive(Debug)]
+pub struct VaSpace<'s> {
+    /// All of it; parts of it are minted for callers while `starts` says that they are out.
+    space: OwnedRange,
+    /// Pages of the space.
+    pages: u32,
+    /// The offset at which the open space begins: 0, or the page after an area's guard.
+    top: u32,
+    /// Pages that no area has.
+    free: u32,
+    /// Areas in whatever state.
+    areas: u32,
+    tags: &'s mut [u32],
+    holes: HoleTree<'s>,
+    starts: StartSet<'s>,
+}
+
+impl<'s> VaSpace<'s> {
+    /// Takes over `space`, all of it free, and keeps its books in `storage`.
+    ///
+    /// # Errors
+    /// [`NewError`] if the space is empty or an array of the storage is too small for it; both come back.
+    pub fn new(space: OwnedRange, storage: VaStorage<'s>) -> Result<Self, NewError<'s>> {
+        let pages = space.count();
+        if pages == 0 {
+            return Err(NewError::EmptySpace { space, storage });
+        }
+        let arrays = [
+            (StorageArray::Tags, VaStorage::tag_words(pages), storage.tags.len()),
+            (StorageArray::Holes, VaStorage::hole_words(pages), storage.holes.len()),
+            (StorageArray::Starts, VaStorage::start_words(pages), storage.starts.len()),
+        ];
+        for (array, wanted, had) in arrays {
+            if had < wanted {
+                return Err(NewError::StorageTooSmall { space, storage, array, wanted, had });
+            }
+        }
+        Ok(Self {
+            space,
+            pages,
+            top: 0,
+            free: pages,
+            areas: 0,
+            tags: &mut storage.tags[..VaStorage::tag_words(pages)],
+            holes: HoleTree::new(storage.holes, pages),
+            starts: StartSet::new(storage.starts, pages),
+        })
+    }
+
+    /// Takes the lowest run of addresses that satisfies `request` (S1), guard included (S2, S7). Lookups do not find
+    /// it before [`VaSpace::publish`].
+    ///
+    /// # Errors
+    /// [`ReserveError`]; nothing has changed.
+    pub fn reserve(&mut self, request: &Request) -> Result<Reservation, ReserveError> {
+        let wanted = request.pages_with_guard()?;
+        self.lowest_fit(request, wanted)
+            .and_then(|fit| self.take(fit, wanted))
+            .ok_or_else(|| self.no_space(request, wanted))
+    }
+
+    /// Gives an area's addresses back, after the flush (S14a, S23). The neighbouring holes become one with it.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] with both ranges if they are not exactly one area of this space, or if it is still live.
+    pub fn release(&mut self, usable: OwnedRange, guard: OwnedRange) -> Result<(), ReleaseError> {
+        let first = usable.pages().first().wrapping_sub(self.first());
+        let is_area = first < self.pages
+            && self.starts.contains(first)
+            && usable.pages().end() == guard.pages().first()
+            && guard.count() == GUARD_PAGES
+            && usable.count() + GUARD_PAGES == self.taken_at(first);
+        if !is_area {
+            return Err(ReleaseError::NotReserved { usable, guard });
+        }
+        if let AreaState::Live(record) = self.state_of(first) {
+            return Err(ReleaseError::StillLive { usable, guard, record });
+        }
+        self.give_back(first, usable.count() + GUARD_PAGES);
+        Ok(())
+    }
+
+    /// The managed addresses.
+    pub const fn range(&self) -> PageRange {
+        self.space.pages()
+    }
+
+    /// Pages in the longest free run, the open space included. A request with its guard may have no more.
+    pub fn largest_hole(&self) -> u32 {
+        self.holes.longest().max(self.pages - self.top)
+    }
+
+    /// Pages that no area has; guards belong to their areas.
+    pub const fn free_pages(&self) -> u32 {
+        self.free
+    }
+
+    /// Areas in whatever state.
+    pub const fn area_count(&self) -> u32 {
+        self.areas
+    }
+
+    /// The number of the space's first page.
+    #[inline]
+    const fn first(&self) -> u32 {
+        self.space.pages().first()
+    }
+
+    /// Makes `wanted` pages at the place found an area.
+    #[inline]
+    fn take(&mut self, fit: Fit, wanted: u32) -> Option<Reservation> {
+        let Fit { run, end, base } = fit;
+        let usable = self.space.pages().sub_range(base, wanted - GUARD_PAGES)?;
+        let guard = self.space.pages().sub_range(base + wanted - GUARD_PAGES, GUARD_PAGES)?;
+        let rest = base + wanted;
+        if run == self.top {
+            self.top = rest;
+        } else {
+            // First what is made, then what goes: the greater length stops the climb of the lesser.
+            if rest != end {
+                self.make_hole(rest, end);
+            }
+            if base == run {
+                self.holes.set(run, 0);
+            }
+        }
+        if base != run {
+            self.make_hole(run, base);
+        }
+        self.tags[base as usize] = AreaState::RESERVED_TAG;
+        self.tags[base as usize + 1] = wanted;
+        self.tags[rest as usize - 1] = wanted;
+        self.starts.insert(base);
+        self.areas += 1;
+        self.free -= wanted;
+        Some(Reservation { usable: OwnedRange::mint(usable), guard: OwnedRange::mint(guard) })
+    }
+
+    /// Makes the area of `taken` pages at the offset `first` free.
+    #[inline]
+    fn give_back(&mut self, first: u32, taken: u32) {
+        self.starts.remove(first);
+        self.areas -= 1;
+        self.free += taken;
+        let end = first + taken;
+        let below = match first.checked_sub(1).map(|last| self.tags[last as usize]) {
+            Some(tag) if tag & HOLE != 0 => tag & !HOLE,
+            _ => 0,
+        };
+        let start = first - below;
+        if end == self.top {
+            if below != 0 {
+                self.holes.set(start, 0);
+            }
+            self.top = start;
+            return;
+        }
+        let above = self.holes.starting_at(end);
+        self.make_hole(start, end + above);
+        if above != 0 {
+            self.holes.set(end, 0);
+        }
+    }
+
+    /// Notes the hole `[start, end)`, which has no free neighbour.
+    #[inline]
+    fn make_hole(&mut self, start: u32, end: u32) {
+        self.holes.set(start, end - start);
+        self.tags[end as usize - 1] = HOLE | (end - start);
+    }
+
+    #[cold]
+    fn no_space(&self, request: &Request, wanted: u32) -> ReserveError {
+        ReserveError::NoSpace {
+            wanted,
+            order: request.alignment.order_in_pages(request.bytes),
+            largest_hole: self.largest_hole(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl VaSpace<'_> {
+    /// Makes these books a copy of `other`'s, which are of an equal space, stale tags included.
+    fn copy_from(&mut self, other: &VaSpace<'_>) {
+        (self.top, self.free, self.areas) = (other.top, other.free, other.areas);
+        self.tags.copy_from_slice(other.tags);
+        self.holes.copy_from(&other.holes);
+        self.starts.copy_from(&other.starts);
+    }
+}

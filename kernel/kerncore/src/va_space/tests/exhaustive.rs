@@ -1,0 +1,198 @@
+//! Every state, every request: tiny spaces against the model, and every short history.
+
+use std::collections::BTreeSet;
+
+use super::model::Model;
+use super::*;
+
+/// Where the tiny spaces lie: an odd page, so that alignment and offset differ.
+const FIRST: u32 = 0xc_0001;
+
+/// A copy of the books in memory of its own.
+fn fork<'a>(space: &VaSpace<'_>, memory: &'a mut [u32]) -> VaSpace<'a> {
+    let mut copy = super::space(memory, space.range().first(), space.range().count());
+    copy.copy_from(space);
+    copy
+}
+
+/// A space that holds exactly the areas of `model`, made through the front door.
+fn build<'a>(model: &Model, memory: &'a mut [u32]) -> VaSpace<'a> {
+    let mut built = space(memory, model.first, model.end - model.first);
+    for (&first, &length) in &model.areas {
+        let exactly = PageRange::from_numbers(first, length).expect("pages of the space");
+        let window = Some(Window::of_pages(exactly));
+        let _ = taken(&mut built, &Request { window, ..pages(length - 1) });
+    }
+    built
+}
+
+/// Compares everything that can be asked without changing anything.
+fn assert_agrees(space: &VaSpace<'_>, model: &Model) {
+    space.check().expect("sound books");
+    let seen: Vec<_> =
+        space.iter().map(|area| (area.usable.first(), area.usable.count() + 1)).collect();
+    let expected: Vec<_> = model.areas.iter().map(|(&first, &length)| (first, length)).collect();
+    assert_eq!(seen, expected);
+    assert_eq!((space.largest_hole(), space.free_pages()), model.free());
+    assert_eq!(space.area_count() as usize, model.areas.len());
+}
+
+/// Asks for `count` pages at an alignment in a window, and compares base, guard and the books. Gives the area back,
+/// which must restore the state; gives the state that the request led to.
+fn try_request(
+    space: &mut VaSpace<'_>,
+    model: &Model,
+    count: u32,
+    order: u32,
+    (low, high): (u32, u32),
+) -> Option<Model> {
+    let range = PageRange::from_numbers(low, high - low).expect("pages of the address space");
+    let request = Request {
+        window: Some(Window::of_pages(range)),
+        alignment: Alignment::Order(order),
+        ..pages(count)
+    };
+    let expected = model.lowest_fit(count + 1, 1 << order, low, high);
+    match space.reserve(&request) {
+        Ok(area) => {
+            assert_eq!(Some(area.usable.pages().first()), expected, "{request:?} in {model:?}");
+            let mut next = model.clone();
+            next.areas.insert(area.usable.pages().first(), count + 1);
+            assert_agrees(space, &next);
+            space.release(area.usable, area.guard).expect("the area just taken");
+            assert_agrees(space, model);
+            Some(next)
+        }
+        Err(refusal) => {
+            assert_eq!(expected, None, "{request:?} in {model:?}: {refusal}");
+            let largest_hole = model.free().0;
+            assert_eq!(refusal, ReserveError::NoSpace { wanted: count + 1, order, largest_hole });
+            None
+        }
+    }
+}
+
+/// From the empty space of `pages` pages, every state that any requests reach; in each, every size, alignment up to
+/// four pages and window, also ones that overhang the space.
+fn every_request_in_every_state(pages: u32) -> (usize, usize) {
+    let mut seen = BTreeSet::from([Model::new(FIRST, pages)]);
+    let mut to_do: Vec<_> = seen.iter().cloned().collect();
+    let mut requests = 0;
+    let mut memory = storage_for(pages);
+    while let Some(model) = to_do.pop() {
+        let mut space = build(&model, &mut memory);
+        assert_agrees(&space, &model);
+        for low in FIRST - 1..=FIRST + pages {
+            for high in low..=FIRST + pages + 1 {
+                for (count, order) in (1..=pages).flat_map(|n| (0..=2).map(move |o| (n, o))) {
+                    requests += 1;
+                    let next = try_request(&mut space, &model, count, order, (low, high));
+                    if let Some(next) = next.filter(|next| !seen.contains(next)) {
+                        seen.insert(next.clone());
+                        to_do.push(next);
+                    }
+                }
+            }
+        }
+    }
+    (seen.len(), requests)
+}
+
+#[test]
+fn s1_s7_every_request_in_every_state_of_a_tiny_space_goes_where_the_model_says() {
+    for pages in 1..=9 {
+        let (states, requests) = every_request_in_every_state(pages);
+        println!("{pages} pages: {states} states, {requests} requests");
+        // An arrangement is a free page or an area of two or more, and then an arrangement of the rest.
+        let arrangements = 1_usize << pages.saturating_sub(1);
+        assert_eq!(states, arrangements, "every arrangement of areas is reached");
+    }
+}
+
+/// Every history of `depth` more steps: reserve one to three pages, on any page or an even one, or free any area.
+fn every_history(space: &VaSpace<'_>, model: &Model, depth: u32) -> usize {
+    assert_agrees(space, model);
+    if depth == 0 {
+        return 1;
+    }
+    let mut memory = storage_for(space.range().count());
+    let mut histories = 1;
+    for (count, order) in [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)] {
+        let mut space = fork(space, &mut memory);
+        let request = Request { alignment: Alignment::Order(order), ..pages(count) };
+        let request = if order == 0 { pages(count) } else { request };
+        let expected = model.lowest_fit(count + 1, 1 << order, 0, u32::MAX);
+        let got = space.reserve(&request).ok().map(|area| area.usable.pages().first());
+        assert_eq!(got, expected, "{request:?} in {model:?}");
+        if let Some(base) = expected {
+            let mut model = model.clone();
+            model.areas.insert(base, count + 1);
+            histories += every_history(&space, &model, depth - 1);
+        }
+    }
+    for (&first, &length) in &model.areas {
+        let mut space = fork(space, &mut memory);
+        let mut model = model.clone();
+        model.areas.remove(&first);
+        let minted =
+            |first, count| OwnedRange::mint(PageRange::from_numbers(first, count).expect("pages"));
+        space
+            .release(minted(first, length - 1), minted(first + length - 1, 1))
+            .expect("an area of the model");
+        histories += every_history(&space, &model, depth - 1);
+    }
+    histories
+}
+
+#[test]
+fn s1_every_short_history_in_a_tiny_space_goes_as_in_the_model() {
+    const DEPTH: u32 = 6;
+    for pages in [7, 9] {
+        let mut memory = storage_for(pages);
+        let space = space(&mut memory, FIRST, pages);
+        let histories = every_history(&space, &Model::new(FIRST, pages), DEPTH);
+        println!("{pages} pages: {histories} histories of up to {DEPTH} steps");
+        assert!(histories > 5_000);
+    }
+}
+
+/// A walk that is the same on every run, over spaces whose indices have one to several levels.
+#[test]
+fn s1_long_walks_agree_with_the_model_at_sizes_around_the_indices_limits() {
+    for pages in [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 64, 65, 255, 257, 1023, 1025, 1057] {
+        let mut memory = storage_for(pages);
+        let mut space = space(&mut memory, FIRST, pages);
+        let mut model = Model::new(FIRST, pages);
+        let mut areas: Vec<Reservation> = Vec::new();
+        let mut state = 0x2545_f491_u32 ^ pages;
+        let mut random = |below: u32| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state % below
+        };
+        for step in 0..300 {
+            if random(5) < 2 && !areas.is_empty() {
+                let index = random(u32::try_from(areas.len()).expect("few areas")) as usize;
+                let area = areas.swap_remove(index);
+                model.areas.remove(&area.usable.pages().first());
+                space.release(area.usable, area.guard).expect("an area of the space");
+            } else {
+                let (count, order) = (1 + random(pages.div_ceil(8)), random(4));
+                let request = Request { alignment: Alignment::Order(order), ..super::pages(count) };
+                let expected = model.lowest_fit(count + 1, 1 << order, 0, u32::MAX);
+                let area = space.reserve(&request);
+                let base = area.as_ref().ok().map(|area| area.usable.pages().first());
+                assert_eq!(base, expected, "{request:?} at step {step} of {pages} pages");
+                if let Ok(area) = area {
+                    model.areas.insert(area.usable.pages().first(), count + 1);
+                    areas.push(area);
+                }
+            }
+            if step % 16 == 0 {
+                assert_agrees(&space, &model);
+            }
+        }
+        assert_agrees(&space, &model);
+    }
+}
