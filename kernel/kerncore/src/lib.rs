@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod attributes;
+pub mod descriptor;
 pub mod frames;
 pub mod lock;
 pub mod machine;

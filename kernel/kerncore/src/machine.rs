@@ -12,9 +12,9 @@
 //!   make a mapping            remove a mapping                 lend a frame uncached
 //!   ──────────────            ────────────────                 ─────────────────────
 //!   write_descriptors         write_descriptors (zeros)        remove its linear entry, as left
-//!   clean_descriptors         clean_descriptors                clean_and_invalidate
-//!   barrier                   barrier                          barrier
-//!                             invalidate_tlb                   make the uncached mapping
+//!   clean_descriptors         clean_descriptors                make the uncached mapping
+//!   barrier                   barrier                          clean_and_invalidate, through it
+//!                             invalidate_tlb                   barrier
 //!                             barrier
 //! ```
 //!
@@ -47,10 +47,13 @@ pub trait Machine {
     /// [`Machine::barrier`].
     fn invalidate_tlb(&self, pages: PageRange);
 
-    /// Cleans and invalidates, to the point of coherency, the data-cache lines of `count` frames from `first`.
-    /// The frames' linear mapping must still exist or the machine must have another way to name them.
+    /// Cleans and invalidates, to the point of coherency, the data-cache lines of the consecutive frames from
+    /// `first`, which are mapped at `pages` (as many). The mapping may be of any memory type: maintenance by MVA
+    /// acts on the physical line behind the address, whatever attributes the address has (ARM DDI 0406C, B2.2),
+    /// and [`crate::linear_map`] argues why it must be made through the new mapping and not the old. The frames
+    /// are named too, for outer caches that are maintained by physical address.
     /// Complete only after [`Machine::barrier`].
-    fn clean_and_invalidate(&self, first: Pfn, count: u32);
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn);
 
     /// Fills `count` frames from `first` with zeros through their cacheable linear mapping.
     fn zero_frames(&self, first: Pfn, count: u32);
@@ -78,8 +81,8 @@ impl<M: Machine> Machine for &M {
         (**self).invalidate_tlb(pages);
     }
 
-    fn clean_and_invalidate(&self, first: Pfn, count: u32) {
-        (**self).clean_and_invalidate(first, count);
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
+        (**self).clean_and_invalidate(pages, first);
     }
 
     fn zero_frames(&self, first: Pfn, count: u32) {
