@@ -20,4 +20,5 @@ pub mod frames;
 pub mod lock;
 pub mod machine;
 pub mod owned_range;
+pub mod slab;
 pub mod va_space;
