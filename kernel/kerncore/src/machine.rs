@@ -31,7 +31,7 @@ pub trait Machine {
     fn read_descriptor(&self, slot: PhysAddr) -> u32;
 
     /// Writes `descriptors` to consecutive slots from `first`, each as one atomic word. The caller keeps to one
-    /// table. Nobody but this CPU is promised to see them before [`Machine::clean_descriptors`] and
+    /// table, or to one array of adjacent tables. Nobody but this CPU is promised to see them before [`Machine::clean_descriptors`] and
     /// [`Machine::barrier`].
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
 

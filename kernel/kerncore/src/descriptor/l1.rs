@@ -1,7 +1,8 @@
 //! First-level descriptors: each covers 1 MiB (ARM DDI 0406C, Figure B3-4).
 
 use super::{
-    BadDescriptor, BadReason, Fields, L2_TABLE_SIZE, Misaligned, aligned, field, zero_bits,
+    BadDescriptor, BadReason, Fields, L2_TABLE_SIZE, Misaligned, PageSize, aligned, field,
+    zero_bits,
 };
 use crate::{
     addr::{PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE, VirtAddr},
@@ -19,6 +20,7 @@ const TYPE_MASK: u32 = 0b11;
 const TYPE_TABLE: u32 = 0b01;
 const TYPE_SECTION: u32 = 0b10;
 const SUPERSECTION: u32 = 1 << 18;
+const SUPERSECTION_TYPE: u32 = SUPERSECTION | TYPE_SECTION;
 /// Everything of a table descriptor that is not its base or type: zero in ours.
 const TABLE_OTHER: u32 = (L2_TABLE_SIZE - 1) & !TYPE_MASK;
 
@@ -47,6 +49,28 @@ pub(crate) const fn table(descriptor: u32) -> Option<PhysAddr> {
         Some(PhysAddr::new(descriptor & !(L2_TABLE_SIZE - 1)))
     } else {
         None
+    }
+}
+
+/// What `descriptor` covers if it is of a kind that maps, well-formed or not.
+#[inline(always)]
+pub(crate) const fn page_size(descriptor: u32) -> Option<PageSize> {
+    match descriptor & (TYPE_MASK | SUPERSECTION) {
+        TYPE_SECTION => Some(PageSize::Section),
+        SUPERSECTION_TYPE => Some(PageSize::Supersection),
+        _ => None,
+    }
+}
+
+/// What `descriptor` maps, if it is one of ours and maps something.
+pub(crate) const fn mapping(descriptor: u32) -> Result<(PageSize, Attributes), BadDescriptor> {
+    match Descriptor::decode(descriptor) {
+        Ok(Descriptor::Section(_, attributes)) => Ok((PageSize::Section, attributes)),
+        Ok(Descriptor::Supersection(_, attributes)) => Ok((PageSize::Supersection, attributes)),
+        Ok(Descriptor::Fault | Descriptor::Table(_)) => {
+            Err(BadDescriptor { descriptor, reason: BadReason::NotAMapping })
+        }
+        Err(bad) => Err(bad),
     }
 }
 

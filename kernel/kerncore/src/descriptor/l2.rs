@@ -1,6 +1,8 @@
 //! Second-level descriptors: each slot covers 4 KiB (ARM DDI 0406C, Figure B3-5).
 
-use super::{BadDescriptor, BadReason, Fields, L2_SLOTS, Misaligned, aligned, field, zero_bits};
+use super::{
+    BadDescriptor, BadReason, Fields, L2_SLOTS, Misaligned, PageSize, aligned, field, zero_bits,
+};
 use crate::{
     addr::{LARGE_PAGE_SIZE, PAGE_SIZE, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
@@ -59,6 +61,28 @@ pub(crate) const fn is_small(descriptor: u32) -> bool {
 /// Whether `descriptor` is of the large-page kind, well-formed or not.
 pub(crate) const fn is_large(descriptor: u32) -> bool {
     descriptor & TYPE_MASK == TYPE_LARGE
+}
+
+/// What `descriptor` covers if it is of a kind that maps, well-formed or not.
+#[inline(always)]
+pub(crate) const fn page_size(descriptor: u32) -> Option<PageSize> {
+    if is_small(descriptor) {
+        Some(PageSize::Small)
+    } else if is_large(descriptor) {
+        Some(PageSize::Large)
+    } else {
+        None
+    }
+}
+
+/// What `descriptor` maps, if it is one of ours and maps something.
+pub(crate) const fn mapping(descriptor: u32) -> Result<(PageSize, Attributes), BadDescriptor> {
+    match Descriptor::decode(descriptor) {
+        Ok(Descriptor::SmallPage(_, attributes)) => Ok((PageSize::Small, attributes)),
+        Ok(Descriptor::LargePage(_, attributes)) => Ok((PageSize::Large, attributes)),
+        Ok(Descriptor::Fault) => Err(BadDescriptor { descriptor, reason: BadReason::NotAMapping }),
+        Err(bad) => Err(bad),
+    }
 }
 
 const fn large_bits(attributes: Attributes) -> u32 {

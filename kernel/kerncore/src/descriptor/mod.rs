@@ -16,7 +16,7 @@
 //! bits). Everything is in domain 0.
 
 use crate::{
-    addr::PhysAddr,
+    addr::{LARGE_PAGE_SIZE, PAGE_SIZE, PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE},
     attributes::{Access, Attributes, AttributesError, Execute, MemoryType, Scope},
 };
 use core::fmt;
@@ -30,6 +30,31 @@ pub const SLOT_SIZE: u32 = 4;
 pub const L2_SLOTS: u32 = 256;
 /// Bytes in a second-level table, and its alignment.
 pub const L2_TABLE_SIZE: u32 = L2_SLOTS * SLOT_SIZE;
+
+/// What one mapping covers, and its alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PageSize {
+    /// 4 KiB.
+    Small,
+    /// 64 KiB.
+    Large,
+    /// 1 MiB.
+    Section,
+    /// 16 MiB.
+    Supersection,
+}
+
+impl PageSize {
+    /// Bytes covered.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Small => PAGE_SIZE,
+            Self::Large => LARGE_PAGE_SIZE,
+            Self::Section => SECTION_SIZE,
+            Self::Supersection => SUPERSECTION_SIZE,
+        }
+    }
+}
 
 /// A word that is no descriptor of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +70,8 @@ pub struct BadDescriptor {
 pub enum BadReason {
     /// Not present, but not zero either: bits that the walker ignores were left behind (S21).
     Leftover,
+    /// Well-formed, but empty or a table where a mapping was asked for.
+    NotAMapping,
     /// First-level type 0b11: reserved on processors without PXN.
     ReservedType,
     /// It lies in this domain instead of domain 0.
@@ -174,6 +201,7 @@ impl fmt::Display for BadDescriptor {
         write!(f, "descriptor {:#010x}: ", self.descriptor)?;
         match self.reason {
             BadReason::Leftover => f.write_str("not present, yet not zero"),
+            BadReason::NotAMapping => f.write_str("not a mapping"),
             BadReason::ReservedType => f.write_str("reserved type"),
             BadReason::Domain(domain) => write!(f, "in domain {domain}"),
             BadReason::ReservedBits(bits) => write!(f, "bits {bits:#x} should be zero"),

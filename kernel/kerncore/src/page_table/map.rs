@@ -1,0 +1,174 @@
+//! From frames to descriptors, a run of slots at a time (S16 to S19).
+
+use super::{
+    PageTable, TableSource,
+    run::{Run, Runs},
+    tables::ReserveError,
+};
+use crate::{
+    addr::{PAGE_SHIFT, PageRange, Pfn, PhysAddr, VirtAddr},
+    attributes::Attributes,
+    descriptor::l2::SmallPages,
+    lock::Locks,
+    machine::Machine,
+    owned_range::OwnedRange,
+};
+use core::fmt;
+
+/// Why not every frame was mapped. `mapped` pages, from the first on, are; whoever asked unmaps them (S19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// There was nothing to map (S20).
+    NoFrames {
+        /// Where it should have been mapped.
+        range: PageRange,
+    },
+    /// The frames would run past the end of the range; nothing was done.
+    DoesNotFit {
+        /// The whole range.
+        range: PageRange,
+        /// The page of it at which the mapping was to begin.
+        offset: u32,
+        /// How many frames were offered.
+        frames: u32,
+    },
+    /// A slot is in use; it was left alone (S17).
+    Occupied {
+        /// The address that the slot translates.
+        address: VirtAddr,
+        /// What the slot holds.
+        descriptor: u32,
+        /// How many pages were mapped: those of the second-level tables below this one.
+        mapped: u32,
+    },
+    /// The list has a gap where a frame should be (S18).
+    MissingFrame {
+        /// The address that it should have been mapped at.
+        address: VirtAddr,
+        /// How many pages were mapped: all below.
+        mapped: u32,
+    },
+    /// A second-level table is needed and cannot be had.
+    Table {
+        /// Why not, and for which address.
+        reason: ReserveError,
+        /// How many pages were mapped: all below.
+        mapped: u32,
+    },
+}
+
+impl MapError {
+    /// How many pages are mapped all the same.
+    pub const fn mapped(&self) -> u32 {
+        match *self {
+            Self::NoFrames { .. } | Self::DoesNotFit { .. } => 0,
+            Self::Occupied { mapped, .. }
+            | Self::MissingFrame { mapped, .. }
+            | Self::Table { mapped, .. } => mapped,
+        }
+    }
+}
+
+/// `count` consecutive frames from `first`; `None` if they pass 4 GiB.
+pub fn consecutive(
+    first: Pfn,
+    count: u32,
+) -> Option<impl ExactSizeIterator<Item = Pfn> + Clone + fmt::Debug> {
+    if count != 0 {
+        first.checked_add(count - 1)?;
+    }
+    let first = first.number();
+    Some((first..first + count).map(|number| PhysAddr::new(number << PAGE_SHIFT).pfn()))
+}
+
+impl<M: Machine, L: Locks> PageTable<M, L> {
+    /// Maps exactly `frames`, one a page and in order, at the pages of `range` from `offset` on, and returns how
+    /// many that were. Fewer than the range holds are as good: a guard page stays unmapped.
+    ///
+    /// An item may be a frame or an `Option` of one, for lists with gaps (S18). A frame may occur twice (S37).
+    /// When this returns, with success or an error, everything written is visible to every walker.
+    ///
+    /// # Errors
+    /// [`MapError`]; slots written until then stay (S19). A slot in use is never overwritten (S17): the slots of one
+    /// second-level table are looked at before the first of them is written.
+    #[inline]
+    pub fn map<I>(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        frames: I,
+        attributes: Attributes,
+        tables: &impl TableSource,
+    ) -> Result<u32, MapError>
+    where
+        I: IntoIterator<Item: Into<Option<Pfn>>, IntoIter: ExactSizeIterator>,
+    {
+        let mut frames = frames.into_iter();
+        let wanted = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        let whole = range.pages();
+        if wanted == 0 {
+            return Err(MapError::NoFrames { range: whole });
+        }
+        let Some(mut runs) = Runs::of(range, offset, wanted) else {
+            return Err(MapError::DoesNotFit { range: whole, offset, frames: wanted });
+        };
+        let words = SmallPages::new(attributes);
+        let mut descriptors = frames.by_ref().map_while(Into::into).map(|frame| words.word(frame));
+        let mut mapped = 0;
+        let outcome =
+            runs.try_for_each(|run| self.map_run(run, &mut descriptors, tables, &mut mapped));
+        // Also after an error: the pages that are mapped are the caller's to use or to unmap.
+        self.machine.barrier();
+        outcome.map(|()| mapped)
+    }
+
+    #[inline]
+    fn map_run(
+        &self,
+        run: Run<'_>,
+        descriptors: &mut impl Iterator<Item = u32>,
+        tables: &impl TableSource,
+        mapped: &mut u32,
+    ) -> Result<(), MapError> {
+        let table = self
+            .table_for(run.section(), tables)
+            .map_err(|reason| MapError::Table { reason, mapped: *mapped })?;
+        let mut slots = run.slots(table);
+        let count = slots.count();
+        // One `or` a slot; which of them is in use is asked only when one is.
+        let in_use = (0..count).fold(0, |bits, index| bits | slots.read(&self.machine, index));
+        if in_use != 0 {
+            let found =
+                |index| Some((index, slots.read(&self.machine, index))).filter(|x| x.1 != 0);
+            let (index, descriptor) = (0..count).find_map(found).unwrap_or((0, in_use));
+            let address = slots.address(index);
+            return Err(MapError::Occupied { address, descriptor, mapped: *mapped });
+        }
+        let written = slots.write(&self.machine, 0, descriptors);
+        *mapped += written;
+        if written == count {
+            Ok(())
+        } else {
+            let address = slots.address(written);
+            Err(MapError::MissingFrame { address, mapped: *mapped })
+        }
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFrames { range } => write!(f, "nothing to map at {range}"),
+            Self::DoesNotFit { range, offset, frames } => {
+                write!(f, "{frames} frames do not fit {range} from its page {offset}")
+            }
+            Self::Occupied { address, descriptor, mapped } => {
+                write!(f, "{address} is mapped already, by {descriptor:#010x} ({mapped} mapped)")
+            }
+            Self::MissingFrame { address, mapped } => {
+                write!(f, "no frame given for {address} ({mapped} mapped)")
+            }
+            Self::Table { reason, mapped } => write!(f, "{reason} ({mapped} mapped)"),
+        }
+    }
+}

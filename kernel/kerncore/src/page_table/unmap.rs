@@ -1,0 +1,271 @@
+//! From descriptors back to nothing, and the flush that must come before anything else (S21 to S25).
+//!
+//! ```text
+//!   unmap:  clear the slots ─▶ clean them ─▶ barrier        Unmapped { range, payload }   neither can be had
+//!   flush:  invalidate the pages ─▶ barrier                 Released { range, payload }   both are free again
+//! ```
+//! The first barrier is as needed as the second: invalidated before the walker sees the empty slot, an entry may
+//! be read into the TLB again.
+
+use super::{
+    PageTable,
+    run::{Run, Runs, Slots},
+    tables::{Above, section_start},
+};
+use crate::{
+    addr::{PageRange, VirtAddr},
+    descriptor::{L2_SLOTS, l1, l2},
+    lock::{Lock, Locks},
+    machine::Machine,
+    owned_range::OwnedRange,
+};
+use core::{fmt, iter, mem::ManuallyDrop};
+
+/// Something in the tables that no one should have put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// A second-level slot was not present and yet not zero (S21). It was cleared.
+    Leftover {
+        /// The address that the slot translates.
+        address: VirtAddr,
+        /// What it held.
+        descriptor: u32,
+    },
+    /// A first-level slot was neither empty nor a table (S22). It was cleared, because all that it translates
+    /// belongs to the range.
+    NotATable {
+        /// The first address that the slot translates.
+        address: VirtAddr,
+        /// What it held.
+        descriptor: u32,
+    },
+    /// An entry reaches beyond the range: a section or a large page that would have to be split. It was left
+    /// alone, as it also translates the addresses of others (S90).
+    ReachesOutside {
+        /// The first address of the range that it translates.
+        address: VirtAddr,
+        /// What it holds.
+        descriptor: u32,
+    },
+}
+
+/// What an unmapping found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// How many pages had been mapped. Less than the range for a guard page, or when it was unmapped before (S25).
+    pub pages: u32,
+    /// How many entries were not as they should be.
+    pub oddities: u32,
+    /// The first of them.
+    pub first_oddity: Option<Oddity>,
+}
+
+impl Removal {
+    fn note(&mut self, oddity: Oddity) {
+        self.oddities += 1;
+        self.first_oddity.get_or_insert(oddity);
+    }
+}
+
+/// A range whose descriptors are cleared and whose translations may linger in TLBs.
+///
+/// Only [`Unmapped::flush`] gives range and payload back. One that is dropped leaks both: its payload's destructor
+/// does not run, for a frame given back too early is worse than one that is lost.
+#[must_use = "only `flush` gives the range and its frames back"]
+pub struct Unmapped<'table, M, L: Locks, P> {
+    table: &'table PageTable<M, L>,
+    range: OwnedRange,
+    stale: PageRange,
+    payload: ManuallyDrop<P>,
+    removal: Removal,
+}
+
+/// What may be used again, now that no TLB remembers it.
+#[derive(Debug)]
+#[must_use = "a dropped range leaks its addresses"]
+pub struct Released<P> {
+    /// The addresses.
+    pub range: OwnedRange,
+    /// What had to wait with them: the frames, as a rule.
+    pub payload: P,
+    /// What the unmapping found.
+    pub removal: Removal,
+}
+
+/// Pages that were asked for and do not lie in the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideRange {
+    /// The whole range.
+    pub range: PageRange,
+    /// The first page asked for, counted from the range's start.
+    pub offset: u32,
+    /// How many were asked for.
+    pub count: u32,
+}
+
+impl<M: Machine, L: Locks> PageTable<M, L> {
+    /// Clears every descriptor of `range`, visibly to every walker. `payload` waits with the range for the flush.
+    ///
+    /// Absent tables are skipped (S21), clearing what is clear does no harm (S25), tables stay (S24).
+    #[inline]
+    pub fn unmap<P>(&self, mut range: OwnedRange, payload: P) -> Unmapped<'_, M, L, P> {
+        let whole = range.pages();
+        let stale = self.without_guard(whole);
+        let removal = self.clear(&mut range, 0, whole.count());
+        Unmapped { table: self, range, stale, payload: ManuallyDrop::new(payload), removal }
+    }
+
+    /// Clears `count` pages of `range` from `offset` on, and flushes them before it returns: a borrowed range
+    /// could be mapped again at once.
+    ///
+    /// # Errors
+    /// [`OutsideRange`]; nothing was done.
+    pub fn unmap_part(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        count: u32,
+    ) -> Result<Removal, OutsideRange> {
+        let whole = range.pages();
+        let stale =
+            whole.sub_range(offset, count).ok_or(OutsideRange { range: whole, offset, count })?;
+        let removal = self.clear(range, offset, count);
+        self.flush_pages(stale);
+        Ok(removal)
+    }
+
+    /// `range` without its last page if nothing is mapped there. What was never mapped since the range's last
+    /// flush is in no TLB (an absent entry is not cached, ARM DDI 0406C, B3.9), so a guard page costs no
+    /// invalidation.
+    #[inline]
+    fn without_guard(&self, range: PageRange) -> PageRange {
+        let last = range.count().saturating_sub(1);
+        match range.sub_range(last, range.count() - last) {
+            Some(guard) if self.translate(guard.start()).is_none() => {
+                range.sub_range(0, last).unwrap_or(range)
+            }
+            _ => range,
+        }
+    }
+
+    #[inline]
+    fn flush_pages(&self, pages: PageRange) {
+        self.machine.invalidate_tlb(pages);
+        self.machine.barrier();
+    }
+
+    #[inline]
+    fn clear(&self, range: &mut OwnedRange, offset: u32, count: u32) -> Removal {
+        let mut removal = Removal::default();
+        let whole = range.pages();
+        for run in Runs::of(range, offset, count).into_iter().flatten() {
+            match self.above(run.section()) {
+                Above::Table(table) => self.clear_slots(&mut run.slots(table), &mut removal),
+                Above::Nothing => {}
+                Above::Other(descriptor) => self.clear_other(&run, whole, descriptor, &mut removal),
+            }
+        }
+        self.machine.barrier();
+        removal
+    }
+
+    #[inline]
+    fn clear_slots(&self, slots: &mut Slots<'_>, removal: &mut Removal) {
+        let count = slots.count();
+        // The common run is small pages without a gap; anything else is looked at slot by slot.
+        let common = (0..count).fold(!0, |bits, index| bits & slots.read(&self.machine, index));
+        if l2::is_small(common) {
+            slots.write(&self.machine, 0, iter::repeat_n(0, count as usize));
+            removal.pages += count;
+        } else {
+            self.clear_mixed(slots, removal);
+        }
+    }
+
+    /// Clears a run with gaps, large pages or oddities in it.
+    fn clear_mixed(&self, slots: &mut Slots<'_>, removal: &mut Removal) {
+        for index in 0..slots.count() {
+            let descriptor = slots.read(&self.machine, index);
+            let address = slots.address(index);
+            if descriptor == 0 {
+                continue;
+            }
+            if l2::is_large(descriptor) && !slots.hold_large_page_of(address) {
+                removal.note(Oddity::ReachesOutside { address, descriptor });
+                continue;
+            }
+            if l2::is_small(descriptor) || l2::is_large(descriptor) {
+                removal.pages += 1;
+            } else {
+                removal.note(Oddity::Leftover { address, descriptor });
+            }
+            slots.write(&self.machine, index, iter::once(0));
+        }
+    }
+
+    /// Clears a first-level slot that is no table, if `whole` owns everything that the entry translates (S22).
+    #[cold]
+    fn clear_other(&self, run: &Run<'_>, whole: PageRange, descriptor: u32, removal: &mut Removal) {
+        let section = run.section();
+        let slots = match l1::Descriptor::decode(descriptor) {
+            Ok(l1::Descriptor::Supersection(..)) => l1::SUPERSECTION_SLOTS,
+            _ => 1,
+        };
+        let first = section - section % slots;
+        let reach = PageRange::from_numbers(first * L2_SLOTS, slots * L2_SLOTS);
+        if reach.is_some_and(|reach| whole.contains_range(reach)) {
+            self.making_tables.with(|()| self.write_l1(section, 0));
+            removal.note(Oddity::NotATable { address: section_start(section), descriptor });
+        } else {
+            removal.note(Oddity::ReachesOutside { address: run.pages().start(), descriptor });
+        }
+    }
+}
+
+impl<M: Machine, L: Locks, P> Unmapped<'_, M, L, P> {
+    /// Invalidates every TLB entry of the range, on every CPU, and waits for it. From then on the addresses and
+    /// what was mapped there may be used anew (S23).
+    #[inline]
+    pub fn flush(self) -> Released<P> {
+        self.table.flush_pages(self.stale);
+        let Self { range, payload, removal, .. } = self;
+        Released { range, payload: ManuallyDrop::into_inner(payload), removal }
+    }
+}
+
+impl<M, L: Locks, P> Unmapped<'_, M, L, P> {
+    /// Which addresses wait.
+    pub const fn pages(&self) -> PageRange {
+        self.range.pages()
+    }
+
+    /// What the unmapping found.
+    pub const fn removal(&self) -> Removal {
+        self.removal
+    }
+}
+
+impl<M, L: Locks, P> fmt::Debug for Unmapped<'_, M, L, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unmapped")
+            .field("range", &self.range)
+            .field("removal", &self.removal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leftover { address, descriptor } => {
+                write!(f, "{address}: {descriptor:#010x} was not present, yet not zero; cleared")
+            }
+            Self::NotATable { address, descriptor } => {
+                write!(f, "{address}: first-level {descriptor:#010x} was no table; cleared")
+            }
+            Self::ReachesOutside { address, descriptor } => {
+                write!(f, "{address}: {descriptor:#010x} reaches beyond the range; left alone")
+            }
+        }
+    }
+}
