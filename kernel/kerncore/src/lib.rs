@@ -22,5 +22,6 @@ pub mod lock;
 pub mod machine;
 pub mod owned_range;
 pub mod page_table;
+pub mod pool;
 pub mod slab;
 pub mod va_space;

@@ -1,0 +1,216 @@
+//! The pool against a list of runs, in every state that a small pool can reach.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+use super::*;
+
+const BASE: VirtAddr = VirtAddr::new(0xc800_0000);
+
+fn address(page: i64, offset: i64) -> VirtAddr {
+    let raw = i64::from(BASE.raw()) + page * i64::from(PAGE_SIZE) + offset;
+    VirtAddr::new(u32::try_from(raw).expect("a small pool"))
+}
+
+/// The naive model: the runs that are taken, as (first page, pages).
+type Runs = BTreeSet<(u32, u32)>;
+
+fn owner(runs: &Runs, page: u32) -> Option<(u32, u32)> {
+    runs.iter().copied().find(|&(first, pages)| (first..first + pages).contains(&page))
+}
+
+fn model_allocate(runs: &Runs, size: u32, pages: u32) -> Option<u32> {
+    let step = pages.next_power_of_two();
+    (0..size).step_by(step as usize).find(|&first| {
+        first + pages <= size && (first..first + pages).all(|page| owner(runs, page).is_none())
+    })
+}
+
+fn model_free(
+    runs: &Runs,
+    size: u32,
+    start: VirtAddr,
+    bytes: u32,
+) -> Result<(u32, u32), FreeError> {
+    let end = i64::from(BASE.raw()) + i64::from(size * PAGE_SIZE);
+    let raw = i64::from(start.raw());
+    if raw < i64::from(BASE.raw()) || raw >= end {
+        return Err(FreeError::NotMine { start });
+    }
+    if raw + i64::from(bytes) > end {
+        return Err(FreeError::Overruns { start, bytes, last: address(i64::from(size), -1) });
+    }
+    if !start.is_page_aligned() {
+        return Err(FreeError::Unaligned { start });
+    }
+    let page = (start.raw() - BASE.raw()) / PAGE_SIZE;
+    let run = owner(runs, page).ok_or(FreeError::NotAllocated { start })?;
+    if run.0 != page {
+        let run_start = address(run.0.into(), 0);
+        return Err(FreeError::NotAStart { start, run: run_start, pages: run.1 });
+    }
+    let pages = bytes.div_ceil(PAGE_SIZE);
+    if run.1 == pages {
+        Ok(run)
+    } else {
+        Err(FreeError::WrongSize { start, pages, allocated: run.1 })
+    }
+}
+
+/// Brings a fresh pool into the state of `runs`, bit by bit.
+fn pool_of<'p>(runs: &Runs, size: u32, used: &'p mut [u32], last: &'p mut [u32]) -> Pool<'p> {
+    let mut pool = Pool::new(BASE, size * PAGE_SIZE, used, last).expect("a small pool");
+    for &(first, pages) in runs {
+        for page in first..first + pages {
+            pool.used[(page / 32) as usize] |= 1 << (page % 32);
+        }
+        let end = first + pages - 1;
+        pool.last[(end / 32) as usize] |= 1 << (end % 32);
+        pool.taken += pages;
+    }
+    pool
+}
+
+#[track_caller]
+fn agrees(pool: &Pool<'_>, runs: &Runs) {
+    assert!(pool.runs().map(|run| (run.first, run.pages)).eq(runs.iter().copied()));
+    assert_eq!(pool.taken_pages(), runs.iter().map(|run| run.1).sum::<u32>());
+    assert!(pool.used[..pool.open].iter().all(|&word| word == u32::MAX), "full before `open`");
+}
+
+/// S71 to S74, exhaustively: every request and every free, right or wrong, in every reachable state.
+#[test]
+fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
+    let (mut states, mut calls) = (0_u32, 0_u32);
+    for size in 1..=8_u32 {
+        let mut seen = HashSet::from([Runs::new()]);
+        let mut queue = VecDeque::from([Runs::new()]);
+        while let Some(runs) = queue.pop_front() {
+            states += 1;
+            let mut reached = Vec::new();
+            for pages in 1..=size + 1 {
+                let (mut used, mut last) = ([0; 1], [0; 1]);
+                let mut pool = pool_of(&runs, size, &mut used, &mut last);
+                let mut next = runs.clone();
+                let expected = model_allocate(&runs, size, pages);
+                // One byte into the last page wants all of it (S71).
+                let given = pool.allocate((pages - 1) * PAGE_SIZE + 1).map(|run| run.first).ok();
+                assert_eq!(given, expected, "{pages} pages of {size}, {runs:?}");
+                next.extend(expected.map(|first| (first, pages)));
+                agrees(&pool, &next);
+                reached.push(next);
+                calls += 1;
+            }
+            for page in -1..=i64::from(size) + 1 {
+                for offset in [0, 1, i64::from(PAGE_SIZE) - 1] {
+                    for bytes in (0..=size + 1).flat_map(|n| [n * PAGE_SIZE, n * PAGE_SIZE + 1]) {
+                        let (mut used, mut last) = ([0; 1], [0; 1]);
+                        let mut pool = pool_of(&runs, size, &mut used, &mut last);
+                        let start = address(page, offset);
+                        let expected = model_free(&runs, size, start, bytes);
+                        assert_eq!(pool.free(start, bytes), expected.map(|_| ()), "{runs:?}");
+                        let mut next = runs.clone();
+                        if let Ok(run) = expected {
+                            next.remove(&run);
+                            reached.push(next.clone());
+                        }
+                        agrees(&pool, &next);
+                        calls += 1;
+                    }
+                }
+            }
+            queue.extend(reached.into_iter().filter(|next| seen.insert(next.clone())));
+        }
+    }
+    println!("pools of 1 to 8 pages: {states} states, {calls} calls");
+    assert!(states > 1000, "{states}");
+}
+
+/// Requests of every size in a pool of several words, with its last word not full.
+#[test]
+fn runs_across_words_are_placed_and_freed_as_a_list_of_runs_says() {
+    const SIZE: u32 = 201;
+    let (mut used, mut last) = ([u32::MAX; 8], [u32::MAX; 8]);
+    let mut pool = Pool::new(BASE, SIZE * PAGE_SIZE, &mut used, &mut last).expect("a pool");
+    let mut runs = Runs::new();
+    let mut random = 7_u32;
+    for _ in 0..20_000 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let choice = random >> 12;
+        if choice.is_multiple_of(2) {
+            let pages = match choice / 2 % 4 {
+                0 => choice / 8 % SIZE + 1,
+                1 => choice / 8 % 70 + 1,
+                _ => choice / 8 % 5 + 1,
+            };
+            let expected = model_allocate(&runs, SIZE, pages);
+            let largest = (1..=SIZE).rev().find(|&n| model_allocate(&runs, SIZE, n).is_some());
+            let taken = pool.taken_pages();
+            match pool.allocate(pages * PAGE_SIZE) {
+                Ok(run) => assert_eq!((Some(run.first), run.pages), (expected, pages)),
+                Err(error) => {
+                    let (largest, free) = (largest.unwrap_or(0), SIZE - taken);
+                    assert_eq!(error, AllocateError::Exhausted { pages, largest, free, taken });
+                    assert_eq!(expected, None);
+                }
+            }
+            runs.extend(expected.map(|first| (first, pages)));
+        } else if let Some(&run) = runs.iter().nth(choice as usize % runs.len().max(1)) {
+            let start = address(run.0.into(), 0);
+            assert_eq!(pool.free(start, run.1 * PAGE_SIZE), Ok(()));
+            runs.remove(&run);
+        }
+        agrees(&pool, &runs);
+    }
+}
+
+#[test]
+fn a_pool_says_what_it_cannot_be_made_of() {
+    // S69: nothing, less than a page, memory that wraps; a tail is left out.
+    let (mut used, mut last) = ([0; 2], [0; 2]);
+    let new = |base: u32, bytes: u32, used: &mut [u32], last: &mut [u32]| {
+        Pool::new(VirtAddr::new(base), bytes, used, last).map(|pool| pool.pages())
+    };
+    assert_eq!(new(0x1000, 0, &mut used, &mut last), Err(NewError::NoPages { bytes: 0 }));
+    assert_eq!(new(0x1000, 4095, &mut used, &mut last), Err(NewError::NoPages { bytes: 4095 }));
+    assert_eq!(
+        new(0x1800, 4096, &mut used, &mut last),
+        Err(NewError::Unaligned { base: VirtAddr::new(0x1800) })
+    );
+    assert_eq!(
+        new(0xffff_f000, 0x2000, &mut used, &mut last),
+        Err(NewError::Wraps { base: VirtAddr::new(0xffff_f000), bytes: 0x2000 })
+    );
+    assert_eq!(new(0xffff_f000, 0x1fff, &mut used, &mut last), Ok(1));
+    assert_eq!(new(0x1000, 64 * 4096 + 4095, &mut used, &mut last), Ok(64));
+    assert_eq!(
+        new(0x1000, 65 * 4096, &mut used, &mut last),
+        Err(NewError::BitmapTooSmall { words: 3, had: 2 })
+    );
+    assert_eq!(
+        new(0x1000, 64 * 4096, &mut used, &mut last[..1]),
+        Err(NewError::BitmapTooSmall { words: 2, had: 1 })
+    );
+}
+
+#[test]
+fn a_pool_that_ends_at_the_top_of_the_address_space_is_whole_and_wraps_nowhere() {
+    // S73: inside is decided without a sum.
+    let (mut used, mut last) = ([0; 1], [0; 1]);
+    let base = VirtAddr::new(0xffff_c000);
+    let mut pool = Pool::new(base, 4 * PAGE_SIZE, &mut used, &mut last).expect("four pages");
+    let run = pool.allocate(4 * PAGE_SIZE).expect("all of it");
+    assert_eq!(run.start, base);
+    assert!(pool.contains(VirtAddr::new(u32::MAX)));
+    assert!(!pool.contains(VirtAddr::new(0)));
+    let top = VirtAddr::new(0xffff_f000);
+    let last_byte = VirtAddr::new(u32::MAX);
+    assert_eq!(
+        pool.free(top, u32::MAX),
+        Err(FreeError::Overruns { start: top, bytes: u32::MAX, last: last_byte })
+    );
+    let zero = VirtAddr::new(0);
+    assert_eq!(pool.free(zero, 4096), Err(FreeError::NotMine { start: zero }));
+    assert_eq!(pool.allocate(u32::MAX).map(|run| run.pages).ok(), None);
+    assert_eq!(pool.allocate(0), Err(AllocateError::Zero));
+    assert_eq!(pool.free(base, 4 * PAGE_SIZE), Ok(()));
+}
