@@ -1,0 +1,81 @@
+//! From the vectors to whoever is concerned.
+
+use core::fmt::Write as _;
+
+use kerncore::addr::VirtAddr;
+
+use super::frame::{Frame, Kind, Mode};
+use crate::cp15::{Dfar, Dfsr, Ifar, Ifsr};
+use crate::{cpu, probe, semihosting};
+
+/// The code that an image exits with when an exception could not even be reported.
+const EXIT_UNEXPECTED_EXCEPTION: u32 = 102;
+
+unsafe extern "C" {
+    /// What the kernel does about an exception that no probe waits for. The image defines it, as it defines
+    /// `#[panic_handler]`.
+    ///
+    /// Called in the exception's mode, on that mode's stack, with interrupts masked. On return the frame, with
+    /// whatever was changed in it, is resumed; for a fault this repeats the access.
+    safe fn kernel_exception(frame: &mut Frame);
+}
+
+/// Called by `exception_common` with the frame it has just stored.
+#[unsafe(no_mangle)]
+extern "C" fn exception_dispatch(frame: &mut Frame) {
+    // The status registers are read before anything else can fault and overwrite them.
+    match frame.kind() {
+        Kind::DataAbort => {
+            frame.fault_status = Dfsr::read().raw_value();
+            frame.fault_address = Dfar::read().0;
+        }
+        Kind::PrefetchAbort => {
+            frame.fault_status = Ifsr::read().raw_value();
+            frame.fault_address = Ifar::read().0;
+        }
+        Kind::Undefined => {
+            if semihosting::answer_without_host(frame) {
+                return;
+            }
+        }
+        Kind::SupervisorCall | Kind::Irq | Kind::Fiq => return kernel_exception(frame),
+    }
+    if probe::resolve(frame) {
+        return;
+    }
+    if matches!(frame.mode(), Mode::Abort | Mode::Undefined) {
+        last_words("fault while a fault was handled", frame);
+    }
+    kernel_exception(frame);
+}
+
+/// Called when the stack of an exception's mode had no room for a frame.
+#[unsafe(no_mangle)]
+extern "C" fn exception_stack_exhausted(lr: u32, sp: u32, cpsr: u32) -> ! {
+    let frame = Frame {
+        registers: [0; 13],
+        sp,
+        lr,
+        fault_status: Dfsr::read().raw_value(),
+        fault_address: Dfar::read().0,
+        kind: Kind::DataAbort as u32,
+        pc: lr,
+        cpsr,
+    };
+    last_words("exception stack exhausted", &frame)
+}
+
+/// Says what can be said without the kernel's reporter, in whose way the fault may lie, and ends.
+fn last_words(what: &str, frame: &Frame) -> ! {
+    // A failure to write changes nothing about what comes next.
+    let _ = writeln!(
+        semihosting::Console,
+        "\n{what}: status {:#x} at {}, {:?} exception in {:?} mode\n{frame}",
+        frame.fault_status,
+        VirtAddr::new(frame.fault_address),
+        frame.kind(),
+        frame.mode(),
+    );
+    semihosting::exit(EXIT_UNEXPECTED_EXCEPTION);
+    cpu::halt()
+}

@@ -1,0 +1,58 @@
+@ Accesses that may fault.
+@
+@ On a fault the dispatcher looks the instruction up in the exception table and resumes at probe_fixup with
+@ r0 = the fault status register, r1 = the vector's number, r2 = the fault address, r3 = the instruction. Otherwise
+@ r0 = the value read and r1 = 0. Any other register is as a plain call leaves it; there is no stack frame and no state.
+
+.cfi_sections .debug_frame
+
+.macro probe name, access
+.global \name
+.type \name, %function
+\name:
+    .cfi_startproc
+1:  \access
+    mov     r1, #0
+    bx      lr
+    .cfi_endproc
+.size \name, . - \name
+.pushsection .exception_table, "a", %progbits
+    .word   1b, probe_fixup
+.popsection
+.endm
+
+.section .text.probe, "ax", %progbits
+.arm
+.balign 4
+probe   probe_read_u8,      "ldrb r0, [r0]"
+probe   probe_read_u32,     "ldr r0, [r0]"
+probe   probe_write_u8,     "strb r1, [r0]"
+probe   probe_write_u32,    "str r1, [r0]"
+
+.type probe_fixup, %function
+probe_fixup:
+    .cfi_startproc
+    bx      lr
+    .cfi_endproc
+.size probe_fixup, . - probe_fixup
+
+@ Calls r0. Had it not been possible to execute the first instruction there, the frame would show: pc is the target,
+@ which r4 holds, and lr is the return below. The target keeps to the procedure call standard.
+.global probe_execute
+.type probe_execute, %function
+probe_execute:
+    .cfi_startproc
+    push    {r4, lr}
+    .cfi_def_cfa_offset 8
+    .cfi_offset lr, -4
+    .cfi_offset r4, -8
+    bic     r4, r0, #1
+    blx     r0
+.global probe_execute_return
+probe_execute_return:
+    mov     r1, #0
+.global probe_execute_fixup
+probe_execute_fixup:
+    pop     {r4, pc}
+    .cfi_endproc
+.size probe_execute, . - probe_execute

@@ -1,0 +1,130 @@
+//! The host behind the emulator or debugger (Arm's "Semihosting for AArch32 and AArch64").
+//!
+//! Output, the exit code, the command line, and where RAM ends. The host's shell, which the same interface would
+//! offer, is nobody's business here.
+//!
+//! The trap instruction is HLT 0xf000 rather than SVC: without a host it is an undefined instruction, whose exception
+//! leaves supervisor mode's LR alone, so that [`answer_without_host`] can turn it into an error and go on.
+
+use core::ffi::CStr;
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicI32, Ordering};
+
+use kerncore::addr::{PhysAddr, VirtAddr};
+use semihosting::fd::BorrowedFd;
+use semihosting::sys::arm_compat as host;
+
+use crate::exception::{Frame, Mode};
+use crate::probe;
+
+/// HLT 0xf000, in ARM state.
+const TRAP: u32 = 0xe10f_0070;
+/// What the host returns for a call that failed.
+const FAILED: u32 = u32::MAX;
+/// The host's name for its console; opened for writing it is the standard output.
+const CONSOLE: &CStr = c":tt";
+
+/// Why the host did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// The host refused, with its `errno` (-1 if there is no host at all).
+    Refused {
+        /// The host's error number.
+        errno: i32,
+    },
+    /// Part of the output was taken, `missing` bytes were not.
+    Truncated {
+        /// Bytes not written.
+        missing: usize,
+    },
+    /// The command line is not UTF-8; it is good up to this offset.
+    NotUtf8 {
+        /// Offset of the first bad byte.
+        valid_up_to: usize,
+    },
+}
+
+impl HostError {
+    fn from_host(error: &semihosting::io::Error) -> Self {
+        Self::Refused { errno: error.raw_os_error().unwrap_or(-1) }
+    }
+}
+
+/// The handle of the standard output; 0, which is no handle, until it is opened.
+static STDOUT: AtomicI32 = AtomicI32::new(0);
+
+fn stdout() -> Result<BorrowedFd<'static>, HostError> {
+    let mut handle = STDOUT.load(Ordering::Relaxed);
+    if handle == 0 {
+        let opened = host::sys_open(CONSOLE, host::OpenMode::RDWR_TRUNC)
+            .map_err(|error| HostError::from_host(&error))?;
+        // Two CPUs may both come here; then one handle more is open, and both work.
+        handle = opened.into_raw_fd();
+        STDOUT.store(handle, Ordering::Relaxed);
+    }
+    // SAFETY: the handle is open, nobody ever closes it, and it is not -1, which `sys_open` reports as an error.
+    Ok(unsafe { BorrowedFd::borrow_raw(handle) })
+}
+
+/// Writes `text` to the host's standard output. Any context; the emulator stops meanwhile.
+///
+/// # Errors
+/// [`HostError::Refused`] if there is no host or it refuses, [`HostError::Truncated`] if it did not take all.
+pub fn write_str(text: &str) -> Result<(), HostError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    match host::sys_write_orig(stdout()?, text.as_bytes()) {
+        Ok(0) => Ok(()),
+        Ok(missing) => Err(HostError::Truncated { missing }),
+        Err(error) => Err(HostError::from_host(&error)),
+    }
+}
+
+/// The host's standard output, for `write!`.
+#[derive(Clone, Copy, Debug)]
+pub struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_str(text).map_err(|_| fmt::Error)
+    }
+}
+
+/// Ends the emulation with `code`, of which the host keeps the low eight bits. Returns if there is no host.
+pub fn exit(code: u32) {
+    host::sys_exit_extended(host::ExitReason::ADP_Stopped_ApplicationExit, code as usize);
+}
+
+/// Reads the command line, program name first, into `buffer`.
+///
+/// # Errors
+/// [`HostError::Refused`] if there is no host or `buffer` cannot hold it, [`HostError::NotUtf8`].
+pub fn command_line(buffer: &mut [u8]) -> Result<&str, HostError> {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and the host writes initialized bytes only, so what the
+    // caller finds in `buffer` afterwards is initialized.
+    let uninit = unsafe { &mut *(&raw mut *buffer as *mut [MaybeUninit<u8>]) };
+    let line =
+        host::sys_get_cmdline_uninit(uninit).map_err(|error| HostError::from_host(&error))?;
+    core::str::from_utf8(line)
+        .map_err(|error| HostError::NotUtf8 { valid_up_to: error.valid_up_to() })
+}
+
+/// The end of RAM as the host sees it: the address behind its last byte, or `None` if the host does not say.
+pub fn ram_end() -> Option<PhysAddr> {
+    let limit = host::sys_heapinfo().heap_limit.addr();
+    u32::try_from(limit).ok().filter(|end| *end != 0).map(PhysAddr::new)
+}
+
+/// If `frame` is a semihosting call that no host took, makes it return an error and says so.
+pub(crate) fn answer_without_host(frame: &mut Frame) -> bool {
+    let called = !matches!(frame.mode(), Mode::User)
+        && frame.pc.is_multiple_of(4)
+        && probe::read_u32(VirtAddr::new(frame.pc)) == Ok(TRAP);
+    if called {
+        frame.registers[0] = FAILED;
+        frame.pc = frame.pc.wrapping_add(4);
+    }
+    called
+}
