@@ -30,8 +30,10 @@ pub(crate) struct Current {
     number: AtomicUsize,
     /// Whether the test has returned and its ledgers are being examined: 1 then, else 0.
     returned: AtomicU32,
-    /// How often the end of the kernel was reported.
+    /// How often the kernel has died.
     deaths: AtomicU32,
+    /// Whether the line with the result was begun: 1 then, else 0.
+    told: AtomicU32,
 }
 
 // Relaxed throughout: each word is read by the CPU that wrote it, or by another that dies by itself and only wants a
@@ -43,6 +45,7 @@ impl Current {
             number: AtomicUsize::new(0),
             returned: AtomicU32::new(0),
             deaths: AtomicU32::new(0),
+            told: AtomicU32::new(0),
         }
     }
 
@@ -75,24 +78,24 @@ impl Current {
             self.place.load(Ordering::Relaxed).checked_sub(1).and_then(|place| tests.get(place));
         let mut tap = Tap::new(out);
         if deaths > 0 {
-            // The message is what killed the first report, perhaps. The report's line may be cut, so end it.
+            // The message is what killed the first report, perhaps, in the middle of a line; so end that.
             if deaths == 1 {
                 tap.line(format_args!(""));
                 match test {
-                    Some(test) => {
-                        tap.not_ok(number, test.full_name(), &"died again while reporting its end");
-                    }
-                    None => tap.bail_out(&"died again while reporting the end"),
+                    _ if self.told.load(Ordering::Relaxed) == 1 => tap.diagnostic(&AGAIN),
+                    Some(test) => tap.not_ok(number, test.full_name(), &AGAIN),
+                    None => tap.bail_out(&AGAIN),
                 }
             }
             return Death::Nested;
         }
         let death = match test {
             None => {
+                self.told.store(1, Ordering::Relaxed);
                 tap.bail_out(message);
                 Death::OutsideTests
             }
-            Some(test) => Self::report_test(&mut tap, test, number, returned, message),
+            Some(test) => self.report_test(&mut tap, test, number, returned, message),
         };
         tap.diagnostic(message);
         if let Some(location) = location {
@@ -102,6 +105,7 @@ impl Current {
     }
 
     fn report_test(
+        &self,
         tap: &mut Tap<'_>,
         test: &Test,
         number: usize,
@@ -109,16 +113,22 @@ impl Current {
         message: &dyn Display,
     ) -> Death {
         let name = test.full_name();
+        // To look at the message is to format it, which may die: no line is begun before.
+        let expected = match test.kind() {
+            Kind::Fatal { message: expected } => !returned && contains(message, expected),
+            Kind::Normal => false,
+        };
+        self.told.store(1, Ordering::Relaxed);
         match test.kind() {
-            Kind::Fatal { message: expected } if !returned && contains(message, expected) => {
+            _ if expected => {
                 tap.ok(number, name);
                 return Death::Expected;
             }
-            Kind::Fatal { message: expected } => tap.not_ok(
-                number,
-                name,
-                &format_args!("was to end the kernel with: {expected}; it ended with: {message}"),
-            ),
+            Kind::Fatal { message: wanted } => {
+                let what =
+                    format_args!("was to end the kernel with: {wanted}; it ended with: {message}");
+                tap.not_ok(number, name, &what);
+            }
             Kind::Normal if returned => {
                 tap.not_ok(
                     number,
@@ -131,6 +141,9 @@ impl Current {
         Death::Failed
     }
 }
+
+/// What is said of a second death. Text that cannot die.
+const AGAIN: &str = "died again while reporting its end";
 
 /// Whether `text`, of which the first 1024 bytes count, contains `part`, both on one line.
 fn contains(text: &dyn Display, part: &str) -> bool {
@@ -228,15 +241,45 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_death_in_the_report_of_a_death_is_reported_once_without_the_message() {
+    /// A message that dies while it is written: it runs `die` once, in the middle.
+    struct Deadly<'a>(&'a dyn Fn());
+
+    impl Display for Deadly<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("half")?;
+            (self.0)();
+            Err(fmt::Error)
+        }
+    }
+
+    fn dies_twice(place: usize) -> (Death, String) {
         let current = Current::new();
-        current.begin(0, 3);
-        let _ = report(&current, "first");
-        let (death, out) = report(&current, "second");
-        assert_eq!((death, out.contains("second")), (Death::Nested, false), "{out}");
-        assert!(out.contains("\nnot ok 3 a::asserts # died again"), "{out}");
-        assert_eq!(report(&current, "third"), (Death::Nested, String::new()));
+        current.begin(place, 3);
+        let second = std::cell::RefCell::new(None);
+        let die = || {
+            let mut second = second.borrow_mut();
+            if second.is_none() {
+                *second = Some(report(&current, "the second message"));
+            }
+        };
+        let mut out = String::new();
+        let _ = current.report(&TESTS, &Deadly(&die), None, &mut out);
+        assert_eq!(report(&current, "the third message"), (Death::Nested, String::new()));
+        second.into_inner().expect("the message died")
+    }
+
+    #[test]
+    fn a_death_in_the_report_of_a_death_gives_no_second_result() {
+        assert_eq!(
+            dies_twice(0),
+            (Death::Nested, "\n# died again while reporting its end\n".into())
+        );
+    }
+
+    #[test]
+    fn a_death_before_the_result_was_begun_gives_one() {
+        let expected = "\nnot ok 3 a::bursts # died again while reporting its end\n";
+        assert_eq!(dies_twice(1), (Death::Nested, expected.into()));
     }
 
     #[test]

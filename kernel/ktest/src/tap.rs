@@ -68,12 +68,13 @@ struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for Escape<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|c| {
-            if c.is_control() {
-                write!(self.0, "{}", c.escape_default())
-            } else {
-                self.0.write_char(c)
+        // In runs: each write may be a call of the host.
+        text.split_inclusive(char::is_control).try_for_each(|run| match run.chars().next_back() {
+            Some(last) if last.is_control() => {
+                self.0.write_str(&run[..run.len() - last.len_utf8()])?;
+                write!(self.0, "{}", last.escape_default())
             }
+            _ => self.0.write_str(run),
         })
     }
 }

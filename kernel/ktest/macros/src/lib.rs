@@ -75,9 +75,9 @@ fn kind(arguments: TokenStream) -> Result<String, Mistake> {
         let message = TokenTree::Literal(message);
         return Err(Mistake::at(Some(&message), "an empty message would be part of every message"));
     }
-    match tokens.next() {
-        Some(surplus) if surplus.to_string() != "," => Err(Mistake::at(Some(&surplus), USAGE)),
-        _ => Ok(format!("::ktest::Kind::Fatal {{ message: {message} }}")),
+    match tokens.find(|token| token.to_string() != ",") {
+        Some(surplus) => Err(Mistake::at(Some(&surplus), USAGE)),
+        None => Ok(format!("::ktest::Kind::Fatal {{ message: {message} }}")),
     }
 }
 
