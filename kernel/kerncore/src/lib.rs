@@ -14,9 +14,14 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod area;
 pub mod attributes;
+pub mod config;
 pub mod descriptor;
 pub mod frames;
+pub mod kernel_space;
+pub mod layout;
+pub mod ledger;
 pub mod linear_map;
 pub mod lock;
 pub mod machine;
@@ -25,3 +30,4 @@ pub mod page_table;
 pub mod pool;
 pub mod slab;
 pub mod va_space;
+pub mod zone;

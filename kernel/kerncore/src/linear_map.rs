@@ -396,3 +396,42 @@ impl<B> fmt::Display for LinearError<B> {
         }
     }
 }
+
+/// What [`LinearError`] says, without the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinearFault {
+    /// The block does not lie in the window.
+    Outside,
+    /// An entry is not what it should be.
+    Unexpected {
+        /// The address that the slot translates.
+        address: VirtAddr,
+        /// What it should hold.
+        wanted: u32,
+        /// What it holds.
+        found: u32,
+    },
+}
+
+impl<B> LinearError<B> {
+    /// The fault, and the block that comes back.
+    pub fn into_parts(self) -> (LinearFault, B) {
+        match self {
+            Self::Outside(block) => (LinearFault::Outside, block),
+            Self::Unexpected { address, wanted, found, block } => {
+                (LinearFault::Unexpected { address, wanted, found }, block)
+            }
+        }
+    }
+}
+
+impl fmt::Display for LinearFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Outside => LinearError::Outside(()).fmt(f),
+            Self::Unexpected { address, wanted, found } => {
+                LinearError::Unexpected { address, wanted, found, block: () }.fmt(f)
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The set of areas: who owns which addresses, and the records of those that live.
+
+use crate::addr::VirtAddr;
+use crate::area::{AreaRecord, AreaSummary};
+use crate::kernel_space::AreaCounts;
+use crate::owned_range::OwnedRange;
+use crate::slab::{Entry, Slab, SlabId};
+use crate::va_space::{AreaState, RecordId, VaSpace};
+
+/// Chunks of records: chunk k has twice as many as chunk k - 1, so that twelve hold more than any window.
+const CHUNKS: usize = 12;
+
+/// One place for a record; empty while its area is being made.
+pub type AreaSlot = Option<AreaRecord>;
+
+/// A run of places that a [`super::RecordMemory`] makes from frames.
+pub type AreaChunk<'s> = &'s mut [Entry<AreaSlot>];
+
+/// What the lock of areas guards.
+#[derive(Debug)]
+pub(super) struct Areas<'s> {
+    pub(super) space: VaSpace<'s>,
+    pub(super) records: Slab<'s, AreaSlot, CHUNKS>,
+}
+
+impl<'s> Areas<'s> {
+    pub(super) const fn new(space: VaSpace<'s>) -> Self {
+        Self { space, records: Slab::new() }
+    }
+
+    /// The record of the live area that begins at `base`.
+    #[inline]
+    pub(super) fn find(&self, base: VirtAddr) -> Option<&AreaRecord> {
+        self.record(self.space.find(base)?)
+    }
+
+    fn record(&self, id: RecordId) -> Option<&AreaRecord> {
+        self.records.get(SlabId::from_raw(id.index())?)?.as_ref()
+    }
+
+    pub(super) fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
+        let (_, id) = self.space.find_containing(address)?;
+        self.record(id).map(AreaRecord::summary)
+    }
+
+    /// The first live area at or above `address`.
+    pub(super) fn next_area(&self, mut address: VirtAddr) -> Option<AreaSummary> {
+        loop {
+            let area = self.space.next_area_from(address)?;
+            if let AreaState::Live(id) = area.state
+                && let Some(record) = self.record(id)
+            {
+                return Some(record.summary());
+            }
+            address = area.usable.start().checked_add(area.usable.bytes())?;
+        }
+    }
+
+    /// Makes the area whose record was announced as `id` findable, and gives the record's place.
+    pub(super) fn publish(&mut self, id: SlabId, record: AreaRecord) -> Option<&AreaRecord> {
+        let base = record.pages().start();
+        let place = self.records.get_mut(id)?;
+        let record = place.insert(record);
+        self.space.publish(base, RecordId::new(id.raw())?).ok()?;
+        Some(record)
+    }
+
+    /// Live → Dying: takes the record out, leaves the addresses taken.
+    pub(super) fn retire(&mut self, base: VirtAddr) -> Option<AreaRecord> {
+        let id = self.space.retire(base)?;
+        self.records.remove(SlabId::from_raw(id.index())?)?
+    }
+
+    /// Flushed → Free. The ranges are the ones that this set gave out, so the space takes them back.
+    pub(super) fn release(&mut self, usable: OwnedRange, guard: OwnedRange) {
+        let released = self.space.release(usable, guard);
+        debug_assert!(released.is_ok(), "an area's ranges were exchanged: {released:?}");
+    }
+
+    pub(super) fn counts(&self) -> AreaCounts {
+        AreaCounts {
+            records: self.records.len(),
+            record_capacity: self.records.capacity(),
+            areas: self.space.area_count(),
+            pages_taken: self.space.range().count() - self.space.free_pages(),
+            largest_hole: self.space.largest_hole(),
+        }
+    }
+}

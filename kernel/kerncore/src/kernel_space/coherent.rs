@@ -1,0 +1,134 @@
+//! Coherent memory by remapping: contiguous frames, uncached, without a cacheable view left.
+//!
+//! ```text
+//!            linear map                       vmalloc window
+//!   before   block: Normal write-back         –
+//!   lent     – (withdrawn, cleaned, flushed)  block: Normal non-cacheable
+//!   after    block: Normal write-back         –
+//! ```
+//!
+//! Two live mappings of one frame with different memory types are unpredictable on `ARMv7` (S97), so the linear
+//! entries go first and come back last, each time after the flush of the other.
+
+use core::fmt;
+
+use crate::addr::{VirtAddr, pages_for};
+use crate::area::{AreaKind, AreaSummary, Mapping};
+use crate::attributes::Attributes;
+use crate::frames::{AllocateError, FrameOwner, order_for};
+use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::{KernelSpace, RemoveError};
+use crate::linear_map::{Absent, LendError, LinearFault};
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::MapError;
+use crate::va_space::{Alignment, Request};
+
+/// Virtual ranges are aligned to their order, up to a section (S65).
+const SECTION_ORDER: u32 = 8;
+
+/// Why no coherent memory could be had. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoherentError {
+    /// No contiguous frames.
+    Frames(AllocateError),
+    /// No addresses, or no record for them.
+    Area(NoArea),
+    /// The frames cannot leave the linear map.
+    Linear(LinearFault),
+    /// The mapping failed (S66).
+    Map(MapError),
+}
+
+impl fmt::Display for CoherentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frames(error) => error.fmt(f),
+            Self::Area(error) => error.fmt(f),
+            Self::Linear(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for CoherentError {}
+
+/// What the freeing of a coherent buffer found; anything odd in it is for the caller to report (S65).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoherentFreed {
+    /// Pages that were freed: the buffer's own.
+    pub actual: u32,
+    /// Pages that the caller named.
+    pub given: u32,
+    /// Pages of the buffer that were found unmapped.
+    pub missing: u32,
+}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Takes `bytes` of physically contiguous, zeroed, uncached memory, rounded up to pages, in the name of `caller`
+    /// (S66, S85). For callers that may sleep.
+    ///
+    /// # Errors
+    /// [`CoherentError`]; nothing was taken.
+    pub fn coherent_alloc(
+        &self,
+        bytes: u32,
+        owner: FrameOwner,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, CoherentError> {
+        let pages = pages_for(bytes);
+        let block = self.zone.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
+        let first = block.first();
+        self.table.machine().zero_frames(first, pages);
+        let absent = match self.linear.withdraw(block) {
+            Ok(withdrawn) => withdrawn.flush(),
+            Err(error) => {
+                let (fault, block) = error.into_parts();
+                self.free_own(block);
+                return Err(CoherentError::Linear(fault));
+            }
+        };
+        let request = Request {
+            bytes,
+            window: None,
+            alignment: Alignment::Order(order_for(pages).min(SECTION_ORDER)),
+        };
+        let (usable, reserved) = match self.reserve(&request) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.take_back_own(absent);
+                return Err(CoherentError::Area(error));
+            }
+        };
+        let tables = self.tables.source(&self.zone);
+        match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
+            Ok(lent) => {
+                let new = NewArea { kind: AreaKind::Dma, caller, physical: first.base() };
+                Ok(self.publish(reserved, Mapping::Lent(lent), new))
+            }
+            Err(LendError { reason, block, range }) => {
+                self.abandon(range, reserved);
+                self.take_back_own(block);
+                Err(CoherentError::Map(reason))
+            }
+        }
+    }
+
+    /// Takes the coherent area at `base` back. If `bytes` is not its size, its own size counts (S65).
+    ///
+    /// # Errors
+    /// [`RemoveError`] if no coherent area begins there (S67); nothing has changed.
+    pub fn coherent_free(&self, base: VirtAddr, bytes: u32) -> Result<CoherentFreed, RemoveError> {
+        let record = self.retire(base, AreaKind::Dma)?;
+        let given = pages_for(bytes);
+        let actual = record.pages().count();
+        let found = self.tear_down(record)?.pages;
+        Ok(CoherentFreed { actual, given, missing: actual - found.min(actual) })
+    }
+
+    /// As [`KernelSpace::take_back`], of a block that nobody but this call has seen.
+    fn take_back_own(&self, absent: Absent) {
+        let taken = self.take_back(absent);
+        debug_assert!(taken.is_ok(), "frames changed hands behind their owner's back: {taken:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! ioremap: device registers behind kernel addresses.
+
+use core::fmt;
+
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::area::{AreaKind, Mapping};
+use crate::attributes::Attributes;
+use crate::kernel_space::KernelSpace;
+use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::{MapError, consecutive};
+use crate::va_space::{Alignment, IoRemapPolicy, Request};
+
+/// Why ioremap failed. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoRemapError {
+    /// A size of zero (S94).
+    ZeroSize {
+        /// Where.
+        physical: PhysAddr,
+    },
+    /// The range passes the top of the physical address space (S94).
+    Wraps {
+        /// Where it begins.
+        physical: PhysAddr,
+        /// Its size.
+        bytes: u32,
+    },
+    /// The range touches RAM, which has a mapping of another type already (S94).
+    Ram {
+        /// Where the range begins.
+        physical: PhysAddr,
+        /// Its size.
+        bytes: u32,
+        /// The first byte of RAM in it.
+        ram: PhysAddr,
+    },
+    /// No addresses, or no record for them.
+    Area(NoArea),
+    /// The mapping failed.
+    Map(MapError),
+}
+
+impl fmt::Display for IoRemapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroSize { physical } => write!(f, "a size of zero at {physical}"),
+            Self::Wraps { physical, bytes } => {
+                write!(f, "{bytes:#x} bytes at {physical} pass the top of memory")
+            }
+            Self::Ram { physical, bytes, ram } => {
+                write!(f, "{bytes:#x} bytes at {physical} touch RAM at {ram}")
+            }
+            Self::Area(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for IoRemapError {}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Maps `bytes` at `physical` with `attributes`, in the name of `caller`, and gives the address that stands for
+    /// `physical`: it need not be aligned, and the last byte is covered (S94). May not be called in interrupt
+    /// context (S10).
+    ///
+    /// # Errors
+    /// [`IoRemapError`]; nothing was taken.
+    pub fn ioremap(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        let wraps = IoRemapError::Wraps { physical, bytes };
+        let beyond = bytes.checked_sub(1).ok_or(IoRemapError::ZeroSize { physical })?;
+        let last = physical.checked_add(beyond).ok_or(wraps)?;
+        if let Some(ram) = self.zone.ram_within(physical, last) {
+            return Err(IoRemapError::Ram { physical, bytes, ram });
+        }
+        let first = physical.pfn();
+        let pages = last.pfn().number() - first.number() + 1;
+        let request = Request {
+            // What is too large for a product of 32 bits is too large for any window as well.
+            bytes: pages.saturating_mul(PAGE_SIZE),
+            window: None,
+            alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
+        };
+        let frames = consecutive(first, pages).ok_or(wraps)?;
+        let (mut usable, reserved) = self.reserve(&request).map_err(IoRemapError::Area)?;
+        if let Err(error) = self.map(&mut usable, frames, attributes) {
+            self.unwind(usable, reserved, ());
+            return Err(IoRemapError::Map(error));
+        }
+        let new = NewArea { kind: AreaKind::IoRemap, caller, physical: physical.page_base() };
+        let area = self.publish(reserved, Mapping::Borrowed { usable }, new);
+        Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
+    }
+}

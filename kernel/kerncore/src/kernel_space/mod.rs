@@ -1,0 +1,163 @@
+//! The kernel's half of the address space: areas, page tables, frames and the linear map, put together.
+//!
+//! This is the whole life of a mapping, without hardware: what SoftMachine runs on the host is what the Cortex-A9
+//! runs in the kernel. The crate `mm` adds the owners (`VmArea`, `IoMem`) and the one step that no safe code
+//! can do, which is to call an owned, mapped range memory.
+//!
+//! ```text
+//!   vmalloc              ioremap              coherent             remove (all of them)
+//!   ───────              ───────              ────────             ────────────────────
+//!   reserve addresses    check the range      take a block         find by base, check the kind   ┐ one critical
+//!   take frames          reserve addresses    zero it              retire: Live → Dying           ┘ section
+//!   map                  map                  withdraw it from     unmap: addresses and frames are hidden
+//!   publish              publish              the linear map       flush: Dying → Flushed
+//!                                             reserve addresses    frames go back
+//!                                             map, publish         release: Flushed → Free
+//! ```
+//!
+//! Every step that can fail comes before the area can be found, and every error path gives back what was
+//! taken, in reverse order.
+//!
+//! # Locks
+//! In this order, outermost first; no two of one rank together: second-level table creation, table memory, areas,
+//! frames. Descriptors are written under none of them: who owns a range writes its descriptors.
+
+mod areas;
+mod coherent;
+mod extend;
+mod ioremap;
+mod remove;
+mod reserve;
+mod table_memory;
+mod vmalloc;
+mod vmap;
+
+pub use areas::{AreaChunk, AreaSlot};
+pub use coherent::{CoherentError, CoherentFreed};
+pub use extend::ExtendError;
+pub use ioremap::IoRemapError;
+pub use remove::{FramesError, RemoveError};
+pub use reserve::{NoArea, RecordMemory};
+pub use table_memory::TableMemory;
+pub use vmalloc::{Fill, VmallocError};
+pub use vmap::VmapError;
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::area::{AreaRecord, AreaSummary};
+use crate::linear_map::LinearMap;
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::page_table::PageTable;
+use crate::va_space::VaSpace;
+use crate::zone::Zone;
+use areas::Areas;
+
+/// The parts that a [`KernelSpace`] is put together from.
+#[expect(missing_debug_implementations, reason = "locks and a trait object show nothing")]
+pub struct Parts<'s, M: Machine, L: Locks> {
+    /// The live tables.
+    pub table: PageTable<M, L>,
+    /// The vmalloc window's addresses.
+    pub space: VaSpace<'s>,
+    /// RAM.
+    pub zone: Zone<'s, L>,
+    /// The linear map of RAM.
+    pub linear: LinearMap<M>,
+    /// Where area records are kept.
+    pub record_memory: &'s dyn RecordMemory<'s>,
+}
+
+/// The kernel's address space and the memory behind it.
+///
+/// All methods take `&self`, from any CPU. Unless a method says otherwise it may be called with interrupts on or
+/// off, holds no lock when it returns, and does not sleep.
+#[expect(missing_debug_implementations, reason = "it is the whole kernel; listings show its parts")]
+pub struct KernelSpace<'s, M: Machine, L: Locks> {
+    table: PageTable<M, L>,
+    areas: L::Lock<Areas<'s>>,
+    tables: TableMemory<L>,
+    zone: Zone<'s, L>,
+    linear: LinearMap<M>,
+    record_memory: &'s dyn RecordMemory<'s>,
+}
+
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
+    /// Puts the parts together. No area exists yet.
+    pub fn new(parts: Parts<'s, M, L>) -> Self {
+        Self {
+            table: parts.table,
+            areas: Lock::new(Areas::new(parts.space)),
+            tables: TableMemory::new(),
+            zone: parts.zone,
+            linear: parts.linear,
+            record_memory: parts.record_memory,
+        }
+    }
+
+    /// The live page tables, for lookups and audits.
+    pub const fn table(&self) -> &PageTable<M, L> {
+        &self.table
+    }
+
+    /// RAM.
+    pub const fn zone(&self) -> &Zone<'s, L> {
+        &self.zone
+    }
+
+    /// The memory of second-level tables.
+    pub const fn table_memory(&self) -> &TableMemory<L> {
+        &self.tables
+    }
+
+    /// The linear map.
+    pub const fn linear(&self) -> &LinearMap<M> {
+        &self.linear
+    }
+
+    /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the
+    /// area from being removed.
+    pub fn find(&self, base: VirtAddr) -> Option<AreaSummary> {
+        self.areas.with(|areas| areas.find(base).map(AreaRecord::summary))
+    }
+
+    /// Runs `visit` on the record of the live area whose first byte is `base`, under the lock of areas.
+    pub fn with_area<R>(&self, base: VirtAddr, visit: impl FnOnce(&AreaRecord) -> R) -> Option<R> {
+        self.areas.with(|areas| areas.find(base).map(visit))
+    }
+
+    /// The live area that `address` lies in; a guard page belongs to none (S88).
+    pub fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
+        self.areas.with(|areas| areas.find_containing(address))
+    }
+
+    /// The first live area that begins at or after `address`; with the page after its guard as the next `address` this
+    /// lists all areas in order, holding the lock for one step at a time.
+    pub fn next_area(&self, address: VirtAddr) -> Option<AreaSummary> {
+        self.areas.with(|areas| areas.next_area(address))
+    }
+
+    /// Counts for listings and the ledger: live areas, and addresses that are taken.
+    pub fn area_counts(&self) -> AreaCounts {
+        self.areas.with(|areas| areas.counts())
+    }
+
+    /// The pages of the vmalloc window.
+    pub fn window(&self) -> PageRange {
+        self.areas.with(|areas| areas.space.range())
+    }
+}
+
+/// How much of the vmalloc window is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreaCounts {
+    /// Records in use, those of areas being made included.
+    pub records: u32,
+    /// Records that there is memory for.
+    pub record_capacity: u32,
+    /// Areas in whatever state.
+    pub areas: u32,
+    /// Pages of addresses that are not free, guards included.
+    pub pages_taken: u32,
+    /// Pages in the largest hole.
+    pub largest_hole: u32,
+}

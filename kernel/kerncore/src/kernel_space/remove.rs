@@ -1,0 +1,158 @@
+//! Removing an area, of whatever kind.
+
+use core::fmt;
+
+use crate::addr::VirtAddr;
+use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::frames::FreeError;
+use crate::kernel_space::KernelSpace;
+use crate::linear_map::{Absent, LinearFault};
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::page_table::{Released, Removal};
+
+/// Why an area was not removed. Nothing has changed, but for [`RemoveError::Frames`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoveError {
+    /// Not the address of a page, so it cannot be an area's (S32).
+    Misaligned {
+        /// The address given.
+        address: VirtAddr,
+    },
+    /// No live area begins there: never mapped, inside an area, or removed before (S32).
+    Unknown {
+        /// The address given.
+        address: VirtAddr,
+    },
+    /// The area is of a kind that this call may not remove (S34).
+    WrongKind {
+        /// The address given.
+        address: VirtAddr,
+        /// What lies there.
+        found: AreaKind,
+    },
+    /// The area is gone, but its frames did not come back: the frame table disagrees with the area about who owns
+    /// them. They stay out of use.
+    Frames {
+        /// The address given.
+        address: VirtAddr,
+        /// What disagreed.
+        error: FramesError,
+    },
+}
+
+/// Why frames did not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramesError {
+    /// The frame table names another owner.
+    Free(FreeError),
+    /// The linear map does not have the gap that they left.
+    Linear(LinearFault),
+}
+
+impl fmt::Display for FramesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Free(error) => error.fmt(f),
+            Self::Linear(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RemoveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned { address } => write!(f, "{address} is not the address of a page"),
+            Self::Unknown { address } => write!(f, "no area begins at {address}"),
+            Self::WrongKind { address, found } => {
+                write!(f, "the area at {address} is of kind {found}")
+            }
+            Self::Frames { address, error } => {
+                write!(f, "the frames of the area at {address} are not its own: {error}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RemoveError {}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Removes the vmalloc area at `base` and frees its frames (S33). May not be called in interrupt context (S35).
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub fn vfree(&self, base: VirtAddr) -> Result<(), RemoveError> {
+        self.remove(base, AreaKind::Vmalloc)
+    }
+
+    /// Removes the vmap area at `base`; the frames belong to somebody else (S34). May not be called in interrupt
+    /// context (S35).
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub fn vunmap(&self, base: VirtAddr) -> Result<(), RemoveError> {
+        self.remove(base, AreaKind::Vmap)
+    }
+
+    /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
+    /// gives back the base plus the offset in the page.
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub fn iounmap(&self, address: VirtAddr) -> Result<(), RemoveError> {
+        let base = self
+            .find_containing(address)
+            .map(|area| area.pages.start())
+            .ok_or(RemoveError::Unknown { address })?;
+        self.remove(base, AreaKind::IoRemap)
+    }
+
+    fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
+        let record = self.retire(base, kind)?;
+        self.tear_down(record).map(|_| ())
+    }
+
+    /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
+    pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<AreaRecord, RemoveError> {
+        let address = base;
+        if !base.is_page_aligned() {
+            return Err(RemoveError::Misaligned { address });
+        }
+        self.areas.with(|areas| {
+            let found = areas.find(base).ok_or(RemoveError::Unknown { address })?.kind;
+            if found != kind {
+                return Err(RemoveError::WrongKind { address, found });
+            }
+            areas.retire(base).ok_or(RemoveError::Unknown { address })
+        })
+    }
+
+    /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
+    pub(super) fn tear_down(&self, record: AreaRecord) -> Result<Removal, RemoveError> {
+        let address = record.pages().start();
+        let AreaRecord { mapping, guard, .. } = record;
+        let (range, removal, freed) = match mapping {
+            Mapping::Frames { usable, list } => {
+                let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
+                (range, removal, self.zone.free_list(payload).map_err(FramesError::Free))
+            }
+            Mapping::Borrowed { usable } => {
+                let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
+                (range, removal, Ok(()))
+            }
+            Mapping::Lent(lent) => {
+                let Released { range, payload, removal } = lent.unmap(&self.table).flush();
+                (range, removal, self.take_back(payload))
+            }
+        };
+        self.areas.with(|areas| areas.release(range, guard));
+        freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
+    }
+
+    /// Puts a block that was lent uncached back into the linear map, and frees it.
+    pub(super) fn take_back(&self, absent: Absent) -> Result<(), FramesError> {
+        let block = self.linear.restore(absent);
+        let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
+        self.zone.free(block).map_err(FramesError::Free)
+    }
+}

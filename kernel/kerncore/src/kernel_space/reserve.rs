@@ -1,0 +1,183 @@
+//! From addresses to a live area, and back when it does not come to that.
+
+use core::fmt;
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
+use crate::attributes::Attributes;
+use crate::frames::{AllocateError, FrameBlock, FrameOwner};
+use crate::kernel_space::KernelSpace;
+use crate::kernel_space::areas::{AreaChunk, AreaSlot};
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+use crate::page_table::{MapError, Released};
+use crate::slab::{Entry, InsertError, SlabId};
+use crate::va_space::{Request, Reservation, ReserveError};
+
+#[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
+const ENTRY_BYTES: u32 = size_of::<Entry<AreaSlot>>() as u32;
+
+/// Turns frames into memory for area records.
+pub trait RecordMemory<'s>: Sync {
+    /// Makes `entries` empty places in `block`, which is large enough and never comes back.
+    fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'s>;
+}
+
+/// Why no area could be reserved. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoArea {
+    /// The size is refused, or the window has no room (S8).
+    Addresses(ReserveError),
+    /// No memory for the record (S9).
+    Record(AllocateError),
+    /// More records than there can ever be.
+    TooManyAreas {
+        /// How many there are.
+        capacity: u32,
+    },
+}
+
+impl fmt::Display for NoArea {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(error) => error.fmt(f),
+            Self::Record(error) => write!(f, "no memory for the record: {error}"),
+            Self::TooManyAreas { capacity } => write!(f, "all {capacity} records are in use"),
+        }
+    }
+}
+
+/// What is taken beside the usable addresses for an area which cannot be found yet: the guard, a place for the record.
+#[derive(Debug)]
+#[must_use = "a dropped reservation leaks its addresses"]
+pub(super) struct Reserved {
+    guard: OwnedRange,
+    id: SlabId,
+}
+
+/// What a new area is, beyond its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewArea {
+    pub(super) kind: AreaKind,
+    pub(super) caller: VirtAddr,
+    /// The physical base of a contiguous area, else zero.
+    pub(super) physical: PhysAddr,
+}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Takes addresses and a place for the record; a second chunk of records is made when the first is full.
+    pub(super) fn reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoArea> {
+        loop {
+            let entries = match self.try_reserve(request) {
+                Ok(reserved) => return Ok(reserved),
+                Err(NoRoom::Addresses(error)) => return Err(NoArea::Addresses(error)),
+                Err(NoRoom::Records(InsertError::Full { capacity, .. })) => {
+                    return Err(NoArea::TooManyAreas { capacity });
+                }
+                Err(NoRoom::Records(InsertError::NeedsChunk { entries, .. })) => entries,
+            };
+            self.add_records(entries)?;
+        }
+    }
+
+    fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoRoom> {
+        self.areas.with(|areas| {
+            let id = areas.records.insert(None).map_err(NoRoom::Records)?;
+            match areas.space.reserve(request) {
+                Ok(Reservation { usable, guard }) => Ok((usable, Reserved { guard, id })),
+                Err(error) => {
+                    areas.records.remove(id);
+                    Err(NoRoom::Addresses(error))
+                }
+            }
+        })
+    }
+
+    /// Makes a chunk of `entries` records, outside the lock of areas. If another CPU was faster, the frames go back.
+    fn add_records(&self, entries: u32) -> Result<(), NoArea> {
+        let pages = pages_for(entries * ENTRY_BYTES);
+        let block = self.zone.allocate_pages(pages, FrameOwner::Slab).map_err(NoArea::Record)?;
+        let spare = self.areas.with(|areas| {
+            if areas.records.next_chunk() != Some(entries) {
+                return Some(block);
+            }
+            let added = areas.records.add_chunk(self.record_memory.chunk(block, entries));
+            debug_assert!(added.is_ok(), "the chunk has the size that was asked for: {added:?}");
+            None
+        });
+        if let Some(block) = spare {
+            self.free_own(block);
+        }
+        Ok(())
+    }
+
+    /// Maps `frames` from the area's first page on. Not under a lock: the addresses are owned.
+    #[inline]
+    pub(super) fn map<I>(
+        &self,
+        usable: &mut OwnedRange,
+        frames: I,
+        attributes: Attributes,
+    ) -> Result<u32, MapError>
+    where
+        I: IntoIterator<Item: Into<Option<Pfn>>, IntoIter: ExactSizeIterator>,
+    {
+        let tables = self.tables.source(&self.zone);
+        self.table.map(usable, 0, frames, attributes, &tables)
+    }
+
+    /// Makes the area live: from here on lookups find it.
+    pub(super) fn publish(
+        &self,
+        reserved: Reserved,
+        mapping: Mapping,
+        new: NewArea,
+    ) -> AreaSummary {
+        let Reserved { guard, id } = reserved;
+        let pages = mapping.pages();
+        let vm = VmStruct {
+            next: 0,
+            addr: pages.start(),
+            size: (pages.count() + guard.count()).wrapping_mul(PAGE_SIZE),
+            flags: new.kind.flags(),
+            pages: 0,
+            nr_pages: pages.count(),
+            phys_addr: new.physical,
+            caller: new.caller,
+        };
+        let record = AreaRecord { vm, kind: new.kind, mapping, guard };
+        let summary = record.summary();
+        let published = self.areas.with(|areas| areas.publish(id, record).is_some());
+        debug_assert!(published, "the place and the addresses were taken by `reserve`");
+        summary
+    }
+
+    /// Gives back addresses at which nothing is mapped.
+    pub(super) fn abandon(&self, usable: OwnedRange, reserved: Reserved) {
+        let Reserved { guard, id } = reserved;
+        self.areas.with(|areas| {
+            areas.records.remove(id);
+            areas.release(usable, guard);
+        });
+    }
+
+    /// Undoes a mapping that failed half way: unmap, flush, and only then give the addresses and `payload` back.
+    pub(super) fn unwind<P>(&self, usable: OwnedRange, reserved: Reserved, payload: P) -> P {
+        let Released { range, payload, .. } = self.table.unmap(usable, payload).flush();
+        self.abandon(range, reserved);
+        payload
+    }
+
+    /// Gives back a block that nobody but this call has seen, so that the frame table cannot disagree.
+    pub(super) fn free_own(&self, block: FrameBlock) {
+        let freed = self.zone.free(block);
+        debug_assert!(freed.is_ok(), "frames changed hands behind their owner's back: {freed:?}");
+    }
+}
+
+/// Why one try to reserve failed.
+enum NoRoom {
+    Addresses(ReserveError),
+    Records(InsertError<AreaSlot>),
+}

@@ -1,0 +1,77 @@
+//! Memory for second-level tables: frames, cut in four.
+//!
+//! ```text
+//!   one frame   ┌─────────┬─────────┬─────────┬─────────┐
+//!               │ 1 KiB   │ 1 KiB   │ 1 KiB   │ 1 KiB   │   each maps 1 MiB
+//!               └─────────┴─────────┴─────────┴─────────┘
+//! ```
+//!
+//! Tables are kept for good (S24), so nothing here takes one back: walkers need no lock.
+
+use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::descriptor::L2_TABLE_SIZE;
+use crate::frames::FrameOwner;
+use crate::lock::{Lock, Locks};
+use crate::page_table::TableSource;
+use crate::zone::Zone;
+
+/// The rest of the frame that was cut last.
+#[derive(Debug)]
+struct Rest {
+    next: PhysAddr,
+    left: u32,
+    made: u32,
+}
+
+/// The stock of unused second-level tables.
+#[expect(missing_debug_implementations, reason = "a lock shows nothing; see `tables_made`")]
+pub struct TableMemory<L: Locks> {
+    rest: L::Lock<Rest>,
+}
+
+impl<L: Locks> TableMemory<L> {
+    /// No table, no frame.
+    pub fn new() -> Self {
+        Self { rest: Lock::new(Rest { next: PhysAddr::new(0), left: 0, made: 0 }) }
+    }
+
+    /// Tables handed out since boot.
+    pub fn tables_made(&self) -> u32 {
+        self.rest.with(|rest| rest.made)
+    }
+
+    /// A view that can take frames when the stock is empty.
+    pub const fn source<'a, 's>(&'a self, zone: &'a Zone<'s, L>) -> TablesFromFrames<'a, 's, L> {
+        TablesFromFrames { memory: self, zone }
+    }
+}
+
+impl<L: Locks> Default for TableMemory<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// [`TableMemory`] with the means to refill it.
+#[expect(missing_debug_implementations, reason = "a view of things that show nothing")]
+pub struct TablesFromFrames<'a, 's, L: Locks> {
+    memory: &'a TableMemory<L>,
+    zone: &'a Zone<'s, L>,
+}
+
+impl<L: Locks> TableSource for TablesFromFrames<'_, '_, L> {
+    fn take_table(&self) -> Option<PhysAddr> {
+        self.memory.rest.with(|rest| {
+            if rest.left == 0 {
+                let (frame, _) = self.zone.allocate(0, FrameOwner::PageTable).ok()?.leak();
+                rest.next = frame.base();
+                rest.left = PAGE_SIZE / L2_TABLE_SIZE;
+            }
+            let table = rest.next;
+            rest.left -= 1;
+            rest.made += 1;
+            rest.next = table.checked_add(L2_TABLE_SIZE).unwrap_or(table);
+            Some(table)
+        })
+    }
+}

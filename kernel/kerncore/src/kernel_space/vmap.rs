@@ -1,0 +1,115 @@
+//! vmap: somebody else's frames behind addresses of our own.
+
+use core::fmt;
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::area::{AreaKind, AreaSummary, Mapping};
+use crate::attributes::{Attributes, MemoryType};
+use crate::frames::FrameOwner;
+use crate::kernel_space::KernelSpace;
+use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::MapError;
+use crate::va_space::Request;
+
+/// Why vmap failed. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmapError {
+    /// No pages (S37).
+    NoPages,
+    /// More pages than there is RAM (S37).
+    MoreThanMemory {
+        /// Pages given.
+        wanted: usize,
+        /// Pages of RAM.
+        total: u32,
+    },
+    /// The frame is not RAM, or is free.
+    NotMemory {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+    },
+    /// The frame has, or is to have, a mapping of another memory type, which the architecture forbids (S97).
+    MemoryType {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+        /// The type asked for.
+        wanted: MemoryType,
+    },
+    /// No addresses, or no record for them.
+    Area(NoArea),
+    /// The mapping failed.
+    Map(MapError),
+}
+
+impl fmt::Display for VmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPages => f.write_str("no pages given"),
+            Self::MoreThanMemory { wanted, total } => {
+                write!(f, "{wanted} pages given, RAM has {total}")
+            }
+            Self::NotMemory { frame, owner } => {
+                write!(f, "frame {frame} is not memory in use ({owner})")
+            }
+            Self::MemoryType { frame, owner, wanted } => {
+                write!(f, "frame {frame} ({owner}) cannot be mapped as {wanted:?} as well")
+            }
+            Self::Area(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for VmapError {}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Maps `frames` in their order, one page each, in the name of `caller` (S37). A frame may be listed twice; no
+    /// reference is taken: the frames must outlive the mapping. May not be called in interrupt context (S10).
+    ///
+    /// # Errors
+    /// [`VmapError`]; nothing was taken.
+    pub fn vmap(
+        &self,
+        frames: &[Pfn],
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmapError> {
+        let total = self.zone.total();
+        let pages = match u32::try_from(frames.len()) {
+            Ok(0) => return Err(VmapError::NoPages),
+            Ok(pages) if pages <= total => pages,
+            _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
+        };
+        frames.iter().try_for_each(|&frame| self.agrees(frame, attributes))?;
+        let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
+        let (mut usable, reserved) = self.reserve(&request).map_err(VmapError::Area)?;
+        if let Err(error) = self.map(&mut usable, frames.iter().copied(), attributes) {
+            self.unwind(usable, reserved, ());
+            return Err(VmapError::Map(error));
+        }
+        let new = NewArea { kind: AreaKind::Vmap, caller, physical: PhysAddr::new(0) };
+        Ok(self.publish(reserved, Mapping::Borrowed { usable }, new))
+    }
+
+    /// Whether a second mapping of `frame` with these attributes is allowed: memory in use, whose linear mapping
+    /// exists and is of the same type.
+    fn agrees(&self, frame: Pfn, attributes: Attributes) -> Result<(), VmapError> {
+        let owner = self.zone.table().owner_of(frame);
+        let wanted = attributes.memory();
+        if matches!(owner, FrameOwner::Free | FrameOwner::Absent | FrameOwner::Reserved) {
+            Err(VmapError::NotMemory { frame, owner })
+        } else if matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
+            || wanted != MemoryType::NormalWriteBack
+        {
+            Err(VmapError::MemoryType { frame, owner, wanted })
+        } else {
+            Ok(())
+        }
+    }
+}

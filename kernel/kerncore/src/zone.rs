@@ -1,0 +1,114 @@
+//! All of RAM: the frame table, and the allocator behind its lock.
+//!
+//! ```text
+//!  first                                                       first + len
+//!   ┌────────────┬──────────────────────────────────────────────┐
+//!   │ image      │ free frames, in blocks of 2⁰ … 2¹⁰           │
+//!   └────────────┴──────────────────────────────────────────────┘
+//!        every frame has one record in the frame table
+//! ```
+//!
+//! "Zone" as in Linux: a set of frames under one allocator and one lock.
+
+use crate::addr::{Pfn, PhysAddr};
+use crate::frames::{
+    AllocateError, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError,
+};
+use crate::lock::{Lock, Locks};
+
+/// The frames of RAM, shared by all CPUs.
+///
+/// Every method may be called from any context; none sleeps. The lock of frames is the innermost of the written
+/// order.
+#[expect(missing_debug_implementations, reason = "a lock shows nothing; see `census`")]
+pub struct Zone<'s, L: Locks> {
+    table: FrameTable<'s>,
+    allocator: L::Lock<FrameAllocator<'s>>,
+}
+
+impl<'s, L: Locks> Zone<'s, L> {
+    /// Shares `allocator`.
+    pub fn new(allocator: FrameAllocator<'s>) -> Self {
+        Self { table: allocator.table(), allocator: Lock::new(allocator) }
+    }
+
+    /// The records of all frames.
+    pub const fn table(&self) -> &FrameTable<'s> {
+        &self.table
+    }
+
+    /// How many frames of RAM there are, the image's included.
+    pub fn total(&self) -> u32 {
+        self.table.len()
+    }
+
+    /// How many frames are free.
+    pub fn free_pages(&self) -> u32 {
+        self.allocator.with(|allocator| allocator.free_pages())
+    }
+
+    /// The first byte of RAM that the run of bytes `first ..= last` touches, if it touches RAM (S94).
+    pub fn ram_within(&self, first: PhysAddr, last: PhysAddr) -> Option<PhysAddr> {
+        let base = self.table.first();
+        let end = base.number() + self.table.len();
+        let touches = first.pfn().number() < end && last.pfn() >= base;
+        touches.then(|| first.max(base.base()))
+    }
+
+    /// Takes a block of 2^`order` frames, aligned to its size.
+    ///
+    /// # Errors
+    /// [`AllocateError`].
+    pub fn allocate(&self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
+        self.allocator.with(|allocator| allocator.allocate(order, owner))
+    }
+
+    /// Takes exactly `pages` adjacent frames, the first aligned to the next power of two.
+    ///
+    /// # Errors
+    /// [`AllocateError`].
+    pub fn allocate_pages(
+        &self,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameBlock, AllocateError> {
+        self.allocator.with(|allocator| allocator.allocate_pages(pages, owner))
+    }
+
+    /// Takes `pages` frames that need not be adjacent: all or none.
+    ///
+    /// # Errors
+    /// [`AllocateError`].
+    pub fn allocate_list(&self, pages: u32, owner: FrameOwner) -> Result<FrameList, AllocateError> {
+        self.allocator.with(|allocator| allocator.allocate_list(pages, owner))
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Errors
+    /// [`FreeError`] if the frame table disagrees with the handle.
+    pub fn free(&self, block: FrameBlock) -> Result<(), FreeError> {
+        self.allocator.with(|allocator| allocator.free(block))
+    }
+
+    /// Gives a list back.
+    ///
+    /// # Errors
+    /// [`FreeError`] if the frame table disagrees with the list.
+    pub fn free_list(&self, list: FrameList) -> Result<(), FreeError> {
+        self.allocator.with(|allocator| allocator.free_list(list))
+    }
+
+    /// Gives back, by number, what `owner` took with an order: the way of callers that keep no handle.
+    ///
+    /// # Errors
+    /// [`FreeError`]; nothing has changed.
+    pub fn free_at(&self, frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
+        self.allocator.with(|allocator| allocator.free_at(frame, order, owner))
+    }
+
+    /// Runs `visit` on the allocator, under its lock.
+    pub fn with_allocator<R>(&self, visit: impl FnOnce(&mut FrameAllocator<'s>) -> R) -> R {
+        self.allocator.with(visit)
+    }
+}
