@@ -1,0 +1,221 @@
+//! The command line, parsed once into a typed configuration (S114).
+//!
+//! A parameter that cannot be used never stops the boot: it is reported in one line, by name, with the reason and
+//! with what is used instead, and parsing goes on. The texts in a [`Config`] are borrowed from the line.
+//!
+//! | parameter | value | without it |
+//! |---|---|---|
+//! | `coherent_pool=` | size of the atomic DMA pool (S68) | 256 KiB |
+//! | `vmalloc=` | size of the vmalloc window | the whole window |
+//! | `mem=` | RAM to be used | what the board reports |
+//! | `loglevel=` | 0 to 8: messages of smaller severity numbers are printed | 7 |
+//! | `test=` | only tests whose name contains this | all tests |
+//! | `seed=` | the number that shuffles the tests | drawn by the harness |
+//! | `from=` | begin with this test of the shuffled order, counted from 1 | 1 |
+//! | `fatal=` | run this one test, which stops the kernel | none |
+//! | `list` | print the tests and end | – |
+//!
+//! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
+
+mod complaint;
+mod size;
+#[cfg(test)]
+mod tests;
+
+pub use complaint::{Complaint, Instead, Why};
+pub use size::{NumberError, memparse, number};
+
+use crate::addr::PAGE_SIZE;
+
+/// Size of the atomic pool that nobody set (S68), in bytes.
+pub const DEFAULT_COHERENT_POOL: u32 = 256 << 10;
+/// The level of messages that nobody set: all but debugging.
+pub const DEFAULT_LOG_LEVEL: u8 = 7;
+/// The level at which everything is printed.
+pub const MAX_LOG_LEVEL: u8 = 8;
+
+/// What the command line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config<'c> {
+    /// `coherent_pool=`, in bytes, whole pages.
+    pub coherent_pool: u32,
+    /// `vmalloc=`, in bytes.
+    pub vmalloc: Option<u32>,
+    /// `mem=`, in bytes.
+    pub memory: Option<u32>,
+    /// `loglevel=`: messages whose severity number (0 emergency, 3 error, 4 warning, 6 information, 7 debugging) is
+    /// smaller are printed.
+    pub log_level: u8,
+    /// `test=`.
+    pub test_filter: Option<&'c str>,
+    /// `seed=`.
+    pub seed: Option<u64>,
+    /// `from=`, counted from 1.
+    pub from: Option<u32>,
+    /// `fatal=`.
+    pub fatal: Option<&'c str>,
+    /// `list`.
+    pub list: bool,
+}
+
+/// Which sizes a parameter may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeLimit {
+    /// The least, in bytes.
+    pub least: u32,
+    /// The most, in bytes.
+    pub most: u32,
+    /// What the size must be a multiple of, in bytes: a power of two.
+    pub unit: u32,
+}
+
+impl SizeLimit {
+    /// From one page to `most` bytes, in pages.
+    pub const fn up_to(most: u32) -> Self {
+        Self { least: PAGE_SIZE, most, unit: PAGE_SIZE }
+    }
+}
+
+/// What the address map allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For `coherent_pool=`.
+    pub coherent_pool: SizeLimit,
+    /// For `vmalloc=`.
+    pub vmalloc: SizeLimit,
+    /// For `mem=`.
+    pub memory: SizeLimit,
+}
+
+impl Config<'_> {
+    /// What holds without a command line.
+    pub const DEFAULT: Self = Self {
+        coherent_pool: DEFAULT_COHERENT_POOL,
+        vmalloc: None,
+        memory: None,
+        log_level: DEFAULT_LOG_LEVEL,
+        test_filter: None,
+        seed: None,
+        from: None,
+        fatal: None,
+        list: false,
+    };
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl<'c> Config<'c> {
+    /// Parses `line`, whose first word is the kernel's own path, and tells `complain` of every parameter that is not
+    /// used as given.
+    pub fn parse(line: &'c str, limits: &Limits, mut complain: impl FnMut(Complaint<'c>)) -> Self {
+        let mut config = Self::DEFAULT;
+        for word in line.split_ascii_whitespace().skip(1) {
+            if let Err((why, instead)) = config.apply(word, limits) {
+                complain(Complaint { word, why, instead });
+            }
+        }
+        config
+    }
+
+    /// Takes in one word.
+    fn apply(&mut self, word: &'c str, limits: &Limits) -> Result<(), (Why, Instead)> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        let named = |known: &str| {
+            let plain = |byte: u8| if byte == b'-' { b'_' } else { byte };
+            name.bytes().map(plain).eq(known.bytes())
+        };
+        if named("coherent_pool") {
+            let size = size(value, limits.coherent_pool);
+            settle(size, self.coherent_pool, |bytes| self.coherent_pool = bytes)
+        } else if named("vmalloc") {
+            let size = size(value, limits.vmalloc);
+            settle(size, self.vmalloc, |bytes| self.vmalloc = Some(bytes))
+        } else if named("mem") {
+            let size = size(value, limits.memory);
+            settle(size, self.memory, |bytes| self.memory = Some(bytes))
+        } else if named("loglevel") {
+            let kept = Instead::Number(self.log_level.into());
+            self.log_level = ranged(value, 0, MAX_LOG_LEVEL).map_err(|why| (why, kept))?;
+            Ok(())
+        } else if named("test") {
+            self.test_filter = Some(text(value)?);
+            Ok(())
+        } else if named("seed") {
+            let kept = self.seed.map_or(Instead::Default, Instead::Number);
+            self.seed = Some(ranged(value, 0, u64::MAX).map_err(|why| (why, kept))?);
+            Ok(())
+        } else if named("from") {
+            let kept = Instead::Number(self.from.unwrap_or(1).into());
+            self.from = Some(ranged(value, 1, u32::MAX).map_err(|why| (why, kept))?);
+            Ok(())
+        } else if named("fatal") {
+            self.fatal = Some(text(value)?);
+            Ok(())
+        } else if named("list") {
+            self.list = true;
+            if value.is_none() { Ok(()) } else { Err((Why::NotAValue, Instead::Ignored)) }
+        } else {
+            Err((Why::Unknown, Instead::Ignored))
+        }
+    }
+}
+
+/// A size within its limit, and what there was to complain of when it was cut to whole units.
+fn size(value: Option<&str>, limit: SizeLimit) -> Result<(u32, Option<Why>), Why> {
+    let bytes = match memparse(value.ok_or(Why::NoValue)?) {
+        Ok(bytes) => bytes,
+        Err(NumberError::Empty) => return Err(Why::NoValue),
+        Err(error) => return Err(Why::NotASize(error)),
+    };
+    if bytes > limit.most.into() {
+        return Err(Why::TooLarge { most: limit.most });
+    }
+    let bytes = u32::try_from(bytes).map_err(|_| Why::TooLarge { most: limit.most })?;
+    let whole = bytes & !(limit.unit - 1);
+    if whole < limit.least {
+        return Err(Why::TooSmall { least: limit.least });
+    }
+    let cut = (whole != bytes).then_some(Why::NotAMultiple { unit: limit.unit });
+    Ok((whole, cut))
+}
+
+/// Sets a size that can be used; otherwise says that `kept` stays.
+fn settle(
+    size: Result<(u32, Option<Why>), Why>,
+    kept: impl Into<Option<u32>>,
+    set: impl FnOnce(u32),
+) -> Result<(), (Why, Instead)> {
+    match size {
+        Ok((bytes, cut)) => {
+            set(bytes);
+            cut.map_or(Ok(()), |why| Err((why, Instead::Bytes(bytes))))
+        }
+        Err(why) => Err((why, kept.into().map_or(Instead::Default, Instead::Bytes))),
+    }
+}
+
+/// A number from `least` to `most`.
+fn ranged<N>(value: Option<&str>, least: N, most: N) -> Result<N, Why>
+where
+    N: Copy + PartialOrd + Into<u64> + TryFrom<u64>,
+{
+    let parsed = match number(value.ok_or(Why::NoValue)?) {
+        Ok(parsed) => parsed,
+        Err(NumberError::Empty) => return Err(Why::NoValue),
+        Err(error) => return Err(Why::NotANumber(error)),
+    };
+    let allowed = N::try_from(parsed).ok().filter(|number| (least..=most).contains(number));
+    allowed.ok_or(Why::OutOfRange { least: least.into(), most: most.into() })
+}
+
+/// A text that says something.
+fn text(value: Option<&str>) -> Result<&str, (Why, Instead)> {
+    value.filter(|text| !text.is_empty()).ok_or((Why::NoValue, Instead::Ignored))
+}

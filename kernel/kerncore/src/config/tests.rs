@@ -1,0 +1,148 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    coherent_pool: SizeLimit::up_to(64 << 20),
+    vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20 },
+    memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE },
+};
+
+/// The configuration and the lines that were complained of.
+fn parse(line: &str) -> (Config<'_>, Vec<String>) {
+    let mut lines = Vec::new();
+    let config = Config::parse(line, &LIMITS, |complaint| lines.push(complaint.to_string()));
+    (config, lines)
+}
+
+#[track_caller]
+fn one_complaint(parameter: &str, line: &str) {
+    let command = format!("kernel.elf seed=1 {parameter} from=2");
+    let (config, lines) = parse(&command);
+    assert_eq!(lines, [line]);
+    let expected = Config { seed: Some(1), from: Some(2), ..Config::DEFAULT };
+    assert_eq!(config, expected, "ignored, and the others still count");
+}
+
+#[test]
+fn s114_every_parameter_lands_in_its_field() {
+    let (config, lines) = parse(
+        "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
+         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt list",
+    );
+    assert_eq!(lines, [""; 0]);
+    let expected = Config {
+        coherent_pool: 1 << 20,
+        vmalloc: Some(256 << 20),
+        memory: Some(512 << 20),
+        log_level: 4,
+        test_filter: Some("vmalloc::"),
+        seed: Some(u64::MAX),
+        from: Some(17),
+        fatal: Some("vfree_in_interrupt"),
+        list: true,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_first_word_is_the_kernels_path_whatever_it_looks_like() {
+    for line in ["", "   ", "kernel.elf", "mem=64M", "  list  ", "\tfrom=0\n"] {
+        assert_eq!(parse(line), (Config::DEFAULT, vec![]), "{line:?}");
+    }
+    assert_eq!(parse("list list").0, Config { list: true, ..Config::DEFAULT });
+}
+
+#[test]
+fn s114_unknown_words_are_named_and_passed_over() {
+    one_complaint("colour=red", "colour=red: unknown parameter, ignored");
+    one_complaint("quiet", "quiet: unknown parameter, ignored");
+    one_complaint("=5", "=5: unknown parameter, ignored");
+    one_complaint("memory=64M", "memory=64M: unknown parameter, ignored");
+    one_complaint("MEM=64M", "MEM=64M: unknown parameter, ignored");
+}
+
+#[test]
+fn s114_malformed_values_are_ignored_with_the_reason() {
+    one_complaint("mem=", "mem=: a value is missing, using the default");
+    one_complaint("mem", "mem: a value is missing, using the default");
+    one_complaint(
+        "vmalloc=big",
+        "vmalloc=big: not a size (digits, then at most one of K, M, G), using the default",
+    );
+    one_complaint(
+        "coherent_pool=4Mx",
+        "coherent_pool=4Mx: not a size (digits, then at most one of K, M, G), using 256 KiB",
+    );
+    one_complaint(
+        "mem=99999999999999999999",
+        "mem=99999999999999999999: does not fit 64 bits, using the default",
+    );
+    one_complaint("mem=16E", "mem=16E: does not fit 64 bits, using the default");
+    one_complaint("test=", "test=: a value is missing, ignored");
+    one_complaint("fatal", "fatal: a value is missing, ignored");
+}
+
+#[test]
+fn s114_sizes_that_the_address_map_does_not_allow_are_ignored() {
+    // 4 GiB and 64 KiB: cut to 32 bits it would pass.
+    one_complaint(
+        "coherent_pool=0x100010000",
+        "coherent_pool=0x100010000: more than the address map allows (64 MiB), using 256 KiB",
+    );
+    one_complaint(
+        "vmalloc=769M",
+        "vmalloc=769M: more than the address map allows (768 MiB), using the default",
+    );
+    one_complaint("mem=2G", "mem=2G: more than the address map allows (1 GiB), using the default");
+    one_complaint("mem=15M", "mem=15M: less than 16 MiB, using the default");
+    assert_eq!(
+        parse("k mem=1G vmalloc=768M coherent_pool=64M").1,
+        [""; 0],
+        "the limits themselves"
+    );
+}
+
+#[test]
+fn s69_a_pool_of_nothing_is_refused_and_a_tail_is_cut_off() {
+    one_complaint("coherent_pool=0", "coherent_pool=0: less than 4 KiB, using 256 KiB");
+    one_complaint("coherent_pool=4095", "coherent_pool=4095: less than 4 KiB, using 256 KiB");
+    let (config, lines) = parse("k coherent_pool=8193");
+    assert_eq!(config.coherent_pool, 8192);
+    let line = "coherent_pool=8193: not a multiple of 4 KiB, the rest is unusable, using 8 KiB";
+    assert_eq!(lines, [line]);
+    let (config, lines) = parse("k vmalloc=17000K");
+    assert_eq!(config.vmalloc, Some(16 << 20));
+    assert_eq!(lines.len(), 1);
+}
+
+#[test]
+fn numbers_out_of_their_range_keep_what_was_there() {
+    let (config, lines) = parse("k loglevel=3 loglevel=9 from=0 seed=-1 seed=0x20 seed=");
+    assert_eq!((config.log_level, config.from, config.seed), (3, None, Some(32)));
+    assert_eq!(
+        lines,
+        [
+            "loglevel=9: not between 0 and 8, using 3",
+            "from=0: not between 1 and 4294967295, using 1",
+            "seed=-1: not a number, using the default",
+            "seed=: a value is missing, using 32",
+        ]
+    );
+}
+
+#[test]
+fn of_a_repeated_parameter_the_last_usable_one_counts() {
+    let (config, lines) = parse("k mem=64M mem=128M mem=junk test=a test=b coherent-pool=8K");
+    assert_eq!(config.memory, Some(128 << 20));
+    assert_eq!(config.test_filter, Some("b"));
+    assert_eq!(config.coherent_pool, 8192, "- and _ are the same in a name");
+    assert_eq!(
+        lines,
+        ["mem=junk: not a size (digits, then at most one of K, M, G), using 128 MiB"]
+    );
+    assert_eq!(parse("k list=1").1, ["list=1: takes no value, ignored"]);
+}
+
+#[test]
+fn a_value_may_contain_the_equals_sign() {
+    assert_eq!(parse("k test=a=b").0.test_filter, Some("a=b"));
+}
