@@ -55,7 +55,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             return Err(ExtendError::Map(error));
         }
         // The frames stay with the region: the list that named them has done its work.
-        let _leaked_on_purpose = list;
+        list.leak();
         Ok(())
     }
 }
