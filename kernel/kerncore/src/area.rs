@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_descriptor_has_the_layout_that_c_callers_read_s85a() {
-        assert_eq!(core::mem::size_of::<VmStruct>(), 32);
+        assert_eq!(size_of::<VmStruct>(), 32);
         assert_eq!(core::mem::offset_of!(VmStruct, addr), 4);
         assert_eq!(core::mem::offset_of!(VmStruct, size), 8);
         assert_eq!(core::mem::offset_of!(VmStruct, flags), 12);
