@@ -2,7 +2,7 @@
 
 # As typed: a file's name may have a $ in it.
 override DISK := $(value DISK)
-export DISK FILTER SEED MEM SMP JOBS
+export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS
 
 .PHONY: help
 help:
@@ -11,7 +11,7 @@ help:
 	@echo 'make test    all tests, on the host and in the kernel'
 	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
 	@echo 'make gdb     boot halted at reset, with gdb attached'
-	@echo '                 GDBFLAGS="-batch -x FILE", MEM, SMP'
+	@echo '                 GDBFLAGS="-batch -x FILE", IMAGE=kernel-tests, ARGS="test=vmalloc", MEM, SMP'
 	@echo 'make check   format, lints, documentation and scripts, with warnings denied'
 	@echo 'make image   build target/mapwright.elf and target/kernel-tests.elf'
 	@echo 'make doc     the documentation of every crate, under target/'
@@ -33,7 +33,6 @@ test: setup
 
 .PHONY: gdb
 gdb: setup
-	@scripts/image mapwright
 	@scripts/gdb $(GDBFLAGS)
 
 .PHONY: check

@@ -1,2 +1,82 @@
-//! x
-fn main() {}
+//! The runner on the host: `make test`.
+//!
+//! It runs the host's own tests, boots the test image on every machine that the project promises to serve and reads its
+//! reports ([`ktap`]), and looks at the kernel from outside: by what a user types, by gdb, by the image's symbols. It
+//! trusts nothing that it did not see: a report that breaks off, a test that was listed and has no result, a word from
+//! QEMU that nobody expected, each is a failure with a name.
+
+mod cargo;
+mod context;
+mod disk;
+mod fatal;
+mod gdb;
+mod kernel;
+mod ktap;
+mod pool;
+mod progress;
+mod qemu;
+mod run;
+mod symbols;
+mod tally;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::context::{Context, Options};
+use crate::pool::Job;
+use crate::tally::{Tally, Verdict};
+
+/// The runner on the host.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All tests.
+    Test(Options),
+}
+
+fn main() -> ExitCode {
+    let Command::Test(options) = Arguments::parse().command;
+    let context = match Context::new(options) {
+        Ok(context) => context,
+        Err(message) => {
+            eprintln!("error: test: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    println!("seed {}", context.seed);
+
+    let mut tally = Tally::default();
+    tally.add_all(cargo::tests(&context));
+    match cargo::images() {
+        Ok(()) => tally.add_all(pool::run(&context, jobs(&context))),
+        Err(message) => tally.add(Verdict::failed("build::images", message)),
+    }
+    tally.print(&context);
+    if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All that is to be done with the images.
+fn jobs(context: &Context) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    match kernel::list(context) {
+        Ok(listed) => {
+            jobs.extend(kernel::jobs(context, &listed));
+            jobs.extend(fatal::jobs(context, &listed));
+        }
+        Err(message) => {
+            let unlisted = |_: &Context| vec![Verdict::failed("kernel::list", message)];
+            jobs.push(Job::new("kernel::list", unlisted));
+        }
+    }
+    jobs.extend(run::jobs());
+    jobs.extend(gdb::jobs());
+    jobs.extend(symbols::jobs());
+    jobs.extend(qemu::jobs());
+    jobs
+}

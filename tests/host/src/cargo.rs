@@ -1,0 +1,123 @@
+//! What Cargo does for the run: the host's own tests, and the images.
+
+use std::process::{Command, Stdio};
+
+use crate::context::Context;
+use crate::tally::Verdict;
+
+/// Runs the tests of the host's crates. What cannot be compiled is one failure.
+pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
+    // First without running, so that the compiler's progress is seen and its errors are whole.
+    let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
+    match compiled {
+        Ok(status) if status.success() => {}
+        Ok(status) => {
+            let why = format!("cargo test --no-run: {status}; what it said stands above");
+            return vec![Verdict::failed("build::tests", why)];
+        }
+        Err(error) => {
+            return vec![Verdict::failed("build::tests", format!("scripts/cargo: {error}"))];
+        }
+    }
+    let mut command = Command::new("scripts/cargo");
+    command.args(["test", "--no-fail-fast", "--color", "never", "--"]);
+    match context.filter.as_deref().map(|filter| (filter, filter.strip_prefix('='))) {
+        None => {}
+        Some((_, Some(name))) => _ = command.args(["--exact", name]),
+        Some((part, None)) => _ = command.arg(part),
+    }
+    // Property tests draw from the same seed.
+    command.env("PROPTEST_RNG_SEED", context.seed.to_string());
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => {
+            let mut verdicts = read(&String::from_utf8_lossy(&output.stdout));
+            let failed = verdicts.iter().any(Verdict::is_failure);
+            if output.status.success() == failed {
+                let why = String::from_utf8_lossy(&output.stderr).into_owned();
+                verdicts.push(Verdict::failed("build::tests", why));
+            }
+            verdicts
+        }
+        Err(error) => vec![Verdict::failed("build::tests", format!("scripts/cargo: {error}"))],
+    }
+}
+
+/// Builds both images, symbols included.
+pub(crate) fn images() -> Result<(), String> {
+    for arguments in [
+        ["scripts/image", "mapwright", "kernel-tests"].as_slice(),
+        &["scripts/mkdisk", "target/disk.img"],
+    ] {
+        let status = Command::new(arguments[0])
+            .args(&arguments[1..])
+            .status()
+            .map_err(|error| format!("{}: {error}", arguments[0]))?;
+        if !status.success() {
+            return Err(format!("{}: {status}; what it said stands above", arguments[0]));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the report of Rust's test harness, of one or many crates.
+fn read(report: &str) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for line in report.lines() {
+        let Some((name, outcome)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        else {
+            continue;
+        };
+        let name = name.trim_end_matches(" - should panic");
+        match outcome {
+            "ok" => verdicts.push(Verdict::passed(name)),
+            "FAILED" => verdicts.push(Verdict::failed(name, details(report, name))),
+            _ => {} // ignored, by its own choice
+        }
+    }
+    verdicts
+}
+
+/// What the test printed before it failed.
+fn details(report: &str, name: &str) -> String {
+    let heading = format!("---- {name} stdout ----");
+    let printed = report.lines().skip_while(|line| *line != heading).skip(1);
+    let lines: Vec<&str> =
+        printed.take_while(|line| !line.starts_with("---- ") && *line != "failures:").collect();
+    lines.join("\n").trim().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "\
+running 4 tests
+test a::passes ... ok
+test a::panics_as_it_should - should panic ... ok
+test a::is_left_out ... ignored
+test a::fails ... FAILED
+
+failures:
+
+---- a::fails stdout ----
+
+thread 'a::fails' panicked at src/lib.rs:1:1:
+boom
+
+failures:
+    a::fails
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
+";
+
+    #[test]
+    fn the_harness_of_rust_is_read_by_name() {
+        let expected = [
+            Verdict::passed("a::passes"),
+            Verdict::passed("a::panics_as_it_should"),
+            Verdict::failed("a::fails", "thread 'a::fails' panicked at src/lib.rs:1:1:\nboom"),
+        ];
+        assert_eq!(read(REPORT), expected);
+    }
+}

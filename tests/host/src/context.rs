@@ -1,0 +1,103 @@
+//! What a whole run of the tests agrees on.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+/// What the user may choose.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Only tests whose name contains this, or is this when it begins with =
+    #[arg(long)]
+    filter: Option<String>,
+    /// The seed of every order and every random disk
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Only this memory size, such as 512M
+    #[arg(long, value_parser = mebibytes)]
+    memory: Option<u32>,
+    /// How many emulators run at once
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+/// What every test may know.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Only tests whose name contains this, or is this when it begins with `=`.
+    pub(crate) filter: Option<String>,
+    /// The seed of every order and every random disk.
+    pub(crate) seed: u32,
+    /// The memory size asked for, in MiB.
+    pub(crate) memory: Option<u32>,
+    /// How many emulators run at once.
+    pub(crate) jobs: usize,
+    /// A folder for what the tests make, empty at the start. Its path is relative and has no spaces.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Context {
+    /// Settles what the user left open.
+    pub(crate) fn new(options: Options) -> Result<Self, String> {
+        let scratch = PathBuf::from("target/test");
+        match fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("{}: {error}", scratch.display()));
+            }
+            _ => {}
+        }
+        fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+        let filter = options.filter.filter(|filter| !filter.is_empty());
+        if filter.as_ref().is_some_and(|filter| filter.contains(char::is_whitespace)) {
+            return Err("a filter is a part of a name, and names have no spaces".into());
+        }
+        let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            filter,
+            seed: options.seed.unwrap_or_else(seed_of_the_clock),
+            memory: options.memory,
+            jobs: options.jobs.unwrap_or_else(cpus).max(1),
+            scratch,
+        })
+    }
+
+    /// Whether a test of this name was asked for: by a part of it, or by `=` and the whole.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| match filter.strip_prefix('=') {
+            Some(whole) => name == whole,
+            None => name.contains(filter),
+        })
+    }
+}
+
+fn seed_of_the_clock() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.subsec_nanos())
+}
+
+/// `512`, `512M` or `1G`, in MiB.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
+        _ => (text, 1),
+    };
+    let count: u32 = digits.parse().map_err(|_| format!("{text} is no size such as 512M"))?;
+    count.checked_mul(unit).ok_or_else(|| format!("{text} is more than there are addresses"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_sizes_are_mebibytes_unless_they_say_gibibytes() {
+        assert_eq!(mebibytes("512"), Ok(512));
+        assert_eq!(mebibytes("777M"), Ok(777));
+        assert_eq!(mebibytes("1G"), Ok(1024));
+        for wrong in ["", "M", "512K", "-1", "4194304G", "5 12"] {
+            assert!(mebibytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The suites in the kernel, on every machine that the project promises to serve.
+//!
+//! The image says first what tests it has. Every one of them must then have exactly one result on every machine: in one
+//! boot, or, when a test kills the image, in several, each of which goes on after the test that killed the last.
+
+mod session;
+
+use std::path::Path;
+
+use crate::context::Context;
+use crate::kernel::session::Session;
+use crate::pool::Job;
+use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Transport};
+use crate::tally::Verdict;
+
+/// The memory sizes of the promise, in MiB: the smallest, the usual, one that is no power of two, all that the board has.
+const MEMORY: [u32; 4] = [128, 512, 777, 1024];
+
+/// What the test image has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// `suite::name` of every test.
+    pub(crate) tests: Vec<String>,
+    /// Every test that ends the image, with the words that it must end with.
+    pub(crate) fatal: Vec<(String, String)>,
+}
+
+/// Asks the image what it has.
+pub(crate) fn list(_: &Context) -> Result<Listed, String> {
+    let words = ["list".to_owned()];
+    let disk = Path::new(DEFAULT_DISK);
+    let ended = qemu::boot(Machine::USUAL, Console::Test, KERNEL_TESTS, disk, &words)?;
+    ended.expect_status(0)?;
+    read_list(&ended.output)
+}
+
+/// Reads `test NAME` and `fatal NAME WORDS`, each on a line, and diagnostics, which do not matter.
+fn read_list(text: &str) -> Result<Listed, String> {
+    let mut listed = Listed::default();
+    for line in text.lines() {
+        let words = line.trim_end().splitn(3, ' ').collect::<Vec<_>>();
+        match words.as_slice() {
+            ["test", name] if name.contains("::") => listed.tests.push((*name).into()),
+            ["fatal", name, message] if name.contains("::") && !message.trim().is_empty() => {
+                listed.fatal.push(((*name).into(), (*message).into()));
+            }
+            ["#", ..] => {}
+            _ => return Err(format!("this line is no part of a list of tests: {line}")),
+        }
+    }
+    if listed.tests.is_empty() {
+        return Err("the image lists no tests".into());
+    }
+    let mut names: Vec<&String> =
+        listed.tests.iter().chain(listed.fatal.iter().map(|(name, _)| name)).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("{} is listed twice", pair[0])),
+        None => Ok(listed),
+    }
+}
+
+/// One job a machine.
+pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
+    let wanted: Vec<String> =
+        listed.tests.iter().filter(|name| context.wants(name)).cloned().collect();
+    if wanted.is_empty() {
+        return vec![];
+    }
+    let on = |machine: Machine| {
+        let wanted = wanted.clone();
+        Job::new(format!("kernel {machine}"), move |context| {
+            label(machine, Session::new(machine, context, wanted).run())
+        })
+    };
+    machines(context.memory).into_iter().map(on).collect()
+}
+
+/// The machines, the slowest first, so that it does not run alone at the end.
+fn machines(only: Option<u32>) -> Vec<Machine> {
+    let sizes = only.map_or(MEMORY.to_vec(), |memory| vec![memory]);
+    let crowded = Machine { memory: only.unwrap_or(512), cpus: 4, transport: Transport::Modern };
+    let mut machines = vec![crowded];
+    for memory in sizes {
+        for transport in [Transport::Legacy, Transport::Modern] {
+            machines.push(Machine { memory, cpus: 1, transport });
+        }
+    }
+    machines
+}
+
+/// Says of each verdict where it was reached.
+fn label(machine: Machine, verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    let label = |verdict| Verdict {
+        machine: Some(machine.to_string()),
+        memory: Some(machine.memory),
+        ..verdict
+    };
+    verdicts.into_iter().map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_promised_memory_size_meets_both_transports_and_one_machine_has_four_cpus() {
+        let machines = machines(None);
+        for memory in MEMORY {
+            for transport in [Transport::Legacy, Transport::Modern] {
+                assert!(machines.iter().any(|machine| machine.memory == memory
+                    && machine.transport == transport
+                    && machine.cpus == 1));
+            }
+        }
+        assert_eq!(machines.iter().filter(|machine| machine.cpus == 4).count(), 1);
+    }
+
+    #[test]
+    fn one_memory_size_is_all_that_is_tested_when_it_is_asked_for() {
+        assert!(machines(Some(300)).iter().all(|machine| machine.memory == 300));
+    }
+
+    #[test]
+    fn a_list_names_tests_and_fatal_tests_with_their_last_words() {
+        let text = "# the tests\ntest a::b\nfatal a::c double free of frame 0x1\ntest d::e\n";
+        let expected = Listed {
+            tests: vec!["a::b".into(), "d::e".into()],
+            fatal: vec![("a::c".into(), "double free of frame 0x1".into())],
+        };
+        assert_eq!(read_list(text), Ok(expected));
+    }
+
+    #[test]
+    fn a_list_with_anything_else_in_it_is_refused() {
+        let wrong = [
+            "",
+            "fatal a::c why\n",
+            "test a\n",
+            "test a::b more\n",
+            "test a::b\nfatal a::c\n",
+            "test a::b\nfatal a::c \n",
+            "test a::b\ntest a::b\n",
+            "test a::b\nfatal a::b why\n",
+            "test a::b\npanicked\n",
+            "test a::b\n\n",
+        ];
+        for text in wrong {
+            assert!(read_list(text).is_err(), "{text:?}");
+        }
+    }
+}

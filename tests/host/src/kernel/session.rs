@@ -1,0 +1,149 @@
+//! All tests on one machine, in as many boots as they need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::context::Context;
+use crate::ktap::{Asked, Line, Report};
+use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine};
+use crate::tally::{Outcome, Verdict};
+
+/// The name under which a report itself is judged, beside the tests in it.
+const REPORT: &str = "kernel::report";
+/// The exit status of a run that had to be stopped.
+const TIMED_OUT: i32 = 124;
+/// The exit statuses of an image that a test killed: by a panic, by an exception.
+const KILLED: [i32; 2] = [101, 102];
+/// How many tests may hang before the rest is given up: each costs a whole timeout.
+const PATIENCE: usize = 2;
+
+/// What one machine has shown so far.
+pub(crate) struct Session {
+    machine: Machine,
+    seed: u64,
+    filter: Option<String>,
+    /// The tests that must have a result in the end.
+    wanted: BTreeSet<String>,
+    results: BTreeMap<String, Outcome>,
+    /// How boots ended in which a test died without a word. Which test it was shows in the end: it has no result.
+    deaths: Vec<String>,
+    hung: usize,
+    faults: Vec<String>,
+}
+
+impl Session {
+    /// A session that is to show a result for each of `wanted`.
+    pub(crate) fn new(machine: Machine, context: &Context, wanted: Vec<String>) -> Self {
+        Self {
+            machine,
+            seed: context.seed.into(),
+            filter: context.filter.clone(),
+            wanted: wanted.into_iter().collect(),
+            results: BTreeMap::new(),
+            deaths: vec![],
+            hung: 0,
+            faults: vec![],
+        }
+    }
+
+    /// Boots until every test has had its turn.
+    pub(crate) fn run(mut self) -> Vec<Verdict> {
+        let mut next = Some(1);
+        while let Some(from) = next {
+            let disk = Path::new(DEFAULT_DISK);
+            let words = self.words(from);
+            let booted = qemu::boot(self.machine, Console::Test, KERNEL_TESTS, disk, &words);
+            next = match booted {
+                Ok(ended) => self.read(from, &ended),
+                Err(message) => {
+                    self.faults.push(message);
+                    None
+                }
+            };
+        }
+        self.verdicts()
+    }
+
+    fn words(&self, from: usize) -> Vec<String> {
+        let mut words = vec![format!("seed={}", self.seed)];
+        words.extend(self.filter.as_ref().map(|filter| format!("test={filter}")));
+        words.extend((from > 1).then(|| format!("from={from}")));
+        words
+    }
+
+    /// Takes in a boot that was to begin with test number `from`, and says where the next one has to.
+    fn read(&mut self, from: usize, ended: &Ended) -> Option<usize> {
+        let memory = u64::from(self.machine.memory) << 20;
+        let report = Report::parse(&ended.output, Asked { seed: self.seed, memory, from });
+        let is_failure = |line: &Line| matches!(line.outcome, Outcome::Failed(_));
+        let last = report.lines.last().map(|line| (line.number, is_failure(line)));
+        let failed = report.lines.iter().any(is_failure);
+        let complete = report.is_complete(from);
+        let killed = KILLED.contains(&ended.status) || ended.status == TIMED_OUT;
+        let faults = report.faults.iter().filter(|fault| !(killed && fault.is_last_words()));
+        self.faults.extend(faults.map(ToString::to_string));
+        for line in report.lines {
+            if self.results.insert(line.name.clone(), line.outcome).is_some() {
+                self.faults.push(format!("{} has a result in two boots", line.name));
+            }
+        }
+        if !killed || complete && last.is_none_or(|(_, failed)| !failed) {
+            // It ended by itself (or died when all was over, which no test explains).
+            if !complete {
+                let planned = report.planned.map_or("?".into(), |planned| planned.to_string());
+                self.faults.push(format!(
+                    "the report ends with status {} after {} of {planned} tests:\n{}",
+                    ended.status,
+                    last.map_or(from - 1, |(number, _)| number),
+                    ended.tail(),
+                ));
+            } else if let Err(message) = ended.expect_status(i32::from(failed)) {
+                self.faults.push(message);
+            }
+            return None;
+        }
+        let dead = match last {
+            // A failed assertion: the image said so itself, as its last result, and ended.
+            Some((number, true)) if ended.status != TIMED_OUT => number,
+            _ => self.blame_the_next(last.map_or(from, |(number, _)| number + 1), ended)?,
+        };
+        (dead < report.planned?).then_some(dead + 1)
+    }
+
+    /// Notes that test number `number` ended the image without a result; `None` when the session is to end with that.
+    fn blame_the_next(&mut self, number: usize, ended: &Ended) -> Option<usize> {
+        let how = if ended.status == TIMED_OUT { "hung" } else { "died" };
+        let death = format!("it {how} (status {}):\n{}", ended.status, ended.tail());
+        self.deaths.push(format!("test number {number}: {death}"));
+        self.hung += usize::from(ended.status == TIMED_OUT);
+        if self.hung >= PATIENCE {
+            self.faults.push(format!("given up after {PATIENCE} tests that hung"));
+            return None;
+        }
+        Some(number)
+    }
+
+    /// One verdict a test, and one on the reports themselves.
+    fn verdicts(mut self) -> Vec<Verdict> {
+        let deaths = self.deaths.join("\n");
+        let mut verdicts = Vec::new();
+        for name in &self.wanted {
+            verdicts.push(match self.results.remove(name) {
+                Some(outcome) => Verdict::new(name, outcome),
+                None => Verdict::failed(name, format!("no result\n{deaths}")),
+            });
+        }
+        for name in self.results.keys() {
+            self.faults.push(format!("{name} has a result and was not listed"));
+        }
+        verdicts.push(if self.faults.is_empty() {
+            Verdict::passed(REPORT)
+        } else {
+            Verdict::failed(REPORT, self.faults.join("\n"))
+        });
+        verdicts
+    }
+}
+
+#[cfg(test)]
+mod tests;
