@@ -8,6 +8,8 @@
 //! ```
 
 use core::fmt;
+use kerncore::frames::FrameOwner;
+use kerncore::ledger::{Count, Item, Nature};
 
 /// The most counters that one ledger keeps.
 pub const MAX_COUNTERS: usize = 32;
@@ -32,52 +34,78 @@ pub trait Ledger {
 /// Named counters at one moment. They lie in the value itself, for what is counted may be the heap.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
-    counters: [(&'static str, u64); MAX_COUNTERS],
+    counters: [(Counter, u64); MAX_COUNTERS],
     len: usize,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Of what, or whose: `areas`, `vmalloc`.
+    pub name: &'static str,
+    /// In what, if the name does not say it: `frames`. May be empty.
+    pub unit: &'static str,
+}
+
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let between = if self.unit.is_empty() { "" } else { " " };
+        write!(f, "{}{between}{}", self.name, self.unit)
+    }
 }
 
 impl Snapshot {
     /// Without any counters yet.
     pub const fn new() -> Self {
-        Self { counters: [("", 0); MAX_COUNTERS], len: 0 }
+        Self { counters: [(Counter { name: "", unit: "" }, 0); MAX_COUNTERS], len: 0 }
     }
 
-    /// Adds a counter. The name says what and in which unit: `frames allocated`, `pool bytes in use`.
+    /// Adds a counter whose name says what and in which unit: `areas`, `heap bytes`.
     ///
     /// # Panics
     ///
     /// If there is one of this name, or if there are [`MAX_COUNTERS`]: either would hide a leak.
     pub fn record(&mut self, name: &'static str, value: u64) {
-        assert!(self.get(name).is_none(), "two counters are named {name}");
+        self.record_in("", name, value);
+    }
+
+    /// Adds a counter of `unit`s: frames that `vmalloc` owns.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::record`] does.
+    pub fn record_in(&mut self, unit: &'static str, name: &'static str, value: u64) {
+        let counter = Counter { name, unit };
+        assert!(self.get(counter).is_none(), "two counters are named {counter}");
         assert!(
             self.len < MAX_COUNTERS,
-            "no room for the counter {name}: a snapshot has {MAX_COUNTERS}"
+            "no room for the counter {counter}: a snapshot has {MAX_COUNTERS}"
         );
-        self.counters[self.len] = (name, value);
+        self.counters[self.len] = (counter, value);
         self.len += 1;
     }
 
-    /// The counter of this name.
-    pub fn get(&self, name: &str) -> Option<u64> {
-        self.iter().find_map(|(counter, value)| (counter == name).then_some(value))
+    /// The value of this counter.
+    pub fn get(&self, counter: Counter) -> Option<u64> {
+        self.iter().find_map(|(other, value)| (other == counter).then_some(value))
     }
 
     /// All counters in the order in which they were recorded.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
         self.counters[..self.len].iter().copied()
     }
 
     /// Hands `found` every counter in which `later` differs, including those that only one of the two has.
     pub fn compare(&self, later: &Self, found: &mut dyn FnMut(Difference)) {
-        for (name, before) in self.iter() {
-            let after = later.get(name);
+        for (counter, before) in self.iter() {
+            let after = later.get(counter);
             if after != Some(before) {
-                found(Difference { name, before: Some(before), after });
+                found(Difference { counter, before: Some(before), after });
             }
         }
-        for (name, after) in later.iter() {
-            if self.get(name).is_none() {
-                found(Difference { name, before: None, after: Some(after) });
+        for (counter, after) in later.iter() {
+            if self.get(counter).is_none() {
+                found(Difference { counter, before: None, after: Some(after) });
             }
         }
     }
@@ -89,11 +117,29 @@ impl Default for Snapshot {
     }
 }
 
+/// What kerncore's ledger counts as held. What it counts as capacity is kept for reuse and may grow, so it is left out.
+impl From<&kerncore::ledger::Ledger> for Snapshot {
+    fn from(ledger: &kerncore::ledger::Ledger) -> Self {
+        let mut snapshot = Self::new();
+        for (owner, &number) in FrameOwner::ALL.into_iter().zip(&ledger.frames) {
+            if Item::Frames(owner).nature() == Nature::Held {
+                snapshot.record_in("frames", owner.name(), number.into());
+            }
+        }
+        for (count, &number) in Count::ALL.into_iter().zip(&ledger.counts) {
+            if Item::Count(count).nature() == Nature::Held {
+                snapshot.record(count.name(), number.into());
+            }
+        }
+        snapshot
+    }
+}
+
 /// A counter that is not where it was. `None`: there was no such counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The counter's name.
-    pub name: &'static str,
+    /// Which one.
+    pub counter: Counter,
     /// Its value before the test.
     pub before: Option<u64>,
     /// Its value after the test.
@@ -102,7 +148,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name;
+        let name = self.counter;
         match (self.before, self.after) {
             (Some(before), Some(after)) if after >= before => {
                 write!(f, "{name}: {before} before, {after} after, {} more", after - before)
@@ -159,6 +205,26 @@ mod tests {
             differences,
             ["old: 0 before, not counted after", "new: not counted before, 0 after"]
         );
+    }
+
+    /// Every place of kerncore's ledger is either recorded under its own name or capacity.
+    #[test]
+    fn kerncores_leaks_are_differences_and_its_capacity_is_not() {
+        let empty =
+            kerncore::ledger::Ledger { frames: [0; FrameOwner::COUNT], counts: [0; Count::COUNT] };
+        let places = empty.frames.len() + empty.counts.len();
+        for place in 0..places {
+            let mut other = empty;
+            match other.frames.get_mut(place) {
+                Some(frames) => *frames = 3,
+                None => other.counts[place - empty.frames.len()] = 3,
+            }
+            let wanted: Vec<String> = empty
+                .leaks(&other)
+                .map(|leak| format!("{}: 0 before, 3 after, 3 more", leak.item))
+                .collect();
+            assert_eq!(differences(&(&empty).into(), &(&other).into()), wanted);
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! * **Skipping is said and counted.** [`Completion::Skipped`] is neither a pass nor a failure.
 //!
 //! All but the registration is plain code over a slice of tests and a [`core::fmt::Write`], and is tested on the host.
-//! The crate knows no layer of the kernel: it asks for traits, and the test image brings who implements them.
+//! The crate knows no layer of the kernel but kerncore, whose ledger it can read: it asks for a trait, and the test image
+//! brings who implements it.
 //!
 //! A linker drops what nothing refers to, so suites belong in the test image itself and not in a library of it.
 #![cfg_attr(not(test), no_std)]
@@ -28,7 +29,7 @@ mod tap;
 mod test;
 
 pub use death::Death;
-pub use ledger::{Difference, Ledger, MAX_COUNTERS, Snapshot};
+pub use ledger::{Counter, Difference, Ledger, MAX_COUNTERS, Snapshot};
 pub use options::{Filter, Mode, Options};
 pub use order::MAX_TESTS;
 pub use runner::{End, Summary};
@@ -101,8 +102,8 @@ static CURRENT: death::Current = death::Current::new();
 
 /// Does what `options` ask for with the tests of this image, and writes the report to `out`.
 ///
-/// Runs on the boot CPU, once a boot, in task context with interrupts as the tests expect them. Needs about 3 KiB of
-/// stack, and half a KiB more for each ledger. What is left to do is to leave with [`Summary::exit_code`].
+/// Runs on the boot CPU, once a boot, in task context with interrupts as the tests expect them. Needs about 8 KiB of
+/// stack, and 1 KiB more for each ledger. What is left to do is to leave with [`Summary::exit_code`].
 pub fn run<const LEDGERS: usize>(
     options: &Options<'_>,
     out: &mut dyn Write,
