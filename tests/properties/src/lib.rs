@@ -11,4 +11,8 @@
 pub mod run;
 
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod va_space;
