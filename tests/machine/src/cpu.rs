@@ -1,0 +1,185 @@
+//! One CPU: the [`Machine`] that the code under test drives, and the accesses that show what it did.
+
+use crate::{
+    Event, Fault, Kind, Privilege, SoftMachine,
+    state::{Behaviour, Pending, State},
+    tlb::Translation,
+};
+use kerncore::{
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    descriptor::SLOT_SIZE,
+    machine::Machine,
+};
+use std::fmt;
+
+/// A CPU of a [`SoftMachine`].
+#[derive(Clone, Copy)]
+pub struct SoftCpu<'machine> {
+    machine: &'machine SoftMachine,
+    number: usize,
+}
+
+impl<'machine> SoftCpu<'machine> {
+    pub(crate) const fn new(machine: &'machine SoftMachine, number: usize) -> Self {
+        Self { machine, number }
+    }
+
+    /// The machine that it belongs to.
+    pub const fn machine(&self) -> &'machine SoftMachine {
+        self.machine
+    }
+
+    /// Where an access would go, TLB first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn access(
+        &self,
+        address: VirtAddr,
+        kind: Kind,
+        privilege: Privilege,
+    ) -> Result<PhysAddr, Fault> {
+        let mut state = self.begin(None);
+        let entry = self.translate(&mut state, address, kind, privilege)?;
+        Ok(entry.leads(address))
+    }
+
+    /// The kernel loads the word at `address`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn load(&self, address: VirtAddr) -> Result<u32, Fault> {
+        let mut state = self.begin(None);
+        let entry = self.translate(&mut state, address, Kind::Read, Privilege::Kernel)?;
+        let physical = entry.leads(address).raw();
+        if entry.cacheable {
+            return Ok(state.memory.read_cached(physical));
+        }
+        let hit = state.memory.unexpected_hit(physical);
+        let memory = state.memory.read_memory(physical);
+        Ok(match (state.behaviour, hit) {
+            (_, None) | (Behaviour::Forgetful, _) => memory,
+            (Behaviour::Hoarding, Some(word)) => word,
+            (Behaviour::Random(_), Some(word)) => {
+                if state.chance.one_in(2) {
+                    word
+                } else {
+                    memory
+                }
+            }
+        })
+    }
+
+    /// The kernel stores `word` at `address`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn store(&self, address: VirtAddr, word: u32) -> Result<(), Fault> {
+        let mut state = self.begin(None);
+        let entry = self.translate(&mut state, address, Kind::Write, Privilege::Kernel)?;
+        let physical = entry.leads(address).raw();
+        if entry.cacheable {
+            state.memory.write_cached(physical, word);
+        } else {
+            state.memory.write_memory(physical, word);
+        }
+        Ok(())
+    }
+
+    /// Invalidates `pages` in this CPU's TLB alone: what the wrong instruction would do.
+    pub fn invalidate_tlb_local(&self, pages: PageRange) {
+        let mut state = self.begin(Some(Event::InvalidateLocal(pages)));
+        state.begin(self.number, Pending::Invalidate(pages, Some(self.number)));
+    }
+
+    /// Lets the machine do something of its own accord, then notes what it is asked.
+    fn begin(&self, event: Option<Event>) -> std::sync::MutexGuard<'machine, State> {
+        let mut state = self.machine.state();
+        state.drift();
+        if let Some(event) = event {
+            state.log.push((self.number, event));
+        }
+        state
+    }
+
+    fn translate(
+        &self,
+        state: &mut State,
+        address: VirtAddr,
+        kind: Kind,
+        privilege: Privilege,
+    ) -> Result<Translation, Fault> {
+        match state.translate(self.number, address.page_number()) {
+            None => Err(Fault::Translation(address)),
+            Some(entry) if entry.allows(kind, privilege) => Ok(entry),
+            Some(_) => Err(Fault::Permission(address)),
+        }
+    }
+}
+
+impl Machine for SoftCpu<'_> {
+    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        assert!(slot.raw().is_multiple_of(SLOT_SIZE), "{slot} is no slot");
+        self.machine.state().memory.read_cached(slot.raw())
+    }
+
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        assert!(first.raw().is_multiple_of(SLOT_SIZE), "{first} is no slot");
+        let mut slot = first.raw();
+        for descriptor in descriptors {
+            // Taken anew for each word: iterators may ask the machine themselves, and other CPUs go on.
+            let mut state = self.begin(None);
+            state.memory.write_cached(slot, descriptor);
+            slot += SLOT_SIZE;
+        }
+        let event = Event::Write(first, (slot - first.raw()) / SLOT_SIZE);
+        drop(self.begin(Some(event)));
+    }
+
+    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
+        let mut state = self.begin(Some(Event::Clean(first, count)));
+        state.begin_clean(self.number, first, count * SLOT_SIZE);
+    }
+
+    fn barrier(&self) {
+        let mut state = self.begin(Some(Event::Barrier));
+        state.barrier(self.number);
+    }
+
+    fn invalidate_tlb(&self, pages: PageRange) {
+        let mut state = self.begin(Some(Event::Invalidate(pages)));
+        state.begin(self.number, Pending::Invalidate(pages, None));
+    }
+
+    /// By MVA, as hardware does it: every page must translate, and to the frame that it is said to be.
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
+        let mut state = self.begin(Some(Event::CleanAndInvalidate(pages, first)));
+        for offset in 0..pages.count() {
+            let page = pages.first() + offset;
+            let Some(entry) = state.translate(self.number, page) else {
+                panic!("maintenance by MVA of page {page:#x}, which is not mapped");
+            };
+            let frame = entry.leads(VirtAddr::new(page * PAGE_SIZE));
+            assert_eq!(
+                Some(frame.pfn()),
+                first.checked_add(offset),
+                "page {page:#x} is not mapped to the frame that is to be cleaned"
+            );
+            state.begin_clean_and_invalidate(self.number, frame);
+        }
+    }
+
+    fn zero_frames(&self, first: Pfn, count: u32) {
+        let mut state = self.begin(Some(Event::Zero(first, count)));
+        let start = first.base().raw();
+        for word in (start..start + count * PAGE_SIZE).step_by(4) {
+            state.memory.write_cached(word, 0);
+        }
+    }
+}
+
+impl fmt::Debug for SoftCpu<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SoftCpu({})", self.number)
+    }
+}

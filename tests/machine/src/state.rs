@@ -1,0 +1,243 @@
+//! The machine itself: what is where, what was begun and has not completed, and how far it lies.
+
+use crate::{
+    Event, SoftCpu,
+    chance::Chance,
+    memory::{LINE, Memory, Snapshot},
+    tlb::{Tlb, Translation},
+    walker,
+};
+use kerncore::addr::{PAGE_SIZE, PageRange, PhysAddr};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// How far the machine uses the freedom that the architecture gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Keeps everything as long as it may, and reads ahead.
+    Hoarding,
+    /// Keeps nothing; everything completes at once.
+    Forgetful,
+    /// Anything between, by this seed, which also says how quickly things are forgotten and completed.
+    Random(u64),
+}
+
+impl Behaviour {
+    /// Both extremes and `seeds` random ones.
+    pub fn all(seeds: u64) -> impl Iterator<Item = Self> {
+        [Self::Hoarding, Self::Forgetful].into_iter().chain((0..seeds).map(Self::Random))
+    }
+}
+
+/// Begun by a call, completed at the latest by the barrier of the same CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pending {
+    Clean(Snapshot),
+    CleanAndInvalidate(PhysAddr),
+    /// On one CPU, or on all.
+    Invalidate(PageRange, Option<usize>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    pub(crate) tlb: Tlb,
+    pub(crate) pending: Vec<Pending>,
+    /// Pages that this CPU has ever tried to reach: those that its walker reads ahead.
+    pub(crate) tried: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) behaviour: Behaviour,
+    pub(crate) chance: Chance,
+    /// A thing that may happen at random happens once in so many times.
+    pace: u64,
+    pub(crate) memory: Memory,
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) root: PhysAddr,
+    pub(crate) log: Vec<(usize, Event)>,
+}
+
+/// Some CPUs, their TLBs, one data cache, and memory.
+#[derive(Debug)]
+pub struct SoftMachine {
+    state: Mutex<State>,
+}
+
+impl SoftMachine {
+    /// `cpus` CPUs that translate all addresses by the first-level table at `root`. Memory is zero.
+    pub fn new(behaviour: Behaviour, cpus: usize, root: PhysAddr) -> Self {
+        let seed = match behaviour {
+            Behaviour::Random(seed) => seed,
+            Behaviour::Hoarding | Behaviour::Forgetful => 0,
+        };
+        let cpu = || Cpu { tlb: Tlb::default(), pending: Vec::new(), tried: BTreeSet::new() };
+        let state = State {
+            behaviour,
+            chance: Chance::new(seed),
+            pace: 4 << (seed % 4 * 3),
+            memory: Memory::default(),
+            cpus: (0..cpus).map(|_| cpu()).collect(),
+            root,
+            log: Vec::new(),
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The CPU with this number, from zero.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn cpu(&self, number: usize) -> SoftCpu<'_> {
+        assert!(number < self.state().cpus.len(), "no CPU {number}");
+        SoftCpu::new(self, number)
+    }
+
+    /// What a device that does not look into the cache reads at `address`.
+    pub fn device_read(&self, address: PhysAddr) -> u32 {
+        let mut state = self.state();
+        state.drift();
+        state.memory.read_memory(address.raw())
+    }
+
+    /// A device writes past the cache. Also how a test fills memory before anything runs.
+    pub fn device_write(&self, address: PhysAddr, word: u32) {
+        let mut state = self.state();
+        state.memory.write_memory(address.raw(), word);
+        state.drift();
+    }
+
+    /// Everything asked since the last call, with the CPU that asked.
+    pub fn take_log(&self) -> Vec<(usize, Event)> {
+        std::mem::take(&mut self.state().log)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked on purpose leaves a state that is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What CPU `cpu` translates `page` with: its TLB first, then the tables as memory holds them.
+    pub(crate) fn translate(&mut self, cpu: usize, page: u32) -> Option<Translation> {
+        self.cpus[cpu].tried.insert(page);
+        if let Some(entry) = self.cpus[cpu].tlb.find(page) {
+            return Some(entry);
+        }
+        let entry = self.walk(page)?;
+        self.cpus[cpu].tlb.insert(entry);
+        Some(entry)
+    }
+
+    fn walk(&self, page: u32) -> Option<Translation> {
+        walker::walk(self.root.raw(), page, |address| self.memory.read_memory(address))
+    }
+
+    /// Begins `pending` on behalf of `cpu`.
+    pub(crate) fn begin(&mut self, cpu: usize, pending: Pending) {
+        self.cpus[cpu].pending.push(pending);
+    }
+
+    /// Completes what `cpu` has begun, in whatever order the architecture leaves open: any.
+    pub(crate) fn barrier(&mut self, cpu: usize) {
+        while let Some(last) = self.cpus[cpu].pending.len().checked_sub(1) {
+            let index = match self.behaviour {
+                Behaviour::Hoarding => last,
+                Behaviour::Forgetful => 0,
+                Behaviour::Random(_) => self.chance.below(last + 1),
+            };
+            self.complete(cpu, index);
+        }
+    }
+
+    fn complete(&mut self, cpu: usize, index: usize) {
+        match self.cpus[cpu].pending.remove(index) {
+            Pending::Clean(snapshot) => self.memory.complete_clean(snapshot),
+            Pending::CleanAndInvalidate(line) => self.memory.evict(line.raw()),
+            Pending::Invalidate(pages, Some(cpu)) => self.cpus[cpu].tlb.invalidate(pages),
+            Pending::Invalidate(pages, None) => {
+                self.cpus.iter_mut().for_each(|cpu| cpu.tlb.invalidate(pages));
+            }
+        }
+        self.speculate();
+    }
+
+    /// What the machine does of its own accord, between any two things that it is asked to do.
+    pub(crate) fn drift(&mut self) {
+        match self.behaviour {
+            Behaviour::Hoarding => self.speculate(),
+            Behaviour::Forgetful => {
+                (0..self.cpus.len()).for_each(|cpu| self.barrier(cpu));
+                self.memory.cached_lines().into_iter().for_each(|line| self.memory.evict(line));
+                self.cpus.iter_mut().for_each(|cpu| cpu.tlb.retain(|_| false));
+            }
+            Behaviour::Random(_) => {
+                self.forget_some();
+                self.speculate();
+            }
+        }
+    }
+
+    fn forget_some(&mut self) {
+        let pace = self.pace;
+        for cpu in 0..self.cpus.len() {
+            let pending = self.cpus[cpu].pending.len();
+            if pending != 0 && self.chance.one_in(pace) {
+                let index = self.chance.below(pending);
+                self.complete(cpu, index);
+            }
+            let chance = &mut self.chance;
+            self.cpus[cpu].tlb.retain(|_| !chance.one_in(pace));
+        }
+        for line in self.memory.cached_lines() {
+            if self.chance.one_in(pace) {
+                self.memory.evict(line);
+            }
+        }
+    }
+
+    /// Walks and reads ahead: legal at any time for whatever the tables offer (B3.10, A3.5.7).
+    fn speculate(&mut self) {
+        match self.behaviour {
+            Behaviour::Forgetful => return,
+            Behaviour::Random(_) if self.chance.one_in(2) => return,
+            Behaviour::Hoarding | Behaviour::Random(_) => {}
+        }
+        for cpu in 0..self.cpus.len() {
+            let unknown = |page: &u32| self.cpus[cpu].tlb.find(*page).is_none();
+            let pages: Vec<u32> = self.cpus[cpu].tried.iter().copied().filter(unknown).collect();
+            for page in pages {
+                // Another page of the same section may have brought its entry in meanwhile.
+                if let (Some(entry), None) = (self.walk(page), self.cpus[cpu].tlb.find(page)) {
+                    self.cpus[cpu].tlb.insert(entry);
+                }
+            }
+            for entry in self.cpus[cpu].tlb.entries() {
+                if entry.cacheable {
+                    self.memory.read_ahead(entry.physical, entry.bytes());
+                }
+            }
+        }
+    }
+
+    /// Begins to clean every line of `bytes` from `first`.
+    pub(crate) fn begin_clean(&mut self, cpu: usize, first: PhysAddr, bytes: u32) {
+        let mut line = first.raw() & !(LINE - 1);
+        while line < first.raw() + bytes {
+            if let Some(snapshot) = self.memory.begin_clean(line) {
+                self.begin(cpu, Pending::Clean(snapshot));
+            }
+            line += LINE;
+        }
+    }
+
+    /// Begins to clean and invalidate every line of the page at `page`.
+    pub(crate) fn begin_clean_and_invalidate(&mut self, cpu: usize, page: PhysAddr) {
+        for line in (page.raw()..page.raw() + PAGE_SIZE).step_by(LINE as usize) {
+            self.begin(cpu, Pending::CleanAndInvalidate(PhysAddr::new(line)));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the page table says of entries that it did not write: S21, S22, S88, S90.
+
+use crate::support::{ROOT, TABLES, WINDOW, World, at, cut, frame, frames, pages};
+use kerncore::{
+    addr::{PhysAddr, VirtAddr},
+    attributes::{Attributes, MemoryType},
+    descriptor::{BadReason, PageSize},
+    machine::Machine,
+    page_table::{AdoptError, Entry, MapError, Oddity, ReserveError},
+};
+use machine::Behaviour;
+
+const SECTION: u32 = 0x6011_141e;
+const SUPERSECTION: u32 = 0x6105_141e;
+
+/// The first-level slot of the window's MiB `index`.
+fn l1_slot(index: u32) -> PhysAddr {
+    PhysAddr::new(ROOT.raw() + (0xc00 + index) * 4)
+}
+
+/// S22: a section that lies wholly in the range is reported and cleared, one that does not is left alone.
+#[test]
+fn a_section_in_the_way_is_reported_and_cleared_only_if_all_of_it_is_ours() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    world.machine.device_write(l1_slot(0), SECTION);
+    world.machine.device_write(l1_slot(1), SECTION);
+    let whole_and_a_half = cut(window, 0, 256 + 128);
+    assert!(world.reach(WINDOW + 5).is_ok() && world.reach(WINDOW + 300).is_ok());
+    let released = table.unmap(whole_and_a_half, ()).flush();
+    assert_eq!(released.removal.oddities, 2);
+    let address = at(WINDOW);
+    let first = Oddity::NotATable { address, descriptor: SECTION };
+    assert_eq!(released.removal.first_oddity, Some(first));
+    assert!(world.reach(WINDOW + 5).is_err());
+    assert_eq!(world.cpu(0).read_descriptor(l1_slot(1)), SECTION, "half of it is somebody else's");
+}
+
+/// S22, S96: a supersection is sixteen slots; it goes whole or not at all.
+#[test]
+fn a_supersection_is_not_cut() {
+    let world = World::new(Behaviour::Hoarding);
+    (0..16).for_each(|index| world.machine.device_write(l1_slot(index), SUPERSECTION));
+    let (table, window) = world.table();
+    let (low, high) = window.split_at(15 * 256).expect("sixteen MiB");
+    let released = table.unmap(low, ()).flush();
+    assert_eq!(released.removal.oddities, 15);
+    assert!(matches!(released.removal.first_oddity, Some(Oddity::ReachesOutside { .. })));
+    (0..16).for_each(|index| {
+        assert_eq!(world.cpu(0).read_descriptor(l1_slot(index)), SUPERSECTION);
+    });
+    let whole = released.range.join(high).expect("neighbours");
+    let released = table.unmap(whole, ()).flush();
+    assert_eq!(released.removal.oddities, 16);
+    (0..16).for_each(|index| assert_eq!(world.cpu(0).read_descriptor(l1_slot(index)), 0));
+}
+
+/// S22, S17: nothing is mapped under a section.
+#[test]
+fn mapping_under_a_section_is_refused_by_name() {
+    let world = World::new(Behaviour::Hoarding);
+    world.machine.device_write(l1_slot(0), SECTION);
+    let (table, window) = world.table();
+    let mut range = cut(window, 7, 1);
+    let refused =
+        table.map(&mut range, 0, frames(&[0x6_0100]), Attributes::KERNEL_DATA, &world.tables);
+    let reason = ReserveError::NotATable { address: at(WINDOW), descriptor: SECTION };
+    assert_eq!(refused, Err(MapError::Table { reason, mapped: 0 }));
+    assert_eq!(world.cpu(0).read_descriptor(l1_slot(0)), SECTION);
+}
+
+/// S21: not present, yet not zero.
+#[test]
+fn a_leftover_is_reported_and_cleared_and_never_mapped_over() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 3);
+    table.reserve_tables(&mut range, &world.tables).expect("tables");
+    let slot = PhysAddr::new(TABLES.raw() + 4);
+    world.cpu(0).write_descriptors(slot, [0xdead_0000].into_iter());
+    let list = frames(&[0x6_0100, 0x6_0101, 0x6_0102]);
+    let refused = table.map(&mut range, 0, list, Attributes::KERNEL_DATA, &world.tables);
+    let address = at(WINDOW + 1);
+    assert_eq!(refused, Err(MapError::Occupied { address, descriptor: 0xdead_0000, mapped: 0 }));
+    let released = table.unmap(range, ()).flush();
+    let oddity = Oddity::Leftover { address, descriptor: 0xdead_0000 };
+    assert_eq!(released.removal.first_oddity, Some(oddity));
+    assert_eq!((released.removal.pages, released.removal.oddities), (0, 1));
+    assert_eq!(world.cpu(0).read_descriptor(slot), 0);
+}
+
+/// S90: a live large page is never split.
+#[test]
+fn a_large_page_goes_whole_or_not_at_all() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 40);
+    table.reserve_tables(&mut range, &world.tables).expect("tables");
+    let first = PhysAddr::new(TABLES.raw() + 16 * 4);
+    world.cpu(0).write_descriptors(first, [0x6001_941d; 16].into_iter());
+    let removal = table.unmap_part(&mut range, 0, 20).expect("inside");
+    assert_eq!((removal.pages, removal.oddities), (0, 4));
+    assert_eq!(world.cpu(0).read_descriptor(first), 0x6001_941d);
+    let released = table.unmap(range, ()).flush();
+    assert_eq!((released.removal.pages, released.removal.oddities), (16, 0));
+    assert_eq!(world.cpu(0).read_descriptor(first), 0);
+}
+
+/// S88: every kind of mapping, to the byte.
+#[test]
+fn translation_answers_for_every_size_and_to_the_byte() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 40);
+    world.machine.device_write(l1_slot(1), SECTION);
+    table
+        .map(&mut range, 3, frames(&[0x6_0abc]), Attributes::WRITE_COMBINE, &world.tables)
+        .expect("empty");
+    let large = PhysAddr::new(TABLES.raw() + 16 * 4);
+    world.cpu(0).write_descriptors(large, [0x6001_941d; 16].into_iter());
+    let ask = |address| {
+        let found = table.translate(VirtAddr::new(address))?;
+        Some((found.physical.raw(), found.size, found.attributes().expect("ours").memory()))
+    };
+    let cached = MemoryType::NormalWriteBack;
+    let small = (0x60ab_c123, PageSize::Small, MemoryType::NormalNonCacheable);
+    assert_eq!(ask(0xc000_3123), Some(small));
+    assert_eq!(ask(0xc001_fffc), Some((0x6001_fffc, PageSize::Large, cached)));
+    assert_eq!(ask(0xc01f_fffc), Some((0x601f_fffc, PageSize::Section, cached)));
+    assert_eq!(ask(0xc000_2000), None, "no entry");
+    assert_eq!(ask(0xc020_0000), None, "no table");
+    assert_eq!(ask(0xb000_0000), None, "outside the window");
+    (0..16).for_each(|index| {
+        world.cpu(0).write_descriptors(l1_slot(index), [SUPERSECTION].into_iter());
+    });
+    assert_eq!(ask(0xc012_3456), Some((0x6112_3456, PageSize::Supersection, cached)));
+}
+
+#[test]
+fn a_walk_shows_every_entry_in_order_and_says_which_are_bad() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 40);
+    let list = frames(&[0x6_0abc, 0x6_0abd]);
+    table.map(&mut range, 3, list, Attributes::KERNEL_RODATA, &world.tables).expect("empty");
+    let bad = PhysAddr::new(TABLES.raw() + 9 * 4);
+    // Kernel data without XN: writable and executable.
+    world.cpu(0).write_descriptors(bad, [0x6001_045e].into_iter());
+    world.cpu(0).write_descriptors(l1_slot(1), [SECTION, 0x6001_0003].into_iter());
+    let mut seen = Vec::new();
+    table.for_each_entry(pages(WINDOW + 4, 600), |entry| seen.push(entry));
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(
+        seen[0],
+        Entry::Mapping {
+            pages: pages(WINDOW + 4, 1),
+            physical: frame(0x6_0abd).base(),
+            size: PageSize::Small,
+            attributes: Attributes::KERNEL_RODATA,
+        }
+    );
+    let reason = |entry: &Entry| match entry {
+        Entry::Bad { pages, descriptor } => Some((*pages, descriptor.reason)),
+        Entry::Mapping { .. } => None,
+    };
+    let (place, why) = reason(&seen[1]).expect("bad");
+    assert!(place == pages(WINDOW + 9, 1) && matches!(why, BadReason::Attributes(_)));
+    assert!(matches!(
+        seen[2],
+        Entry::Mapping { pages: place, size: PageSize::Section, .. } if place == pages(WINDOW + 256, 256)
+    ));
+    // Clipped to what was asked about.
+    assert_eq!(reason(&seen[3]), Some((pages(WINDOW + 512, 92), BadReason::ReservedType)));
+}
+
+/// The boot stub's tables stay, the missing ones are linked, anything else is refused.
+#[test]
+fn tables_made_elsewhere_are_adopted_where_nothing_else_is() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let array = PhysAddr::new(0x6010_0000);
+    world.machine.device_write(l1_slot(1), array.raw() + 0x400 + 1);
+    let mut range = cut(window, 0, 512);
+    assert_eq!(table.adopt_tables(&mut range, array), Ok(()));
+    assert_eq!(table.count_tables(table.window()), 2);
+    assert_eq!(world.cpu(0).read_descriptor(l1_slot(0)), array.raw() + 1);
+    let elsewhere = PhysAddr::new(0x6020_0000);
+    let descriptor = array.raw() + 1;
+    let occupied = AdoptError::Occupied { address: at(WINDOW), descriptor };
+    assert_eq!(table.adopt_tables(&mut range, elsewhere), Err(occupied));
+    let crooked = PhysAddr::new(0x6020_0200);
+    assert_eq!(table.adopt_tables(&mut range, crooked), Err(AdoptError::Tables(crooked)));
+    let mut odd = range.split_at(100).expect("long").1;
+    let refused = table.adopt_tables(&mut odd, array);
+    assert_eq!(refused, Err(AdoptError::NotSections(pages(WINDOW + 100, 412))));
+}
