@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::context::Context;
 use crate::kernel::Listed;
 use crate::pool::Job;
 use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine};
@@ -11,20 +10,17 @@ use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine};
 const GAVE_UP: [i32; 2] = [101, 102];
 
 /// One job a fatal test.
-pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
-    let wanted = listed.fatal.iter().filter(|(name, _)| context.wants(name)).cloned();
-    let memory = context.memory;
-    wanted
-        .map(|(name, message)| {
-            Job::test(name.clone(), move |_: &Context| {
-                let words = [format!("fatal={name}")];
-                let disk = Path::new(DEFAULT_DISK);
-                let machine =
-                    Machine { memory: memory.unwrap_or(Machine::USUAL.memory), ..Machine::USUAL };
-                judge(&message, &qemu::boot(machine, Console::Run, KERNEL_TESTS, disk, &words)?)
-            })
+pub(crate) fn jobs(listed: &Listed) -> Vec<Job> {
+    let job = |(name, message): (String, String)| {
+        Job::test(name.clone(), move |context| {
+            let words = [format!("fatal={name}")];
+            let memory = context.memory.unwrap_or(Machine::USUAL.memory);
+            let machine = Machine { memory, ..Machine::USUAL };
+            let disk = Path::new(DEFAULT_DISK);
+            judge(&message, &qemu::boot(machine, Console::Run, KERNEL_TESTS, disk, &words)?)
         })
-        .collect()
+    };
+    listed.fatal.iter().cloned().map(job).collect()
 }
 
 /// Whether it gave up, with the words that were expected of it, and touched nothing else.

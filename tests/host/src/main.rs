@@ -67,7 +67,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     match kernel::list(context) {
         Ok(listed) => {
             jobs.extend(kernel::jobs(context, &listed));
-            jobs.extend(fatal::jobs(context, &listed));
+            jobs.extend(fatal::jobs(&listed));
         }
         Err(message) => {
             let unlisted = |_: &Context| vec![Verdict::failed("kernel::list", message)];
@@ -78,5 +78,6 @@ fn jobs(context: &Context) -> Vec<Job> {
     jobs.extend(gdb::jobs());
     jobs.extend(symbols::jobs());
     jobs.extend(qemu::jobs());
+    jobs.retain(|job| job.is_wanted(context));
     jobs
 }

@@ -11,7 +11,8 @@ use crate::tally::Verdict;
 /// Work that ends in verdicts.
 pub(crate) struct Job {
     /// What the progress calls it; the tests in it have names of their own.
-    pub(crate) title: String,
+    title: String,
+    is_one_test: bool,
     work: Work,
 }
 
@@ -24,18 +25,23 @@ impl Job {
         title: impl Into<String>,
         work: impl FnOnce(&Context) -> Vec<Verdict> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), work: Box::new(work) }
+        Self { title: title.into(), is_one_test: false, work: Box::new(work) }
     }
 
-    /// A job that is one test, and is done only when that is wanted.
+    /// A job that is one test.
     pub(crate) fn test(
         name: impl Into<String>,
         test: impl FnOnce(&Context) -> Result<(), String> + Send + 'static,
     ) -> Self {
         let name = name.into();
-        Self::new(name.clone(), move |context| {
-            if context.wants(&name) { vec![Verdict::of(name, test(context))] } else { vec![] }
-        })
+        let title = name.clone();
+        let work = move |context: &Context| vec![Verdict::of(name, test(context))];
+        Self { title, is_one_test: true, work: Box::new(work) }
+    }
+
+    /// Whether it can have a test that was asked for.
+    pub(crate) fn is_wanted(&self, context: &Context) -> bool {
+        !self.is_one_test || context.wants(&self.title)
     }
 }
 

@@ -24,7 +24,7 @@ impl Progress {
         Self { bar, done: 0, total }
     }
 
-    /// One more job is done; those without a wanted test are not worth a line.
+    /// One more job is done.
     pub(crate) fn done(&mut self, title: &str, verdicts: &[Verdict]) {
         self.done += 1;
         let failed = verdicts.iter().filter(|verdict| verdict.is_failure()).count();
@@ -41,7 +41,6 @@ impl Progress {
                     bar.finish_and_clear();
                 }
             }
-            None if verdicts.is_empty() => {}
             None => eprintln!("[{:3}/{}] {line}", self.done, self.total),
         }
     }
