@@ -274,3 +274,9 @@ boot_high:
     .cfi_endproc
 .size boot_high, . - boot_high
 .ltorg
+
+@ Keeps the section .data in being and writable, so that a writable section that has no entry in linker.ld is put
+@ behind it, inside the image, and not behind the tables.
+.section .data.anchor, "aw", %progbits
+.balign 4
+    .word   0

@@ -15,15 +15,29 @@
 //! References: "ARM ARM" is ARM DDI 0406C, "A9 TRM" is ARM DDI 0388.
 #![cfg_attr(not(test), no_std)]
 
-pub mod exception;
-
+pub mod backtrace;
 #[cfg(target_arch = "arm")]
 pub mod barrier;
+#[cfg(target_arch = "arm")]
+pub mod cache;
 #[cfg(target_arch = "arm")]
 pub mod cp15;
 #[cfg(target_arch = "arm")]
 pub mod cpu;
+pub mod exception;
+#[cfg(target_arch = "arm")]
+pub mod irq;
+#[cfg(target_arch = "arm")]
+pub mod lock;
+#[cfg(target_arch = "arm")]
+pub mod machine;
+#[cfg(target_arch = "arm")]
+pub mod memory;
 #[cfg(target_arch = "arm")]
 pub mod probe;
 #[cfg(target_arch = "arm")]
 pub mod semihosting;
+pub mod symbols;
+#[cfg(target_arch = "arm")]
+pub mod tlb;
+pub mod translate;

@@ -1,4 +1,4 @@
-//! The host behind the emulator or debugger (Arm's "Semihosting for AArch32 and AArch64").
+//! The host behind the emulator or debugger (Arm's semihosting specification).
 //!
 //! Output, the exit code, the command line, and where RAM ends. The host's shell, which the same interface would
 //! offer, is nobody's business here.
@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use kerncore::addr::{PhysAddr, VirtAddr};
 use semihosting::fd::BorrowedFd;
 use semihosting::sys::arm_compat as host;
+use semihosting::sys::arm_compat::syscall::{OperationNumber, ParamRegW, syscall};
 
 use crate::exception::{Frame, Mode};
 use crate::probe;
@@ -57,7 +58,7 @@ static STDOUT: AtomicI32 = AtomicI32::new(0);
 fn stdout() -> Result<BorrowedFd<'static>, HostError> {
     let mut handle = STDOUT.load(Ordering::Relaxed);
     if handle == 0 {
-        let opened = host::sys_open(CONSOLE, host::OpenMode::RDWR_TRUNC)
+        let opened = host::sys_open(CONSOLE, host::OpenMode::WRONLY_TRUNC)
             .map_err(|error| HostError::from_host(&error))?;
         // Two CPUs may both come here; then one handle more is open, and both work.
         handle = opened.into_raw_fd();
@@ -111,10 +112,27 @@ pub fn command_line(buffer: &mut [u8]) -> Result<&str, HostError> {
         .map_err(|error| HostError::NotUtf8 { valid_up_to: error.valid_up_to() })
 }
 
+/// What SYS_HEAPINFO fills in: four physical addresses.
+#[derive(Default)]
+#[repr(C)]
+struct HeapInfo {
+    heap_base: u32,
+    heap_limit: u32,
+    stack_base: u32,
+    stack_limit: u32,
+}
+
 /// The end of RAM as the host sees it: the address behind its last byte, or `None` if the host does not say.
 pub fn ram_end() -> Option<PhysAddr> {
-    let limit = host::sys_heapinfo().heap_limit.addr();
-    u32::try_from(limit).ok().filter(|end| *end != 0).map(PhysAddr::new)
+    let mut info = HeapInfo::default();
+    // The parameter is the address of a pointer to the answer. (The crate's own `sys_heapinfo` passes the address of
+    // the answer, whose first word, zero, the host then takes for the pointer.)
+    let mut parameter = [ParamRegW::ref_(&mut info)];
+    // SAFETY: the call writes four words where the parameter points, and those are `info`.
+    let result =
+        unsafe { syscall(OperationNumber::SYS_HEAPINFO, ParamRegW::block(&mut parameter)) };
+    let answered = result.usize() == 0 && info.heap_limit != 0;
+    answered.then(|| PhysAddr::new(info.heap_limit))
 }
 
 /// If `frame` is a semihosting call that no host took, makes it return an error and says so.

@@ -81,7 +81,7 @@ impl Mode {
             0x1a => Self::Hyp,
             0x1b => Self::Undefined,
             0x1f => Self::System,
-            reserved => Self::Reserved(reserved as u8),
+            reserved => Self::Reserved((reserved & 0x1f) as u8),
         }
     }
 }
@@ -143,7 +143,8 @@ impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, register) in self.registers.iter().enumerate() {
             let separator = if number % 4 == 3 { '\n' } else { ' ' };
-            write!(f, "{:>4} {register:08x}{separator}", format_args!("r{number}"))?;
+            let indent = if number < 10 { "  " } else { " " };
+            write!(f, "{indent}r{number} {register:08x}{separator}")?;
         }
         writeln!(f, "  sp {:08x}   lr {:08x}   pc {:08x}", self.sp, self.lr, self.pc)?;
         write!(f, "cpsr {:08x} ({:?} mode)", self.cpsr, self.mode())

@@ -59,7 +59,7 @@ pub enum FaultStatus {
 impl FaultStatus {
     /// Decodes the status in a raw DFSR or IFSR.
     pub const fn from_register(raw: u32) -> Self {
-        Self::from_code(((raw >> 6) & 0x10 | raw & 0xf) as u8)
+        Self::from_code((raw >> 6 & 0x10) as u8 | (raw & 0xf) as u8)
     }
 
     /// Decodes a five-bit code FS\[4:0\].

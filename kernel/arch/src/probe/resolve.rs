@@ -33,7 +33,7 @@ fn fixup(frame: &Frame) -> Option<u32> {
         Kind::PrefetchAbort | Kind::Undefined => {
             let tried = frame.pc == frame.registers[4]
                 && frame.lr as usize == (&raw const probe_execute_return).addr();
-            return tried.then(|| (&raw const probe_execute_fixup).addr() as u32);
+            return tried.then_some((&raw const probe_execute_fixup) as u32);
         }
         Kind::SupervisorCall | Kind::Irq | Kind::Fiq => None,
     };

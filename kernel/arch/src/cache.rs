@@ -1,0 +1,126 @@
+//! Cache maintenance by address (ARM ARM B2.2.6, B4.2.1).
+//!
+//! ```text
+//!   core ── L1 data ──┐                        to the point of unification: what the core's instruction fetches
+//!        ── L1 instr ─┴── (outer cache) ── RAM     and table walks see
+//!        ── walker ───┘                        to the point of coherency: what every bus master sees
+//! ```
+//!
+//! By address only: the operations by set and way act on one CPU's cache and race with the other CPUs, and belong to
+//! the way up from reset (boot). An outer cache controller (PL310) is left off, as it comes out of reset; were it on,
+//! coherency would need its own operations as well.
+//!
+//! Every function acts on all cache lines that the range touches, and none waits: complete is what was started only
+//! after a [`dsb`](crate::barrier::dsb). An address must be mapped, but with any memory type and any permissions of privileged
+//! reading.
+
+use aarch32_cpu::register::SysRegWrite;
+use kerncore::addr::VirtAddr;
+
+use crate::barrier::{dsb, isb};
+use crate::cp15::{self, Bpiallis, Ctr, Dccimvac, Dccmvac, Dccmvau, Dcimvac, Icimvau};
+
+/// Bytes in the smallest line of any data cache (CTR.DminLine).
+#[inline(always)]
+pub fn data_line_bytes() -> u32 {
+    4 << (Ctr::read().0 >> 16 & 0xf)
+}
+
+/// Bytes in the smallest line of any instruction cache (CTR.IminLine).
+#[inline(always)]
+pub fn instruction_line_bytes() -> u32 {
+    4 << (Ctr::read().0 & 0xf)
+}
+
+/// Issues `R` for each line of `line` bytes, a power of two, that `bytes` from `start` touch.
+///
+/// # Safety
+/// As for [`cp15::issue`], for every line.
+#[inline(always)]
+unsafe fn each_line<R: SysRegWrite>(start: VirtAddr, bytes: u32, line: u32) {
+    if bytes == 0 {
+        return;
+    }
+    // A range that would pass the top ends there.
+    let last = start.raw().saturating_add(bytes - 1);
+    let mut address = start.raw() & !(line - 1);
+    let mut lines = ((last - address) >> line.trailing_zeros()) + 1;
+    while lines >= 4 {
+        // Wrapping: the address behind the last line may be 2³².
+        for _ in 0..4 {
+            // SAFETY: by the caller's promise.
+            unsafe { cp15::issue::<R>(address) };
+            address = address.wrapping_add(line);
+        }
+        lines -= 4;
+    }
+    while lines > 0 {
+        // SAFETY: by the caller's promise.
+        unsafe { cp15::issue::<R>(address) };
+        address = address.wrapping_add(line);
+        lines -= 1;
+    }
+}
+
+/// Cleans data-cache lines to the point of unification.
+#[inline]
+pub fn clean_to_unification(start: VirtAddr, bytes: u32) {
+    clean_to_unification_by(start, bytes, data_line_bytes());
+}
+
+/// As [`clean_to_unification`], for a caller that remembers [`data_line_bytes`].
+#[inline(always)]
+pub(crate) fn clean_to_unification_by(start: VirtAddr, bytes: u32, line: u32) {
+    // SAFETY: cleaning changes no value that a program can read.
+    unsafe { each_line::<Dccmvau>(start, bytes, line) };
+}
+
+/// Cleans data-cache lines to the point of coherency: a device then reads what the CPU wrote.
+#[inline]
+pub fn clean(start: VirtAddr, bytes: u32) {
+    // SAFETY: cleaning changes no value that a program can read.
+    unsafe { each_line::<Dccmvac>(start, bytes, data_line_bytes()) };
+}
+
+/// Cleans and invalidates data-cache lines to the point of coherency: nothing of the range is cached afterwards.
+#[inline]
+pub fn clean_and_invalidate(start: VirtAddr, bytes: u32) {
+    clean_and_invalidate_by(start, bytes, data_line_bytes());
+}
+
+/// As [`clean_and_invalidate`], for a caller that remembers [`data_line_bytes`].
+#[inline(always)]
+pub(crate) fn clean_and_invalidate_by(start: VirtAddr, bytes: u32, line: u32) {
+    // SAFETY: what the cache holds is written back before it is dropped.
+    unsafe { each_line::<Dccimvac>(start, bytes, line) };
+}
+
+/// Invalidates data-cache lines to the point of coherency: the CPU then reads what a device wrote. A line that lies
+/// only partly in the range is cleaned first, for what else is in it.
+///
+/// # Safety
+/// Whatever the CPU wrote to the range and has not cleaned may be lost. Nothing may rely on it.
+pub unsafe fn invalidate(start: VirtAddr, bytes: u32) {
+    let line = data_line_bytes();
+    let end = start.raw().saturating_add(bytes);
+    let whole_start = start.raw().checked_next_multiple_of(line).unwrap_or(end).min(end);
+    let whole_end = (end & !(line - 1)).max(whole_start);
+    clean_and_invalidate_by(start, whole_start - start.raw(), line);
+    // SAFETY: whole lines of the range only, which the caller gives up.
+    unsafe { each_line::<Dcimvac>(VirtAddr::new(whole_start), whole_end - whole_start, line) };
+    clean_and_invalidate_by(VirtAddr::new(whole_end), end - whole_end, line);
+}
+
+/// Makes instructions that were written to the range executable on every CPU that takes part in coherency: data
+/// lines to the point of unification, then instruction lines and branch predictors. Waits until it is done; another
+/// CPU has to execute an ISB of its own.
+pub fn synchronize_instructions(start: VirtAddr, bytes: u32) {
+    clean_to_unification(start, bytes);
+    dsb();
+    // SAFETY: an instruction cache holds copies only.
+    unsafe { each_line::<Icimvau>(start, bytes, instruction_line_bytes()) };
+    // SAFETY: a branch predictor holds guesses only.
+    unsafe { cp15::issue::<Bpiallis>(0) };
+    dsb();
+    isb();
+}

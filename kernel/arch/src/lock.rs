@@ -1,0 +1,59 @@
+//! The kernel's lock: a spin lock that masks interrupts while it is held.
+//!
+//! A handler that waits for a lock which the interrupted code holds would wait for ever. So the CPU's IRQs are masked
+//! before the lock is taken and restored after it was given back. FIQs are not used and may not take locks.
+
+use core::fmt;
+
+use kerncore::lock::{Lock, Locks};
+use spin::mutex::SpinMutex;
+
+use crate::irq;
+
+/// Guards a `T` on all CPUs and in all contexts but FIQ. Not reentrant.
+pub struct IrqSpinLock<T>(SpinMutex<T>);
+
+impl<T> IrqSpinLock<T> {
+    /// Guards `value`.
+    pub const fn new(value: T) -> Self {
+        Self(SpinMutex::new(value))
+    }
+
+    /// Runs `critical_section` with exclusive access and IRQs masked. It may not sleep and may not take the same lock
+    /// again, on pain of spinning for ever.
+    #[inline]
+    pub fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
+        irq::masked(|| critical_section(&mut self.0.lock()))
+    }
+
+    /// Exclusive access without locking, by right of `&mut`.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}
+
+impl<T: Send> Lock<T> for IrqSpinLock<T> {
+    fn new(value: T) -> Self {
+        Self::new(value)
+    }
+
+    #[inline]
+    fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
+        self.with(critical_section)
+    }
+}
+
+/// Whether it is held, and not what it guards: to look would be to take it.
+impl<T> fmt::Debug for IrqSpinLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrqSpinLock").field("held", &self.0.is_locked()).finish_non_exhaustive()
+    }
+}
+
+/// The family of [`IrqSpinLock`].
+#[derive(Clone, Copy, Debug)]
+pub struct IrqLocks;
+
+impl Locks for IrqLocks {
+    type Lock<T: Send> = IrqSpinLock<T>;
+}

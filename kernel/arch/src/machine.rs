@@ -1,0 +1,103 @@
+//! The Cortex-A9 as a [`Machine`].
+//!
+//! ```text
+//!   physical 0x6000_0000 + x  ──▶  table memory and frames are reached at 0x8000_0000 + x, the linear map
+//! ```
+//!
+//! Slots are atomic words: another CPU's walker may read one while it is written, and sees the old or the new word.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
+use kerncore::layout::{LINEAR_PHYSICAL, LINEAR_START, linear_pages};
+use kerncore::machine::Machine;
+
+use crate::{barrier, cache, memory, tlb};
+
+/// Bytes in a descriptor.
+const DESCRIPTOR: u32 = 4;
+
+/// The right to change this processor's translation tables.
+#[derive(Clone, Copy, Debug)]
+pub struct CortexA9 {
+    /// Bytes in a data-cache line.
+    line: u32,
+}
+
+impl CortexA9 {
+    /// Takes the right.
+    ///
+    /// # Safety
+    /// This is the proof obligation of everything that is built on a page table (ARCHITECTURE.md, "Authority is a value, and one
+    /// contract"). Whoever calls it promises that, from now on:
+    ///
+    /// 1. table memory (the first-level tables, the linear map's second-level tables, and every frame that is named to a
+    ///    page table as one) is reached through this value alone, and is mapped in the linear map, as ordinary memory;
+    /// 2. descriptors are written only for pages whose [`OwnedRange`](kerncore::owned_range::OwnedRange) the writer
+    ///    holds, and no such page is memory that Rust sees but through the handle that holds it;
+    /// 3. frames given to [`Machine::zero_frames`] are free or exclusively the caller's, and mapped in the linear map;
+    /// 4. it runs on a processor that the boot stub has set up: coherent, with the linear map in TTBR1.
+    pub unsafe fn new() -> Self {
+        Self { line: cache::data_line_bytes() }
+    }
+}
+
+/// Where the table word or frame at `physical` is reached. For memory in the linear map; nothing is checked.
+#[inline(always)]
+const fn linear(physical: PhysAddr) -> VirtAddr {
+    VirtAddr::new(physical.raw().wrapping_add(LINEAR_START.raw() - LINEAR_PHYSICAL.raw()))
+}
+
+/// The slot at `physical`.
+#[inline(always)]
+fn slot(physical: PhysAddr) -> *const AtomicU32 {
+    core::ptr::with_exposed_provenance(linear(physical).raw() as usize)
+}
+
+impl Machine for CortexA9 {
+    #[inline(always)]
+    fn read_descriptor(&self, descriptor: PhysAddr) -> u32 {
+        // SAFETY: promises 1 and 4 of `new`: a table word, mapped, aligned, and accessed as an atomic word only.
+        unsafe { &*slot(descriptor) }.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        let mut next = slot(first);
+        descriptors.for_each(|descriptor| {
+            // SAFETY: as in `read_descriptor`; the caller keeps to one table.
+            unsafe { &*next }.store(descriptor, Ordering::Relaxed);
+            next = next.wrapping_add(1);
+        });
+    }
+
+    #[inline(always)]
+    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
+        cache::clean_to_unification_by(linear(first), count.wrapping_mul(DESCRIPTOR), self.line);
+    }
+
+    #[inline(always)]
+    fn barrier(&self) {
+        barrier::dsb();
+        barrier::isb();
+    }
+
+    #[inline(always)]
+    fn invalidate_tlb(&self, pages: PageRange) {
+        tlb::invalidate(pages);
+    }
+
+    #[inline]
+    fn clean_and_invalidate(&self, pages: PageRange, _first: Pfn) {
+        // The outer cache, which would want the frame's physical address, is off (crate::cache).
+        cache::clean_and_invalidate_by(pages.start(), pages.bytes(), self.line);
+    }
+
+    #[inline]
+    fn zero_frames(&self, first: Pfn, count: u32) {
+        let pages = linear_pages(first, count)
+            .unwrap_or_else(|| panic!("frames {first} and {count} on are not in the linear map"));
+        // SAFETY: promise 3 of `new`.
+        unsafe { memory::zero_pages(pages) };
+    }
+}
