@@ -61,7 +61,7 @@ impl<R: FnMut(VirtAddr) -> Option<u32>> Iterator for Backtrace<R> {
 }
 
 #[cfg(target_arch = "arm")]
-pub use live::{Live, from_frame, here};
+pub use live::{Live, from_frame, here, return_address};
 
 #[cfg(target_arch = "arm")]
 mod live {
@@ -85,6 +85,18 @@ mod live {
             core::arch::asm!("mov {}, r11", out(reg) frame_pointer, options(nomem, nostack, preserves_flags));
         }
         Backtrace::from_frame_pointer(frame_pointer, read)
+    }
+
+    /// Where the function that this is inlined into will return to: the caller that an allocation is recorded for. The
+    /// function must not be inlined itself if that is to mean anything.
+    #[inline(always)]
+    pub fn return_address() -> VirtAddr {
+        let address: u32;
+        // SAFETY: every function keeps a frame pointer, so r11 points to the pair of this one, whose second word is LR.
+        unsafe {
+            core::arch::asm!("ldr {}, [r11, #4]", out(reg) address, options(readonly, nostack, preserves_flags));
+        }
+        VirtAddr::new(address)
     }
 
     /// The instruction that `frame` interrupted, then the calls that led to it.

@@ -11,7 +11,7 @@
 //! coherency would need its own operations as well.
 //!
 //! Every function acts on all cache lines that the range touches, and none waits: complete is what was started only
-//! after a [`dsb`](crate::barrier::dsb). An address must be mapped, but with any memory type and any permissions of privileged
+//! after a [`dsb`]. An address must be mapped, but with any memory type and any permissions of privileged
 //! reading.
 
 use aarch32_cpu::register::SysRegWrite;

@@ -112,7 +112,7 @@ pub fn command_line(buffer: &mut [u8]) -> Result<&str, HostError> {
         .map_err(|error| HostError::NotUtf8 { valid_up_to: error.valid_up_to() })
 }
 
-/// What SYS_HEAPINFO fills in: four physical addresses.
+/// What `SYS_HEAPINFO` fills in: four physical addresses.
 #[derive(Default)]
 #[repr(C)]
 struct HeapInfo {

@@ -106,16 +106,17 @@ mod tests {
     fn section(symbols: &[(u32, u32, &str)]) -> Vec<u8> {
         let names: String = symbols.iter().map(|symbol| symbol.2).collect();
         let mut bytes = Vec::new();
+        let word = |length: usize| u32::try_from(length).expect("a short test");
         let mut push = |value: u32| bytes.extend(value.to_le_bytes());
         push(MAGIC);
-        push(symbols.len() as u32);
-        push(names.len() as u32);
+        push(word(symbols.len()));
+        push(word(names.len()));
         let mut offset = 0;
         for (address, size, name) in symbols {
             push(*address);
             push(*size);
             push(offset);
-            offset += name.len() as u32;
+            offset += word(name.len());
         }
         bytes.extend(names.as_bytes());
         bytes.extend([0; 100]); // what is reserved and not used

@@ -161,7 +161,7 @@ mod tests {
 
     fn frame(kind: Kind, fault_status: u32) -> Frame {
         Frame {
-            registers: core::array::from_fn(|register| register as u32),
+            registers: [0; 13],
             sp: 0x8010_0000,
             lr: 0x8001_0004,
             fault_status,
