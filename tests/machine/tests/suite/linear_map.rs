@@ -1,6 +1,6 @@
 //! Frames that leave the linear map to be used uncached, and come back: S85, S97, S112.
 
-use crate::support::{ROOT, World, at, everywhere, frame, pages};
+use crate::support::{ROOT, World, at, cut, everywhere, frame, pages};
 use kerncore::{
     addr::{PhysAddr, VirtAddr},
     attributes::Attributes,
@@ -27,13 +27,12 @@ pub(crate) struct Scene<M: Machine> {
 
 impl<M: Machine + Clone> Scene<M> {
     pub(crate) fn new(machine: M) -> Self {
-        let (table, window) = PageTable::new(machine, ROOT, pages(LINEAR, 512));
-        let (window, range) = window.split_at(256).expect("two MiB");
+        let (table, window) = PageTable::new(machine, ROOT, pages(LINEAR, 768));
+        let (window, range) = window.split_at(256).expect("three MiB");
         let mut linear =
             LinearMap::new(&table, window, ARRAY, frame(FIRST)).expect("nothing is there");
         linear.fill(frame(FIRST), 256).expect("nothing is there");
-        let range = range.split_at(3).expect("long").0;
-        Self { table, linear, range }
+        Self { table, linear, range: cut(range, 0, 3) }
     }
 }
 
@@ -164,6 +163,29 @@ fn a_block_that_cannot_be_lent_comes_back_and_leaves_nothing_mapped() {
         assert!(matches!(error.reason, MapError::DoesNotFit { frames: 2, .. }));
         let block = linear.restore(error.block).expect("still absent");
         assert_eq!(world.reach(LINEAR + (block.first().number() - FIRST)), Ok(first));
+    });
+}
+
+/// S19, S97: a half-made uncached mapping is gone, flush and all, before the block can go back.
+#[test]
+fn a_block_that_was_half_lent_is_mapped_nowhere() {
+    everywhere(|world| {
+        let records = records();
+        let (table, window) =
+            PageTable::<_, HostLocks>::new(world.cpu(0), ROOT, pages(LINEAR, 768));
+        let (window, range) = window.split_at(256).expect("three MiB");
+        let mut linear = LinearMap::new(&table, window, ARRAY, frame(FIRST)).expect("empty");
+        linear.fill(frame(FIRST), 256).expect("empty");
+        let mut range = cut(range, 255, 2);
+        let elsewhere = [frame(0x6_0900)];
+        table.map(&mut range, 1, elsewhere, Attributes::DEVICE, &world.tables).expect("empty");
+        let absent = linear.withdraw(block(&records)).expect("as filled").flush();
+        let error = absent
+            .lend(&table, range, Attributes::WRITE_COMBINE, &world.tables)
+            .expect_err("its second page is in use");
+        assert!(matches!(error.reason, MapError::Occupied { mapped: 1, .. }));
+        assert_eq!(world.reach(WINDOW + 255), crate::support::absent(WINDOW + 255));
+        assert!(linear.restore(error.block).is_ok());
     });
 }
 

@@ -137,6 +137,24 @@ fn unmapping_asks_in_the_right_order_and_for_exactly_the_pages() {
     assert_eq!(world.machine.take_log(), [(0, invalidated), (0, Event::Barrier)]);
 }
 
+/// S21, S23: a range that is mapped to its very end has no guard to spare.
+#[test]
+fn a_range_without_a_guard_is_flushed_to_its_last_page() {
+    everywhere(|world| {
+        for (offset, count) in [(0, 1), (0, 3), (254, 2), (255, 2)] {
+            let (table, window) = world.table();
+            let mut range = cut(window, offset, count);
+            let list = consecutive(frame(0x6_0100), count).expect("below 4 GiB");
+            table.map(&mut range, 0, list, DATA, &world.tables).expect("empty");
+            let reached = |page| world.reach(WINDOW + offset + page);
+            (0..count).for_each(|page| assert!(reached(page).is_ok()));
+            let released = table.unmap(range, ()).flush();
+            assert_eq!(released.removal.pages, count);
+            (0..count).for_each(|page| assert!(reached(page).is_err(), "{offset} {count} {page}"));
+        }
+    });
+}
+
 /// S16, BENCH: a run is written, cleaned and waited for once, not page by page.
 #[test]
 fn mapping_within_one_table_is_one_write_and_one_barrier() {

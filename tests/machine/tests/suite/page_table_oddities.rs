@@ -129,6 +129,8 @@ fn translation_answers_for_every_size_and_to_the_byte() {
     assert_eq!(ask(0xc01f_fffc), Some((0x601f_fffc, PageSize::Section, cached)));
     assert_eq!(ask(0xc000_2000), None, "no entry");
     assert_eq!(ask(0xc020_0000), None, "no table");
+    let below = PhysAddr::new(ROOT.raw() + 0xb00 * 4);
+    world.cpu(0).write_descriptors(below, [SECTION].into_iter());
     assert_eq!(ask(0xb000_0000), None, "outside the window");
     (0..16).for_each(|index| {
         world.cpu(0).write_descriptors(l1_slot(index), [SUPERSECTION].into_iter());
@@ -180,9 +182,11 @@ fn tables_made_elsewhere_are_adopted_where_nothing_else_is() {
     let (table, window) = world.table();
     let array = PhysAddr::new(0x6010_0000);
     world.machine.device_write(l1_slot(1), array.raw() + 0x400 + 1);
+    world.cpu(0).write_descriptors(array, [0x6012_345f].into_iter());
     let mut range = cut(window, 0, 512);
     assert_eq!(table.adopt_tables(&mut range, array), Ok(()));
     assert_eq!(table.count_tables(table.window()), 2);
+    assert_eq!(world.reach(WINDOW), Ok(frame(0x6_0123)), "what was written into it is visible");
     assert_eq!(world.cpu(0).read_descriptor(l1_slot(0)), array.raw() + 1);
     let elsewhere = PhysAddr::new(0x6020_0000);
     let descriptor = array.raw() + 1;
