@@ -1,5 +1,7 @@
 //! The buddy allocator.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::buddy::BuddyLists;
 use super::frame::{NONE, State};
 use super::front::{FRONT_ORDERS, Fill, FrontLists};
@@ -23,14 +25,12 @@ pub struct FrameAllocator<'t> {
     pub(super) table: FrameTable<'t>,
     pub(super) front: FrontLists,
     pub(super) buddies: BuddyLists,
-    /// Free frames, those on the front lists included.
-    pub(super) free: u32,
 }
 
 impl<'t> FrameAllocator<'t> {
     /// An allocator over `table` that has no frames yet: [`FrameAllocator::add_range`] brings them.
     pub const fn new(table: FrameTable<'t>) -> Self {
-        Self { table, front: FrontLists::new(), buddies: BuddyLists::new(), free: 0 }
+        Self { table, front: FrontLists::new(), buddies: BuddyLists::new() }
     }
 
     /// The table of the frames.
@@ -38,9 +38,9 @@ impl<'t> FrameAllocator<'t> {
         self.table
     }
 
-    /// Frames that are free.
-    pub const fn free_pages(&self) -> u32 {
-        self.free
+    /// Frames that are free, those on the front lists included.
+    pub fn free_pages(&self) -> u32 {
+        self.buddies.pages() + self.front.pages()
     }
 
     /// The order of the largest free block among those that do not wait on a front list.
@@ -58,7 +58,6 @@ impl<'t> FrameAllocator<'t> {
         for record in self.table.records(start, pages) {
             record.set_state(State::INSIDE);
         }
-        self.free += pages;
         self.buddies.merge_run(&self.table, start, pages);
         Ok(())
     }
@@ -67,7 +66,7 @@ impl<'t> FrameAllocator<'t> {
     ///
     /// # Errors
     /// [`AllocateError`], also for an order above [`MAX_ORDER`].
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&mut self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
         if is_lendable(owner)
             && let Some(index) = self.front.pop(&self.table, order)
@@ -106,12 +105,11 @@ impl<'t> FrameAllocator<'t> {
             self.table.record(index).set_state(State::owned(piece, owner));
             index += 1 << piece;
         }
-        self.free += whole - pages;
         self.buddies.merge_run(&self.table, index, whole - pages);
         Ok(FrameBlock::new(first, pages))
     }
 
-    /// Takes `pages` frames that need not be adjacent, each as a block of its own. All or none.
+    /// Takes `pages` frames that need not be adjacent, in as few blocks as can be had. All or none.
     ///
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
@@ -126,17 +124,18 @@ impl<'t> FrameAllocator<'t> {
         if pages == 0 {
             return Err(AllocateError::Zero { owner });
         }
-        // Single frames can always be had while so many are free, so nothing below can fail half way.
-        if pages > self.free {
+        // While so many are free, single frames can be had, so nothing below can fail half way.
+        if pages > self.buddies.pages() && pages > self.free_pages() {
             return Err(self.exhausted(pages, owner));
         }
-        self.free -= pages;
         let mut list = FrameList::new();
         let mut left = pages;
         while left != 0 {
-            let order = left.ilog2().min(MAX_ORDER);
-            let Some((index, order)) = self.take_at_most(order) else { break };
-            list.push_cut(&self.table, index, 1 << order, owner);
+            let Some((index, order)) = self.take_at_most(left.ilog2().min(MAX_ORDER)) else {
+                break;
+            };
+            self.table.record(index).set_state(State::owned(order, owner));
+            list.push_index(&self.table, index, order);
             left -= 1 << order;
         }
         debug_assert_eq!(left, 0, "the free count is exact");
@@ -148,14 +147,13 @@ impl<'t> FrameAllocator<'t> {
     /// # Errors
     /// [`FreeError`] when the records do not agree with the handle, which only a raw free behind its owner's back
     /// or a foreign table can bring about; frames before the one named are free then, the others are as they were.
-    #[inline]
+    #[inline(always)]
     pub fn free(&mut self, block: FrameBlock) -> Result<(), FreeError> {
         let (first, pages) = block.leak();
-        if pages.is_power_of_two()
-            && let Some(index) = self.table.index_of(first)
-        {
-            let order = pages.trailing_zeros();
-            if self.table.record(index).state().is_owned_of(order) {
+        if let Some(index) = self.table.index_of(first) {
+            let state = self.table.record(index).state();
+            let order = state.order();
+            if state.is_owned() && pages == 1_u32.wrapping_shl(order) {
                 self.release(index, order);
                 return Ok(());
             }
@@ -163,28 +161,21 @@ impl<'t> FrameAllocator<'t> {
         self.free_pieces(first, pages)
     }
 
-    /// Gives all the blocks of a list back. Blocks that follow each other in the list and in memory are joined
-    /// before they are merged, which is cheaper than one by one.
+    /// Gives all the blocks of a list back.
     ///
     /// # Errors
     /// As [`FrameAllocator::free`]: those after the frame named are lost, for their links cannot be trusted.
     pub fn free_list(&mut self, list: FrameList) -> Result<(), FreeError> {
-        let mut list = list;
-        let mut run = (0, 0);
-        while let Some((index, order)) = list.pop_index(&self.table) {
+        let mut index = list.into_head();
+        while index != NONE {
             let record = self.table.record(index);
-            if !record.state().is_owned_of(order) {
-                self.release_run(run);
-                return Err(self.diagnose(self.table.pfn_at(index), order));
+            let (state, next) = (record.state(), record.next.load(Relaxed));
+            if !state.is_owned() {
+                return Err(self.diagnose(self.table.pfn_at(index), 0));
             }
-            if index != run.0 + run.1 {
-                self.release_run(run);
-                run = (index, 0);
-            }
-            record.set_state(State::INSIDE);
-            run.1 += 1 << order;
+            self.release(index, state.order());
+            index = next;
         }
-        self.release_run(run);
         Ok(())
     }
 
@@ -224,11 +215,11 @@ impl FrameAllocator<'_> {
     #[inline(always)]
     fn lend(&mut self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
         self.table.record(index).set_state(State::owned(order, owner));
-        self.free -= 1 << order;
         FrameBlock::new(self.table.pfn_at(index), 1 << order)
     }
 
     /// When the front list had none.
+    #[cold]
     fn allocate_merged(
         &mut self,
         order: u32,
@@ -255,53 +246,42 @@ impl FrameAllocator<'_> {
     fn exhausted(&mut self, pages: u32, owner: FrameOwner) -> AllocateError {
         self.drain();
         let largest = self.largest_free_order();
-        AllocateError::Exhausted { pages, owner, free: self.free, largest }
+        AllocateError::Exhausted { pages, owner, free: self.free_pages(), largest }
     }
 
-    /// Takes a block of `order` or, rather than break a larger one while smaller ones are left, a smaller one.
+    /// Takes a block of `order`, or the largest that is left when there is none.
+    #[inline(always)]
     fn take_at_most(&mut self, order: u32) -> Option<(u32, u32)> {
-        for front in [order.min(FRONT_ORDERS - 1), 0] {
-            if let Some(index) = self.front.pop(&self.table, front) {
-                return Some((index, front));
-            }
+        match self.front.pop(&self.table, order) {
+            Some(index) => Some((index, order)),
+            None => self.take_merged_at_most(order),
         }
-        if self.buddies.largest().is_none() {
-            self.drain();
+    }
+
+    #[inline(never)]
+    fn take_merged_at_most(&mut self, order: u32) -> Option<(u32, u32)> {
+        if let Some(index) = self.buddies.cut(&self.table, order) {
+            return Some((index, order));
         }
-        match self.buddies.take_at_most(&self.table, order) {
-            Some(block) => Some(block),
-            None => Some((self.buddies.cut(&self.table, order)?, order)),
-        }
+        self.drain();
+        let order = order.min(self.buddies.largest()?);
+        Some((self.buddies.cut(&self.table, order)?, order))
     }
 
     /// Takes back a block whose record was checked.
     #[inline(always)]
     fn release(&mut self, index: u32, order: u32) {
-        self.free += 1 << order;
         if order < FRONT_ORDERS {
-            if self.front.push(&self.table, index, order) == Fill::Overfull {
-                self.spill(order, FrontLists::excess(order));
+            if self.front.push(&self.table, index, order) == Fill::Full {
+                self.spill(order, FrontLists::limit(order) / 2);
             }
         } else {
             self.buddies.merge(&self.table, index, order);
         }
     }
 
-    /// Takes back a run whose records were checked and cleared.
-    fn release_run(&mut self, (start, pages): (u32, u32)) {
-        if pages == 0 {
-            return;
-        }
-        let order = pages.trailing_zeros();
-        if pages.is_power_of_two() && order < FRONT_ORDERS && start.trailing_zeros() >= order {
-            self.release(start, order);
-        } else {
-            self.free += pages;
-            self.buddies.merge_run(&self.table, start, pages);
-        }
-    }
-
     /// Merges up to `blocks` blocks from the front list of `order`.
+    #[cold]
     fn spill(&mut self, order: u32, blocks: u32) {
         for _ in 0..blocks {
             let Some(index) = self.front.pop(&self.table, order) else { break };

@@ -92,17 +92,14 @@ impl FrameAllocator<'_> {
         let recorded = self.check_records()?;
         let mut total = 0;
         for (order, &recorded) in (0..=MAX_ORDER).zip(&recorded) {
-            let listed = self.check_list(order)? + self.front.count(order);
+            let listed = self.check_list(order)? + self.check_front(order)?;
             if listed != recorded {
                 return Err(Unsound::Lost { order, listed, recorded });
             }
             total += recorded << order;
         }
-        if total == self.free {
-            Ok(())
-        } else {
-            Err(Unsound::Count { counted: self.free, recorded: total })
-        }
+        let counted = self.free_pages();
+        if counted == total { Ok(()) } else { Err(Unsound::Count { counted, recorded: total }) }
     }
 
     /// Every record; gives the number of free blocks of each order.
@@ -164,5 +161,19 @@ impl FrameAllocator<'_> {
         } else {
             Err(Unsound::Link { frame: self.table.first(), order })
         }
+    }
+
+    /// The front list of `order`; gives its length.
+    fn check_front(&self, order: u32) -> Result<u32, Unsound> {
+        let (mut index, mut length) = (self.front.first(order), 0);
+        while index != NONE {
+            let record = self.table.record(index);
+            if record.state() != State::front(order) || length > self.table.len() {
+                return Err(Unsound::Link { frame: self.table.pfn_at(index), order });
+            }
+            index = record.next.load(Relaxed);
+            length += 1;
+        }
+        Ok(length)
     }
 }

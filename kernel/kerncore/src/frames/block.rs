@@ -1,5 +1,6 @@
 //! Owned frames: a run of adjacent ones, or a chain of blocks that needs no memory.
 
+use core::marker::PhantomData;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::frame::{NONE, State};
@@ -102,14 +103,7 @@ impl FrameList {
 
     /// The frames, one by one, in the order of the list.
     pub const fn frames<'l, 't>(&'l self, table: &'l FrameTable<'t>) -> Frames<'l, 't> {
-        Frames {
-            table,
-            next: self.head,
-            current: 0,
-            left_in_block: 0,
-            left: self.pages,
-            list: self,
-        }
+        Frames { table, list: PhantomData, next: self.head, current: 0, end: 0, left: self.pages }
     }
 
     /// Writes `owner` over every frame, which change hands. An owner that frames cannot be lent to changes nothing.
@@ -132,8 +126,7 @@ impl FrameList {
         self.append_chain(table, index, index, 1 << order);
     }
 
-    #[inline(always)]
-    pub(super) fn pop_index(&mut self, table: &FrameTable<'_>) -> Option<(u32, u32)> {
+    fn pop_index(&mut self, table: &FrameTable<'_>) -> Option<(u32, u32)> {
         if self.head == NONE {
             return None;
         }
@@ -148,30 +141,6 @@ impl FrameList {
         Some((index, order))
     }
 
-    /// Cuts `pages` frames from `start`, which nobody else knows, into blocks of one and appends them.
-    ///
-    /// The loop of every bulk request: two stores a frame.
-    pub(super) fn push_cut(
-        &mut self,
-        table: &FrameTable<'_>,
-        start: u32,
-        pages: u32,
-        owner: FrameOwner,
-    ) {
-        if pages == 0 {
-            return;
-        }
-        let mut next = start;
-        for record in table.records(start, pages) {
-            next += 1;
-            record.set_state(State::owned(0, owner));
-            record.next.store(next, Relaxed);
-        }
-        let last = next - 1;
-        table.record(last).next.store(NONE, Relaxed);
-        self.append_chain(table, start, last, pages);
-    }
-
     /// Appends a chain whose last link ends it.
     #[inline(always)]
     fn append_chain(&mut self, table: &FrameTable<'_>, head: u32, tail: u32, pages: u32) {
@@ -182,6 +151,11 @@ impl FrameList {
         }
         self.tail = tail;
         self.pages += pages;
+    }
+
+    /// The head of the chain, which is no list's any more.
+    pub(super) const fn into_head(self) -> u32 {
+        self.head
     }
 
     const fn into_parts(self) -> (u32, u32, u32) {
@@ -199,35 +173,34 @@ impl Default for FrameList {
 #[derive(Debug)]
 pub struct Frames<'l, 't> {
     table: &'l FrameTable<'t>,
+    /// Keeps the list from changing meanwhile.
+    list: PhantomData<&'l FrameList>,
     /// The head of the next block.
     next: u32,
-    /// The next frame of the block begun.
+    /// The next frame of the block begun, and where that block ends.
     current: u32,
-    left_in_block: u32,
+    end: u32,
+    /// Frames to come.
     left: u32,
-    /// Keeps the list from changing meanwhile.
-    #[expect(dead_code, reason = "held for its borrow")]
-    list: &'l FrameList,
 }
 
 impl Iterator for Frames<'_, '_> {
     type Item = Pfn;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Pfn> {
-        if self.left_in_block == 0 {
-            if self.next == NONE {
+        if self.current == self.end {
+            if self.left == 0 {
                 return None;
             }
             let record = self.table.record(self.next);
             self.current = self.next;
-            self.left_in_block = 1 << record.state().order();
+            self.end = self.next + (1 << record.state().order());
             self.next = record.next.load(Relaxed);
         }
         let frame = self.table.pfn_at(self.current);
         self.current += 1;
-        self.left_in_block -= 1;
-        self.left = self.left.saturating_sub(1);
+        self.left = self.left.wrapping_sub(1);
         Some(frame)
     }
 

@@ -11,11 +11,13 @@ pub(super) struct BuddyLists {
     heads: [u32; ORDERS],
     /// Bit n is set while the list of order n holds a block.
     filled: u32,
+    /// Frames in all the blocks.
+    pages: u32,
 }
 
 impl BuddyLists {
     pub(super) const fn new() -> Self {
-        Self { heads: [NONE; ORDERS], filled: 0 }
+        Self { heads: [NONE; ORDERS], filled: 0, pages: 0 }
     }
 
     /// The order of the largest block.
@@ -33,14 +35,9 @@ impl BuddyLists {
         self.filled & (1 << order) != 0
     }
 
-    /// Takes the largest block that is not larger than `order`, and says of what order it is.
-    pub(super) fn take_at_most(
-        &mut self,
-        table: &FrameTable<'_>,
-        order: u32,
-    ) -> Option<(u32, u32)> {
-        let size = (self.filled & !(u32::MAX << order << 1)).checked_ilog2()?;
-        Some((self.unlink_first(table, size), size))
+    /// Frames in all the blocks.
+    pub(super) const fn pages(&self) -> u32 {
+        self.pages
     }
 
     /// Takes a block of `order` out of the lists, cut from the smallest that holds one.
@@ -55,6 +52,7 @@ impl BuddyLists {
             size -= 1;
             self.insert(table, index + (1 << size), size);
         }
+        self.pages -= 1 << order;
         Some(index)
     }
 
@@ -71,6 +69,7 @@ impl BuddyLists {
 
     /// Puts a free block on its list, joined with its buddy as long as that is free and whole too.
     pub(super) fn merge(&mut self, table: &FrameTable<'_>, index: u32, order: u32) {
+        self.pages += 1 << order;
         let (mut index, mut order) = (index, order);
         while order < MAX_ORDER {
             let buddy = index ^ (1 << order);

@@ -149,6 +149,11 @@ impl State {
         self.0 & !Self::OWNER_MASK == Self::HEAD | (order << Self::ORDER_SHIFT)
     }
 
+    /// Whether this is the head of an owned block of whatever order.
+    pub(super) const fn is_owned(self) -> bool {
+        self.0 & !(Self::OWNER_MASK | (0xff << Self::ORDER_SHIFT)) == Self::HEAD
+    }
+
     pub(super) const fn is_head(self) -> bool {
         self.0 & Self::HEAD != 0
     }

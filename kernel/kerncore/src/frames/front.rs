@@ -11,22 +11,29 @@ use super::frame::{NONE, State};
 /// Orders 0 to 4 have a front list.
 pub(super) const FRONT_ORDERS: u32 = 5;
 
-/// Blocks that a front list holds before half of them are merged: 64 frames in all, and never fewer than 8 blocks.
-const fn limit(order: u32) -> u32 {
-    let blocks = 64 >> order;
-    if blocks < 8 { 8 } else { blocks }
-}
-
 /// One stack of free blocks for each small order.
 #[derive(Debug)]
 pub(super) struct FrontLists {
     heads: [u32; FRONT_ORDERS as usize],
-    counts: [u32; FRONT_ORDERS as usize],
+    /// Blocks that each may still take in.
+    room: [u32; FRONT_ORDERS as usize],
 }
 
 impl FrontLists {
     pub(super) const fn new() -> Self {
-        Self { heads: [NONE; FRONT_ORDERS as usize], counts: [0; FRONT_ORDERS as usize] }
+        let mut room = [0; FRONT_ORDERS as usize];
+        let mut order = 0;
+        while order < FRONT_ORDERS {
+            room[order as usize] = Self::limit(order);
+            order += 1;
+        }
+        Self { heads: [NONE; FRONT_ORDERS as usize], room }
+    }
+
+    /// Blocks that a front list holds: 64 frames in all, and never fewer than 8 blocks.
+    pub(super) const fn limit(order: u32) -> u32 {
+        let blocks = 64 >> order;
+        if blocks < 8 { 8 } else { blocks }
     }
 
     /// Takes the block that came last. Its state is the caller's to write.
@@ -38,35 +45,32 @@ impl FrontLists {
             return None;
         }
         *head = table.record(index).next.load(Relaxed);
-        self.counts[order as usize] = self.counts[order as usize].wrapping_sub(1);
+        self.room[order as usize] = self.room[order as usize].wrapping_add(1);
         Some(index)
     }
 
-    /// Keeps a free block; `Overfull` asks the caller to merge [`FrontLists::excess`] blocks of this order.
+    /// Keeps a free block. When the list is full then, the caller merges half of it.
     #[inline(always)]
     pub(super) fn push(&mut self, table: &FrameTable<'_>, index: u32, order: u32) -> Fill {
         let record = table.record(index);
         record.set_state(State::front(order));
         record.next.store(self.heads[order as usize], Relaxed);
         self.heads[order as usize] = index;
-        let count = self.counts[order as usize].wrapping_add(1);
-        self.counts[order as usize] = count;
-        if count > limit(order) { Fill::Overfull } else { Fill::Room }
+        let room = self.room[order as usize].wrapping_sub(1);
+        self.room[order as usize] = room;
+        if room == 0 { Fill::Full } else { Fill::Room }
     }
 
-    /// How many blocks to merge when a list is overfull: half, so that the next ones find room.
-    pub(super) const fn excess(order: u32) -> u32 {
-        limit(order) / 2
-    }
-
-    /// Blocks of `order` waiting here.
-    pub(super) fn count(&self, order: u32) -> u32 {
-        self.counts.get(order as usize).copied().unwrap_or(0)
+    /// The block of `order` that came last, or [`NONE`].
+    pub(super) fn first(&self, order: u32) -> u32 {
+        self.heads.get(order as usize).copied().unwrap_or(NONE)
     }
 
     /// Frames waiting here.
     pub(super) fn pages(&self) -> u32 {
-        self.counts.iter().zip(0_u32..).map(|(count, order)| count << order).sum()
+        (0..FRONT_ORDERS)
+            .map(|order| (Self::limit(order) - self.room[order as usize]) << order)
+            .sum()
     }
 }
 
@@ -75,6 +79,6 @@ impl FrontLists {
 pub(super) enum Fill {
     /// It has.
     Room,
-    /// It holds more than it should.
-    Overfull,
+    /// It has none.
+    Full,
 }

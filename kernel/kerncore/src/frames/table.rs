@@ -192,7 +192,9 @@ impl<'t> FrameTable<'t> {
 
     #[inline(always)]
     pub(super) fn pfn_at(&self, index: u32) -> Pfn {
-        self.first.checked_add(index).expect("`new` saw that the table ends below 4 GiB")
+        // `new` saw that the table ends below 4 GiB, so the mask changes nothing; it spares a branch a frame.
+        let number = self.first.number().wrapping_add(index) & (PAGES_IN_ADDRESS_SPACE - 1);
+        Pfn::new(number).unwrap_or(self.first)
     }
 
     /// The records of `pages` frames from `start`.

@@ -257,11 +257,47 @@ fn a_handle_whose_frames_were_freed_behind_its_back_is_refused() {
     assert_eq!(allocator.free_at(first, 2, FrameOwner::Pages), Ok(()));
     assert_eq!(allocator.free(block), Err(FreeError::AlreadyFree { frame: first }));
     sound(&allocator);
-    let list = allocator.allocate_list(4, FrameOwner::Pages).expect("59 are free");
+    let mut list = FrameList::new();
+    for _ in 0..4 {
+        list.push(&allocator.table(), allocator.allocate(0, FrameOwner::Pages).expect("free"));
+    }
     let third = list.frames(&allocator.table()).nth(2).expect("four frames");
     assert_eq!(allocator.free_at(third, 0, FrameOwner::Pages), Ok(()));
     assert_eq!(allocator.free_list(list), Err(FreeError::AlreadyFree { frame: third }));
     sound(&allocator);
+}
+
+#[test]
+fn a_list_has_as_few_blocks_as_memory_allows() {
+    let records = records(64);
+    let mut allocator = full(&records);
+    let table = allocator.table();
+    let mut list = allocator.allocate_list(37, FrameOwner::Vmalloc).expect("64 are free");
+    for pages in [32, 4, 1] {
+        let block = list.pop(&table).expect("37 frames");
+        assert_eq!(block.pages(), pages);
+        assert_eq!(allocator.free(block), Ok(()));
+    }
+    assert!(list.is_empty() && list.pop(&table).is_none());
+    // Every second frame is taken: nothing but single frames is left.
+    let mut taken = FrameList::new();
+    let mut holes = FrameList::new();
+    let mut all = FrameList::new();
+    while let Ok(block) = allocator.allocate(0, FrameOwner::Test) {
+        all.push(&table, block);
+    }
+    while let Some(block) = all.pop(&table) {
+        let odd = block.first().number() % 2 == 1;
+        if odd { &mut taken } else { &mut holes }.push(&table, block);
+    }
+    assert_eq!(allocator.free_list(holes), Ok(()));
+    let singles = allocator.allocate_list(32, FrameOwner::Vmalloc).expect("32 are free");
+    assert_eq!((singles.frames(&table).len(), allocator.free_pages()), (32, 0));
+    sound(&allocator);
+    taken.append(&table, singles);
+    assert_eq!(allocator.free_list(taken), Ok(()));
+    allocator.drain();
+    assert_eq!(table.census().free_blocks[6], 1);
 }
 
 #[test]

@@ -127,24 +127,17 @@ impl<'p> Pool<'p> {
     ///
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&mut self, bytes: u32) -> Result<Run, AllocateError> {
         let pages = pages_for(bytes);
         let found = match pages {
             0 => return Err(AllocateError::Zero),
-            1..=WORD_BITS => self.find_in_word(pages),
-            _ => self.find_words(pages),
+            1..=WORD_BITS => self.take_in_word(pages),
+            _ => self.take_words(pages),
         };
         let Some(first) = found else { return Err(self.exhausted(pages)) };
-        self.mark(first, pages, |word, mask| word | mask);
-        let end = first + pages - 1;
-        self.last[(end / WORD_BITS) as usize] |= 1 << (end % WORD_BITS);
-        self.taken += pages;
-        while self.used.get(self.open) == Some(&u32::MAX) {
-            self.open += 1;
-        }
-        let start = VirtAddr::new(self.base.raw() + (first << PAGE_SHIFT));
-        Ok(Run { start, first, pages })
+        self.taken = self.taken.wrapping_add(pages);
+        Ok(Run { start: self.address_of(first), first, pages })
     }
 
     /// Gives back the run of `bytes` at `start`.
@@ -152,34 +145,30 @@ impl<'p> Pool<'p> {
     /// # Errors
     /// [`FreeError`]; no bit was touched. [`FreeError::NotMine`] is no mistake of the caller's: whoever frees a
     /// coherent buffer asks the pool first, always, and goes on by that answer (S75).
-    #[inline]
+    #[inline(always)]
     pub fn free(&mut self, start: VirtAddr, bytes: u32) -> Result<(), FreeError> {
         let offset = self.offset_of(start).ok_or(FreeError::NotMine { start })?;
         let first = offset >> PAGE_SHIFT;
         let pages = pages_for(bytes);
-        if bytes > (self.pages << PAGE_SHIFT) - offset {
-            let last = self.base.raw() + ((self.pages << PAGE_SHIFT) - 1);
-            return Err(FreeError::Overruns { start, bytes, last: VirtAddr::new(last) });
+        // Nearly every run lies in one word, and there all of the checks are a few masks. A run that is said to
+        // pass the pool's end would end at a bit of `last` that is never set.
+        let (index, bit) = place(first);
+        if offset & (PAGE_SIZE - 1) == 0
+            && pages.wrapping_sub(1) < WORD_BITS - bit
+            && !(first != 0 && self.goes_on(first - 1))
+        {
+            let mask = (u32::MAX >> (WORD_BITS - pages)) << bit;
+            let end = mask & !(mask >> 1);
+            let (used, last) = (&mut self.used[index], &mut self.last[index]);
+            if *used & mask == mask && *last & mask == end {
+                *used &= !mask;
+                *last &= !end;
+                self.taken = self.taken.wrapping_sub(pages);
+                self.open = self.open.min(index);
+                return Ok(());
+            }
         }
-        if offset & (PAGE_SIZE - 1) != 0 {
-            return Err(FreeError::Unaligned { start });
-        }
-        if !self.is_used(first) {
-            return Err(FreeError::NotAllocated { start });
-        }
-        if first != 0 && self.is_used(first - 1) && !self.is_last(first - 1) {
-            return Err(self.not_a_start(start, first));
-        }
-        let allocated = self.run_length(first);
-        if allocated != pages {
-            return Err(FreeError::WrongSize { start, pages, allocated });
-        }
-        self.mark(first, pages, |word, mask| word & !mask);
-        let end = first + pages - 1;
-        self.last[(end / WORD_BITS) as usize] &= !(1 << (end % WORD_BITS));
-        self.taken -= pages;
-        self.open = self.open.min((first / WORD_BITS) as usize);
-        Ok(())
+        self.free_words(start, offset, bytes)
     }
 
     /// Pages of the largest run that [`Pool::allocate`] could still give. Looks at every page.
@@ -201,8 +190,7 @@ impl<'p> Pool<'p> {
             page = (page..self.pages).find(|&page| self.is_used(page))?;
             let (first, pages) = (page, self.run_length(page));
             page += pages;
-            let start = VirtAddr::new(self.base.raw() + (first << PAGE_SHIFT));
-            Some(Run { start, first, pages })
+            Some(Run { start: self.address_of(first), first, pages })
         })
     }
 }
@@ -214,73 +202,124 @@ impl Pool<'_> {
         address.checked_sub(self.base).filter(|offset| offset >> PAGE_SHIFT < self.pages)
     }
 
-    fn is_used(&self, page: u32) -> bool {
-        self.used[(page / WORD_BITS) as usize] & (1 << (page % WORD_BITS)) != 0
+    #[inline(always)]
+    fn address_of(&self, page: u32) -> VirtAddr {
+        // `new` saw that the pool does not wrap.
+        VirtAddr::new(self.base.raw().wrapping_add(page << PAGE_SHIFT))
     }
 
-    fn is_last(&self, page: u32) -> bool {
-        self.last[(page / WORD_BITS) as usize] & (1 << (page % WORD_BITS)) != 0
+    fn is_used(&self, page: u32) -> bool {
+        let (index, bit) = place(page);
+        self.used[index] >> bit & 1 != 0
+    }
+
+    /// Whether `page` belongs to a run that goes on behind it.
+    #[inline(always)]
+    fn goes_on(&self, page: u32) -> bool {
+        let (index, bit) = place(page);
+        (self.used[index] & !self.last[index]) >> bit & 1 != 0
     }
 
     /// First fit for up to 32 pages, which never cross a word: they are aligned to a power of two that divides it.
     #[inline(always)]
-    fn find_in_word(&self, pages: u32) -> Option<u32> {
+    fn take_in_word(&mut self, pages: u32) -> Option<u32> {
         let starts = aligned_starts(order_for(pages));
-        let words = self.used.get(self.open..)?;
-        for (word, index) in words.iter().zip(self.open..) {
+        let mut index = self.open;
+        loop {
+            let word = self.used.get_mut(index)?;
             // Bit i of `room` stays set while `held` pages from page i are free.
-            let (mut room, mut held) = (!word, 1);
+            let (mut room, mut held) = (!*word, 1);
             while held < pages {
                 let more = held.min(pages - held);
                 room &= room >> more;
                 held += more;
             }
             room &= starts;
-            if room != 0 {
-                let index = u32::try_from(index).ok()?;
-                return Some(index * WORD_BITS + room.trailing_zeros());
+            if room == 0 {
+                index += 1;
+                continue;
             }
+            let bit = room.trailing_zeros();
+            let mask = (u32::MAX >> (WORD_BITS - pages)) << bit;
+            *word |= mask;
+            let full = *word == u32::MAX;
+            self.last[index] |= mask & !(mask >> 1);
+            if full && index == self.open {
+                self.open = index + 1;
+            }
+            return Some(u32::try_from(index).ok()? * WORD_BITS + bit);
         }
-        None
     }
 
     /// First fit for more than 32 pages, which begin with a word.
-    fn find_words(&self, pages: u32) -> Option<u32> {
+    fn take_words(&mut self, pages: u32) -> Option<u32> {
         if pages > self.pages {
             return None;
         }
         let step = 1 << (order_for(pages) - WORD_BITS.trailing_zeros());
-        let whole = (pages / WORD_BITS) as usize;
-        let rest = (1 << (pages % WORD_BITS)) - 1;
+        let words = pages.div_ceil(WORD_BITS);
+        // The pages that lie in the last word.
+        let tail = u32::MAX >> (words * WORD_BITS - pages);
+        let words = words as usize;
         let mut index = (self.open + step - 1) & !(step - 1);
         loop {
-            let words = self.used.get(index..index + whole)?;
-            let tail = self.used.get(index + whole);
-            let fits = if rest == 0 { true } else { tail? & rest == 0 };
-            if fits && words.iter().all(|&word| word == 0) {
-                return Some(u32::try_from(index).ok()? * WORD_BITS);
+            let (end, whole) = self.used.get_mut(index..index + words)?.split_last_mut()?;
+            if *end & tail != 0 || whole.iter().any(|&word| word != 0) {
+                index += step;
+                continue;
             }
-            index += step;
+            whole.fill(u32::MAX);
+            *end |= tail;
+            self.last[index + words - 1] |= tail & !(tail >> 1);
+            while self.used.get(self.open) == Some(&u32::MAX) {
+                self.open += 1;
+            }
+            return Some(u32::try_from(index).ok()? * WORD_BITS);
         }
     }
 
-    /// Applies `change` to the bits of `pages` pages from `first`, word by word.
-    #[inline(always)]
-    fn mark(&mut self, first: u32, pages: u32, change: impl Fn(u32, u32) -> u32) {
-        let (mut index, mut bit, mut left) =
-            ((first / WORD_BITS) as usize, first % WORD_BITS, pages);
-        while left != 0 {
-            let count = left.min(WORD_BITS - bit);
-            let mask = (u32::MAX >> (WORD_BITS - count)) << bit;
-            self.used[index] = change(self.used[index], mask);
-            (index, bit, left) = (index + 1, 0, left - count);
+    /// Every check of a free, one by one, and the free of a run of several words.
+    #[inline(never)]
+    fn free_words(&mut self, start: VirtAddr, offset: u32, bytes: u32) -> Result<(), FreeError> {
+        let (first, pages) = (offset >> PAGE_SHIFT, pages_for(bytes));
+        if bytes > (self.pages << PAGE_SHIFT) - offset {
+            let last = VirtAddr::new(self.base.raw() + ((self.pages << PAGE_SHIFT) - 1));
+            return Err(FreeError::Overruns { start, bytes, last });
         }
+        if offset & (PAGE_SIZE - 1) != 0 {
+            return Err(FreeError::Unaligned { start });
+        }
+        if !self.is_used(first) {
+            return Err(FreeError::NotAllocated { start });
+        }
+        if first != 0 && self.goes_on(first - 1) {
+            return Err(self.not_a_start(start, first));
+        }
+        let allocated = self.run_length(first);
+        if allocated != pages {
+            return Err(FreeError::WrongSize { start, pages, allocated });
+        }
+        let (index, mut bit) = place(first);
+        let mut left = pages;
+        for word in &mut self.used[index..] {
+            let count = left.min(WORD_BITS - bit);
+            *word &= !((u32::MAX >> (WORD_BITS - count)) << bit);
+            (bit, left) = (0, left - count);
+            if left == 0 {
+                break;
+            }
+        }
+        let (end, bit) = place(first + pages - 1);
+        self.last[end] &= !(1 << bit);
+        self.taken -= pages;
+        self.open = self.open.min(index);
+        Ok(())
     }
 
     /// Pages from `first`, which is used, to the end of its run.
     #[inline(always)]
     fn run_length(&self, first: u32) -> u32 {
-        let (index, bit) = ((first / WORD_BITS) as usize, first % WORD_BITS);
+        let (index, bit) = place(first);
         let rest = self.last[index] >> bit;
         if rest != 0 {
             return rest.trailing_zeros() + 1;
@@ -298,10 +337,10 @@ impl Pool<'_> {
     #[cold]
     fn not_a_start(&self, start: VirtAddr, page: u32) -> FreeError {
         let mut first = page;
-        while first != 0 && self.is_used(first - 1) && !self.is_last(first - 1) {
+        while first != 0 && self.goes_on(first - 1) {
             first -= 1;
         }
-        let run = VirtAddr::new(self.base.raw() + (first << PAGE_SHIFT));
+        let run = self.address_of(first);
         FreeError::NotAStart { start, run, pages: self.run_length(first) }
     }
 
@@ -314,6 +353,12 @@ impl Pool<'_> {
             taken: self.taken,
         }
     }
+}
+
+/// The word of a page, and the bit in it.
+#[inline(always)]
+const fn place(page: u32) -> (usize, u32) {
+    ((page / WORD_BITS) as usize, page % WORD_BITS)
 }
 
 /// The bits of a word that are multiples of 2^`order`, which is at most 5.

@@ -211,8 +211,21 @@ impl<'t> Walk<'t> {
                 let frames: Vec<Pfn> = list.frames(&self.allocator.table()).collect();
                 prop_assert_eq!(frames.len(), pages as usize);
                 prop_assert_eq!(list.pages(), pages);
-                for &frame in &frames {
-                    prop_assert!(self.model.give(frame, 1, owner), "{} was not free", frame);
+                let table = self.allocator.table();
+                let mut rest = &frames[..];
+                while let Some(&first) = rest.first() {
+                    let block = table.block_of(first);
+                    let (head, order, _) = block.expect("a frame that was given has a block");
+                    prop_assert_eq!(head, first);
+                    let (block, behind) = rest.split_at(1 << order);
+                    prop_assert!(
+                        block
+                            .iter()
+                            .map(|frame| frame.number())
+                            .eq(first.number()..first.number() + (1 << order))
+                    );
+                    prop_assert!(self.model.give(first, 1 << order, owner), "{first} was not free");
+                    rest = behind;
                 }
                 self.handles.push((Handle::List(list), frames));
             }
