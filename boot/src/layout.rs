@@ -19,6 +19,9 @@ unsafe extern "C" {
     static __data_end: u8;
     static __tables_start: u8;
     static __tables_end: u8;
+    static __kernel_l1: u8;
+    static __user_l1: u8;
+    static __linear_tables: u8;
     static __fiq_stack_bottom: u8;
     static __fiq_stack_top: u8;
     static __irq_stack_bottom: u8;
@@ -69,6 +72,21 @@ fn pages(start: *const u8, end: *const u8) -> PageRange {
 /// All of the image, guards included: memory that is nobody else's.
 pub fn image() -> PageRange {
     pages(&raw const __image_start, &raw const __image_end)
+}
+
+/// The first-level table behind TTBR1.
+pub fn kernel_l1() -> VirtAddr {
+    VirtAddr::new((&raw const __kernel_l1) as u32)
+}
+
+/// The first-level table behind TTBR0, empty since the identity mapping went.
+pub fn user_l1() -> VirtAddr {
+    VirtAddr::new((&raw const __user_l1) as u32)
+}
+
+/// The linear map's second-level tables: 1024 of them, of which table `k` maps the MiB number `k`.
+pub fn linear_tables() -> VirtAddr {
+    VirtAddr::new((&raw const __linear_tables) as u32)
 }
 
 /// The mapped parts, in ascending order.

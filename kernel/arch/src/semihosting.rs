@@ -136,8 +136,10 @@ pub fn ram_end() -> Option<PhysAddr> {
 }
 
 /// If `frame` is a semihosting call that no host took, makes it return an error and says so.
+///
+/// From undefined mode there is no way back, since the exception has overwritten that mode's LR.
 pub(crate) fn answer_without_host(frame: &mut Frame) -> bool {
-    let called = !matches!(frame.mode(), Mode::User)
+    let called = !matches!(frame.mode(), Mode::User | Mode::Undefined)
         && frame.pc.is_multiple_of(4)
         && probe::read_u32(VirtAddr::new(frame.pc)) == Ok(TRAP);
     if called {

@@ -1,15 +1,18 @@
 //! From the vectors to whoever is concerned.
 
 use core::fmt::Write as _;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kerncore::addr::VirtAddr;
 
 use super::frame::{Frame, Kind, Mode};
 use crate::cp15::{Dfar, Dfsr, Ifar, Ifsr};
-use crate::{cpu, probe, semihosting};
+use crate::{backtrace, cpu, probe, semihosting, symbols};
 
 /// The code that an image exits with when an exception could not even be reported.
 const EXIT_UNEXPECTED_EXCEPTION: u32 = 102;
+/// How much of a backtrace belongs to last words: an exhausted stack's is long and all alike.
+const LAST_CALLS: usize = 16;
 
 unsafe extern "C" {
     /// What the kernel does about an exception that no probe waits for. The image defines it, as it defines
@@ -51,9 +54,11 @@ extern "C" fn exception_dispatch(frame: &mut Frame) {
 
 /// Called when the stack of an exception's mode had no room for a frame.
 #[unsafe(no_mangle)]
-extern "C" fn exception_stack_exhausted(lr: u32, sp: u32, cpsr: u32) -> ! {
+extern "C" fn exception_stack_exhausted(lr: u32, sp: u32, cpsr: u32, frame_pointer: u32) -> ! {
+    let mut registers = [0; 13];
+    registers[11] = frame_pointer;
     let frame = Frame {
-        registers: [0; 13],
+        registers,
         sp,
         lr,
         fault_status: Dfsr::read().raw_value(),
@@ -65,8 +70,15 @@ extern "C" fn exception_stack_exhausted(lr: u32, sp: u32, cpsr: u32) -> ! {
     last_words("exception stack exhausted", &frame)
 }
 
+/// Whether last words were begun already.
+static SPEAKING: AtomicBool = AtomicBool::new(false);
+
 /// Says what can be said without the kernel's reporter, in whose way the fault may lie, and ends.
 fn last_words(what: &str, frame: &Frame) -> ! {
+    // They fault themselves, or another CPU speaks: then silence, but no loop of faults.
+    if SPEAKING.swap(true, Ordering::Relaxed) {
+        cpu::halt();
+    }
     // A failure to write changes nothing about what comes next.
     let _ = writeln!(
         semihosting::Console,
@@ -76,6 +88,12 @@ fn last_words(what: &str, frame: &Frame) -> ! {
         frame.kind(),
         frame.mode(),
     );
+    for call in backtrace::from_frame(frame).take(LAST_CALLS) {
+        let _ = match symbols::lookup(call) {
+            Some(symbol) => writeln!(semihosting::Console, "  {call} {symbol}"),
+            None => writeln!(semihosting::Console, "  {call}"),
+        };
+    }
     semihosting::exit(EXIT_UNEXPECTED_EXCEPTION);
     cpu::halt()
 }

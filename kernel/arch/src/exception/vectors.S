@@ -192,6 +192,7 @@ stack_exhausted:
     add     sp, sp, #1
     mrs     r2, spsr
     mov     r0, lr
+    mov     r3, r11
     mov     r11, #0
     bl      exception_stack_exhausted
     udf     #0

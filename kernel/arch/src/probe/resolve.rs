@@ -13,7 +13,6 @@ struct Entry {
 unsafe extern "C" {
     static __exception_table_start: [Entry; 0];
     static __exception_table_end: [Entry; 0];
-    static probe_execute_return: u8;
     static probe_execute_fixup: u8;
 }
 
@@ -27,17 +26,19 @@ fn table() -> &'static [Entry] {
 
 /// Where to go on if `frame` is the fault of an access that may fault.
 fn fixup(frame: &Frame) -> Option<u32> {
-    let entry = match frame.kind() {
-        Kind::DataAbort => table().iter().find(|entry| entry.instruction == frame.pc),
-        // `probe_execute` keeps its target in r4 and has set LR: the target's first instruction did not execute.
+    match frame.kind() {
+        Kind::DataAbort => {
+            let entry = table().iter().find(|entry| entry.instruction == frame.pc);
+            entry.map(|entry| entry.fixup)
+        }
+        // `probe_execute` keeps its target in r4 and its fixup in r5: the target's first instruction did not execute.
         Kind::PrefetchAbort | Kind::Undefined => {
-            let tried = frame.pc == frame.registers[4]
-                && frame.lr as usize == (&raw const probe_execute_return).addr();
-            return tried.then_some((&raw const probe_execute_fixup) as u32);
+            let fixup = (&raw const probe_execute_fixup) as u32;
+            let tried = frame.pc == frame.registers[4] && fixup == frame.registers[5];
+            tried.then_some(fixup)
         }
         Kind::SupervisorCall | Kind::Irq | Kind::Fiq => None,
-    };
-    entry.map(|entry| entry.fixup)
+    }
 }
 
 /// Makes `frame` resume at its fixup, if it has one, with the fault in r0 to r3 as [`super::Outcome`] expects it.
