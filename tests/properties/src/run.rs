@@ -8,8 +8,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestError, Tes
 /// The seed when `PROPERTIES_SEED` is not set.
 pub const DEFAULT_SEED: u64 = 0x6d61_7077;
 
-/// Histories tried at most in making a failing one shorter.
-const SHRINK_LIMIT: u32 = 4096;
+/// For how many milliseconds a failing history is made shorter. On a slower machine it stays longer, and fails all the same.
+const SHRINK_TIME: u32 = 8000;
 
 /// Checks `property` on `cases` values of `values`. `name` is the test's path, as `cargo test` takes it.
 ///
@@ -29,7 +29,8 @@ pub fn prove<S: Strategy>(
     let config = Config {
         cases,
         failure_persistence: None,
-        max_shrink_iters: SHRINK_LIMIT,
+        max_shrink_iters: u32::MAX,
+        max_shrink_time: SHRINK_TIME,
         ..Config::default()
     };
     match TestRunner::new_with_rng(config, generator(seed)).run(values, property) {

@@ -152,7 +152,7 @@ impl VaSpace<'_> {
     #[inline]
     fn area_at(&self, base: VirtAddr) -> Option<u32> {
         let page = base.page_number().wrapping_sub(self.first());
-        (base.is_page_aligned() && page < self.pages && self.starts.contains(page)).then_some(page)
+        (base.is_page_aligned() && self.starts.contains(page)).then_some(page)
     }
 
     /// The area that begins at the page at `offset` into the space, which must be the start of one.

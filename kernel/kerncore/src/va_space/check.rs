@@ -1,5 +1,7 @@
 //! The books checked against themselves, for tests and the audit. O(n) in the pages of the space.
 
+use core::fmt;
+
 use super::{GUARD_PAGES, HOLE, VaSpace};
 
 /// What was found wrong. Offsets are in pages from the start of the space.
@@ -61,6 +63,26 @@ pub enum Count {
     Holes,
     /// Free pages.
     FreePages,
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Unowned { page } => write!(f, "page {page} is neither in an area nor in a hole"),
+            Self::BadLength { area, length } => {
+                write!(f, "the area at page {area} cannot have {length} pages")
+            }
+            Self::BadHole { hole, length } => {
+                write!(f, "the hole at page {hole} cannot have {length} pages")
+            }
+            Self::Unmerged { hole } => write!(f, "the hole at page {hole} touches the one below"),
+            Self::BadMaximum { group } => write!(f, "group {group} of the holes' tree is wrong"),
+            Self::BadSummary { word } => write!(f, "word {word} of the starts' set is wrong"),
+            Self::BadCount { what, noted, found } => {
+                write!(f, "{what:?}: {noted} noted, {found} found")
+            }
+        }
+    }
 }
 
 impl VaSpace<'_> {

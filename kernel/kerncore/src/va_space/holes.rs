@@ -22,8 +22,11 @@ type Group = [u32; FAN_OUT as usize];
 /// Lengths of holes by the page they begin at.
 #[derive(Debug)]
 pub(super) struct HoleTree<'s> {
-    groups: &'s mut [Group],
-    /// The group that holds page 0.
+    /// A slot a page.
+    leaves: &'s mut [Group],
+    /// The groups above.
+    inner: &'s mut [Group],
+    /// The number of the first leaf, which follows the last inner group's.
     first_leaf: u32,
     /// The length of the longest hole.
     longest: u32,
@@ -37,20 +40,23 @@ impl<'s> HoleTree<'s> {
 
     /// A tree over `pages` pages without a hole, in `words`, of which there must be [`HoleTree::words`] or more.
     pub(super) fn new(words: &'s mut [u32], pages: u32) -> Self {
-        let needed = Self::words(pages).min(words.len());
-        let (groups, _) = words[..needed].as_chunks_mut();
+        let (groups, _) = words[..Self::words(pages)].as_chunks_mut();
         groups.fill([0; FAN_OUT as usize]);
-        Self { groups, first_leaf: inner_groups(pages), longest: 0 }
+        let first_leaf = inner_groups(pages);
+        let (inner, leaves) = groups.split_at_mut(first_leaf as usize);
+        Self { leaves, inner, first_leaf, longest: 0 }
     }
 
     /// The length of the longest hole, 0 without any.
+    #[inline]
     pub(super) fn longest(&self) -> u32 {
         self.longest
     }
 
     /// The length of the hole that begins at `page`, 0 if none does.
+    #[inline]
     pub(super) fn starting_at(&self, page: u32) -> u32 {
-        self.groups[self.leaf_group(page) as usize][slot(page)]
+        self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)]
     }
 
     /// Says that the hole at `page` now has `length` pages; 0 takes it out.
@@ -58,22 +64,22 @@ impl<'s> HoleTree<'s> {
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
-        let mut group = self.leaf_group(page);
-        self.groups[group as usize][slot(page)] = length;
-        loop {
-            let greatest = greatest_of(self.groups[group as usize]);
-            if group == 0 {
-                self.longest = greatest;
-                return;
-            }
+        let leaf = page >> FAN_OUT_SHIFT;
+        let slots = &mut self.leaves[leaf as usize];
+        slots[slot(page)] = length;
+        let mut greatest = greatest_of(slots);
+        let mut group = self.first_leaf.wrapping_add(leaf);
+        while group != 0 {
             let child = group - 1;
             group = child >> FAN_OUT_SHIFT;
-            let in_parent = &mut self.groups[group as usize][slot(child)];
-            if *in_parent == greatest {
+            let slots = &mut self.inner[group as usize];
+            if slots[slot(child)] == greatest {
                 return;
             }
-            *in_parent = greatest;
+            slots[slot(child)] = greatest;
+            greatest = greatest_of(slots);
         }
+        self.longest = greatest;
     }
 
     /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
@@ -85,72 +91,76 @@ impl<'s> HoleTree<'s> {
     /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, and
     /// `from` lies in the space.
     pub(super) fn next_of(&self, from: u32, wanted: u32) -> Option<u32> {
-        let mut group = self.leaf_group(from);
-        let mut lowest_slot = from % FAN_OUT;
+        let leaf = from >> FAN_OUT_SHIFT;
+        if let Some(found) = first_slot_of(&self.leaves[leaf as usize], from % FAN_OUT, wanted) {
+            return Some((leaf << FAN_OUT_SHIFT) | found);
+        }
+        let mut group = self.first_leaf + leaf;
         loop {
-            let slots = self.groups[group as usize];
-            if let Some(found) = (lowest_slot..FAN_OUT).find(|&slot| slots[slot as usize] >= wanted)
-            {
-                if group >= self.first_leaf {
-                    return Some(((group - self.first_leaf) << FAN_OUT_SHIFT) | found);
-                }
-                return Some(self.lowest_below((group << FAN_OUT_SHIFT) + 1 + found, wanted));
-            }
-            if group == 0 {
-                return None;
-            }
-            let child = group - 1;
+            let child = group.checked_sub(1)?;
             group = child >> FAN_OUT_SHIFT;
-            lowest_slot = child % FAN_OUT + 1;
+            let slots = &self.inner[group as usize];
+            if let Some(found) = first_slot_of(slots, child % FAN_OUT + 1, wanted) {
+                return Some(self.lowest_below(child_of(group, found), wanted));
+            }
         }
     }
 
     /// The lowest page below `group` at which a hole of `wanted` pages or more begins; there must be one.
     #[inline]
     fn lowest_below(&self, mut group: u32, wanted: u32) -> u32 {
-        loop {
-            let slots = self.groups[group as usize];
-            let found = if slots[0] >= wanted {
-                0
-            } else if slots[1] >= wanted {
-                1
-            } else if slots[2] >= wanted {
-                2
-            } else {
-                3
-            };
-            if group >= self.first_leaf {
-                return ((group - self.first_leaf) << FAN_OUT_SHIFT) | found;
-            }
-            group = (group << FAN_OUT_SHIFT) + 1 + found;
+        while let Some(slots) = self.inner.get(group as usize) {
+            group = child_of(group, lowest_slot_of(slots, wanted));
         }
+        let leaf = group.wrapping_sub(self.first_leaf);
+        (leaf << FAN_OUT_SHIFT) | lowest_slot_of(&self.leaves[leaf as usize], wanted)
     }
 
     /// How many holes there are, or the first group whose parent does not hold its greatest slot.
     pub(super) fn audit(&self) -> Result<u32, u32> {
-        for (group, slots) in (0_u32..).zip(self.groups.iter()) {
-            let greatest = greatest_of(*slots);
+        for (group, slots) in (0_u32..).zip(self.inner.iter().chain(self.leaves.iter())) {
             let noted = match group.checked_sub(1) {
-                Some(child) => self.groups[(child >> FAN_OUT_SHIFT) as usize][slot(child)],
+                Some(child) => self.inner[(child >> FAN_OUT_SHIFT) as usize][slot(child)],
                 None => self.longest,
             };
-            if noted != greatest {
+            if noted != greatest_of(slots) {
                 return Err(group);
             }
         }
-        let leaves = &self.groups[self.first_leaf as usize..];
-        Ok(leaves.iter().flatten().map(|&length| u32::from(length != 0)).sum())
+        Ok(self.leaves.iter().flatten().map(|&length| u32::from(length != 0)).sum())
     }
 
     #[cfg(test)]
     pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
-        self.groups.copy_from_slice(other.groups);
+        self.leaves.copy_from_slice(other.leaves);
+        self.inner.copy_from_slice(other.inner);
         self.longest = other.longest;
     }
+}
 
-    fn leaf_group(&self, page: u32) -> u32 {
-        self.first_leaf + (page >> FAN_OUT_SHIFT)
+/// The number of the group that slot `slot` of the inner group `group` stands for.
+#[inline]
+fn child_of(group: u32, slot: u32) -> u32 {
+    (group << FAN_OUT_SHIFT).wrapping_add(1 + slot)
+}
+
+/// The first slot with `wanted` or more; there must be one.
+#[inline]
+fn lowest_slot_of(slots: &Group, wanted: u32) -> u32 {
+    if slots[0] >= wanted {
+        0
+    } else if slots[1] >= wanted {
+        1
+    } else if slots[2] >= wanted {
+        2
+    } else {
+        3
     }
+}
+
+/// The first slot from `from` on with `wanted` or more.
+fn first_slot_of(slots: &Group, from: u32, wanted: u32) -> Option<u32> {
+    (from..FAN_OUT).find(|&slot| slots[slot as usize] >= wanted)
 }
 
 /// The place of page or group number `number` in its group.
@@ -158,7 +168,8 @@ fn slot(number: u32) -> usize {
     (number % FAN_OUT) as usize
 }
 
-fn greatest_of(group: Group) -> u32 {
+#[inline]
+fn greatest_of(group: &Group) -> u32 {
     group[0].max(group[1]).max(group[2].max(group[3]))
 }
 

@@ -110,9 +110,15 @@ impl<'s> VaSpace<'s> {
     /// [`ReserveError`]; nothing has changed.
     pub fn reserve(&mut self, request: &Request) -> Result<Reservation, ReserveError> {
         let wanted = request.pages_with_guard()?;
-        self.lowest_fit(request, wanted)
-            .and_then(|fit| self.take(fit, wanted))
-            .ok_or_else(|| self.no_space(request, wanted))
+        let base = if request.is_for_anywhere() && self.holes.longest() < wanted {
+            self.take_open(wanted)
+        } else {
+            self.take_lowest(request, wanted)
+        };
+        match base.and_then(|base| self.make_area(base, wanted)) {
+            Some(reservation) => Ok(reservation),
+            None => Err(self.no_space(request, wanted)),
+        }
     }
 
     /// Gives an area's addresses back, after the flush (S14a, S23). The neighbouring holes become one with it.
@@ -121,8 +127,7 @@ impl<'s> VaSpace<'s> {
     /// [`ReleaseError`] with both ranges if they are not exactly one area of this space, or if it is still live.
     pub fn release(&mut self, usable: OwnedRange, guard: OwnedRange) -> Result<(), ReleaseError> {
         let first = usable.pages().first().wrapping_sub(self.first());
-        let is_area = first < self.pages
-            && self.starts.contains(first)
+        let is_area = self.starts.contains(first)
             && usable.pages().end() == guard.pages().first()
             && guard.count() == GUARD_PAGES
             && usable.count() + GUARD_PAGES == self.taken_at(first);
@@ -162,12 +167,19 @@ impl<'s> VaSpace<'s> {
         self.space.pages().first()
     }
 
-    /// Makes `wanted` pages at the place found an area.
+    /// Takes `wanted` pages from the bottom of the open space, which is the common case and costs no search.
     #[inline]
-    fn take(&mut self, fit: Fit, wanted: u32) -> Option<Reservation> {
-        let Fit { run, end, base } = fit;
-        let usable = self.space.pages().sub_range(base, wanted - GUARD_PAGES)?;
-        let guard = self.space.pages().sub_range(base + wanted - GUARD_PAGES, GUARD_PAGES)?;
+    fn take_open(&mut self, wanted: u32) -> Option<u32> {
+        let base = self.top;
+        let top = base.checked_add(wanted).filter(|&top| top <= self.pages)?;
+        self.top = top;
+        Some(base)
+    }
+
+    /// Takes `wanted` pages from the lowest free run that has a place for them, and leaves the rest of it free.
+    #[inline(never)]
+    fn take_lowest(&mut self, request: &Request, wanted: u32) -> Option<u32> {
+        let Fit { run, end, base } = self.lowest_fit(request, wanted)?;
         let rest = base + wanted;
         if run == self.top {
             self.top = rest;
@@ -183,12 +195,21 @@ impl<'s> VaSpace<'s> {
         if base != run {
             self.make_hole(run, base);
         }
+        Some(base)
+    }
+
+    /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.
+    #[inline]
+    fn make_area(&mut self, base: u32, taken: u32) -> Option<Reservation> {
+        let pages = self.space.pages().sub_range(base, taken)?;
+        let usable = PageRange::from_numbers(pages.first(), taken - GUARD_PAGES)?;
+        let guard = PageRange::from_numbers(usable.end(), GUARD_PAGES)?;
         self.tags[base as usize] = AreaState::RESERVED_TAG;
-        self.tags[base as usize + 1] = wanted;
-        self.tags[rest as usize - 1] = wanted;
+        self.tags[base as usize + 1] = taken;
+        self.tags[(base + taken) as usize - 1] = taken;
         self.starts.insert(base);
         self.areas += 1;
-        self.free -= wanted;
+        self.free -= taken;
         Some(Reservation { usable: OwnedRange::mint(usable), guard: OwnedRange::mint(guard) })
     }
 

@@ -35,6 +35,12 @@ impl Request {
         Self { bytes, window: None, alignment: Alignment::Page }
     }
 
+    /// Whether any page of the space will do for its base.
+    #[inline]
+    pub(super) fn is_for_anywhere(&self) -> bool {
+        self.window.is_none() && self.alignment == Alignment::Page
+    }
+
     /// Pages that this takes from the space: the usable ones and the guard.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! ascending address, O(log n) each, and the open space last. All offsets are pages from the start of the space;
 //! alignment is judged on page numbers of the address space.
 
-use super::{Alignment, Request, VaSpace, Window};
+use super::{Request, VaSpace, Window};
 
 /// Alignments from here on admit page 0 of the address space only.
 const ORDER_OF_ADDRESS_SPACE: u32 = 20;
@@ -35,26 +35,13 @@ impl VaSpace<'_> {
     /// The lowest place for `wanted` pages that satisfies `request`.
     #[inline]
     pub(super) fn lowest_fit(&self, request: &Request, wanted: u32) -> Option<Fit> {
-        match (request.window, request.alignment) {
-            (None, Alignment::Page) => self.lowest_anywhere(wanted),
-            (window, alignment) => {
-                self.lowest_within(window, alignment.order_in_pages(request.bytes), wanted)
-            }
+        if request.is_for_anywhere()
+            && let Some(hole) = self.holes.first_of(wanted)
+        {
+            return Some(Fit { run: hole, end: hole + self.holes.starting_at(hole), base: hole });
         }
-    }
-
-    /// The lowest place on any page of the whole space.
-    #[inline]
-    fn lowest_anywhere(&self, wanted: u32) -> Option<Fit> {
-        match self.holes.first_of(wanted) {
-            Some(hole) => {
-                Some(Fit { run: hole, end: hole + self.holes.starting_at(hole), base: hole })
-            }
-            None if wanted <= self.pages - self.top => {
-                Some(Fit { run: self.top, end: self.pages, base: self.top })
-            }
-            None => None,
-        }
+        let order = request.alignment.order_in_pages(request.bytes);
+        self.lowest_within(request.window, order, wanted)
     }
 
     /// The lowest place inside `window` at an alignment of two to `order` pages.

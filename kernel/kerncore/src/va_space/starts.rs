@@ -18,10 +18,13 @@ const BIT_MASK: u32 = u32::BITS - 1;
 /// A set of pages.
 #[derive(Debug)]
 pub(super) struct StartSet<'s> {
-    words: &'s mut [u32],
-    /// The word that holds page 0.
+    /// A bit a page.
+    leaves: &'s mut [u32],
+    /// The words above.
+    summaries: &'s mut [u32],
+    /// The number of the first leaf, which follows the last summary's.
     first_leaf: u32,
-    /// The lowest-level word whose summary says that it is not empty, be it so or not.
+    /// The leaf whose summary says that it is not empty, be it so or not.
     late: u32,
 }
 
@@ -33,140 +36,152 @@ impl<'s> StartSet<'s> {
 
     /// An empty set over `pages` pages, in `words`, of which there must be [`StartSet::words`] or more.
     pub(super) fn new(words: &'s mut [u32], pages: u32) -> Self {
-        let needed = Self::words(pages).min(words.len());
-        let words = &mut words[..needed];
+        let words = &mut words[..Self::words(pages)];
         words.fill(0);
         let first_leaf = inner_words(pages);
-        let mut set = Self { words, first_leaf, late: first_leaf };
-        set.note(first_leaf);
+        let (summaries, leaves) = words.split_at_mut(first_leaf as usize);
+        let mut set = Self { leaves, summaries, first_leaf, late: 0 };
+        set.note(0);
         set
     }
 
     /// Whether `page` is in the set; no page outside the space is.
     #[inline]
     pub(super) fn contains(&self, page: u32) -> bool {
-        self.words
-            .get((self.first_leaf + (page >> FAN_OUT_SHIFT)) as usize)
-            .is_some_and(|word| word & bit(page) != 0)
+        let leaf = self.leaves.get((page >> FAN_OUT_SHIFT) as usize);
+        leaf.is_some_and(|leaf| leaf & bit(page) != 0)
     }
 
     /// Puts `page` in.
     #[inline]
     pub(super) fn insert(&mut self, page: u32) {
-        let word = self.first_leaf + (page >> FAN_OUT_SHIFT);
-        let before = self.words[word as usize];
-        self.words[word as usize] = before | bit(page);
-        if before == 0 && word != self.late {
-            self.note(word);
-        }
-    }
-
-    /// Sets the summary bits above `word`.
-    fn note(&mut self, mut word: u32) {
-        while word != 0 {
-            let child = word - 1;
-            word = child >> FAN_OUT_SHIFT;
-            let before = self.words[word as usize];
-            self.words[word as usize] = before | bit(child);
-            if before != 0 {
-                return;
-            }
+        let leaf = page >> FAN_OUT_SHIFT;
+        let word = &mut self.leaves[leaf as usize];
+        let before = *word;
+        *word = before | bit(page);
+        if before == 0 && leaf != self.late {
+            self.note(leaf);
         }
     }
 
     /// Takes `page` out.
     #[inline]
     pub(super) fn remove(&mut self, page: u32) {
-        let word = self.first_leaf + (page >> FAN_OUT_SHIFT);
-        self.words[word as usize] &= !bit(page);
-        if self.words[word as usize] == 0 && word != self.late {
+        let leaf = page >> FAN_OUT_SHIFT;
+        let word = &mut self.leaves[leaf as usize];
+        *word &= !bit(page);
+        if *word == 0 && leaf != self.late {
             self.settle();
-            self.late = word;
+            self.late = leaf;
         }
     }
 
-    /// Brings the late word's summary up to date.
-    fn settle(&mut self) {
-        let mut word = self.late;
-        while word != 0 && self.words[word as usize] == 0 {
-            let child = word - 1;
+    /// Sets the summary bits above a leaf.
+    fn note(&mut self, leaf: u32) {
+        let mut word = self.number_of(leaf);
+        while let Some(child) = word.checked_sub(1) {
             word = child >> FAN_OUT_SHIFT;
-            self.words[word as usize] &= !bit(child);
+            let summary = &mut self.summaries[word as usize];
+            let before = *summary;
+            *summary = before | bit(child);
+            if before != 0 {
+                return;
+            }
+        }
+    }
+
+    /// Brings the late leaf's summary up to date.
+    fn settle(&mut self) {
+        if self.leaves[self.late as usize] != 0 {
+            return;
+        }
+        let mut word = self.number_of(self.late);
+        while let Some(child) = word.checked_sub(1) {
+            word = child >> FAN_OUT_SHIFT;
+            let summary = &mut self.summaries[word as usize];
+            *summary &= !bit(child);
+            if *summary != 0 {
+                return;
+            }
         }
     }
 
     /// The highest member that is no greater than `page`, which lies in the space.
     pub(super) fn last_up_to(&self, page: u32) -> Option<u32> {
-        let mut word = self.first_leaf + (page >> FAN_OUT_SHIFT);
+        let mut word = self.number_of(page >> FAN_OUT_SHIFT);
         let mut below = u32::MAX >> (BIT_MASK - (page & BIT_MASK));
         loop {
-            let found = self.words[word as usize] & below;
-            if found != 0 {
-                if word >= self.first_leaf {
-                    return Some(self.page_of(word, found.ilog2()));
+            if let Some(found) = (self.word(word) & below).checked_ilog2() {
+                if let Some(leaf) = self.leaf_of(word) {
+                    return Some((leaf << FAN_OUT_SHIFT) | found);
                 }
-                // A late word is empty; the search then goes on below it.
-                word = (word << FAN_OUT_SHIFT) + 1 + found.ilog2();
-                below = u32::MAX;
-                continue;
+                // Below may be the late leaf, empty; the search then comes back and goes on before it.
+                (word, below) = (child_of(word, found), u32::MAX);
+            } else {
+                let child = word.checked_sub(1)?;
+                (word, below) = (child >> FAN_OUT_SHIFT, bit(child) - 1);
             }
-            if word == 0 {
-                return None;
-            }
-            let child = word - 1;
-            word = child >> FAN_OUT_SHIFT;
-            below = bit(child) - 1;
         }
     }
 
     /// The lowest member that is no smaller than `page`, which lies in the space.
     pub(super) fn first_from(&self, page: u32) -> Option<u32> {
-        let mut word = self.first_leaf + (page >> FAN_OUT_SHIFT);
+        let mut word = self.number_of(page >> FAN_OUT_SHIFT);
         let mut above = u32::MAX << (page & BIT_MASK);
         loop {
-            let found = self.words[word as usize] & above;
-            if found != 0 {
-                if word >= self.first_leaf {
-                    return Some(self.page_of(word, found.trailing_zeros()));
-                }
-                word = (word << FAN_OUT_SHIFT) + 1 + found.trailing_zeros();
-                above = u32::MAX;
-                continue;
+            let found = self.word(word) & above;
+            if found == 0 {
+                let child = word.checked_sub(1)?;
+                (word, above) = (child >> FAN_OUT_SHIFT, !(bit(child) | (bit(child) - 1)));
+            } else if let Some(leaf) = self.leaf_of(word) {
+                return Some((leaf << FAN_OUT_SHIFT) | found.trailing_zeros());
+            } else {
+                (word, above) = (child_of(word, found.trailing_zeros()), u32::MAX);
             }
-            if word == 0 {
-                return None;
-            }
-            let child = word - 1;
-            word = child >> FAN_OUT_SHIFT;
-            above = !(bit(child) | (bit(child) - 1));
         }
     }
 
     /// How many members there are, or the first word whose summary does not say what it should.
     pub(super) fn audit(&self) -> Result<u32, u32> {
-        let mut members = 0;
-        for (index, &word) in (0_u32..).zip(self.words.iter()) {
-            if index >= self.first_leaf {
-                members += word.count_ones();
-            }
-            let Some(child) = index.checked_sub(1) else { continue };
-            let noted = self.words[(child >> FAN_OUT_SHIFT) as usize] & bit(child) != 0;
-            if noted != (word != 0 || index == self.late) {
-                return Err(index);
+        for (number, &word) in (0_u32..).zip(self.summaries.iter().chain(self.leaves.iter())) {
+            let Some(child) = number.checked_sub(1) else { continue };
+            let noted = self.word(child >> FAN_OUT_SHIFT) & bit(child) != 0;
+            if noted != (word != 0 || self.leaf_of(number) == Some(self.late)) {
+                return Err(number);
             }
         }
-        Ok(members)
+        Ok(self.leaves.iter().map(|leaf| leaf.count_ones()).sum())
     }
 
     #[cfg(test)]
     pub(super) fn copy_from(&mut self, other: &StartSet<'_>) {
-        self.words.copy_from_slice(other.words);
+        self.leaves.copy_from_slice(other.leaves);
+        self.summaries.copy_from_slice(other.summaries);
         self.late = other.late;
     }
 
-    fn page_of(&self, word: u32, bit: u32) -> u32 {
-        ((word - self.first_leaf) << FAN_OUT_SHIFT) | bit
+    /// A leaf's number among all words.
+    fn number_of(&self, leaf: u32) -> u32 {
+        self.first_leaf + leaf
     }
+
+    /// Which leaf the word `number` is, if it is one.
+    fn leaf_of(&self, number: u32) -> Option<u32> {
+        number.checked_sub(self.first_leaf)
+    }
+
+    /// The word `number`.
+    fn word(&self, number: u32) -> u32 {
+        match self.leaf_of(number) {
+            Some(leaf) => self.leaves[leaf as usize],
+            None => self.summaries[number as usize],
+        }
+    }
+}
+
+/// The number of the word that bit `bit` of the summary `word` stands for.
+fn child_of(word: u32, bit: u32) -> u32 {
+    (word << FAN_OUT_SHIFT) + 1 + bit
 }
 
 /// The bit of page or word number `number` in its word.

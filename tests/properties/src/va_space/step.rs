@@ -119,7 +119,7 @@ fn sizes(scene: Scene) -> impl Strategy<Value = u32> {
         3 => (0..=all.ilog2()).prop_map(|shift| 1 << shift),
         3 => 1..=all / 4 + 1,
         1 => all - 0x1000..=all + 1,
-        1 => prop_oneof![Just(0), 0xffff_e000..=u32::MAX, any::<u32>()],
+        1 => prop_oneof![Just(0), Just(0xffff_f000), 0xffff_e000..=u32::MAX, any::<u32>()],
     ]
 }
 

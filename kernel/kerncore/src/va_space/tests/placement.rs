@@ -146,10 +146,13 @@ fn s6_rounding_up_past_the_top_of_memory_fails_and_never_wraps_to_zero() {
         alignment: Alignment::Order(order),
         ..pages(1)
     };
-    assert_eq!(space.reserve(&aligned(4)), no_space(2, 4, 16));
-    for order in [5, 19, 20, 21, 31, 32, u32::MAX] {
+    for order in [4, 5, 19, 20, 21, 31, 32, u32::MAX] {
         assert_eq!(space.reserve(&aligned(order)), no_space(2, order, 16));
     }
+    let to_top = Some(Window::to_top(at(0xffff_0000)));
+    let (base, whole) = taken(&mut space, &Request { window: to_top, ..pages(15) });
+    assert_eq!(base, 0xffff_0000);
+    give_back(&mut space, whole);
     assert_eq!(taken(&mut space, &aligned(3)).0, 0xffff_8000);
     // The last area ends, guard included, exactly at the top.
     assert_eq!(taken(&mut space, &pages(7)).0, 0xffff_0000);
@@ -177,6 +180,7 @@ fn a_window_counts_what_the_space_does_not_manage_as_taken() {
     assert!(space.reserve(&pages_between(1, 0xc001_f000, 0xffff_f000)).is_err());
     assert!(space.reserve(&pages_between(1, 0xc002_0000, 0xffff_f000)).is_err());
     assert!(space.reserve(&pages_between(1, 0x8000_0000, 0x9000_0000)).is_err());
+    assert!(space.reserve(&pages_between(1, 0xe000_0000, 0xf000_0000)).is_err());
     assert_eq!(taken(&mut space, &pages_between(1, 0, 0xffff_f000)).0, 0xc001_0000);
     let window = Some(Window::of_pages(space.range()));
     assert_eq!(taken(&mut space, &Request { window, ..pages(13) }).0, 0xc001_2000);
