@@ -16,6 +16,7 @@
 pub mod addr;
 pub mod area;
 pub mod attributes;
+pub mod audit;
 pub mod config;
 pub mod descriptor;
 pub mod frames;

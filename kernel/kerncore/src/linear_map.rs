@@ -161,6 +161,11 @@ impl<M: Machine> LinearMap<M> {
         self.window.pages()
     }
 
+    /// Where the first of its second-level tables lies; the others follow it.
+    pub const fn tables(&self) -> PhysAddr {
+        self.slots
+    }
+
     /// The linear addresses of `count` frames from `first`, or `None` if they do not all lie in the window. Says
     /// nothing of whether they are mapped just now.
     #[inline]

@@ -48,7 +48,7 @@ use crate::linear_map::LinearMap;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::PageTable;
-use crate::va_space::VaSpace;
+use crate::va_space::{CheckError, VaSpace};
 use crate::zone::Zone;
 use areas::Areas;
 
@@ -139,6 +139,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Counts for listings and the ledger: live areas, and addresses that are taken.
     pub fn area_counts(&self) -> AreaCounts {
         self.areas.with(|areas| areas.counts())
+    }
+
+    /// Checks the books of the vmalloc window against themselves, under the lock of areas. O(n) in its pages.
+    ///
+    /// # Errors
+    /// The first [`CheckError`] found.
+    pub fn check_books(&self) -> Result<(), CheckError> {
+        self.areas.with(|areas| areas.space.check())
     }
 
     /// The pages of the vmalloc window.

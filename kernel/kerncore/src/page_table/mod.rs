@@ -42,7 +42,7 @@ pub(crate) use run::Slots;
 pub use map::{MapError, consecutive};
 pub use tables::{AdoptError, ReserveError, TableSource};
 pub use unmap::{Oddity, OutsideRange, Released, Removal, Unmapped};
-pub use walk::{Entry, Translation};
+pub use walk::{Entry, Level, Slot, Translation};
 
 /// One first-level table, and the right to write what translates one window of addresses.
 pub struct PageTable<M, L: Locks> {

@@ -82,6 +82,38 @@ impl Entry {
     }
 }
 
+/// Which of the two levels of tables a slot belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The table of 1 MiB slots.
+    First,
+    /// A table of 4 KiB slots.
+    Second,
+}
+
+/// A slot as it stands, whatever it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The addresses that it translates and that were asked about.
+    pub pages: PageRange,
+    /// Where it lies.
+    pub level: Level,
+    /// What it holds.
+    pub descriptor: u32,
+}
+
+impl Slot {
+    /// What it maps, well or badly; `None` if it is empty.
+    pub fn entry(self) -> Option<Entry> {
+        let mapping = match (self.descriptor, self.level) {
+            (0, _) => return None,
+            (descriptor, Level::First) => l1::mapping(descriptor),
+            (descriptor, Level::Second) => l2::mapping(descriptor),
+        };
+        Some(Entry::new(self.pages, self.descriptor, mapping))
+    }
+}
+
 impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Where `address` leads; `None` if an access would find no mapping, or if it lies outside the window.
     ///
@@ -105,6 +137,13 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Shows every slot for `range` that is neither empty nor a table to `visit`, in order of addresses. What lies
     /// outside the window is left out.
     pub fn for_each_entry(&self, range: PageRange, mut visit: impl FnMut(Entry)) {
+        self.for_each_slot(range, |slot| slot.entry().into_iter().for_each(&mut visit));
+    }
+
+    /// Shows every second-level slot for `range` to `visit`, empty or not, and every first-level slot that names no
+    /// second-level table, in order of addresses. What lies outside the window is left out.
+    #[inline]
+    pub fn for_each_slot(&self, range: PageRange, mut visit: impl FnMut(Slot)) {
         self.for_each_section(range, |pages, above| match l1::table(above) {
             Some(table) => {
                 for page in
@@ -112,13 +151,10 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
                 {
                     let slot = l2_slot(table, l2::index(page.start()));
                     let descriptor = self.machine.read_descriptor(slot);
-                    if descriptor != 0 {
-                        visit(Entry::new(page, descriptor, l2::mapping(descriptor)));
-                    }
+                    visit(Slot { pages: page, level: Level::Second, descriptor });
                 }
             }
-            None if above == 0 => {}
-            None => visit(Entry::new(pages, above, l1::mapping(above))),
+            None => visit(Slot { pages, level: Level::First, descriptor: above }),
         });
     }
 
@@ -130,7 +166,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// Shows the part of `range` in each section, with the section's first-level slot.
-    fn for_each_section(&self, range: PageRange, mut visit: impl FnMut(PageRange, u32)) {
+    #[inline]
+    pub(crate) fn for_each_section(&self, range: PageRange, mut visit: impl FnMut(PageRange, u32)) {
         let Some(range) = range.intersection(self.window) else { return };
         let sections = range.first() / L2_SLOTS..range.end().div_ceil(L2_SLOTS);
         for section in sections {

@@ -1,0 +1,196 @@
+//! One area: its record, and every page that it maps.
+
+use super::check::Found;
+use super::owners::is_lent;
+use super::{Audit, Place, Violation};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::attributes::Attributes;
+use crate::frames::FrameOwner;
+use crate::lock::Locks;
+use crate::machine::Machine;
+
+impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
+    pub(super) fn area(&mut self, record: &AreaRecord) {
+        self.summary.count_area(record.kind);
+        self.record(record);
+        match (&record.mapping, record.kind) {
+            (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
+            (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
+            (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
+            (Mapping::Borrowed { .. }, _) => self.vmap_pages(record),
+        }
+    }
+
+    /// What C callers read must be what the area is (S11, S85a).
+    fn record(&mut self, record: &AreaRecord) {
+        let pages = record.pages();
+        let physical = match &record.mapping {
+            Mapping::Lent(lent) => lent.first().base(),
+            Mapping::Borrowed { .. } if record.kind == AreaKind::IoRemap => {
+                record.vm.phys_addr.page_base()
+            }
+            Mapping::Frames { .. } | Mapping::Borrowed { .. } => PhysAddr::new(0),
+        };
+        let kind = match (&record.mapping, record.kind) {
+            (Mapping::Frames { .. }, _) => AreaKind::Vmalloc,
+            (Mapping::Lent(_), _) => AreaKind::Dma,
+            (Mapping::Borrowed { .. }, AreaKind::IoRemap) => AreaKind::IoRemap,
+            (Mapping::Borrowed { .. }, _) => AreaKind::Vmap,
+        };
+        let owned = match &record.mapping {
+            Mapping::Frames { list, .. } => list.pages(),
+            Mapping::Lent(_) | Mapping::Borrowed { .. } => pages.count(),
+        };
+        let vm = &record.vm;
+        let size = pages.bytes().wrapping_add(PAGE_SIZE);
+        let guard = record.guard.pages();
+        let flags = vm.flags.bits() & kind.flags().bits();
+        for (part, wanted, had) in [
+            ("kind", kind.flags().bits(), record.kind.flags().bits()),
+            ("flags", kind.flags().bits(), flags),
+            ("address", pages.start().raw(), vm.addr.raw()),
+            ("size", size, vm.size),
+            ("page count", pages.count(), vm.nr_pages),
+            ("physical address", physical.raw(), vm.phys_addr.raw()),
+            ("guard", pages.end(), guard.first()),
+            ("guard pages", 1, guard.count()),
+            ("frames", pages.count(), owned),
+        ] {
+            if wanted != had {
+                let base = pages.start();
+                self.found(Violation::Record { base, part, wanted, had });
+            }
+        }
+    }
+
+    /// The frames of the list, in its order, each the area's own.
+    fn vmalloc_pages(&mut self, record: &AreaRecord) {
+        let Mapping::Frames { list, .. } = &record.mapping else { return };
+        let place = place_of(record);
+        let mut frames = list.frames(self.space.zone().table());
+        self.for_each_page(record.pages(), |audit, slot| {
+            // A list that is too short was reported with the record.
+            let Some(frame) = frames.next() else { return };
+            audit.owned_by(slot.pages.start(), place, frame, |owner| owner == FrameOwner::Vmalloc);
+            if audit.exactly(slot, place, frame, Attributes::KERNEL_DATA) {
+                audit.summary.area_pages += 1;
+            }
+        });
+    }
+
+    /// One run of frames that is lent to devices.
+    fn dma_pages(&mut self, record: &AreaRecord, first: Pfn) {
+        let place = place_of(record);
+        let mut frame = Some(first);
+        self.for_each_page(record.pages(), |audit, slot| {
+            let Some(current) = frame else { return };
+            frame = current.checked_add(1);
+            audit.owned_by(slot.pages.start(), place, current, is_lent);
+            if audit.exactly(slot, place, current, Attributes::WRITE_COMBINE) {
+                audit.summary.area_pages += 1;
+            }
+        });
+    }
+
+    fn owned_by(
+        &mut self,
+        address: VirtAddr,
+        place: Place,
+        frame: Pfn,
+        is_right: impl Fn(FrameOwner) -> bool,
+    ) {
+        let had = self.space.zone().table().owner_of(frame);
+        if !is_right(had) {
+            let wanted = match place {
+                Place::Area { kind: AreaKind::Dma, .. } => FrameOwner::Dma,
+                Place::Heap => FrameOwner::Heap,
+                _ => FrameOwner::Vmalloc,
+            };
+            self.found(Violation::WrongOwner { address, place, frame, wanted, had });
+        }
+    }
+
+    /// One run of physical pages that is no RAM, all of one kind.
+    fn device_pages(&mut self, record: &AreaRecord) {
+        let place = place_of(record);
+        let mut wanted = Some(record.vm.phys_addr.pfn());
+        let mut promised = None;
+        self.for_each_page(record.pages(), |audit, slot| {
+            let Some(frame) = wanted else { return };
+            wanted = frame.checked_add(1);
+            let Some(found) = audit.small_page(slot, place, Some(frame)) else { return };
+            audit.summary.area_pages += 1;
+            audit.device_page(slot.pages.start(), place, frame, found);
+            let attributes = *promised.get_or_insert(found.attributes);
+            if attributes != found.attributes {
+                let (address, had) = (slot.pages.start(), found.attributes);
+                let wanted = attributes;
+                audit.found(Violation::WrongAttributes { address, place, wanted, had });
+            }
+        });
+    }
+
+    fn device_page(&mut self, address: VirtAddr, place: Place, wanted: Pfn, found: Found) {
+        let physical = found.frame.base();
+        let had = self.space.zone().table().owner_of(found.frame);
+        if had != FrameOwner::Absent {
+            self.found(Violation::DeviceOverRam { address, physical, had });
+        } else if found.frame != wanted {
+            let wanted = wanted.base();
+            self.found(Violation::WrongFrame { address, place, wanted, had: physical });
+        }
+    }
+
+    /// Somebody else's memory, in use, as its first mapping allows.
+    fn vmap_pages(&mut self, record: &AreaRecord) {
+        let place = place_of(record);
+        self.for_each_page(record.pages(), |audit, slot| {
+            if let Some(found) = audit.small_page(slot, place, None) {
+                audit.summary.area_pages += 1;
+                audit.vmap_page(slot.pages.start(), place, found);
+            }
+        });
+    }
+
+    fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {
+        let Found { frame, attributes } = found;
+        let had = self.space.zone().table().owner_of(frame);
+        if matches!(had, FrameOwner::Absent | FrameOwner::Free | FrameOwner::Reserved) {
+            self.found(Violation::NotInUse { address, place, frame, had });
+            return;
+        }
+        let Some((linear, linear_attributes)) = self.first_mapping(frame, had) else { return };
+        let (first_type, second_type) = (linear_attributes.memory(), attributes.memory());
+        if first_type != second_type {
+            let (physical, first, second) = (frame.base(), linear, address);
+            let found = Violation::MemoryTypes { physical, first, first_type, second, second_type };
+            self.found(found);
+        }
+        let writes_protected = attributes.is_writable() && !linear_attributes.is_writable();
+        let executes_writable = attributes.is_executable() && linear_attributes.is_writable();
+        if writes_protected || executes_writable {
+            self.found(Violation::ProtectionAlias {
+                frame,
+                address,
+                attributes,
+                linear,
+                linear_attributes,
+            });
+        }
+    }
+
+    /// The mapping of a frame that others must agree with: the linear one, or that of the area that it is lent to.
+    fn first_mapping(&self, frame: Pfn, owner: FrameOwner) -> Option<(VirtAddr, Attributes)> {
+        let address = if is_lent(owner) {
+            self.home_of(frame)?
+        } else {
+            self.space.linear().pages_of(frame, 1)?.start()
+        };
+        Some((address, self.space.table().translate(address)?.attributes().ok()?))
+    }
+}
+
+fn place_of(record: &AreaRecord) -> Place {
+    Place::Area { kind: record.kind, base: record.pages().start() }
+}

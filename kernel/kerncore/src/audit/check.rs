@@ -1,0 +1,133 @@
+//! One slot against what it should hold.
+
+use super::{Audit, Place, Violation};
+use crate::addr::{PageRange, Pfn};
+use crate::attributes::Attributes;
+use crate::descriptor::{PageSize, l2::SmallPages};
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::{Entry, Level, Slot};
+
+/// What a small page turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) frame: Pfn,
+    pub(super) attributes: Attributes,
+}
+
+impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
+    /// The page must lead to `frame` with `attributes`.
+    #[inline]
+    pub(super) fn exactly(
+        &mut self,
+        slot: Slot,
+        place: Place,
+        frame: Pfn,
+        attributes: Attributes,
+    ) -> bool {
+        // One comparison where all is well; what is wrong is asked only when something is.
+        if slot.level == Level::Second && slot.descriptor == SmallPages::new(attributes).word(frame)
+        {
+            return true;
+        }
+        self.differs(slot, place, frame, attributes);
+        false
+    }
+
+    #[cold]
+    fn differs(&mut self, slot: Slot, place: Place, frame: Pfn, wanted: Attributes) {
+        let address = slot.pages.start();
+        if let Some(found) = self.small_page(slot, place, Some(frame)) {
+            if found.frame != frame {
+                let (wanted, had) = (frame.base(), found.frame.base());
+                self.found(Violation::WrongFrame { address, place, wanted, had });
+            }
+            if found.attributes != wanted {
+                let had = found.attributes;
+                self.found(Violation::WrongAttributes { address, place, wanted, had });
+            }
+        }
+    }
+
+    /// What the page leads to. `None`, and a violation, if it is no small page of ours.
+    pub(super) fn small_page(
+        &mut self,
+        slot: Slot,
+        place: Place,
+        wanted: Option<Pfn>,
+    ) -> Option<Found> {
+        let address = slot.pages.start();
+        match slot.entry() {
+            None => {
+                let wanted = wanted.map(Pfn::base);
+                self.found(Violation::Missing { address, place, wanted });
+                None
+            }
+            // Every first-level slot that is neither empty nor a table was reported once, for all that it translates.
+            Some(_) if slot.level == Level::First => None,
+            Some(Entry::Mapping { physical, size: PageSize::Small, attributes, .. }) => {
+                Some(Found { frame: physical.pfn(), attributes })
+            }
+            Some(Entry::Mapping { size: had, .. }) => {
+                self.found(Violation::PageSize { address, place, had });
+                None
+            }
+            Some(Entry::Bad { descriptor, .. }) => {
+                self.found(Violation::BadDescriptor { address, place, descriptor });
+                None
+            }
+        }
+    }
+
+    /// Nothing may be mapped at the page.
+    #[inline]
+    pub(super) fn absent(&mut self, slot: Slot, place: Place) -> bool {
+        if slot.descriptor == 0 {
+            return true;
+        }
+        self.present(slot, place);
+        false
+    }
+
+    #[cold]
+    fn present(&mut self, slot: Slot, place: Place) {
+        let address = slot.pages.start();
+        match slot.entry() {
+            // As above.
+            _ if slot.level == Level::First => {}
+            Some(Entry::Mapping { physical: had, .. }) => {
+                self.found(Violation::Present { address, place, had });
+            }
+            Some(Entry::Bad { descriptor, .. }) => {
+                self.found(Violation::BadDescriptor { address, place, descriptor });
+            }
+            None => {}
+        }
+    }
+
+    /// Nothing may be mapped at any of `pages`.
+    pub(super) fn all_absent(&mut self, pages: PageRange, place: Place) {
+        let space = self.space;
+        space.table().for_each_slot(pages, |slot| {
+            self.absent(slot, place);
+        });
+    }
+
+    /// Shows each of `pages` with the slot that translates it: where no table is, the first-level slot again and again.
+    pub(super) fn for_each_page(
+        &mut self,
+        pages: PageRange,
+        mut visit: impl FnMut(&mut Self, Slot),
+    ) {
+        let space = self.space;
+        space.table().for_each_slot(pages, |slot| match slot.level {
+            Level::Second => visit(self, slot),
+            Level::First => {
+                let numbers = slot.pages.first()..slot.pages.end();
+                for pages in numbers.filter_map(|number| PageRange::from_numbers(number, 1)) {
+                    visit(self, Slot { pages, ..slot });
+                }
+            }
+        });
+    }
+}

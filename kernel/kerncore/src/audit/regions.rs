@@ -1,0 +1,101 @@
+//! The heap, the addresses of no region, and the books.
+
+use super::homes::Mark;
+use super::{Audit, Place, Violation};
+use crate::addr::{PAGE_SIZE, PageRange};
+use crate::attributes::Attributes;
+use crate::descriptor::L2_TABLE_SIZE;
+use crate::frames::FrameOwner;
+use crate::layout;
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::{Entry, Slot};
+
+impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
+    /// The heap has its mapped prefix, in frames of its own, and nothing else.
+    pub(super) fn heap(&mut self) {
+        let (heap, mapped) = (self.expected.heap, self.expected.heap_mapped);
+        if let Some(mapped) = heap.sub_range(0, mapped) {
+            let table = self.space.zone().table();
+            self.space.table().for_each_entry(mapped, |entry| {
+                if let Entry::Mapping { physical, .. } = entry
+                    && table.owner_of(physical.pfn()) == FrameOwner::Heap
+                {
+                    self.clear_mark(physical.pfn());
+                }
+            });
+            self.for_each_page(mapped, Self::heap_page);
+        }
+        if let Some(rest) = heap.sub_range(mapped, heap.count().saturating_sub(mapped)) {
+            self.all_absent(rest, Place::HeapRest);
+        }
+    }
+
+    fn heap_page(&mut self, slot: Slot) {
+        let (address, place) = (slot.pages.start(), Place::Heap);
+        let Some(found) = self.small_page(slot, place, None) else { return };
+        if found.attributes != Attributes::KERNEL_DATA {
+            let (wanted, had) = (Attributes::KERNEL_DATA, found.attributes);
+            self.found(Violation::WrongAttributes { address, place, wanted, had });
+        }
+        let had = self.space.zone().table().owner_of(found.frame);
+        if had != FrameOwner::Heap {
+            let (frame, wanted) = (found.frame, FrameOwner::Heap);
+            self.found(Violation::WrongOwner { address, place, frame, wanted, had });
+        } else if self.mark_home(found.frame, address) == Mark::New {
+            self.summary.heap_pages += 1;
+        }
+    }
+
+    /// What belongs to no region must be empty.
+    pub(super) fn elsewhere(&mut self) {
+        let all = self.space.table().window();
+        let mut regions = [self.space.linear().window(), self.space.window(), self.expected.heap];
+        regions.sort_unstable_by_key(|region| region.first());
+        let mut checked = all.first();
+        for region in regions {
+            self.no_region(checked, region.first());
+            checked = checked.max(region.end());
+        }
+        self.no_region(checked, all.end());
+    }
+
+    fn no_region(&mut self, first: u32, end: u32) {
+        if let Some(pages) = PageRange::from_numbers(first, end.saturating_sub(first)) {
+            let in_linear_map = layout::linear_physical(pages.start()).is_some();
+            let place = if in_linear_map { Place::BeyondRam } else { Place::NoRegion };
+            self.all_absent(pages, place);
+        }
+    }
+
+    /// The books against themselves and against what was found.
+    pub(super) fn books(&mut self) {
+        let space = self.space;
+        if let Err(error) = space.check_books() {
+            self.found(Violation::Books(error));
+        }
+        let (sound, census) = space
+            .zone()
+            .with_allocator(|allocator| (allocator.check(), allocator.table().census()));
+        if let Err(error) = sound {
+            self.found(Violation::Frames(error));
+        }
+        let (records, areas) = (space.area_counts().records, self.summary.live_areas());
+        if records != areas {
+            self.found(Violation::Records { records, areas });
+        }
+        let (made, found) = (space.table_memory().tables_made(), self.summary.tables);
+        if made != found {
+            self.found(Violation::Tables { made, found });
+        }
+        let table_frames = made.div_ceil(PAGE_SIZE / L2_TABLE_SIZE);
+        for (owner, found) in
+            [(FrameOwner::PageTable, table_frames), (FrameOwner::Heap, self.summary.heap_pages)]
+        {
+            let owned = census.of(owner);
+            if owned != found {
+                self.found(Violation::FrameCount { owner, owned, found });
+            }
+        }
+    }
+}

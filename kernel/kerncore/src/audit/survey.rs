@@ -1,0 +1,59 @@
+//! Counting what is mapped, without judging it: for the ledger.
+
+use super::owners::Owners;
+use crate::addr::PageRange;
+use crate::descriptor::l1;
+use crate::frames::FrameOwner;
+use crate::kernel_space::KernelSpace;
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::Level;
+
+/// What the tables hold at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Slots of the vmalloc window that are not empty.
+    pub mapped_pages: u32,
+    /// Second-level tables of the vmalloc window that hold an entry.
+    pub tables_in_use: u32,
+    /// Second-level tables outside the linear map, in use or kept (S24).
+    pub tables_kept: u32,
+    /// Frames of RAM without an entry in the linear map, the image's guards included.
+    pub unmapped_linear: u32,
+}
+
+/// Counts what is mapped in the vmalloc window and what is missing in the linear map of `space`.
+///
+/// Exact only while nobody maps or unmaps. Takes no lock but to ask for the window; allocates nothing; any context.
+pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
+    let mut survey = Survey::default();
+    let table = space.table();
+    table.for_each_section(space.window(), |pages, above| {
+        if l1::table(above).is_some() {
+            let mut entries = 0;
+            table.for_each_slot(pages, |slot| entries += u32::from(slot.descriptor != 0));
+            survey.mapped_pages += entries;
+            survey.tables_in_use += u32::from(entries != 0);
+        } else if above != 0 {
+            survey.mapped_pages += pages.count();
+        }
+    });
+    let linear = space.linear();
+    survey.tables_kept = table.count_tables(table.window()) - table.count_tables(linear.window());
+    survey.unmapped_linear = missing(space, linear.window());
+    survey
+}
+
+/// Frames of RAM whose linear slot is empty. Those of lent blocks are among them: they come back when the block does.
+fn missing<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>, window: PageRange) -> u32 {
+    let mut owners = Owners::new(space.zone().table());
+    let mut missing = 0;
+    space.table().for_each_slot(window, |slot| {
+        if slot.level == Level::Second && slot.descriptor == 0 {
+            let frame = space.linear().frame_of(slot.pages.start());
+            let owner = frame.map(|frame| owners.of(frame));
+            missing += u32::from(owner.is_some_and(|owner| owner != FrameOwner::Absent));
+        }
+    });
+    missing
+}

@@ -1,0 +1,115 @@
+//! The first level: nothing but empty slots and tables, and each table in one place.
+
+use super::homes::Mark;
+use super::{Audit, Place, Violation};
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::descriptor::{L2_SLOTS, L2_TABLE_SIZE, l1};
+use crate::frames::FrameOwner;
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::{Entry, Level, Slot};
+
+impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
+    /// Checks every first-level slot of the window, and counts tables.
+    pub(super) fn first_level(&mut self) {
+        let space = self.space;
+        let window = space.table().window();
+        space.table().for_each_section(window, |_, above| {
+            if let Some(table) = l1::table(above)
+                && space.zone().table().owner_of(table.pfn()) == FrameOwner::PageTable
+            {
+                self.clear_mark(table.pfn());
+            }
+        });
+        space.table().for_each_section(window, |pages, above| match self.linear_table(pages) {
+            Some(wanted) => self.linear_slot(pages.start(), above, wanted),
+            None => self.other_slot(pages, above),
+        });
+    }
+
+    /// The table that the linear map has for the section of `pages`; `None` outside the linear map.
+    pub(super) fn linear_table(&self, pages: PageRange) -> Option<PhysAddr> {
+        let linear = self.space.linear();
+        let window = linear.window();
+        let offset = pages.first().checked_sub(window.first())?;
+        let inside = offset < window.count();
+        inside.then(|| linear.tables().checked_add(offset / L2_SLOTS * L2_TABLE_SIZE)).flatten()
+    }
+
+    fn linear_slot(&mut self, address: VirtAddr, above: u32, wanted: PhysAddr) {
+        if l1::table(above) == Some(wanted) {
+            self.summary.linear_tables += 1;
+        } else {
+            self.found(Violation::LinearTable { address, wanted, had: above });
+        }
+    }
+
+    fn other_slot(&mut self, pages: PageRange, above: u32) {
+        let address = pages.start();
+        match l1::table(above) {
+            Some(table) => self.other_table(address, table),
+            None if above == 0 => {}
+            None => {
+                let place = self.place_of(address);
+                match (Slot { pages, level: Level::First, descriptor: above }).entry() {
+                    Some(Entry::Mapping { size: had, .. }) => {
+                        self.found(Violation::PageSize { address, place, had });
+                    }
+                    Some(Entry::Bad { descriptor, .. }) => {
+                        self.found(Violation::BadDescriptor { address, place, descriptor });
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn other_table(&mut self, second: VirtAddr, table: PhysAddr) {
+        let linear = self.space.linear();
+        let tables = linear.window().count() / L2_SLOTS;
+        let index = table.checked_sub(linear.tables()).map(|bytes| bytes / L2_TABLE_SIZE);
+        if let Some(index) = index.filter(|&index| index < tables)
+            && let Some(section) = linear.window().sub_range(index * L2_SLOTS, L2_SLOTS)
+        {
+            let first = section.start();
+            self.found(Violation::SharedTable { first, second, table });
+            return;
+        }
+        let had = self.space.zone().table().owner_of(table.pfn());
+        if had != FrameOwner::PageTable {
+            self.found(Violation::ForeignTable { address: second, table, had });
+            return;
+        }
+        match self.mark_table(table) {
+            Mark::New => self.summary.tables += 1,
+            Mark::Known => {
+                let first = self.first_user_of(table).unwrap_or(second);
+                self.found(Violation::SharedTable { first, second, table });
+            }
+        }
+    }
+
+    /// The lowest address whose first-level slot names `table`.
+    #[cold]
+    fn first_user_of(&self, table: PhysAddr) -> Option<VirtAddr> {
+        let mut first = None;
+        let space = self.space;
+        space.table().for_each_section(space.table().window(), |pages, above| {
+            if first.is_none() && l1::table(above) == Some(table) {
+                first = Some(pages.start());
+            }
+        });
+        first
+    }
+
+    /// What a whole section is for, as far as that can be said.
+    fn place_of(&self, address: VirtAddr) -> Place {
+        if self.space.window().contains(address) {
+            Place::NoArea
+        } else if self.expected.heap.contains(address) {
+            Place::Heap
+        } else {
+            Place::NoRegion
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The vmalloc window: area after area, and nothing between them.
+
+use super::homes::Mark;
+use super::{Audit, Place, Violation};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
+use crate::attributes::MemoryType;
+use crate::frames::FrameOwner;
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::consecutive;
+
+/// Frames that areas own and that were found behind one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Homes {
+    vmalloc: u32,
+    dma: u32,
+    pool: u32,
+}
+
+impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
+    /// Checks every page of the window, and that every frame that is owned by an area lies in one.
+    pub(super) fn window(&mut self) {
+        self.for_each_area(Self::clear_homes);
+        let mut homes = Homes::default();
+        self.for_each_area(|audit, record| audit.note_homes(record, &mut homes));
+        self.entries();
+        self.device_types();
+        let census = self.space.zone().with_allocator(|allocator| allocator.table().census());
+        for (owner, found) in [
+            (FrameOwner::Vmalloc, homes.vmalloc),
+            (FrameOwner::Dma, homes.dma),
+            (FrameOwner::AtomicPool, homes.pool),
+        ] {
+            let owned = census.of(owner);
+            if owned != found {
+                self.found(Violation::FrameCount { owner, owned, found });
+            }
+        }
+    }
+
+    /// Shows the record of every live area in order, under the lock of areas.
+    fn for_each_area(&mut self, mut visit: impl FnMut(&mut Self, &AreaRecord)) {
+        let space = self.space;
+        let mut next = space.window().start();
+        while let Some(area) = space.next_area(next) {
+            let base = area.pages.start();
+            space.with_area(base, |record| visit(self, record));
+            match base.checked_add(area.bytes_with_guard()) {
+                Some(after) => next = after,
+                None => break,
+            }
+        }
+    }
+
+    /// Shows every frame that the area owns, with the address that it belongs at.
+    fn for_each_frame(
+        &mut self,
+        record: &AreaRecord,
+        mut visit: impl FnMut(&mut Self, Pfn, VirtAddr),
+    ) {
+        let pages = record.pages();
+        let addresses =
+            (pages.first()..pages.end()).map(|number| VirtAddr::new(number * PAGE_SIZE));
+        let table = self.space.zone().table();
+        match &record.mapping {
+            // Bounded by the addresses: a damaged list may have no end.
+            Mapping::Frames { list, .. } => addresses
+                .zip(list.frames(table))
+                .for_each(|(address, frame)| visit(self, frame, address)),
+            Mapping::Lent(lent) => addresses
+                .zip(consecutive(lent.first(), pages.count()).into_iter().flatten())
+                .for_each(|(address, frame)| visit(self, frame, address)),
+            Mapping::Borrowed { .. } => {}
+        }
+    }
+
+    fn clear_homes(&mut self, record: &AreaRecord) {
+        self.for_each_frame(record, |audit, frame, _| audit.clear_mark(frame));
+    }
+
+    fn note_homes(&mut self, record: &AreaRecord, homes: &mut Homes) {
+        self.for_each_frame(record, |audit, frame, address| {
+            if audit.mark_home(frame, address) == Mark::New {
+                match audit.space.zone().table().owner_of(frame) {
+                    FrameOwner::Vmalloc => homes.vmalloc += 1,
+                    FrameOwner::Dma => homes.dma += 1,
+                    FrameOwner::AtomicPool => homes.pool += 1,
+                    // Another owner is reported with the entry.
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Checks every slot of the window, in order.
+    fn entries(&mut self) {
+        let window = self.space.window();
+        let mut checked = window.first();
+        let mut last = None;
+        self.for_each_area(|audit, record| {
+            let pages = record.pages();
+            audit.gap(checked, pages.first(), last);
+            audit.area(record);
+            checked = pages.end();
+            last = Some(pages.start());
+        });
+        self.gap(checked, window.end(), last);
+    }
+
+    /// Nothing may be mapped from page `first` up to page `end`, of which the first is the guard of the area at `last`.
+    fn gap(&mut self, first: u32, end: u32, last: Option<VirtAddr>) {
+        let Some(pages) = PageRange::from_numbers(first, end.saturating_sub(first)) else { return };
+        let guard = pages.sub_range(0, 1).zip(last);
+        if let Some((guard, base)) = guard {
+            self.all_absent(guard, Place::Guard { base });
+        }
+        let guards = u32::from(guard.is_some());
+        if let Some(rest) = pages.sub_range(guards, pages.count().saturating_sub(guards)) {
+            self.all_absent(rest, Place::NoArea);
+        }
+    }
+
+    /// No two device mappings of one page may be of different memory types (S97).
+    ///
+    /// Device pages have no frame record to leave a mark in, so each mapping is compared with those above it: the square of
+    /// a number that is small in any kernel.
+    fn device_types(&mut self) {
+        let space = self.space;
+        let mut next = space.window().start();
+        while let Some(one) = self.next_device(next) {
+            let Some(after) = one.pages.start().checked_add(one.bytes_with_guard()) else { break };
+            next = after;
+            let mut other_from = after;
+            while let Some(other) = self.next_device(other_from) {
+                self.compare_devices(&one, &other);
+                let above = other.pages.start().checked_add(other.bytes_with_guard());
+                let Some(above) = above else { break };
+                other_from = above;
+            }
+        }
+    }
+
+    fn next_device(&self, mut from: VirtAddr) -> Option<AreaSummary> {
+        loop {
+            let area = self.space.next_area(from)?;
+            if area.kind == AreaKind::IoRemap {
+                return Some(area);
+            }
+            from = area.pages.start().checked_add(area.bytes_with_guard())?;
+        }
+    }
+
+    fn compare_devices(&mut self, one: &AreaSummary, other: &AreaSummary) {
+        let physical = one.physical.max(other.physical);
+        let at = |area: &AreaSummary| {
+            let offset = physical.checked_sub(area.physical)?;
+            (offset < area.pages.bytes()).then(|| area.pages.start().checked_add(offset)).flatten()
+        };
+        let Some((first, second)) = at(one).zip(at(other)) else { return };
+        let types = self.type_at(first).zip(self.type_at(second));
+        if let Some((first_type, second_type)) = types.filter(|(one, other)| one != other) {
+            let found = Violation::MemoryTypes { physical, first, first_type, second, second_type };
+            self.found(found);
+        }
+    }
+
+    fn type_at(&self, address: VirtAddr) -> Option<MemoryType> {
+        let attributes = self.space.table().translate(address)?.attributes().ok()?;
+        Some(attributes.memory())
+    }
+}
