@@ -257,6 +257,11 @@ fn a_handle_whose_frames_were_freed_behind_its_back_is_refused() {
     assert_eq!(allocator.free_at(first, 2, FrameOwner::Pages), Ok(()));
     assert_eq!(allocator.free(block), Err(FreeError::AlreadyFree { frame: first }));
     sound(&allocator);
+    let whole = allocator.allocate(2, FrameOwner::Pages).expect("59 are free");
+    let first = whole.first();
+    assert_eq!(allocator.free_at(first, 2, FrameOwner::Pages), Ok(()));
+    assert_eq!(allocator.free(whole), Err(FreeError::AlreadyFree { frame: first }));
+    sound(&allocator);
     let mut list = FrameList::new();
     for _ in 0..4 {
         list.push(&allocator.table(), allocator.allocate(0, FrameOwner::Pages).expect("free"));
