@@ -198,7 +198,7 @@ impl<M: Machine> LinearMap<M> {
                 }
             }
             let words = SmallPages::new(ATTRIBUTES);
-            slots.write(&self.machine, 0, frames.map(|frame| words.word(frame)));
+            slots.write(&self.machine, frames.map(|frame| words.word(frame)));
             Ok(())
         })
         .ok_or(outside)??;
@@ -257,7 +257,7 @@ impl<M: Machine> LinearMap<M> {
                     return Err(Mismatch::Unexpected { address, wanted, found });
                 }
             }
-            slots.write(&self.machine, 0, descriptors);
+            slots.write(&self.machine, descriptors);
             Ok(())
         })
         .ok_or(Mismatch::Outside)??;

@@ -2,7 +2,7 @@
 
 use super::{
     PageTable, TableSource,
-    run::{Run, Runs},
+    run::{Run, Runs, Slots},
     tables::ReserveError,
 };
 use crate::{
@@ -122,7 +122,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         outcome.map(|()| mapped)
     }
 
-    #[inline]
+    #[inline(always)]
     fn map_run(
         &self,
         run: Run<'_>,
@@ -136,22 +136,27 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let mut slots = run.slots(table);
         let count = slots.count();
         // One `or` a slot; which of them is in use is asked only when one is.
-        let in_use = (0..count).fold(0, |bits, index| bits | slots.read(&self.machine, index));
+        let in_use = slots.join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
         if in_use != 0 {
-            let found =
-                |index| Some((index, slots.read(&self.machine, index))).filter(|x| x.1 != 0);
-            let (index, descriptor) = (0..count).find_map(found).unwrap_or((0, in_use));
-            let address = slots.address(index);
-            return Err(MapError::Occupied { address, descriptor, mapped: *mapped });
+            return Err(self.occupied(&slots, *mapped));
         }
-        let written = slots.write(&self.machine, 0, descriptors);
-        *mapped += written;
+        let written = slots.write(&self.machine, descriptors);
+        *mapped = mapped.wrapping_add(written);
         if written == count {
             Ok(())
         } else {
             let address = slots.address(written);
             Err(MapError::MissingFrame { address, mapped: *mapped })
         }
+    }
+
+    /// The error that names the first slot in use.
+    #[cold]
+    fn occupied(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
+        let in_use = |&index: &u32| slots.read(&self.machine, index) != 0;
+        let index = (0..slots.count()).find(in_use).unwrap_or(0);
+        let descriptor = slots.read(&self.machine, index);
+        MapError::Occupied { address: slots.address(index), descriptor, mapped }
     }
 }
 

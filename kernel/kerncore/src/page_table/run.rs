@@ -7,111 +7,133 @@
 
 use super::PageTable;
 use crate::{
-    addr::{PAGE_SIZE, PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
-    descriptor::{SLOT_SIZE, l1, l2},
+    addr::{PAGE_SHIFT, PAGES_PER_SECTION, PhysAddr, VirtAddr},
+    descriptor::{L2_SLOTS, SLOT_SIZE, l2::LARGE_PAGE_SLOTS},
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
 };
-use core::marker::PhantomData;
+use core::{iter, marker::PhantomData};
 
 /// The pages of an owned range, cut at the borders of second-level tables.
+///
+/// Bare numbers from here on: they were checked when the range was made, and every page of it pays for more.
 pub(super) struct Runs<'range> {
-    left: PageRange,
+    first: u32,
+    left: u32,
     owner: PhantomData<&'range mut OwnedRange>,
 }
 
 /// Pages of an owned range that one second-level table translates.
 pub(super) struct Run<'range> {
-    pages: PageRange,
+    first: u32,
+    count: u32,
     owner: PhantomData<&'range mut OwnedRange>,
 }
 
 /// Consecutive slots of one second-level table, or of adjacent ones, and the right to write them.
 pub(crate) struct Slots<'range> {
+    /// Where the first one lies.
     first: PhysAddr,
-    pages: PageRange,
+    /// The page that it translates.
+    page: u32,
+    count: u32,
     owner: PhantomData<&'range mut OwnedRange>,
 }
 
 impl<'range> Runs<'range> {
     /// `count` pages of `range` from `offset`, or `None` if they do not lie inside.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(range: &'range mut OwnedRange, offset: u32, count: u32) -> Option<Self> {
-        let left = range.pages().sub_range(offset, count)?;
-        Some(Self { left, owner: PhantomData })
+        let inside = offset <= range.count() && count <= range.count().wrapping_sub(offset);
+        let first = range.pages().first().wrapping_add(offset);
+        inside.then_some(Self { first, left: count, owner: PhantomData })
+    }
+
+    /// The first page of the runs to come.
+    pub(super) fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// How many pages the runs to come have.
+    #[inline(always)]
+    pub(super) fn left(&self) -> u32 {
+        self.left
     }
 }
 
 impl<'range> Iterator for Runs<'range> {
     type Item = Run<'range>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        let to_border = PAGES_PER_SECTION - self.left.first() % PAGES_PER_SECTION;
-        let count = self.left.count().min(to_border);
-        if count == 0 {
+        if self.left == 0 {
             return None;
         }
-        let pages = self.left.sub_range(0, count)?;
-        // The rest of a range that ends at the top of the address space has no first page: it is empty.
-        self.left = self
-            .left
-            .sub_range(count, self.left.count() - count)
-            .or_else(|| PageRange::from_numbers(0, 0))?;
-        Some(Run { pages, owner: PhantomData })
+        let to_border = PAGES_PER_SECTION - self.first % PAGES_PER_SECTION;
+        let run = Run { first: self.first, count: self.left.min(to_border), owner: PhantomData };
+        self.first = self.first.wrapping_add(run.count);
+        self.left = self.left.wrapping_sub(run.count);
+        Some(run)
     }
 }
 
 impl<'range> Run<'range> {
-    /// Which pages these are.
-    pub(super) fn pages(&self) -> PageRange {
-        self.pages
+    /// The first address.
+    pub(super) fn start(&self) -> VirtAddr {
+        page_start(self.first)
     }
 
     /// The index of the first-level slot above them.
+    #[inline(always)]
     pub(super) fn section(&self) -> u32 {
-        l1::index(self.pages.start())
+        self.first / PAGES_PER_SECTION
     }
 
     /// Their slots in `table`, which must be the one that their first-level slot names.
-    #[inline]
+    #[inline(always)]
     pub(super) fn slots(self, table: PhysAddr) -> Slots<'range> {
         // The table is 1 KiB-aligned, so `|` adds.
-        let first = PhysAddr::new(table.raw() | (l2::index(self.pages.start()) * SLOT_SIZE));
-        Slots { first, pages: self.pages, owner: PhantomData }
+        let first = PhysAddr::new(table.raw() | (self.first % L2_SLOTS * SLOT_SIZE));
+        Slots { first, page: self.first, count: self.count, owner: PhantomData }
     }
 }
 
 impl Slots<'_> {
     /// The slots of `range` in a flat array of second-level tables whose slot zero, at `array`, is page `base`'s.
     /// `None` if they would not lie above `array`.
+    #[inline]
     pub(crate) fn in_array(
         range: &mut OwnedRange,
         array: PhysAddr,
         base: VirtAddr,
     ) -> Option<Slots<'_>> {
-        let index = range.pages().first().checked_sub(base.page_number())?;
-        let first = array.checked_add(index * SLOT_SIZE)?;
-        Some(Slots { first, pages: range.pages(), owner: PhantomData })
+        let (page, count) = (range.pages().first(), range.count());
+        let first = array.checked_add(page.checked_sub(base.page_number())? * SLOT_SIZE)?;
+        Some(Slots { first, page, count, owner: PhantomData })
     }
 
     /// How many there are.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self) -> u32 {
-        self.pages.count()
+        self.count
+    }
+
+    /// Leaves the last one out.
+    #[inline(always)]
+    pub(super) fn shorten(&mut self) {
+        self.count = self.count.saturating_sub(1);
     }
 
     /// The address that the slot at `index` translates.
     pub(crate) fn address(&self, index: u32) -> VirtAddr {
-        VirtAddr::new((self.pages.first() + index) * PAGE_SIZE)
+        page_start(self.page.wrapping_add(index))
     }
 
     /// Whether all slots of the large page that translates `address` are among these.
     pub(super) fn hold_large_page_of(&self, address: VirtAddr) -> bool {
-        let first = address.page_number() - address.page_number() % l2::LARGE_PAGE_SLOTS;
-        PageRange::from_numbers(first, l2::LARGE_PAGE_SLOTS)
-            .is_some_and(|page| self.pages.contains_range(page))
+        let first = address.page_number() - address.page_number() % LARGE_PAGE_SLOTS;
+        first >= self.page && first + LARGE_PAGE_SLOTS <= self.page + self.count
     }
 
     /// Reads the slot at `index`.
@@ -120,23 +142,61 @@ impl Slots<'_> {
         machine.read_descriptor(self.at(index))
     }
 
-    /// Writes `descriptors` from the slot at `index` on, as many as there is room for, and cleans what it wrote.
-    /// Returns how many that were.
-    #[inline]
+    /// Joins what all the slots hold by `join`, a bitwise operation, beginning with `bits`.
+    ///
+    /// Eight at a time: this is half of what mapping a page costs.
+    #[inline(always)]
+    pub(crate) fn join_all(
+        &self,
+        machine: &impl Machine,
+        bits: u32,
+        join: impl Fn(u32, u32) -> u32,
+    ) -> u32 {
+        let (mut joined, mut index, count) = (bits, 0, self.count());
+        while count - index >= 8 {
+            for ahead in 0..8 {
+                joined = join(joined, self.read(machine, index.wrapping_add(ahead)));
+            }
+            index = index.wrapping_add(8);
+        }
+        while index < count {
+            joined = join(joined, self.read(machine, index));
+            index = index.wrapping_add(1);
+        }
+        joined
+    }
+
+    /// Writes `descriptors` from the first slot on, as many as there is room for, and cleans what it wrote. Returns
+    /// how many that were.
+    #[inline(always)]
     pub(crate) fn write(
         &mut self,
         machine: &impl Machine,
-        index: u32,
         descriptors: impl Iterator<Item = u32>,
     ) -> u32 {
-        let room = self.count().saturating_sub(index) as usize;
-        let first = self.at(index);
-        let mut written = 0;
-        machine.write_descriptors(first, descriptors.take(room).inspect(|_| written += 1));
+        let mut written = 0u32;
+        let counted = descriptors.take(self.count() as usize);
+        machine
+            .write_descriptors(self.first, counted.inspect(|_| written = written.wrapping_add(1)));
         if written != 0 {
-            machine.clean_descriptors(first, written);
+            machine.clean_descriptors(self.first, written);
         }
         written
+    }
+
+    /// Clears every slot, and cleans them.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self, machine: &impl Machine) {
+        if self.count != 0 {
+            machine.write_descriptors(self.first, iter::repeat_n(0, self.count as usize));
+            machine.clean_descriptors(self.first, self.count);
+        }
+    }
+
+    /// Clears the slot at `index`, and cleans it.
+    pub(crate) fn clear_one(&mut self, machine: &impl Machine, index: u32) {
+        machine.write_descriptors(self.at(index), iter::once(0));
+        machine.clean_descriptors(self.at(index), 1);
     }
 
     #[inline(always)]
@@ -151,4 +211,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     pub(super) fn l1_slot(&self, index: u32) -> PhysAddr {
         PhysAddr::new(self.root.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
     }
+}
+
+/// The first address of page number `page`.
+const fn page_start(page: u32) -> VirtAddr {
+    VirtAddr::new(page << PAGE_SHIFT)
 }

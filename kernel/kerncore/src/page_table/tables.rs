@@ -67,7 +67,7 @@ pub(super) enum Above {
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
     /// What lies above the addresses of section number `section`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn above(&self, section: u32) -> Above {
         let descriptor = self.machine.read_descriptor(self.l1_slot(section));
         match l1::table(descriptor) {
@@ -78,7 +78,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// The second-level table of section number `section`, made if there is none. The caller ends with a barrier.
-    #[inline]
+    #[inline(always)]
     pub(super) fn table_for(
         &self,
         section: u32,

@@ -19,7 +19,7 @@ use crate::{
     machine::Machine,
     owned_range::OwnedRange,
 };
-use core::{fmt, iter, mem::ManuallyDrop};
+use core::{fmt, mem::ManuallyDrop};
 
 /// Something in the tables that no one should have put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,8 @@ impl Removal {
 pub struct Unmapped<'table, M, L: Locks, P> {
     table: &'table PageTable<M, L>,
     range: OwnedRange,
-    stale: PageRange,
+    /// How many pages, from the first on, are to be flushed.
+    stale: u32,
     payload: ManuallyDrop<P>,
     removal: Removal,
 }
@@ -109,9 +110,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Absent tables are skipped (S21), clearing what is clear does no harm (S25), tables stay (S24).
     #[inline]
     pub fn unmap<P>(&self, mut range: OwnedRange, payload: P) -> Unmapped<'_, M, L, P> {
-        let whole = range.pages();
-        let stale = self.without_guard(whole);
-        let removal = self.clear(&mut range, 0, whole.count());
+        let count = range.count();
+        let (stale, removal) = self.clear(Runs::of(&mut range, 0, count));
         Unmapped { table: self, range, stale, payload: ManuallyDrop::new(payload), removal }
     }
 
@@ -127,62 +127,64 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         count: u32,
     ) -> Result<Removal, OutsideRange> {
         let whole = range.pages();
-        let stale =
-            whole.sub_range(offset, count).ok_or(OutsideRange { range: whole, offset, count })?;
-        let removal = self.clear(range, offset, count);
-        self.flush_pages(stale);
+        let outside = OutsideRange { range: whole, offset, count };
+        let runs = Runs::of(range, offset, count).ok_or(outside)?;
+        let (stale, removal) = self.clear(Some(runs));
+        self.flush_pages(whole.sub_range(offset, stale).unwrap_or(whole));
         Ok(removal)
     }
 
-    /// `range` without its last page if nothing is mapped there. What was never mapped since the range's last
-    /// flush is in no TLB (an absent entry is not cached, ARM DDI 0406C, B3.9), so a guard page costs no
-    /// invalidation.
-    #[inline]
-    fn without_guard(&self, range: PageRange) -> PageRange {
-        let last = range.count().saturating_sub(1);
-        match range.sub_range(last, range.count() - last) {
-            Some(guard) if self.translate(guard.start()).is_none() => {
-                range.sub_range(0, last).unwrap_or(range)
-            }
-            _ => range,
-        }
-    }
-
-    #[inline]
+    #[inline(always)]
     fn flush_pages(&self, pages: PageRange) {
         self.machine.invalidate_tlb(pages);
         self.machine.barrier();
     }
 
-    #[inline]
-    fn clear(&self, range: &mut OwnedRange, offset: u32, count: u32) -> Removal {
+    /// Clears what `runs` name. Returns how many pages from the first on are to be flushed: all, but for the last
+    /// one if nothing was mapped there. What was not mapped since the range's last flush is in no TLB (an absent
+    /// entry is not cached, ARM DDI 0406C, B3.9), so a guard page costs no invalidation.
+    #[inline(always)]
+    fn clear(&self, runs: Option<Runs<'_>>) -> (u32, Removal) {
         let mut removal = Removal::default();
-        let whole = range.pages();
-        for run in Runs::of(range, offset, count).into_iter().flatten() {
+        let Some(mut runs) = runs else { return (0, removal) };
+        let (first, count) = (runs.first(), runs.left());
+        let mut guard = 0;
+        while let Some(run) = runs.next() {
+            let is_last = runs.left() == 0;
             match self.above(run.section()) {
-                Above::Table(table) => self.clear_slots(&mut run.slots(table), &mut removal),
-                Above::Nothing => {}
-                Above::Other(descriptor) => self.clear_other(&run, whole, descriptor, &mut removal),
+                Above::Table(table) => {
+                    let mut slots = run.slots(table);
+                    if is_last && slots.read(&self.machine, slots.count().wrapping_sub(1)) == 0 {
+                        slots.shorten();
+                        guard = 1;
+                    }
+                    self.clear_slots(&mut slots, &mut removal);
+                }
+                Above::Nothing => guard = u32::from(is_last),
+                Above::Other(descriptor) => {
+                    self.clear_other(&run, (first, count), descriptor, &mut removal);
+                }
             }
         }
         self.machine.barrier();
-        removal
+        (count.wrapping_sub(guard), removal)
     }
 
-    #[inline]
+    #[inline(always)]
     fn clear_slots(&self, slots: &mut Slots<'_>, removal: &mut Removal) {
         let count = slots.count();
         // The common run is small pages without a gap; anything else is looked at slot by slot.
-        let common = (0..count).fold(!0, |bits, index| bits & slots.read(&self.machine, index));
+        let common = slots.join_all(&self.machine, !0, |bits, descriptor| bits & descriptor);
         if l2::is_small(common) {
-            slots.write(&self.machine, 0, iter::repeat_n(0, count as usize));
-            removal.pages += count;
+            slots.clear(&self.machine);
+            removal.pages = removal.pages.wrapping_add(count);
         } else {
             self.clear_mixed(slots, removal);
         }
     }
 
     /// Clears a run with gaps, large pages or oddities in it.
+    #[cold]
     fn clear_mixed(&self, slots: &mut Slots<'_>, removal: &mut Removal) {
         for index in 0..slots.count() {
             let descriptor = slots.read(&self.machine, index);
@@ -199,25 +201,31 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             } else {
                 removal.note(Oddity::Leftover { address, descriptor });
             }
-            slots.write(&self.machine, index, iter::once(0));
+            slots.clear_one(&self.machine, index);
         }
     }
 
-    /// Clears a first-level slot that is no table, if `whole` owns everything that the entry translates (S22).
+    /// Clears a first-level slot that is no table, if everything that the entry translates is among the pages to be
+    /// cleared, of which `first` and `count` are the number and how many (S22).
     #[cold]
-    fn clear_other(&self, run: &Run<'_>, whole: PageRange, descriptor: u32, removal: &mut Removal) {
+    fn clear_other(
+        &self,
+        run: &Run<'_>,
+        (first, count): (u32, u32),
+        descriptor: u32,
+        removal: &mut Removal,
+    ) {
         let section = run.section();
         let slots = match l1::Descriptor::decode(descriptor) {
             Ok(l1::Descriptor::Supersection(..)) => l1::SUPERSECTION_SLOTS,
             _ => 1,
         };
-        let first = section - section % slots;
-        let reach = PageRange::from_numbers(first * L2_SLOTS, slots * L2_SLOTS);
-        if reach.is_some_and(|reach| whole.contains_range(reach)) {
+        let reach = (section - section % slots) * L2_SLOTS;
+        if reach >= first && reach + slots * L2_SLOTS <= first + count {
             self.making_tables.with(|()| self.write_l1(section, 0));
             removal.note(Oddity::NotATable { address: section_start(section), descriptor });
         } else {
-            removal.note(Oddity::ReachesOutside { address: run.pages().start(), descriptor });
+            removal.note(Oddity::ReachesOutside { address: run.start(), descriptor });
         }
     }
 }
@@ -227,7 +235,8 @@ impl<M: Machine, L: Locks, P> Unmapped<'_, M, L, P> {
     /// what was mapped there may be used anew (S23).
     #[inline]
     pub fn flush(self) -> Released<P> {
-        self.table.flush_pages(self.stale);
+        let whole = self.range.pages();
+        self.table.flush_pages(whole.sub_range(0, self.stale).unwrap_or(whole));
         let Self { range, payload, removal, .. } = self;
         Released { range, payload: ManuallyDrop::into_inner(payload), removal }
     }
