@@ -223,6 +223,8 @@ fn each_wrong_free_is_told_apart_and_changes_nothing() {
         (inside, 0, FreeError::InsideBlock { frame: inside, head: first, order: 3, owner }),
         (first, 2, FreeError::WrongOrder { frame: first, owner, order: 2, actual: 3 }),
         (first, 11, FreeError::Misaligned { frame: first, order: 11 }),
+        // In a record's state an order has eight bits; this one must not pass for 3.
+        (first, 259, FreeError::Misaligned { frame: first, order: 259 }),
         (other.first(), 5, FreeError::Misaligned { frame: other.first(), order: 5 }),
         (
             other.first(),
@@ -284,6 +286,9 @@ fn a_list_has_as_few_blocks_as_memory_allows() {
         assert_eq!(allocator.free(block), Ok(()));
     }
     assert!(list.is_empty() && list.pop(&table).is_none());
+    list.push(&table, allocator.allocate(1, FrameOwner::Vmalloc).expect("free"));
+    let again = list.pop(&table).expect("an emptied list takes in more");
+    assert_eq!(allocator.free(again), Ok(()));
     // Every second frame is taken: nothing but single frames is left.
     let mut taken = FrameList::new();
     let mut holes = FrameList::new();

@@ -80,6 +80,17 @@ fn generations_begin_again_and_never_make_a_zero_name() {
 }
 
 #[test]
+fn a_chunk_may_come_before_it_is_wanted() {
+    let (mut first, mut second) = (chunk(64), chunk(128));
+    let mut slab: Slab<'_, u32, 2> = Slab::new();
+    slab.add_chunk(&mut first).expect("the first chunk");
+    slab.insert(0).expect("room");
+    slab.add_chunk(&mut second).expect("the second chunk");
+    assert_eq!((1..300).filter(|&value| slab.insert(value).is_ok()).count(), 191);
+    assert_eq!(slab.len(), slab.capacity());
+}
+
+#[test]
 fn what_a_chunk_held_before_does_not_matter() {
     let mut memory = chunk(64);
     {
