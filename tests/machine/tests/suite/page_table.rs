@@ -146,6 +146,53 @@ fn a_range_without_a_guard_is_flushed_to_its_last_page() {
     });
 }
 
+/// S21: holes before a table's border, or a table that is absent, are no guard at the end.
+#[test]
+fn a_hole_in_the_middle_does_not_spare_the_last_page_its_flush() {
+    everywhere(|world| {
+        for (offset, first_mapped) in [(0, 256), (200, 230)] {
+            let (table, window) = world.table();
+            let mut range = cut(window, offset, 259 - offset);
+            for page in [first_mapped, 257, 258] {
+                let place = page - offset;
+                table
+                    .map(&mut range, place, [frame(0x6_0100 + page)], DATA, &world.tables)
+                    .expect("empty");
+                assert!(world.reach(WINDOW + page).is_ok());
+            }
+            let released = table.unmap(range, ()).flush();
+            assert_eq!(released.removal, Removal { pages: 3, ..Removal::default() });
+            for page in [first_mapped, 257, 258] {
+                assert_eq!(world.reach(WINDOW + page), absent(WINDOW + page), "{offset}");
+            }
+        }
+    });
+}
+
+/// S17: each slot is looked at, wherever it lies in the run.
+#[test]
+fn one_slot_in_use_is_found_at_every_place() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 21);
+    for place in 0..21 {
+        let one = [frame(0x6_0100)];
+        table.map(&mut range, place, one, DATA, &world.tables).expect("empty");
+        let list = consecutive(frame(0x6_0200), 21).expect("below 4 GiB");
+        let refused = table.map(&mut range, 0, list, DATA, &world.tables);
+        let address = at(WINDOW + place);
+        let occupied = MapError::Occupied { address, descriptor: 0x6010_045f, mapped: 0 };
+        assert_eq!(refused, Err(occupied));
+        let removal = table.unmap_part(&mut range, 0, 21).expect("inside");
+        assert_eq!(removal, Removal { pages: 1, ..Removal::default() });
+        let list = consecutive(frame(0x6_0200), 21).expect("below 4 GiB");
+        table.map(&mut range, 0, list, DATA, &world.tables).expect("empty");
+        table.unmap_part(&mut range, place, 1).expect("inside");
+        let removal = table.unmap_part(&mut range, 0, 21).expect("inside");
+        assert_eq!(removal, Removal { pages: 20, ..Removal::default() }, "hole at {place}");
+    }
+}
+
 /// S16, BENCH: a run is written, cleaned and waited for once, not page by page.
 #[test]
 fn mapping_within_one_table_is_one_write_and_one_barrier() {

@@ -1,0 +1,292 @@
+//! A kernel of eight megabytes.
+//!
+//! ```text
+//!   physical                                            virtual
+//!   0x6000_0000  16 free frames                         0x8000_0000  linear map, 8 MiB
+//!   0x6001_0000  text, rodata, guard, data, guards      0xC000_0000  vmalloc window, 4 MiB
+//!   0x6001_8000  first level, linear tables, 2 spare    0xF000_0000  heap, 1 MiB, 4 pages mapped
+//!   0x6002_0000  free frames
+//! ```
+
+use kerncore::{
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    attributes::Attributes,
+    audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
+    descriptor::{l1, l2},
+    frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
+    kernel_space::{AreaChunk, AreaSlot, KernelSpace, Parts, RecordMemory},
+    ledger::{Count, Ledger},
+    linear_map::LinearMap,
+    machine::Machine,
+    owned_range::OwnedRange,
+    page_table::PageTable,
+    slab::Entry,
+    va_space::{VaSpace, VaStorage},
+    zone::Zone,
+};
+use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
+use std::iter;
+
+pub(crate) const RAM: u32 = 0x6_0000;
+pub(crate) const RAM_PAGES: u32 = 8 << 8;
+const IMAGE: u32 = 0x8_0010;
+const IMAGE_PAGES: u32 = 16;
+pub(crate) const TEXT: VirtAddr = VirtAddr::new(0x8001_0000);
+pub(crate) const IMAGE_GUARD: VirtAddr = VirtAddr::new(0x8001_3000);
+const ROOT: PhysAddr = PhysAddr::new(0x6001_8000);
+const LINEAR_TABLES: PhysAddr = PhysAddr::new(0x6001_c000);
+/// Frames of the image that turned out not to be needed.
+const SPARE: u32 = RAM + 30;
+const AFTER_IMAGE: u32 = RAM + 32;
+pub(crate) const WINDOW: u32 = 0xc_0000;
+pub(crate) const WINDOW_PAGES: u32 = 4 << 8;
+pub(crate) const HEAP: u32 = 0xf_0000;
+const HEAP_PAGES: u32 = 1 << 8;
+pub(crate) const HEAP_MAPPED: u32 = 4;
+/// Whoever asks, in all tests.
+pub(crate) const CALLER: VirtAddr = VirtAddr::new(0x8001_0123);
+
+pub(crate) type Space = KernelSpace<'static, SoftCpu<'static>, HostLocks>;
+
+pub(crate) struct Bed {
+    pub(crate) machine: &'static SoftMachine,
+    pub(crate) space: Space,
+    heap: OwnedRange,
+}
+
+/// Area records on the host; never freed, as the kernel's are not.
+struct LeakedRecords;
+
+impl RecordMemory<'static> for LeakedRecords {
+    fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
+        block.leak();
+        let entry = || Entry::<AreaSlot>::vacant();
+        iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
+    }
+}
+
+pub(crate) fn pages(first: u32, count: u32) -> PageRange {
+    PageRange::from_numbers(first, count).expect("a range of the address space")
+}
+
+pub(crate) fn frame(number: u32) -> Pfn {
+    Pfn::new(number).expect("below 4 GiB")
+}
+
+pub(crate) fn page(number: u32) -> VirtAddr {
+    VirtAddr::new(number * PAGE_SIZE)
+}
+
+fn parts() -> [FixedPart; 4] {
+    let part = |name, first, count, attributes| FixedPart {
+        name,
+        pages: pages(IMAGE + first, count),
+        attributes,
+    };
+    [
+        part("text", 0, 2, Attributes::KERNEL_TEXT),
+        part("rodata", 2, 1, Attributes::KERNEL_RODATA),
+        part("data", 4, 2, Attributes::KERNEL_DATA),
+        part("tables", 8, 8, Attributes::KERNEL_DATA),
+    ]
+}
+
+/// What the boot stub does: the image's pages, and the first-level slot above them.
+fn stub(machine: &SoftMachine) {
+    let table = l1::Descriptor::Table(LINEAR_TABLES).encode().expect("aligned");
+    machine.device_write(PhysAddr::new(ROOT.raw() + 0x800 * 4), table);
+    for part in parts() {
+        for page in part.pages.first()..part.pages.end() {
+            let descriptor = l2::Descriptor::SmallPage(frame(page - 0x2_0000), part.attributes);
+            let slot = PhysAddr::new(LINEAR_TABLES.raw() + page % 256 * 4);
+            machine.device_write(slot, descriptor.encode().expect("a small page"));
+        }
+    }
+}
+
+fn zone() -> Zone<'static, HostLocks> {
+    let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
+    let table = FrameTable::new(records.leak(), frame(RAM)).expect("aligned to a block");
+    let image = SPARE - (RAM + 16);
+    table.reserve(frame(RAM + 16), image, FrameOwner::KernelImage).expect("absent frames");
+    let mut allocator = FrameAllocator::new(table);
+    for (first, end) in [(RAM, RAM + 16), (SPARE, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
+        allocator.add_range(frame(first), end - first).expect("absent frames");
+    }
+    Zone::new(allocator)
+}
+
+impl Bed {
+    /// The machine that forgives everything: for what is not about the order of steps.
+    pub(crate) fn new() -> Self {
+        Self::on(Behaviour::Forgetful)
+    }
+
+    pub(crate) fn on(behaviour: Behaviour) -> Self {
+        let machine: &'static SoftMachine =
+            Box::leak(Box::new(SoftMachine::new(behaviour, 2, ROOT)));
+        stub(machine);
+        let all = pages(0x8_0000, 0x8_0000);
+        let (table, rest) = PageTable::new(machine.cpu(0), ROOT, all);
+        let split = |range: OwnedRange, count| range.split_at(count).expect("within the window");
+        let (linear, rest) = split(rest, RAM_PAGES);
+        let (_, rest) = split(rest, WINDOW - 0x8_0000 - RAM_PAGES);
+        let (window, rest) = split(rest, WINDOW_PAGES);
+        let (_, rest) = split(rest, HEAP - WINDOW - WINDOW_PAGES);
+        let (heap, _) = split(rest, HEAP_PAGES);
+        let mut linear = LinearMap::new(&table, linear, LINEAR_TABLES, frame(RAM)).expect("adopted");
+        linear.fill(frame(RAM), 16).expect("below the image");
+        linear.fill(frame(AFTER_IMAGE), RAM + RAM_PAGES - AFTER_IMAGE).expect("above the image");
+        let books = vec![0; VaStorage::words(WINDOW_PAGES)].leak();
+        let storage = VaStorage::carve(books, WINDOW_PAGES).expect("enough words");
+        let space = VaSpace::new(window, storage).expect("enough storage");
+        let record_memory = &LeakedRecords;
+        let space = KernelSpace::new(Parts { table, space, zone: zone(), linear, record_memory });
+        let mut bed = Self { machine, space, heap };
+        bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
+        bed.clean();
+        bed
+    }
+
+    /// A bed in which the first record and the window's first table were made, so that a ledger need not change.
+    pub(crate) fn warm() -> Self {
+        Self::warm_on(Behaviour::Forgetful)
+    }
+
+    pub(crate) fn warm_on(behaviour: Behaviour) -> Self {
+        let bed = Self::on(behaviour);
+        let area = bed.vmalloc(1);
+        bed.space.vfree(area).expect("a live area");
+        bed
+    }
+
+    pub(crate) fn vmalloc(&self, count: u32) -> VirtAddr {
+        let fill = kerncore::kernel_space::Fill::Uninitialised;
+        let area = self.space.vmalloc(count * PAGE_SIZE, fill, CALLER).expect("empty memory");
+        area.pages.start()
+    }
+
+    pub(crate) fn audit(&self) -> (Summary, Vec<Violation>) {
+        let expected = Expected {
+            image: pages(IMAGE, IMAGE_PAGES),
+            parts: &parts(),
+            heap: self.heap.pages(),
+            heap_mapped: HEAP_MAPPED,
+        };
+        let mut found = Vec::new();
+        let summary = audit(&self.space, &expected, &mut |violation| found.push(violation));
+        assert_eq!(summary.violations as usize, found.len(), "each is counted and reported");
+        (summary, found)
+    }
+
+    /// The audit finds nothing.
+    #[track_caller]
+    pub(crate) fn clean(&self) -> Summary {
+        let (summary, found) = self.audit();
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [""; 0]);
+        summary
+    }
+
+    /// The audit finds exactly this.
+    #[track_caller]
+    pub(crate) fn finds(&self, violations: &[Violation]) {
+        let (_, found) = self.audit();
+        let lines = |list: &[Violation]| -> Vec<String> {
+            list.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(lines(&found), lines(violations));
+        assert_eq!(found, violations);
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.space.zone().with_allocator(FrameAllocator::drain);
+        ledger(&self.space)
+    }
+
+    /// Runs `test`, after which everything must be back where it was: what is held exactly, and what is kept for reuse must
+    /// account for every frame that is not free any more.
+    #[track_caller]
+    pub(crate) fn gives_back<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
+        let before = self.ledger();
+        let result = test(self);
+        let after = self.ledger();
+        let leaks: Vec<String> = before.leaks(&after).map(|leak| leak.to_string()).collect();
+        assert_eq!(leaks, [""; 0]);
+        let available = |ledger: &Ledger| -> u32 {
+            let kept = [FrameOwner::Free, FrameOwner::PageTable, FrameOwner::Slab];
+            kept.iter().map(|&owner| ledger.frames[owner as usize]).sum()
+        };
+        assert_eq!(available(&before), available(&after));
+        self.clean();
+        result
+    }
+
+    /// As [`Bed::gives_back`], with nothing kept either.
+    #[track_caller]
+    pub(crate) fn changes_nothing<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
+        let before = self.ledger();
+        let result = test(self);
+        let differences: Vec<String> =
+            before.differences(&self.ledger()).map(|line| line.to_string()).collect();
+        assert_eq!(differences, [""; 0]);
+        self.clean();
+        result
+    }
+
+    pub(crate) fn count(&self, count: Count) -> u32 {
+        self.ledger().counts[count as usize]
+    }
+
+    /// Takes all free frames but `left`, so that the next may be the one too many.
+    pub(crate) fn starve(&self, left: u32) -> FrameList {
+        let zone = self.space.zone();
+        let list = zone.allocate_list(zone.free_pages() - left, FrameOwner::Test);
+        list.expect("as many as are free")
+    }
+
+    pub(crate) fn feed(&self, list: FrameList) {
+        self.space.zone().free_list(list).expect("the test's own frames");
+    }
+
+    /// Frames for vmap, in the name of the test.
+    pub(crate) fn frames(&self, count: u32) -> (FrameList, Vec<Pfn>) {
+        let list = self.space.zone().allocate_list(count, FrameOwner::Test).expect("free frames");
+        let frames = list.frames(self.space.zone().table()).collect();
+        (list, frames)
+    }
+
+    /// The frame behind `address`, by the tables.
+    #[track_caller]
+    pub(crate) fn frame_at(&self, address: VirtAddr) -> Pfn {
+        self.space.table().translate(address).expect("mapped").physical.pfn()
+    }
+
+    /// Where the first-level slot for `address` lies.
+    pub(crate) fn l1_slot(&self, address: VirtAddr) -> PhysAddr {
+        PhysAddr::new(ROOT.raw() + l1::index(address) * 4)
+    }
+
+    /// Where the second-level slot for `address` lies.
+    pub(crate) fn l2_slot(&self, address: VirtAddr) -> PhysAddr {
+        let above = self.machine.cpu(0).read_descriptor(self.l1_slot(address));
+        assert_eq!(above & 3, 1, "no table above {address}");
+        PhysAddr::new((above & !0x3ff) + l2::index(address) * 4)
+    }
+
+    /// Writes `descriptor` behind the kernel's back, and gives what was there.
+    pub(crate) fn poke(&self, slot: PhysAddr, descriptor: u32) -> u32 {
+        let cpu = self.machine.cpu(0);
+        let before = cpu.read_descriptor(slot);
+        cpu.write_descriptors(slot, iter::once(descriptor));
+        cpu.clean_descriptors(slot, 1);
+        cpu.barrier();
+        before
+    }
+
+    /// Writes the descriptor of a small page at `address` behind the kernel's back, and gives what was there.
+    pub(crate) fn poke_page(&self, address: VirtAddr, frame: Pfn, attributes: Attributes) -> u32 {
+        let page = l2::Descriptor::SmallPage(frame, attributes).encode().expect("a small page");
+        self.poke(self.l2_slot(address), page)
+    }
+}
