@@ -101,9 +101,9 @@ mod live {
 
     /// The instruction that `frame` interrupted, then the calls that led to it.
     ///
-    /// A function in assembly that keeps no frame of its own, such as `memcpy`, would hide its caller: the chain then goes
-    /// on with the caller's caller. There LR is still the way back, which shows by its leading into another
-    /// function than the interrupted one.
+    /// A function that keeps no frame, such as `memcpy`, or an address where there is no function at all, would hide its
+    /// caller: the chain then goes on with the caller's caller. There LR is still the way back, which shows by its
+    /// leading into another function than the interrupted one.
     pub fn from_frame(frame: &Frame) -> Live {
         let mut backtrace = Backtrace::from_frame_pointer(frame.registers[11], read as fn(_) -> _);
         let interrupted = VirtAddr::new(frame.pc);
@@ -114,11 +114,12 @@ mod live {
     fn frameless_caller(frame: &Frame, interrupted: VirtAddr) -> Option<VirtAddr> {
         let call = VirtAddr::new(frame.lr.checked_sub(INSTRUCTION)?);
         let in_chain = read(VirtAddr::new(frame.registers[11]).checked_add(4)?);
-        let caller = symbols::lookup(call)?;
-        let callee = symbols::lookup(interrupted)?;
-        let start = |address: VirtAddr, offset| address.raw().wrapping_sub(offset);
-        let same = start(call, caller.offset) == start(interrupted, callee.offset);
-        (!same && in_chain != Some(frame.lr)).then_some(call)
+        let start = |address: VirtAddr| {
+            symbols::lookup(address).map(|symbol| address.raw().wrapping_sub(symbol.offset))
+        };
+        // An LR that leads into no function is a register like any other.
+        let elsewhere = start(call).is_some() && start(call) != start(interrupted);
+        (elsewhere && in_chain != Some(frame.lr)).then_some(call)
     }
 }
 

@@ -1,1 +1,11 @@
-//! x
+//! Drivers: small, safe code over typed registers ([`mm::io_mem::IoMem`]) and DMA memory.
+//!
+//! A driver never sees a raw address: the image hands it a mapped register block, and memory for its device comes
+//! from the `dma` crate. So this crate needs no `unsafe`; the one piece that does, the Hal of `virtio-drivers`
+//! (an unsafe trait), is a crate of its own, `virtio-hal`.
+#![no_std]
+#![cfg(target_arch = "arm")]
+#![forbid(unsafe_code)]
+
+pub mod pl011;
+pub mod virtio;

@@ -38,6 +38,11 @@ impl AreaFlags {
     /// A coherent DMA buffer.
     pub const DMA: Self = Self(0x40);
 
+    /// Flags as a C caller passes them; unknown bits are kept.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The bits as a C caller sees them.
     pub const fn bits(self) -> u32 {
         self.0

@@ -1,1 +1,48 @@
-//! x
+//! Memory: the live page tables, and the owners of what they map.
+//!
+//! The algorithms lie in `kerncore`, as one type, [`kerncore::kernel_space::KernelSpace`]. This crate runs it on the
+//! Cortex-A9 and adds what only `unsafe` code can: it calls an owned, mapped range *memory*.
+//!
+//! What this crate believes:
+//!
+//! * **Owners, not addresses.** [`vm_area::VmArea`], [`vm_area::VmMap`], [`io_mem::IoMem`], [`page_alloc::Pages`] own what they
+//!   map; dropping one gives everything back, in the order that the architecture wants.
+//! * **One proof obligation.** [`bring_up::EarlySpace::take`] is the only place that claims the live tables; its contract is
+//!   what every `SAFETY` comment here leans on.
+//! * **No general heap on a hot path.** Records, tables and lists live in frames; [`heap`] serves the rest.
+//! * **It can be audited.** [`audit`] walks every entry and says whose it is.
+#![no_std]
+#![cfg(target_arch = "arm")]
+
+pub mod bring_up;
+pub mod frame_array;
+pub mod heap;
+pub mod io_mem;
+pub mod page_alloc;
+pub mod ram_probe;
+pub mod report;
+pub mod vm_area;
+
+use arch::lock::IrqLocks;
+use arch::machine::CortexA9;
+use kerncore::kernel_space::KernelSpace;
+use spin::Once;
+
+/// The kernel's address space on this processor.
+pub type Kernel = KernelSpace<'static, CortexA9, IrqLocks>;
+
+static KERNEL: Once<Kernel> = Once::new();
+
+/// The kernel's address space.
+///
+/// # Panics
+/// Before [`bring_up::EarlySpace::finish`] has run: nothing may ask for memory earlier.
+#[inline]
+pub fn kernel() -> &'static Kernel {
+    KERNEL.get().expect("memory is asked for before it was brought up")
+}
+
+/// The kernel's address space, or `None` while it is still being brought up: for reports of early faults.
+pub fn try_kernel() -> Option<&'static Kernel> {
+    KERNEL.get()
+}

@@ -1,2 +1,79 @@
-//! x
+//! The test image: the suites, the ledgers that watch them, and the runner's start.
+//!
+//! One file under `suites/` is one suite. Each test leaves the kernel as it found it, or fails by name.
+#![cfg_attr(target_arch = "arm", no_std, no_main)]
+
+#[cfg(target_arch = "arm")]
+extern crate alloc;
+
+#[cfg(target_arch = "arm")]
+mod ledgers;
+#[cfg(target_arch = "arm")]
+mod suites;
+
+#[cfg(target_arch = "arm")]
+mod kernel {
+    use core::panic::PanicInfo;
+
+    use arch::exception::Frame;
+    use arch::semihosting::Console;
+    use image::console::LogStyle;
+    use image::exit::{Code, exit, exit_with};
+    use image::start::Started;
+    use image::{report, start};
+    use ktest::{Filter, Mode, Options};
+
+    /// The order when `seed=` names none; the host always names one.
+    const DEFAULT_SEED: u64 = 1;
+
+    /// Entered by the stub, high, with the MMU on.
+    #[unsafe(no_mangle)]
+    extern "C" fn kernel_main(_r0: u32, _r1: u32, _r2: u32) -> ! {
+        match start::start(LogStyle::Diagnostic) {
+            Ok(started) => exit_with(run(started)),
+            Err(error) => {
+                log::error!("{error}");
+                exit(Code::Failure)
+            }
+        }
+    }
+
+    fn run(started: &Started) -> u32 {
+        let config = &started.config;
+        // A pool that could not be made has said so; the tests that need it fail by name.
+        let _printed = dma::atomic_pool::init(config.coherent_pool);
+        let mode = match (config.list, config.fatal) {
+            (true, _) => Mode::List,
+            (false, Some(name)) => Mode::Fatal(name),
+            (false, None) => Mode::Run,
+        };
+        let options = Options {
+            mode,
+            filter: config.test_filter.map_or(Filter::All, Filter::parse),
+            seed: config.seed.unwrap_or(DEFAULT_SEED),
+            from: config.from.unwrap_or(1) as usize,
+            memory: u64::from(started.ram.used),
+        };
+        let summary = ktest::run(&options, &mut Console, crate::ledgers::all());
+        u32::try_from(summary.exit_code()).unwrap_or(Code::Failure as u32)
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn kernel_exception(frame: &mut Frame) {
+        let what = format_args!("unexpected {:?} exception", frame.kind());
+        ktest::report_death(what, &mut Console);
+        report::exception(frame);
+        exit(Code::Exception)
+    }
+
+    #[panic_handler]
+    fn panic(info: &PanicInfo<'_>) -> ! {
+        ktest::report_panic(info, &mut Console);
+        report::panic(info);
+        exit(Code::Panic)
+    }
+}
+
+/// On other architectures there is nothing to run; the crate only has to compile.
+#[cfg(not(target_arch = "arm"))]
 fn main() {}

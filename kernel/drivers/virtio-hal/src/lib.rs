@@ -1,1 +1,15 @@
-//! x
+//! The Hal of the `virtio-drivers` crate: where its devices' memory comes from.
+//!
+//! `virtio-drivers` asks for two kinds of memory. Rings are coherent memory, taken once. Buffers of requests belong to
+//! whoever made the request and may lie anywhere (on the stack, at odd addresses), so `share` copies them through
+//! a coherent buffer and `unshare` copies back.
+//!
+//! It is a crate of its own because `Hal` is an unsafe trait and `drivers` forbids `unsafe`.
+#![no_std]
+#![cfg(target_arch = "arm")]
+
+mod hal;
+mod slot;
+
+pub use hal::{CoherentHal, shared_buffers};
+pub use slot::{Slot, modern_transport};

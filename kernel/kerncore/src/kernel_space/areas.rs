@@ -56,6 +56,15 @@ impl<'s> Areas<'s> {
         }
     }
 
+    /// The live area that `address` lies in, or the nearest below it, or the first above.
+    pub(super) fn nearest_area(&self, address: VirtAddr) -> Option<AreaSummary> {
+        let below = self.space.previous_area_from(address).and_then(|area| match area.state {
+            AreaState::Live(id) => self.record(id).map(AreaRecord::summary),
+            AreaState::Reserved | AreaState::Dying => None,
+        });
+        below.or_else(|| self.next_area(address))
+    }
+
     /// Makes the area whose record was announced as `id` findable, and gives the record's place.
     pub(super) fn publish(&mut self, id: SlabId, record: AreaRecord) -> Option<&AreaRecord> {
         let base = record.pages().start();

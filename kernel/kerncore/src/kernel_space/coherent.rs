@@ -103,7 +103,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let tables = self.tables.source(&self.zone);
         match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
             Ok(lent) => {
-                let new = NewArea { kind: AreaKind::Dma, caller, physical: first.base() };
+                let new = NewArea::new(AreaKind::Dma, caller).at(first.base());
                 Ok(self.publish(reserved, Mapping::Lent(lent), new))
             }
             Err(LendError { reason, block, range }) => {

@@ -94,7 +94,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             self.unwind(usable, reserved, ());
             return Err(IoRemapError::Map(error));
         }
-        let new = NewArea { kind: AreaKind::IoRemap, caller, physical: physical.page_base() };
+        let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
         let area = self.publish(reserved, Mapping::Borrowed { usable }, new);
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
     }

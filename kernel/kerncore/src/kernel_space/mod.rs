@@ -136,6 +136,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.with(|areas| areas.next_area(address))
     }
 
+    /// The live area that `address` lies in, or else the nearest below it, or else the first above: for reports.
+    pub fn nearest_area(&self, address: VirtAddr) -> Option<AreaSummary> {
+        self.areas.with(|areas| areas.nearest_area(address))
+    }
+
     /// Counts for listings and the ledger: live areas, and addresses that are taken.
     pub fn area_counts(&self) -> AreaCounts {
         self.areas.with(|areas| areas.counts())

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
-use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
+use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::KernelSpace;
@@ -59,10 +59,28 @@ pub(super) struct Reserved {
 /// What a new area is, beyond its addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewArea {
-    pub(super) kind: AreaKind,
-    pub(super) caller: VirtAddr,
+    kind: AreaKind,
+    /// What the descriptor shows; the kind's own flags, as a rule.
+    flags: AreaFlags,
+    caller: VirtAddr,
     /// The physical base of a contiguous area, else zero.
-    pub(super) physical: PhysAddr,
+    physical: PhysAddr,
+}
+
+impl NewArea {
+    pub(super) const fn new(kind: AreaKind, caller: VirtAddr) -> Self {
+        Self { kind, flags: kind.flags(), caller, physical: PhysAddr::new(0) }
+    }
+
+    /// Shows the caller's flags instead of the kind's own.
+    pub(super) const fn flags(self, flags: AreaFlags) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Records the physical base of a contiguous area.
+    pub(super) const fn at(self, physical: PhysAddr) -> Self {
+        Self { physical, ..self }
+    }
 }
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
@@ -140,7 +158,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             next: 0,
             addr: pages.start(),
             size: (pages.count() + guard.count()).wrapping_mul(PAGE_SIZE),
-            flags: new.kind.flags(),
+            flags: new.flags,
             pages: 0,
             nr_pages: pages.count(),
             phys_addr: new.physical,

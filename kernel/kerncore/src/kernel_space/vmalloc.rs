@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{PhysAddr, VirtAddr, pages_for};
+use crate::addr::{VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameOwner};
@@ -98,7 +98,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));
         }
-        let new = NewArea { kind: AreaKind::Vmalloc, caller, physical: PhysAddr::new(0) };
+        let new = NewArea::new(AreaKind::Vmalloc, caller);
         Ok(self.publish(reserved, Mapping::Frames { usable, list }, new))
     }
 }

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaSummary, Mapping};
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::{Attributes, MemoryType};
 use crate::frames::FrameOwner;
 use crate::kernel_space::KernelSpace;
@@ -80,6 +80,20 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         attributes: Attributes,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError> {
+        self.vmap_flags(frames, attributes, AreaKind::Vmap.flags(), caller)
+    }
+
+    /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37).
+    ///
+    /// # Errors
+    /// [`VmapError`]; nothing was taken.
+    pub fn vmap_flags(
+        &self,
+        frames: &[Pfn],
+        attributes: Attributes,
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmapError> {
         let total = self.zone.total();
         let pages = match u32::try_from(frames.len()) {
             Ok(0) => return Err(VmapError::NoPages),
@@ -93,7 +107,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             self.unwind(usable, reserved, ());
             return Err(VmapError::Map(error));
         }
-        let new = NewArea { kind: AreaKind::Vmap, caller, physical: PhysAddr::new(0) };
+        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
         Ok(self.publish(reserved, Mapping::Borrowed { usable }, new))
     }
 

@@ -1,0 +1,86 @@
+//! A disk.
+
+use core::fmt;
+
+use safe_mmio::field_shared;
+pub use virtio_drivers::Error as ReadError;
+use virtio_drivers::Error;
+use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
+use virtio_hal::{CoherentHal, Slot};
+
+use super::transport::{SlotError, SlotTransport};
+use mm::io_mem::IoMem;
+
+/// The device number of a disk (Virtio 1.2, 5.2).
+const BLOCK: u32 = 2;
+
+/// Bytes in a sector.
+pub const SECTOR: usize = SECTOR_SIZE;
+
+/// Why there is no disk in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskError {
+    /// The slot gives no transport.
+    Slot(SlotError),
+    /// The device did not come up.
+    Device(Error),
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(error) => error.fmt(f),
+            Self::Device(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DiskError {}
+
+/// Whether the device in a slot is a disk.
+pub fn is_disk(slot: &mut IoMem<Slot>) -> bool {
+    field_shared!(slot.registers(), device_id).read() == BLOCK
+}
+
+/// A disk. Its rings are coherent memory; requests are waited for.
+pub struct Disk<'a>(VirtIOBlk<CoherentHal, SlotTransport<'a>>);
+
+impl<'a> Disk<'a> {
+    /// Brings the disk in `slot` up. Where one may sleep.
+    ///
+    /// # Errors
+    /// [`DiskError`]; the device is reset and its memory freed.
+    pub fn new(slot: &'a mut IoMem<Slot>) -> Result<Self, DiskError> {
+        let transport = SlotTransport::new(slot.registers()).map_err(DiskError::Slot)?;
+        VirtIOBlk::new(transport).map(Self).map_err(DiskError::Device)
+    }
+
+    /// Sectors on the disk.
+    pub fn sectors(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    /// Whether it refuses to be written.
+    pub fn is_read_only(&self) -> bool {
+        self.0.readonly()
+    }
+
+    /// Reads the sectors from number `sector` on into `buffer`, a whole number of them, and waits for it.
+    ///
+    /// # Errors
+    /// What the device says, such as a sector that it does not have; `InvalidParam` for a buffer that is empty or not
+    /// whole sectors.
+    pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        if buffer.is_empty() || !buffer.len().is_multiple_of(SECTOR) {
+            return Err(Error::InvalidParam);
+        }
+        let sector = usize::try_from(sector).map_err(|_| Error::InvalidParam)?;
+        self.0.read_blocks(sector, buffer)
+    }
+}
+
+impl fmt::Debug for Disk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("sectors", &self.sectors()).finish_non_exhaustive()
+    }
+}

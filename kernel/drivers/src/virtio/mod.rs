@@ -1,0 +1,8 @@
+//! Virtio devices over memory-mapped registers, by the `virtio-drivers` crate.
+//!
+//! The crate is used unmodified. What is ours is the [`transport`] that speaks to either generation of registers
+//! with the barriers that real hardware wants, and the Hal (crate `virtio-hal`) that gives it coherent memory.
+
+pub mod block;
+mod legacy;
+pub mod transport;

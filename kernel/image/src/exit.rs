@@ -1,0 +1,26 @@
+//! The end of a run, as the host sees it.
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Code {
+    /// All is well.
+    Success = 0,
+    /// The work failed, or a test did.
+    Failure = 1,
+    /// A panic.
+    Panic = 101,
+    /// An exception that nothing waited for.
+    Exception = 102,
+}
+
+/// Ends the emulation; without a host, stops this CPU.
+pub fn exit(code: Code) -> ! {
+    exit_with(code as u32)
+}
+
+/// Ends the emulation with a number of the caller's own.
+pub fn exit_with(code: u32) -> ! {
+    arch::semihosting::exit(code);
+    arch::cpu::halt()
+}

@@ -1,0 +1,77 @@
+//! The shipped image: reads a disk through coherent DMA and prints its SHA-256.
+#![cfg_attr(target_arch = "arm", no_std, no_main)]
+
+#[cfg(target_arch = "arm")]
+mod disk;
+
+#[cfg(target_arch = "arm")]
+mod kernel {
+    use core::fmt::Write;
+    use core::panic::PanicInfo;
+
+    use arch::exception::Frame;
+    use board::vexpress_a9;
+    use drivers::pl011::{self, SerialPort};
+    use image::console::{self, Console, LogStyle};
+    use image::exit::{Code, exit};
+    use image::start::Started;
+    use image::{report, start};
+    use mm::io_mem::IoMem;
+
+    /// Entered by the stub, high, with the MMU on.
+    #[unsafe(no_mangle)]
+    extern "C" fn kernel_main(_r0: u32, _r1: u32, _r2: u32) -> ! {
+        let ended = match start::start(LogStyle::Level) {
+            Ok(started) => run(started),
+            Err(error) => {
+                log::error!("{error}");
+                Err(())
+            }
+        };
+        exit(if ended.is_ok() { Code::Success } else { Code::Failure })
+    }
+
+    /// Everything after memory is up. What goes wrong is said where it is noticed.
+    fn run(started: &Started) -> Result<(), ()> {
+        if let Err(error) = open_console() {
+            log::warn!("no serial port: {error}");
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        say(format_args!("Mapwright {version}: {} of RAM, {} CPU\n", started.ram, 1));
+        say(format_args!("\n"));
+        say(format_args!("\n"));
+        // Without a pool only callers that may not sleep go without memory; it has said so itself.
+        let _printed = dma::atomic_pool::init(started.config.coherent_pool);
+        super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))
+    }
+
+    fn open_console() -> Result<(), mm::io_mem::IoMemError> {
+        let registers = IoMem::<pl011::Registers>::map(vexpress_a9::UARTS[0].base)?;
+        match SerialPort::new(registers, vexpress_a9::UART_CLOCK_HZ) {
+            Ok(port) => console::use_port(port),
+            Err(error) => log::warn!("the serial port did not come up: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Prints; a console that does not take text cannot be told so.
+    fn say(text: core::fmt::Arguments<'_>) {
+        let _ = Console.write_fmt(text);
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn kernel_exception(frame: &mut Frame) {
+        report::exception(frame);
+        exit(Code::Exception)
+    }
+
+    #[panic_handler]
+    fn panic(info: &PanicInfo<'_>) -> ! {
+        report::panic(info);
+        exit(Code::Panic)
+    }
+}
+
+/// On other architectures there is nothing to run; the crate only has to compile.
+#[cfg(not(target_arch = "arm"))]
+fn main() {}

@@ -1,0 +1,42 @@
+//! ioremap by its Linux name.
+
+use core::ffi::{c_uint, c_void};
+use core::ptr;
+
+use kerncore::addr::PhysAddr;
+use kerncore::attributes::Attributes;
+use mm::report::RateLimit;
+
+use crate::vmalloc::report;
+use crate::{address, pointer};
+
+static REFUSED: RateLimit = RateLimit::new();
+
+/// Maps `size` bytes of device registers at physical address `phys_addr`, which need not be aligned; null on failure (S93,
+/// S94). Not in interrupt context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ioremap(phys_addr: c_uint, size: c_uint) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    let physical = PhysAddr::new(phys_addr);
+    match mm::kernel().ioremap(physical, size, Attributes::DEVICE, caller) {
+        Ok(address) => pointer(address),
+        Err(error) => {
+            REFUSED.warn(format_args!("ioremap: refused: {error}"));
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Ends a mapping of [`ioremap`], given any address inside it. Null is no-op; anything else is reported and changes
+/// nothing. Not in interrupt context.
+///
+/// # Safety
+/// Nobody uses the mapping any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn iounmap(addr: *const c_void) {
+    if !addr.is_null() {
+        report("iounmap", mm::kernel().iounmap(address(addr)));
+    }
+}

@@ -1,0 +1,173 @@
+//! vmalloc and vmap by their Linux names.
+//!
+//! None of these may be called in interrupt context (S10, S35).
+
+use core::ffi::{c_uint, c_void};
+use core::fmt;
+use core::ptr;
+use core::slice;
+
+use kerncore::addr::VirtAddr;
+use kerncore::area::{AreaFlags, VmStruct};
+use kerncore::attributes::Attributes;
+use kerncore::frames::Frame;
+use kerncore::kernel_space::{Fill, NoArea, RemoveError, VmallocError, VmapError};
+use kerncore::va_space::ReserveError;
+use mm::report::{RateLimit, dump_stack};
+
+use crate::{address, page, pointer};
+
+/// How a mapping may be used: the `pgprot_t` of callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PageProtection {
+    /// `PAGE_KERNEL`: read and written, never executed.
+    Kernel = 0,
+    /// `PAGE_KERNEL_RO`: read.
+    KernelReadOnly = 1,
+}
+
+/// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
+fn too_many(count: c_uint) -> bool {
+    count > mm::kernel().zone().total()
+}
+
+static NO_ROOM: RateLimit = RateLimit::new();
+static FAILED: RateLimit = RateLimit::new();
+
+/// Warns of a failure. A window without room names the parameter that would make it larger (S8).
+fn warn(what: &str, bytes: u32, area: Option<NoArea>, error: &dyn fmt::Display) {
+    match area {
+        Some(NoArea::Addresses(ReserveError::NoSpace { .. })) => NO_ROOM.warn(format_args!(
+            "{what}: no addresses for {bytes} bytes ({error}); use vmalloc=<size> to increase the window"
+        )),
+        _ => FAILED.warn(format_args!("{what}: {bytes} bytes were refused: {error}")),
+    }
+}
+
+fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void {
+    match mm::kernel().vmalloc(bytes, fill, caller) {
+        Ok(area) => pointer(area.pages.start()),
+        // Zero, or more than there is: null without a word (S26).
+        Err(VmallocError::ZeroSize | VmallocError::MoreThanMemory { .. }) => ptr::null_mut(),
+        Err(error) => {
+            let area = if let VmallocError::Area(area) = error { Some(area) } else { None };
+            warn(what, bytes, area, &error);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Allocates `size` bytes of virtually contiguous memory, rounded up to pages; null on failure (S26 to S30).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc(size: c_uint) -> *mut c_void {
+    allocate("vmalloc", size, Fill::Uninitialised, arch::backtrace::return_address())
+}
+
+/// As [`vmalloc`], filled with zeros (S86).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vzalloc(size: c_uint) -> *mut c_void {
+    allocate("vzalloc", size, Fill::Zeroed, arch::backtrace::return_address())
+}
+
+/// Frees what [`vmalloc`] gave. Null is no-op; anything else that is not the base of such an area is reported and changes
+/// nothing (S32, S34).
+///
+/// # Safety
+/// Nobody uses the memory any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vfree(addr: *const c_void) {
+    if !addr.is_null() {
+        report("vfree", mm::kernel().vfree(address(addr)));
+    }
+}
+
+/// Maps `count` pages, given by page pointers, one after the other; null on failure (S37). `flags` are stored.
+///
+/// # Safety
+/// `pages` points to `count` page pointers. The pages stay allocated while the mapping lives, and whoever uses both the
+/// mapping and the pages' other addresses keeps Rust's rules of aliasing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vmap(
+    pages: *const *const Frame,
+    count: c_uint,
+    flags: c_uint,
+    prot: PageProtection,
+) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    if pages.is_null() || count == 0 || too_many(count) {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller promises `count` page pointers.
+    let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
+    let mut frames = mm::frame_array::FrameArray::new(count);
+    let filled = pages.iter().try_for_each(|&page| {
+        let frame = page::frame_of(page)?;
+        frames.as_mut()?.push(frame)
+    });
+    let attributes = match prot {
+        PageProtection::Kernel => Attributes::KERNEL_DATA,
+        PageProtection::KernelReadOnly => Attributes::KERNEL_RODATA,
+    };
+    let (Some(()), Some(frames)) = (filled, &frames) else { return ptr::null_mut() };
+    match mm::kernel().vmap_flags(
+        frames.as_slice(),
+        attributes,
+        AreaFlags::from_bits(flags),
+        caller,
+    ) {
+        Ok(area) => pointer(area.pages.start()),
+        Err(error) => {
+            let area = if let VmapError::Area(area) = error { Some(area) } else { None };
+            warn("vmap", count.saturating_mul(4096), area, &error);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Ends a mapping that [`vmap`] made. Null is no-op; anything else that is not the base of such an area is reported and
+/// changes nothing (S32, S34).
+///
+/// # Safety
+/// Nobody uses the mapping any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vunmap(addr: *const c_void) {
+    if !addr.is_null() {
+        report("vunmap", mm::kernel().vunmap(address(addr)));
+    }
+}
+
+/// Says what was wrong with a free, and who did it.
+pub(crate) fn report(what: &str, removed: Result<(), RemoveError>) {
+    if let Err(error) = removed {
+        log::error!("{what}: {error}");
+        dump_stack();
+    }
+}
+
+/// The descriptor of the live area that begins exactly at `addr`, or null (S13). No reference is taken: it is valid for as
+/// long as the caller keeps the area from being removed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_vm_area(addr: *const c_void) -> *const VmStruct {
+    let descriptor = mm::kernel().with_area(address(addr), |record| &raw const record.vm);
+    descriptor.unwrap_or(ptr::null())
+}
+
+/// The page pointer of the frame behind `addr`, or null if nothing is mapped there or what is mapped is not RAM (S88).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc_to_page(addr: *const c_void) -> *const Frame {
+    let kernel = mm::kernel();
+    let address = address(addr);
+    if !kernel.window().contains(address) {
+        return ptr::null();
+    }
+    let translation = kernel.table().translate(address);
+    translation.map_or(ptr::null(), |found| page::pointer_to(found.physical.pfn()))
+}

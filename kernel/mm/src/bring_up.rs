@@ -1,0 +1,317 @@
+//! From the stub's tables to a kernel that has memory.
+//!
+//! ```text
+//!   [image]   what the stub mapped: text, rodata, data, stacks, tables
+//!      │
+//!      │  EarlySpace::take      the right to every kernel address, split by region
+//!      │  EarlySpace::probe_ram (only if nobody can tell how much RAM there is)
+//!      ▼
+//!   EarlySpace::finish          1. the rest of the linear map, by small pages
+//!                               2. the frame table, behind the image
+//!                               3. every other frame is free
+//!                               4. the books of the vmalloc window, in frames
+//!                               5. the heap's region
+//! ```
+
+use core::fmt;
+use core::slice;
+
+use arch::lock::IrqLocks;
+use arch::machine::CortexA9;
+use kerncore::addr::{
+    PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PAGES_PER_SECTION, PageRange, Pfn, PhysAddr, VirtAddr,
+    pages_for,
+};
+use kerncore::descriptor::L2_TABLE_SIZE;
+use kerncore::frames::{Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable};
+use kerncore::kernel_space::{AreaChunk, AreaSlot, Parts, RecordMemory};
+use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
+use kerncore::linear_map::LinearMap;
+use kerncore::owned_range::OwnedRange;
+use kerncore::page_table::PageTable;
+use kerncore::slab::Entry;
+use kerncore::va_space::{VaSpace, VaStorage};
+use kerncore::zone::Zone;
+
+use crate::{KERNEL, Kernel, heap};
+
+type Table = PageTable<CortexA9, IrqLocks>;
+
+/// Why memory could not be brought up. Each is fatal: there is no kernel without memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BringUpError {
+    /// RAM does not reach the end of the image and its frame table.
+    TooLittleRam {
+        /// Bytes of RAM.
+        bytes: u32,
+    },
+    /// A step failed that the address map promises to work.
+    Step(&'static str),
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLittleRam { bytes } => write!(f, "{} KiB of RAM are too little", bytes >> 10),
+            Self::Step(step) => write!(f, "memory was not brought up: {step}"),
+        }
+    }
+}
+
+impl core::error::Error for BringUpError {}
+
+/// The kernel's half of the address space, of which only the image is mapped.
+#[derive(Debug)]
+pub struct EarlySpace {
+    pub(crate) table: Table,
+    linear: OwnedRange,
+    window: OwnedRange,
+    heap: OwnedRange,
+    pub(crate) temporary: OwnedRange,
+}
+
+/// The first page numbers of the regions, in ascending order.
+const LINEAR: u32 = layout::LINEAR_START.page_number();
+const WINDOW: u32 = layout::LINEAR_END.page_number();
+const HEAP: u32 = layout::HEAP_START.page_number();
+const STATIC: u32 = layout::STATIC_START.page_number();
+const TEMPORARY: u32 = layout::TEMPORARY_START.page_number();
+
+impl EarlySpace {
+    /// Takes over the tables that the stub made.
+    ///
+    /// # Errors
+    /// None that a boot can meet: [`BringUpError::Step`] if the address map contradicts itself.
+    ///
+    /// # Safety
+    /// 1. Called once, on one CPU, before anything else touches a descriptor, with the MMU set up by the stub.
+    /// 2. From here on, nothing above 0x8000_0000 outside the image is memory that Rust sees, except through handles
+    ///    that the tables give out; table memory is reached only through them.
+    pub unsafe fn take() -> Result<Self, BringUpError> {
+        const SPLIT: BringUpError = BringUpError::Step("the regions are out of order");
+        let root = linear_physical(boot::layout::kernel_l1())
+            .ok_or(BringUpError::Step("the first-level table is not in the linear map"))?;
+        let all = PageRange::from_numbers(LINEAR, PAGES_IN_ADDRESS_SPACE - LINEAR).ok_or(SPLIT)?;
+        // SAFETY: our contract is the machine's: the tables are the stub's, they are taken over once, and whatever is
+        // mapped from here on is owned by who mapped it.
+        let machine = unsafe { CortexA9::new() };
+        let (table, rest) = Table::new(machine, root, all);
+        let (linear, rest) = rest.split_at(WINDOW - LINEAR).map_err(|_| SPLIT)?;
+        let (window, rest) = rest.split_at(HEAP - WINDOW).map_err(|_| SPLIT)?;
+        let (heap, rest) = rest.split_at(STATIC - HEAP).map_err(|_| SPLIT)?;
+        let (_static_mappings, temporary) = rest.split_at(TEMPORARY - STATIC).map_err(|_| SPLIT)?;
+        Ok(Self { table, linear, window, heap, temporary })
+    }
+
+    /// Brings memory up over `ram_bytes` of RAM from the start of the linear map, with a vmalloc window of
+    /// `vmalloc_bytes`. Both are rounded down to pages and sections, and clipped to what the address map holds.
+    ///
+    /// # Errors
+    /// [`BringUpError`].
+    pub fn finish(
+        self,
+        ram_bytes: u32,
+        vmalloc_bytes: u32,
+    ) -> Result<&'static Kernel, BringUpError> {
+        let frames = Frames::of(ram_bytes)?;
+        let machine_table = self.table;
+        let linear = map_linear(&machine_table, self.linear, &frames)?;
+        let mut allocator = FrameAllocator::new(make_frame_table(&frames)?);
+        let table = allocator.table();
+        for (first, pages, owner) in frames.taken() {
+            table.reserve(first, pages, owner).map_err(|_| BringUpError::Step("frames overlap"))?;
+        }
+        for (first, pages) in frames.free() {
+            allocator.add_range(first, pages).map_err(|_| BringUpError::Step("frames overlap"))?;
+        }
+        let window = upper_part(self.window, vmalloc_bytes)?;
+        let storage = make_storage(&mut allocator, window.count())?;
+        let space = VaSpace::new(window, storage)
+            .map_err(|_| BringUpError::Step("the books of the vmalloc window are too small"))?;
+        let zone = Zone::new(allocator);
+        let kernel = KERNEL.call_once(|| {
+            Kernel::new(Parts {
+                table: machine_table,
+                space,
+                zone,
+                linear,
+                record_memory: &LinearRecords,
+            })
+        });
+        heap::init(self.heap);
+        Ok(kernel)
+    }
+}
+
+/// Who gets which frames at boot.
+///
+/// ```text
+///   base   image ………… (its unused tables)   frame table   end
+///   │ free │ image │ PageTable │ free        │            │ free …
+/// ```
+struct Frames {
+    first: Pfn,
+    total: u32,
+    image: Pfn,
+    image_pages: u32,
+    /// The first frame of the linear map's tables that RAM does not need.
+    spare_tables: Pfn,
+    spare_table_pages: u32,
+    table: Pfn,
+    table_pages: u32,
+}
+
+impl Frames {
+    fn of(ram_bytes: u32) -> Result<Self, BringUpError> {
+        const OUTSIDE: BringUpError = BringUpError::Step("the image is not in the linear map");
+        let too_little = BringUpError::TooLittleRam { bytes: ram_bytes };
+        let bytes = ram_bytes.min(layout::LINEAR_BYTES);
+        let first = LINEAR_PHYSICAL.pfn();
+        let total = bytes / PAGE_SIZE;
+        let image_range = boot::layout::image();
+        let image = linear_physical(image_range.start()).ok_or(OUTSIDE)?.pfn();
+        let image_pages = image_range.count();
+        let tables_used = bytes.div_ceil(kerncore::addr::SECTION_SIZE) * L2_TABLE_SIZE;
+        let tables = linear_physical(boot::layout::linear_tables()).ok_or(OUTSIDE)?.pfn();
+        let spare_tables = tables.checked_add(pages_for(tables_used)).ok_or(OUTSIDE)?;
+        let table = image.checked_add(image_pages).ok_or(OUTSIDE)?;
+        let spare_table_pages = table.checked_sub(spare_tables).ok_or(OUTSIDE)?;
+        let table_pages = pages_for(total * FRAME_BYTES);
+        let used = table.checked_sub(first).ok_or(OUTSIDE)? + table_pages;
+        if used >= total {
+            return Err(too_little);
+        }
+        Ok(Self {
+            first,
+            total,
+            image,
+            image_pages,
+            spare_tables,
+            spare_table_pages,
+            table,
+            table_pages,
+        })
+    }
+
+    fn end(&self) -> u32 {
+        self.first.number() + self.total
+    }
+
+    fn after_table(&self) -> Option<Pfn> {
+        self.table.checked_add(self.table_pages)
+    }
+
+    fn taken(&self) -> [(Pfn, u32, FrameOwner); 2] {
+        [
+            (self.image, self.image_pages - self.spare_table_pages, FrameOwner::KernelImage),
+            (self.table, self.table_pages, FrameOwner::FrameTable),
+        ]
+    }
+
+    fn free(&self) -> impl Iterator<Item = (Pfn, u32)> {
+        let below = (self.first, self.image.number() - self.first.number());
+        let spare = (self.spare_tables, self.spare_table_pages);
+        let above = self.after_table().map(|first| (first, self.end() - first.number()));
+        [Some(below), Some(spare), above].into_iter().flatten()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a frame's record has 16 bytes")]
+const FRAME_BYTES: u32 = size_of::<Frame>() as u32;
+
+/// Adopts the linear map's tables and maps every frame of RAM that the stub has not.
+fn map_linear(
+    table: &Table,
+    linear: OwnedRange,
+    frames: &Frames,
+) -> Result<LinearMap<CortexA9>, BringUpError> {
+    const FAILED: BringUpError = BringUpError::Step("the linear map was not made");
+    let sections = frames.total.div_ceil(PAGES_PER_SECTION) * PAGES_PER_SECTION;
+    let window = if sections < linear.count() {
+        linear.split_at(sections).map_err(|_| FAILED)?.0
+    } else {
+        linear
+    };
+    let tables = linear_physical(boot::layout::linear_tables()).ok_or(FAILED)?;
+    let mut map = LinearMap::new(table, window, tables, frames.first).map_err(|_| FAILED)?;
+    let below = frames.image.number() - frames.first.number();
+    map.fill(frames.first, below).map_err(|_| FAILED)?;
+    let above = frames.table;
+    map.fill(above, frames.end() - above.number()).map_err(|_| FAILED)?;
+    Ok(map)
+}
+
+/// Makes a record for every frame, in the frames behind the image.
+fn make_frame_table(frames: &Frames) -> Result<FrameTable<'static>, BringUpError> {
+    let failed = BringUpError::Step("the frame table was not made");
+    let start: *mut Frame = linear_pointer(frames.table.base()).ok_or(failed)?;
+    for index in 0..frames.total as usize {
+        // SAFETY: `table_pages` frames from here on were mapped just now, hold `total` records, and nothing uses them.
+        let record = unsafe { start.add(index) };
+        // SAFETY: as above; a page boundary is aligned enough for every record after it.
+        unsafe { record.write(Frame::new()) };
+    }
+    // SAFETY: `total` records were written from `start` on; the frames are set aside for good, so that nobody else will
+    // ever write there, and the records change through atomics only.
+    let records = unsafe { slice::from_raw_parts(start, frames.total as usize) };
+    FrameTable::new(records, frames.first).ok_or(failed)
+}
+
+/// The last `bytes` of the vmalloc window, whole sections, at least the smallest window.
+fn upper_part(window: OwnedRange, bytes: u32) -> Result<OwnedRange, BringUpError> {
+    let wanted =
+        bytes.max(layout::VMALLOC_MINIMUM) / kerncore::addr::SECTION_SIZE * PAGES_PER_SECTION;
+    match window.count().checked_sub(wanted) {
+        None | Some(0) => Ok(window),
+        Some(unused) => match window.split_at(unused) {
+            Ok((_below, upper)) => Ok(upper),
+            Err(_) => Err(BringUpError::Step("the vmalloc window was not made")),
+        },
+    }
+}
+
+/// Takes frames for the books of a window of `pages`.
+fn make_storage(
+    allocator: &mut FrameAllocator<'static>,
+    pages: u32,
+) -> Result<VaStorage<'static>, BringUpError> {
+    let failed = BringUpError::Step("no memory for the books of the vmalloc window");
+    let words = VaStorage::words(pages);
+    let bytes = u32::try_from(words * size_of::<u32>()).map_err(|_| failed)?;
+    let block =
+        allocator.allocate_pages(pages_for(bytes), FrameOwner::VaStorage).map_err(|_| failed)?;
+    let start: *mut u32 = linear_pointer(block.leak().0.base()).ok_or(failed)?;
+    // SAFETY: the block has room for `words` words, is mapped, and was leaked just now, so that nobody else uses it;
+    // writing zeros makes every word valid.
+    unsafe { start.write_bytes(0, words) };
+    // SAFETY: as above: initialised, exclusive, for good.
+    let memory = unsafe { slice::from_raw_parts_mut(start, words) };
+    VaStorage::carve(memory, pages).ok_or(failed)
+}
+
+/// Area records in the linear map.
+struct LinearRecords;
+
+impl RecordMemory<'static> for LinearRecords {
+    fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
+        let (first, pages) = block.leak();
+        let entries = entries as usize;
+        assert!(entries * size_of::<Entry<AreaSlot>>() <= (pages * PAGE_SIZE) as usize);
+        let start: *mut Entry<AreaSlot> =
+            linear_pointer(first.base()).expect("the zone has low memory only");
+        for index in 0..entries {
+            // SAFETY: the block holds `entries` records (asserted), is mapped, and was leaked just now.
+            let entry = unsafe { start.add(index) };
+            // SAFETY: as above; a page boundary is aligned enough.
+            unsafe { entry.write(Entry::vacant()) };
+        }
+        // SAFETY: every entry was written; the block never comes back, so the slice is exclusive for good.
+        unsafe { slice::from_raw_parts_mut(start, entries) }
+    }
+}
+
+/// The linear address of `physical`, as a pointer.
+fn linear_pointer<T>(physical: PhysAddr) -> Option<*mut T> {
+    let address: VirtAddr = linear_address(physical)?;
+    Some(core::ptr::with_exposed_provenance_mut(address.raw() as usize))
+}

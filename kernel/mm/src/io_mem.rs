@@ -1,0 +1,117 @@
+//! Device registers, owned and typed.
+//!
+//! A driver is handed an [`IoMem`] and never sees an address. The registers are reached through
+//! [`safe_mmio::UniqueMmioPointer`], whose every access is one volatile access of the register's width (S98).
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+use kerncore::addr::{PhysAddr, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::kernel_space::IoRemapError;
+use safe_mmio::UniqueMmioPointer;
+use zerocopy::{FromBytes, Immutable};
+
+use crate::kernel;
+
+/// Why registers were not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoMemError {
+    /// The block is not aligned as its registers must be.
+    Misaligned {
+        /// Where it lies.
+        physical: PhysAddr,
+        /// What it must be a multiple of.
+        alignment: usize,
+    },
+    /// The mapping was refused.
+    Map(IoRemapError),
+}
+
+impl fmt::Display for IoMemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned { physical, alignment } => {
+                write!(f, "registers at {physical} must be aligned to {alignment} bytes")
+            }
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for IoMemError {}
+
+/// A block of registers of type `T`, mapped as Device memory for as long as this lives.
+///
+/// Made where one may sleep; used in any context.
+#[derive(Debug)]
+pub struct IoMem<T> {
+    address: VirtAddr,
+    physical: PhysAddr,
+    registers: PhantomData<T>,
+}
+
+impl<T: FromBytes + Immutable> IoMem<T> {
+    /// Maps the block of registers at `physical`. It need not lie on a page boundary.
+    ///
+    /// Which block lies where is the board's to say; two owners of one block each get a mapping of their own (S57).
+    ///
+    /// # Errors
+    /// [`IoMemError`]; nothing was taken.
+    #[inline(never)] // so that the caller recorded is the one who asked
+    pub fn map(physical: PhysAddr) -> Result<Self, IoMemError> {
+        let alignment = align_of::<T>();
+        if !physical.raw().is_multiple_of(u32::try_from(alignment).unwrap_or(u32::MAX)) {
+            return Err(IoMemError::Misaligned { physical, alignment });
+        }
+        let bytes = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
+        let caller = arch::backtrace::return_address();
+        let address = kernel()
+            .ioremap(physical, bytes, Attributes::DEVICE, caller)
+            .map_err(IoMemError::Map)?;
+        Ok(Self { address, physical, registers: PhantomData })
+    }
+
+    /// The registers.
+    pub fn registers(&mut self) -> UniqueMmioPointer<'_, T> {
+        let pointer = self.pointer();
+        // SAFETY: the block is mapped as Device memory from its first to its last byte, aligned (checked in `map`), until
+        // this is dropped; `&mut self` makes the pointer unique. Any bits are a valid `T`.
+        unsafe { UniqueMmioPointer::new(pointer) }
+    }
+
+    /// The registers of a device that stays for good; the mapping is never given back.
+    pub fn leak(self) -> UniqueMmioPointer<'static, T> {
+        let pointer = self.pointer();
+        core::mem::forget(self);
+        // SAFETY: as in `registers`; the owner is forgotten, so that the mapping lives for good and nobody else points to it.
+        unsafe { UniqueMmioPointer::new(pointer) }
+    }
+}
+
+impl<T> IoMem<T> {
+    /// Where the registers are mapped.
+    pub const fn address(&self) -> VirtAddr {
+        self.address
+    }
+
+    /// Where they lie on the bus.
+    pub const fn physical(&self) -> PhysAddr {
+        self.physical
+    }
+
+    fn pointer(&self) -> NonNull<T> {
+        let address = ptr::with_exposed_provenance_mut(self.address.raw() as usize);
+        // An address in the vmalloc window is never null.
+        NonNull::new(address).unwrap_or(NonNull::dangling())
+    }
+}
+
+impl<T> Drop for IoMem<T> {
+    fn drop(&mut self) {
+        if let Err(error) = kernel().iounmap(self.address) {
+            log::error!("registers could not be unmapped: {error}");
+        }
+    }
+}

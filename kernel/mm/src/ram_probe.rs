@@ -1,0 +1,97 @@
+//! How much RAM there is, if nobody can tell.
+//!
+//! ```text
+//!   LINEAR_PHYSICAL        image end ↑ MiB      MiB     MiB     MiB           what the linear map can hold
+//!   ├──────────────────────────┼────────┼───────┼───────┼── … ─────────────────────┤
+//!     is RAM: we run there       one word at the start of each is written, read back and restored
+//! ```
+//!
+//! Each page is mapped at a temporary address, uncached, so that a cache cannot answer for memory that is not
+//! there. RAM is taken to end at the first MiB that does not keep what is written, that faults, or that is an earlier
+//! one again (an address decoder that ignores high bits).
+
+use core::sync::atomic::AtomicU32;
+
+use kerncore::addr::{PhysAddr, SECTION_SIZE, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::descriptor::L2_SLOTS;
+use kerncore::layout::{LINEAR_BYTES, LINEAR_PHYSICAL, linear_physical};
+use kerncore::page_table::{TableSource, consecutive};
+
+use crate::bring_up::EarlySpace;
+
+/// The second-level table of the temporary region's first MiB, which is needed before there are frames.
+#[repr(C, align(1024))]
+struct EarlyTable([AtomicU32; L2_SLOTS as usize]);
+
+static EARLY_TABLE: EarlyTable = EarlyTable([const { AtomicU32::new(0) }; L2_SLOTS as usize]);
+
+impl TableSource for &EarlyTable {
+    fn take_table(&self) -> Option<PhysAddr> {
+        let address = u32::try_from((&raw const self.0).addr()).ok()?;
+        linear_physical(VirtAddr::new(address))
+    }
+}
+
+/// Two words that differ in every bit, so that a bus that floats cannot keep both.
+const PATTERNS: [u32; 2] = [0x5aa5_c33c, 0xa55a_3cc3];
+
+impl EarlySpace {
+    /// Bytes of RAM from the start of the linear map, to the MiB, looked for up to `limit`. What the words hold is kept.
+    pub fn probe_ram(&mut self, limit: u32) -> u32 {
+        let limit = limit.min(LINEAR_BYTES);
+        let image = boot::layout::image();
+        let image_end = linear_physical(image.start())
+            .and_then(|start| start.checked_add(image.bytes()))
+            .and_then(|end| end.checked_sub(LINEAR_PHYSICAL))
+            .unwrap_or(0);
+        let mut bytes = image_end.next_multiple_of(SECTION_SIZE);
+        let first = bytes;
+        while bytes < limit && self.is_new_ram(bytes, first) {
+            bytes += SECTION_SIZE;
+        }
+        bytes
+    }
+
+    /// Whether the MiB at `offset` keeps what is written, and is not the one at `first` again.
+    fn is_new_ram(&mut self, offset: u32, first: u32) -> bool {
+        let Some(old) = self.peek(offset) else { return false };
+        let keeps = PATTERNS.into_iter().all(|pattern| {
+            self.poke(offset, pattern);
+            self.peek(offset) == Some(pattern)
+        });
+        let alias = offset != first && {
+            let before = self.peek(first);
+            self.poke(offset, !PATTERNS[1]);
+            let after = self.peek(first);
+            before != after
+        };
+        self.poke(offset, old);
+        keeps && !alias
+    }
+
+    fn peek(&mut self, offset: u32) -> Option<u32> {
+        self.with_word(offset, |address| arch::probe::read_u32(address).ok()).flatten()
+    }
+
+    fn poke(&mut self, offset: u32, value: u32) {
+        self.with_word(offset, |address| {
+            // SAFETY: the word lies behind the image, in memory that nobody has been given yet, or nowhere.
+            let written = unsafe { arch::probe::write_u32(address, value) };
+            // A fault means that there is no RAM, which the next read says too.
+            written.is_ok()
+        });
+    }
+
+    /// Maps the page at `offset` of RAM at a temporary address, uncached, for as long as `access` runs.
+    fn with_word<R>(&mut self, offset: u32, access: impl FnOnce(VirtAddr) -> R) -> Option<R> {
+        let frame = LINEAR_PHYSICAL.checked_add(offset)?.pfn();
+        let frames = consecutive(frame, 1)?;
+        let Self { table, temporary, .. } = self;
+        let attributes = Attributes::WRITE_COMBINE;
+        table.map(temporary, 0, frames, attributes, &&EARLY_TABLE).ok()?;
+        let result = access(temporary.start());
+        table.unmap_part(temporary, 0, 1).ok()?;
+        Some(result)
+    }
+}

@@ -1,0 +1,201 @@
+//! Owners of virtually contiguous memory.
+//!
+//! ```text
+//!   VmArea (vmalloc)                 VmMap (vmap)
+//!   ┌──────┬──────┬──────┬───────┐   ┌──────┬──────┬───────┐
+//!   │ page │ page │ page │ guard │   │ page │ page │ guard │
+//!   └──┬───┴──┬───┴──┬───┴───────┘   └──┬───┴──┬───┴───────┘
+//!      ▼      ▼      ▼                  ▼      ▼
+//!    frames of its own               pages that it was given, and gives back
+//! ```
+//!
+//! Both are made where one may sleep, never in interrupt context (S10, S35).
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use core::ptr;
+use core::slice;
+
+use kerncore::addr::{PageRange, Pfn, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::kernel_space::{Fill, VmallocError, VmapError};
+
+use crate::kernel;
+use crate::page_alloc::Pages;
+
+/// The memory of a mapping of ours.
+fn memory_of(pages: PageRange) -> (*mut u8, usize) {
+    let start = ptr::with_exposed_provenance_mut(pages.start().raw() as usize);
+    (start, pages.bytes() as usize)
+}
+
+/// Memory from vmalloc: pages that need not be adjacent, behind addresses that are. A slice of bytes.
+#[derive(Debug)]
+pub struct VmArea {
+    pages: PageRange,
+}
+
+impl VmArea {
+    /// Memory of at least `bytes`, rounded up to pages, with whatever the frames held before.
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    #[inline(never)] // so that the caller recorded is the one who asked
+    pub fn new(bytes: u32) -> Result<Self, VmallocError> {
+        Self::filled(bytes, Fill::Uninitialised, arch::backtrace::return_address())
+    }
+
+    /// The same, filled with zeros.
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    #[inline(never)] // as in `new`
+    pub fn zeroed(bytes: u32) -> Result<Self, VmallocError> {
+        Self::filled(bytes, Fill::Zeroed, arch::backtrace::return_address())
+    }
+
+    fn filled(bytes: u32, fill: Fill, caller: VirtAddr) -> Result<Self, VmallocError> {
+        Ok(Self { pages: kernel().vmalloc(bytes, fill, caller)?.pages })
+    }
+
+    /// Maps `pages` one after the other, in the order given, as kernel data.
+    ///
+    /// # Errors
+    /// [`MapPagesError`], with the pages.
+    #[inline(never)] // as in `new`
+    pub fn map(pages: Vec<Pages>) -> Result<VmMap, MapPagesError> {
+        VmMap::new(pages, arch::backtrace::return_address())
+    }
+
+    /// The pages of addresses, without the guard.
+    pub const fn pages(&self) -> PageRange {
+        self.pages
+    }
+
+    /// The first byte's address.
+    pub const fn address(&self) -> VirtAddr {
+        self.pages.start()
+    }
+
+    /// Gives the memory up to whoever frees it by its address.
+    pub fn into_address(self) -> VirtAddr {
+        let address = self.pages.start();
+        core::mem::forget(self);
+        address
+    }
+}
+
+impl Deref for VmArea {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let (start, bytes) = memory_of(self.pages);
+        // SAFETY: the area is mapped, readable and writable, until it is dropped, and its frames belong to it alone, so
+        // nothing else reaches these bytes; `&self` keeps writers out. The frames hold some bytes, whichever.
+        unsafe { slice::from_raw_parts(start, bytes) }
+    }
+}
+
+impl DerefMut for VmArea {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let (start, bytes) = memory_of(self.pages);
+        // SAFETY: as in `deref`; `&mut self` makes the slice the only one.
+        unsafe { slice::from_raw_parts_mut(start, bytes) }
+    }
+}
+
+/// Unmaps, flushes, frees the frames, and gives back the addresses, in that order.
+impl Drop for VmArea {
+    fn drop(&mut self) {
+        let freed = kernel().vfree(self.pages.start());
+        if let Err(error) = freed {
+            log::error!("a VmArea could not be freed: {error}");
+        }
+    }
+}
+
+/// Why pages were not mapped; they come back.
+pub struct MapPagesError {
+    /// What went wrong.
+    pub reason: VmapError,
+    /// The pages, as they were.
+    pub pages: Vec<Pages>,
+}
+
+impl fmt::Debug for MapPagesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+/// Pages mapped one after the other: one slice of bytes, whatever frames they lie in.
+#[derive(Debug)]
+pub struct VmMap {
+    mapped: PageRange,
+    /// Out of reach through their own addresses while they are mapped here.
+    pages: Vec<Pages>,
+}
+
+impl VmMap {
+    fn new(pages: Vec<Pages>, caller: VirtAddr) -> Result<Self, MapPagesError> {
+        let frames: Vec<Pfn> = pages.iter().flat_map(Pages::frames).collect();
+        match kernel().vmap(&frames, Attributes::KERNEL_DATA, caller) {
+            Ok(area) => Ok(Self { mapped: area.pages, pages }),
+            Err(reason) => Err(MapPagesError { reason, pages }),
+        }
+    }
+
+    /// The pages of addresses, without the guard.
+    pub const fn pages(&self) -> PageRange {
+        self.mapped
+    }
+
+    /// The first byte's address.
+    pub const fn address(&self) -> VirtAddr {
+        self.mapped.start()
+    }
+
+    /// Ends the mapping and gives the pages back.
+    pub fn unmap(mut self) -> Vec<Pages> {
+        self.end();
+        let pages = core::mem::take(&mut self.pages);
+        core::mem::forget(self);
+        pages
+    }
+
+    fn end(&mut self) {
+        let ended = kernel().vunmap(self.mapped.start());
+        if let Err(error) = ended {
+            log::error!("a VmMap could not be unmapped: {error}");
+        }
+    }
+}
+
+impl Deref for VmMap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let (start, bytes) = memory_of(self.mapped);
+        // SAFETY: the pages are mapped, readable and writable, until this is dropped. They are owned by `self.pages`, each
+        // once, which nobody can read or write through while it lies here; `&self` keeps writers out.
+        unsafe { slice::from_raw_parts(start, bytes) }
+    }
+}
+
+impl DerefMut for VmMap {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let (start, bytes) = memory_of(self.mapped);
+        // SAFETY: as in `deref`; `&mut self` makes the slice the only one.
+        unsafe { slice::from_raw_parts_mut(start, bytes) }
+    }
+}
+
+/// Unmaps and flushes; the pages are freed after that, by their own `Drop`.
+impl Drop for VmMap {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

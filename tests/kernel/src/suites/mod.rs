@@ -1,0 +1,3 @@
+//! The suites, one a file.
+
+mod ram;
