@@ -61,14 +61,14 @@ mod kernel {
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
         let what = format_args!("unexpected {:?} exception", frame.kind());
-        ktest::report_death(what, &mut Console);
+        let _death = ktest::report_death(what, &mut Console);
         report::exception(frame);
         exit(Code::Exception)
     }
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
-        ktest::report_panic(info, &mut Console);
+        let _death = ktest::report_panic(info, &mut Console);
         report::panic(info);
         exit(Code::Panic)
     }
