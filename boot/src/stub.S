@@ -241,7 +241,9 @@ boot_high:
     str     r4, [r3]
     mcr     p15, 0, r3, c7, c11, 1          @ DCCMVAU: the cache is on now
     dsb
-    mov     r4, #TTBCR_N_1 | 0x10           @ PD0: a miss below 2 GiB faults without a walk
+    @ PD0: a miss below 2 GiB faults without a walk. A processor without the Security Extensions has no such bit
+    @ and walks the table, which is empty.
+    mov     r4, #TTBCR_N_1 | 0x10
     mcr     p15, 0, r4, c2, c0, 2           @ TTBCR
     isb
     mcr     p15, 0, r4, c8, c7, 0           @ TLBIALL

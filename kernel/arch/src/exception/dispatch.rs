@@ -1,11 +1,12 @@
 //! From the vectors to whoever is concerned.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use kerncore::addr::VirtAddr;
 
 use super::frame::{Frame, Kind, Mode};
+use super::status::FaultStatus;
 use crate::cp15::{Dfar, Dfsr, Ifar, Ifsr};
 use crate::{backtrace, cpu, probe, semihosting, symbols};
 
@@ -47,7 +48,8 @@ extern "C" fn exception_dispatch(frame: &mut Frame) {
         return;
     }
     if matches!(frame.mode(), Mode::Abort | Mode::Undefined) {
-        last_words("fault while a fault was handled", frame);
+        let kind = frame.kind();
+        last_words(format_args!("fault while a fault was handled: {kind:?}"), frame);
     }
     kernel_exception(frame);
 }
@@ -67,14 +69,14 @@ extern "C" fn exception_stack_exhausted(lr: u32, sp: u32, cpsr: u32, frame_point
         pc: lr,
         cpsr,
     };
-    last_words("exception stack exhausted", &frame)
+    last_words(format_args!("no room for a frame on the stack of an exception's mode"), &frame)
 }
 
 /// Whether last words were begun already.
 static SPEAKING: AtomicBool = AtomicBool::new(false);
 
 /// Says what can be said without the kernel's reporter, in whose way the fault may lie, and ends.
-fn last_words(what: &str, frame: &Frame) -> ! {
+fn last_words(what: fmt::Arguments<'_>, frame: &Frame) -> ! {
     // They fault themselves, or another CPU speaks: then silence, but no loop of faults.
     if SPEAKING.swap(true, Ordering::Relaxed) {
         cpu::halt();
@@ -82,11 +84,10 @@ fn last_words(what: &str, frame: &Frame) -> ! {
     // A failure to write changes nothing about what comes next.
     let _ = writeln!(
         semihosting::Console,
-        "\n{what}: status {:#x} at {}, {:?} exception in {:?} mode\n{frame}",
+        "\n{what}\nfault registers: {} (status {:#x}) at {}\n{frame}",
+        FaultStatus::from_register(frame.fault_status),
         frame.fault_status,
         VirtAddr::new(frame.fault_address),
-        frame.kind(),
-        frame.mode(),
     );
     for call in backtrace::from_frame(frame).take(LAST_CALLS) {
         let _ = match symbols::lookup(call) {

@@ -13,7 +13,7 @@ unsafe extern "C" {
     fn memory_zero_pages(first: u32, bytes: u32);
 }
 
-/// Fills `pages` with zeros, by store-multiple: 174 instructions a page.
+/// Fills `pages` with zeros, by store-multiple: about 170 instructions a page.
 ///
 /// # Safety
 /// The pages must be mapped writable, and nothing may rely on what they held.
