@@ -2,7 +2,8 @@
 
 use aarch32_cpu::register::SysRegWrite;
 
-/// The value written is the page's address. Of the by-address operations it is the one that Cortex-A9 erratum 720789\n/// (a broadcast with a wrong ASID) leaves alone.
+/// The value written is the page's address. Of the by-address operations it is the one that Cortex-A9 erratum 720789
+/// (a broadcast with a wrong ASID) leaves alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Tlbimvaais;
 

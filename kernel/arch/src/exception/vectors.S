@@ -1,7 +1,8 @@
 @ The exception vectors, and the way into Rust and back.
 @
 @ Every exception is handled in its own mode, on that mode's own stack, with a Frame (exception/frame.rs) that holds
-@ all of the interrupted state. Nothing is left for the handler to lose, so any of them may fault in turn.
+@ all of the interrupted state, so a handler may fault in turn. One thing is lost beyond saving: the LR of a mode that
+@ interrupts itself, which the exception overwrites. Only what does without LR can go on then; probes do.
 @
 @ A stack slot is 32 KiB (abort, undefined, IRQ, FIQ) and aligned to its size; its lowest page is the guard. If
 @ making room for a frame has led into that page, the push would fault, for ever in the case of abort mode. Bits 12
