@@ -14,7 +14,7 @@ type Stops = &'static [(&'static str, &'static [&'static str])];
 const BOOT: &str = "\
 tbreak build_tables
 tbreak boot_high
-tbreak mapwright::kernel_main
+tbreak mapwright::kernel::kernel_main
 continue
 echo @ before the MMU is on\\n
 backtrace
@@ -28,7 +28,7 @@ backtrace
 const BOOT_STOPS: Stops = &[
     ("before the MMU is on", &["#0 ", "build_tables", "#1 ", "_start"]),
     ("after the MMU is on", &["#0 ", "boot_high"]),
-    ("on a Rust path", &["#0 ", "mapwright::kernel_main", "#1 ", "boot_high"]),
+    ("on a Rust path", &["#0 ", "mapwright::kernel::kernel_main", "#1 ", "boot_high"]),
 ];
 
 /// By a C name, in the test image, where a suite calls it.
