@@ -16,10 +16,14 @@ impl Test {
     }
 
     /// Suite and function, `vmalloc::maps_what_it_says`: the path without the crate, which is the same for all tests
-    /// of an image. A function in the crate's root keeps it, and so has a suite as well.
+    /// of an image, and without a module `suites` that gathers them. A function in the crate's root keeps the crate's
+    /// name, and so has a suite as well.
     pub fn full_name(&self) -> &'static str {
         match self.path.split_once("::") {
-            Some((_, rest)) if rest.contains("::") => rest,
+            Some((_, rest)) if rest.contains("::") => {
+                let inner = rest.strip_prefix("suites::").filter(|inner| inner.contains("::"));
+                inner.unwrap_or(rest)
+            }
             _ => self.path,
         }
     }
@@ -141,6 +145,12 @@ mod tests {
         let test = named("suites::dma::pool::keeps_order");
         assert_eq!(test.full_name(), "dma::pool::keeps_order");
         assert_eq!((test.suite(), test.name()), ("dma::pool", "keeps_order"));
+    }
+
+    #[test]
+    fn a_module_that_gathers_suites_is_no_part_of_the_name() {
+        assert_eq!(named("image::suites::pool::keeps_order").full_name(), "pool::keeps_order");
+        assert_eq!(named("image::suites::stands_alone").full_name(), "suites::stands_alone");
     }
 
     #[test]
