@@ -45,10 +45,11 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let vm = &record.vm;
         let size = pages.bytes().wrapping_add(PAGE_SIZE);
         let guard = record.guard.pages();
-        let flags = vm.flags.bits() & kind.flags().bits();
+        // What vmap's descriptor shows is its caller's choice (S37).
+        let flags = if kind == AreaKind::Vmap { 0 } else { kind.flags().bits() };
         for (part, wanted, had) in [
             ("kind", kind.flags().bits(), record.kind.flags().bits()),
-            ("flags", kind.flags().bits(), flags),
+            ("flags", flags, vm.flags.bits() & flags),
             ("address", pages.start().raw(), vm.addr.raw()),
             ("size", size, vm.size),
             ("page count", pages.count(), vm.nr_pages),

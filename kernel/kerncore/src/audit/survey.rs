@@ -5,6 +5,7 @@ use crate::addr::PageRange;
 use crate::descriptor::l1;
 use crate::frames::FrameOwner;
 use crate::kernel_space::KernelSpace;
+use crate::ledger::{Count, Ledger};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::Level;
@@ -42,6 +43,22 @@ pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
     survey.tables_kept = table.count_tables(table.window()) - table.count_tables(linear.window());
     survey.unmapped_linear = missing(space, linear.window());
     survey
+}
+
+/// What `space` has lent, mapped and taken at this moment, for the comparison with another. What lies beyond it (the heap,
+/// a pool, buffers) is for its owner to enter. As exact as [`survey`]; takes the locks of areas and frames, one at a
+/// time.
+pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
+    let census = space.zone().with_allocator(|allocator| allocator.table().census());
+    let counts = space.area_counts();
+    let survey = survey(space);
+    Ledger::new(&census)
+        .with(Count::Areas, counts.areas)
+        .with(Count::ReservedPages, counts.pages_taken)
+        .with(Count::MappedPages, survey.mapped_pages)
+        .with(Count::TablesInUse, survey.tables_in_use)
+        .with(Count::UnmappedLinear, survey.unmapped_linear)
+        .with(Count::SlabRecords, counts.records)
 }
 
 /// Frames of RAM whose linear slot is empty. Those of lent blocks are among them: they come back when the block does.

@@ -77,6 +77,11 @@ pub(crate) fn page(number: u32) -> VirtAddr {
     VirtAddr::new(number * PAGE_SIZE)
 }
 
+/// Where the first-level slot for `address` lies.
+pub(crate) fn l1_slot(address: VirtAddr) -> PhysAddr {
+    PhysAddr::new(ROOT.raw() + l1::index(address) * 4)
+}
+
 fn parts() -> [FixedPart; 4] {
     let part = |name, first, count, attributes| FixedPart {
         name,
@@ -134,7 +139,8 @@ impl Bed {
         let (window, rest) = split(rest, WINDOW_PAGES);
         let (_, rest) = split(rest, HEAP - WINDOW - WINDOW_PAGES);
         let (heap, _) = split(rest, HEAP_PAGES);
-        let mut linear = LinearMap::new(&table, linear, LINEAR_TABLES, frame(RAM)).expect("adopted");
+        let mut linear =
+            LinearMap::new(&table, linear, LINEAR_TABLES, frame(RAM)).expect("adopted");
         linear.fill(frame(RAM), 16).expect("below the image");
         linear.fill(frame(AFTER_IMAGE), RAM + RAM_PAGES - AFTER_IMAGE).expect("above the image");
         let books = vec![0; VaStorage::words(WINDOW_PAGES)].leak();
@@ -192,9 +198,8 @@ impl Bed {
     #[track_caller]
     pub(crate) fn finds(&self, violations: &[Violation]) {
         let (_, found) = self.audit();
-        let lines = |list: &[Violation]| -> Vec<String> {
-            list.iter().map(ToString::to_string).collect()
-        };
+        let lines =
+            |list: &[Violation]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
         assert_eq!(lines(&found), lines(violations));
         assert_eq!(found, violations);
     }
@@ -262,14 +267,9 @@ impl Bed {
         self.space.table().translate(address).expect("mapped").physical.pfn()
     }
 
-    /// Where the first-level slot for `address` lies.
-    pub(crate) fn l1_slot(&self, address: VirtAddr) -> PhysAddr {
-        PhysAddr::new(ROOT.raw() + l1::index(address) * 4)
-    }
-
     /// Where the second-level slot for `address` lies.
     pub(crate) fn l2_slot(&self, address: VirtAddr) -> PhysAddr {
-        let above = self.machine.cpu(0).read_descriptor(self.l1_slot(address));
+        let above = self.machine.cpu(0).read_descriptor(l1_slot(address));
         assert_eq!(above & 3, 1, "no table above {address}");
         PhysAddr::new((above & !0x3ff) + l2::index(address) * 4)
     }

@@ -84,7 +84,8 @@ fn addresses_are_aligned_to_the_order_up_to_a_section_s65() {
 fn a_free_with_another_size_frees_what_there_is_and_says_so_s65() {
     let bed = Bed::warm();
     bed.changes_nothing(|bed| {
-        let area = bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
+        let area =
+            bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
         let freed = bed.space.coherent_free(area.pages.start(), 5 * PAGE_SIZE);
         assert_eq!(freed, Ok(CoherentFreed { actual: 2, given: 5, missing: 0 }));
         let address = area.pages.start();

@@ -13,9 +13,14 @@ const DEVICE: PhysAddr = PhysAddr::new(0x1001_3000);
 #[test]
 fn registers_are_mapped_as_asked_to_the_last_byte_and_given_back_s94() {
     let bed = Bed::warm();
-    for (offset, bytes, count) in
-        [(0, 1, 1), (0, 0x1000, 1), (0, 0x1001, 2), (0xffc, 4, 1), (0xffc, 5, 2), (0x123, 0x2000, 3)]
-    {
+    for (offset, bytes, count) in [
+        (0, 1, 1),
+        (0, 0x1000, 1),
+        (0, 0x1001, 2),
+        (0xffc, 4, 1),
+        (0xffc, 5, 2),
+        (0x123, 0x2000, 3),
+    ] {
         bed.changes_nothing(|bed| {
             let physical = PhysAddr::new(DEVICE.raw() + offset);
             let address = bed.space.ioremap(physical, bytes, Attributes::DEVICE, CALLER);
@@ -56,7 +61,8 @@ fn zero_a_wrapped_end_and_ram_are_refused_each_in_its_own_words_s94() {
         );
         let below = PhysAddr::new(ram.raw() - 4);
         let last = PhysAddr::new(end.raw() - 1);
-        for (physical, bytes, first) in [(ram, 1, ram), (last, 1, last), (below, 8, ram), (below, 5, ram)]
+        for (physical, bytes, first) in
+            [(ram, 1, ram), (last, 1, last), (below, 8, ram), (below, 5, ram)]
         {
             let refused = Err(IoRemapError::Ram { physical, bytes, ram: first });
             assert_eq!(map(physical, bytes), refused);

@@ -2,36 +2,30 @@
 
 use crate::bed::{Bed, CALLER, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
-    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr},
     attributes::Attributes,
     frames::{AllocateError, FrameOwner},
-    kernel_space::{
-        CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
-    },
+    kernel_space::{CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError},
     page_table::{MapError, ReserveError},
 };
 
 const DEVICE: PhysAddr = PhysAddr::new(0x1001_3000);
 
-/// The first address whose second-level table was not made yet: 256 pages above the window's start.
-const NEXT_TABLE: VirtAddr = VirtAddr::new(0xc010_0000);
+/// The first address below the only table of the window that does not come from the first frame of tables: the heap's
+/// table and the window's other three fill that.
+const LAST_TABLE: u32 = WINDOW + 3 * 256;
 
-fn no_table(mapped: u32) -> MapError {
-    MapError::Table { reason: ReserveError::NoTable(NEXT_TABLE), mapped }
-}
-
-/// A warm bed whose stock of tables is used up, so that the next table wants a frame.
-fn without_tables() -> Bed {
+/// A bed in which the last table is the next to be made and all addresses up to `free` pages below it are taken.
+fn before_the_last_table(free: u32) -> Bed {
     let bed = Bed::new();
-    // The heap's table and the window's first, second and third come from one frame; the window has four.
-    let whole = bed.vmalloc(3 * 256 - 1);
-    bed.space.vfree(whole).expect("a live area");
+    let below = bed.vmalloc(3 * 256 - 1);
+    bed.space.vfree(below).expect("a live area");
+    bed.vmalloc(3 * 256 - 1 - free);
     bed
 }
 
-/// Takes the addresses below the fourth table.
-fn up_to_the_last_table(bed: &Bed) -> VirtAddr {
-    bed.vmalloc(3 * 256 - 3)
+fn no_table(mapped: u32) -> MapError {
+    MapError::Table { reason: ReserveError::NoTable(page(LAST_TABLE)), mapped }
 }
 
 #[test]
@@ -54,63 +48,70 @@ fn vmalloc_without_frames_leaves_nothing_s28() {
 
 #[test]
 fn vmalloc_without_a_table_unmaps_what_it_mapped_and_leaves_nothing_s19_s29() {
-    let bed = without_tables();
-    let below = up_to_the_last_table(&bed);
+    let bed = before_the_last_table(2);
     let hoard = bed.starve(4);
     bed.changes_nothing(|bed| {
-        // One page below the border, the guard of the area before at its left, three above it: they want a table.
         let refused = bed.space.vmalloc(4 * PAGE_SIZE, Fill::Uninitialised, CALLER);
-        let last = VirtAddr::new(page(WINDOW).raw() + 3 * 0x10_0000);
-        let reason = ReserveError::NoTable(last);
-        assert_eq!(refused, Err(VmallocError::Map(MapError::Table { reason, mapped: 2 })));
+        assert_eq!(refused, Err(VmallocError::Map(no_table(2))));
+        assert_eq!(bed.space.table().translate(page(LAST_TABLE - 2)), None);
     });
     bed.feed(hoard);
-    bed.space.vfree(below).expect("a live area");
-    bed.clean();
 }
 
 #[test]
-fn vmap_without_a_table_leaves_nothing_s37() {
-    let bed = Bed::new();
-    let low = bed.vmalloc(253);
+fn vmap_without_a_table_unmaps_what_it_mapped_and_leaves_nothing_s37() {
+    let bed = before_the_last_table(3);
     let (list, frames) = bed.frames(8);
-    // Three of a frame's four tables are used by the heap, the window's first, and one that is wanted now; so use it up.
-    let spare = use_up_tables(&bed);
     let hoard = bed.starve(0);
     bed.changes_nothing(|bed| {
         let refused = bed.space.vmap(&frames, Attributes::KERNEL_DATA, CALLER);
-        assert_eq!(refused, Err(VmapError::Map(no_table(2))));
+        assert_eq!(refused, Err(VmapError::Map(no_table(3))));
     });
     bed.feed(hoard);
     bed.feed(list);
-    drop(spare);
-    bed.space.vfree(low).expect("a live area");
-    bed.clean();
 }
 
-/// Leaves no table in stock, and the window's second without one: makes the tables above it by mapping there.
-fn use_up_tables(bed: &Bed) -> Vec<VirtAddr> {
-    // Sections three and four of the window, by alignment: the areas are removed again, the tables stay (S24).
-    let mut made = Vec::new();
-    for section in [2, 3] {
-        let bytes = 256 * PAGE_SIZE;
-        let _ = (section, bytes);
-        made.push(NEXT_TABLE);
-    }
-    let _ = bed;
-    made
+#[test]
+fn ioremap_without_a_table_leaves_nothing() {
+    let bed = before_the_last_table(1);
+    let hoard = bed.starve(0);
+    bed.changes_nothing(|bed| {
+        let refused = bed.space.ioremap(DEVICE, 2 * PAGE_SIZE, Attributes::DEVICE, CALLER);
+        assert_eq!(refused, Err(IoRemapError::Map(no_table(0))));
+    });
+    bed.feed(hoard);
+}
+
+#[test]
+fn coherent_memory_without_a_table_goes_back_to_the_linear_map_s66_s97() {
+    let bed = before_the_last_table(1);
+    let block = bed.space.zone().allocate(1, FrameOwner::Test).expect("free frames");
+    let hoard = bed.starve(0);
+    bed.space.zone().free(block).expect("the test's own");
+    bed.changes_nothing(|bed| {
+        let refused = bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER);
+        assert_eq!(refused, Err(CoherentError::Map(no_table(0))));
+    });
+    bed.feed(hoard);
 }
 
 #[test]
 fn records_without_frames_leave_nothing_s9() {
     let bed = Bed::new();
     let hoard = bed.starve(0);
-    let no_record = |error: NoArea| matches!(error, NoArea::Record(AllocateError::Exhausted { .. }));
+    let no_record =
+        |error: NoArea| matches!(error, NoArea::Record(AllocateError::Exhausted { .. }));
     bed.changes_nothing(|bed| {
         let refused = bed.space.vmalloc(1, Fill::Uninitialised, CALLER);
-        assert!(matches!(refused, Err(VmallocError::Area(error)) if no_record(error)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(VmallocError::Area(error)) if no_record(error)),
+            "{refused:?}"
+        );
         let refused = bed.space.ioremap(DEVICE, 4, Attributes::DEVICE, CALLER);
-        assert!(matches!(refused, Err(IoRemapError::Area(error)) if no_record(error)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(IoRemapError::Area(error)) if no_record(error)),
+            "{refused:?}"
+        );
     });
     bed.feed(hoard);
 }

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, CALLER, RAM_PAGES, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
-    addr::{PAGE_SIZE, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,
     attributes::Attributes,
     frames::FrameOwner,
@@ -106,7 +106,10 @@ fn what_does_not_fit_the_window_is_refused_and_what_just_fits_is_not_s7() {
     });
     bed.changes_nothing(|bed| {
         let whole = bed.space.vmalloc(WINDOW_PAGES * PAGE_SIZE, Fill::Uninitialised, CALLER);
-        assert!(matches!(whole, Err(VmallocError::Area(NoArea::Addresses(_)))), "no guard: {whole:?}");
+        assert!(
+            matches!(whole, Err(VmallocError::Area(NoArea::Addresses(_)))),
+            "no guard: {whole:?}"
+        );
     });
 }
 
@@ -136,7 +139,8 @@ fn vfree_refuses_what_is_no_area_and_changes_nothing_s32() {
         );
         let inside = VirtAddr::new(base.raw() + PAGE_SIZE);
         let guard = VirtAddr::new(base.raw() + 3 * PAGE_SIZE);
-        for address in [inside, guard, page(WINDOW + 100), page(0x8_0100), page(0), page(0xf_ffff)] {
+        for address in [inside, guard, page(WINDOW + 100), page(0x8_0100), page(0), page(0xf_ffff)]
+        {
             assert_eq!(bed.space.vfree(address), Err(RemoveError::Unknown { address }));
         }
     });
@@ -172,7 +176,7 @@ fn no_stale_translation_reaches_a_frame_that_has_another_owner_s23() {
         let new = bed.vmalloc(2);
         assert_eq!(new, old);
         for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
-            let reached = cpu.access(new, Kind::Read, Privilege::Kernel).map(|byte| byte.pfn());
+            let reached = cpu.access(new, Kind::Read, Privilege::Kernel).map(PhysAddr::pfn);
             assert_eq!(reached, Ok(bed.frame_at(new)), "{behaviour:?}");
         }
         bed.feed(list);
