@@ -13,10 +13,10 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
         Ok(status) if status.success() => {}
         Ok(status) => {
             let why = format!("cargo test --no-run: {status}; what it said stands above");
-            return vec![Verdict::failed("build::tests", why)];
+            return vec![Verdict::of_a_run("build::tests", Err(why))];
         }
         Err(error) => {
-            return vec![Verdict::failed("build::tests", format!("scripts/cargo: {error}"))];
+            return vec![Verdict::of_a_run("build::tests", Err(format!("scripts/cargo: {error}")))];
         }
     }
     let mut command = Command::new("scripts/cargo");
@@ -34,11 +34,13 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
             let failed = verdicts.iter().any(Verdict::is_failure);
             if output.status.success() == failed {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                verdicts.push(Verdict::failed("build::tests", why));
+                verdicts.push(Verdict::of_a_run("build::tests", Err(why)));
             }
             verdicts
         }
-        Err(error) => vec![Verdict::failed("build::tests", format!("scripts/cargo: {error}"))],
+        Err(error) => {
+            vec![Verdict::of_a_run("build::tests", Err(format!("scripts/cargo: {error}")))]
+        }
     }
 }
 

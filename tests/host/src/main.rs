@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     tally.add_all(cargo::tests(&context));
     match cargo::images() {
         Ok(()) => tally.add_all(pool::run(&context, jobs(&context))),
-        Err(message) => tally.add(Verdict::failed("build::images", message)),
+        Err(message) => tally.add(Verdict::of_a_run("build::images", Err(message))),
     }
     tally.print(&context);
     if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -70,7 +70,7 @@ fn jobs(context: &Context) -> Vec<Job> {
             jobs.extend(fatal::jobs(&listed));
         }
         Err(message) => {
-            let unlisted = |_: &Context| vec![Verdict::failed("kernel::list", message)];
+            let unlisted = |_: &Context| vec![Verdict::of_a_run("kernel::list", Err(message))];
             jobs.push(Job::new("kernel::list", unlisted));
         }
     }

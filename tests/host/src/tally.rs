@@ -24,6 +24,8 @@ pub(crate) struct Verdict {
     pub(crate) machine: Option<String>,
     /// Its memory in MiB, where that matters: it is what `MEM=` wants.
     pub(crate) memory: Option<u32>,
+    /// Whether it judges a whole run: then no filter finds it, and the same filter repeats it.
+    pub(crate) of_a_run: bool,
     /// How it ended.
     pub(crate) outcome: Outcome,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// A test that ended so.
     pub(crate) fn new(name: impl Into<String>, outcome: Outcome) -> Self {
-        Self { name: name.into(), machine: None, memory: None, outcome }
+        Self { name: name.into(), machine: None, memory: None, of_a_run: false, outcome }
     }
 
     /// A test that did what its name says.
@@ -42,6 +44,11 @@ impl Verdict {
     /// A test that did not.
     pub(crate) fn failed(name: impl Into<String>, why: impl Into<String>) -> Self {
         Self::new(name, Outcome::Failed(why.into()))
+    }
+
+    /// The verdict on a whole run that `result` is.
+    pub(crate) fn of_a_run(name: impl Into<String>, result: Result<(), String>) -> Self {
+        Self { of_a_run: true, ..Self::of(name, result) }
     }
 
     /// The verdict that `result` is.
@@ -101,7 +108,7 @@ impl Tally {
     /// Prints the failures, each with the command that repeats it, and the counts as the last line.
     pub(crate) fn print(&self, context: &Context) {
         for verdict in &self.failures {
-            print!("{}", explain(verdict, context.seed));
+            print!("{}", explain(verdict, context.seed, context.filter.as_deref()));
         }
         for (name, reason) in self.never_ran() {
             println!("ran nowhere: {name}: {reason}");
@@ -120,10 +127,10 @@ impl Tally {
 }
 
 /// A failure as the user reads it.
-fn explain(verdict: &Verdict, seed: u32) -> String {
+fn explain(verdict: &Verdict, seed: u32, filter: Option<&str>) -> String {
     use std::fmt::Write as _;
 
-    let Verdict { name, machine, memory, outcome } = verdict;
+    let Verdict { name, machine, memory, of_a_run, outcome } = verdict;
     let mut text = String::from("FAILED ");
     if let Some(machine) = machine {
         let _ = write!(text, "[{machine}] ");
@@ -134,7 +141,10 @@ fn explain(verdict: &Verdict, seed: u32) -> String {
             let _ = writeln!(text, "    {line}");
         }
     }
-    let _ = write!(text, "  again: make test FILTER={name} SEED={seed}");
+    let _ = write!(text, "  again: make test SEED={seed}");
+    if let Some(filter) = if *of_a_run { filter } else { Some(name.as_str()) } {
+        let _ = write!(text, " FILTER={filter}");
+    }
     if let Some(memory) = memory {
         let _ = write!(text, " MEM={memory}M");
     }
@@ -177,7 +187,15 @@ mod tests {
             ..Verdict::failed("mm::unmaps", "left == right\n# twice")
         };
         let text = "FAILED [512M legacy] mm::unmaps\n    left == right\n    # twice\n  \
-                    again: make test FILTER=mm::unmaps SEED=7 MEM=512M\n\n";
-        assert_eq!(explain(&verdict, 7), text);
+                    again: make test SEED=7 FILTER=mm::unmaps MEM=512M\n\n";
+        assert_eq!(explain(&verdict, 7, Some("mm")), text);
+    }
+
+    #[test]
+    fn what_judges_a_whole_run_is_repeated_by_the_filter_of_that_run() {
+        let verdict = Verdict::of_a_run("kernel::report", Err("cut".into()));
+        let command = "FAILED kernel::report\n    cut\n  again: make test SEED=7";
+        assert_eq!(explain(&verdict, 7, None), format!("{command}\n\n"));
+        assert_eq!(explain(&verdict, 7, Some("mm")), format!("{command} FILTER=mm\n\n"));
     }
 }

@@ -136,11 +136,8 @@ impl Session {
         for name in self.results.keys() {
             self.faults.push(format!("{name} has a result and was not listed"));
         }
-        verdicts.push(if self.faults.is_empty() {
-            Verdict::passed(REPORT)
-        } else {
-            Verdict::failed(REPORT, self.faults.join("\n"))
-        });
+        let report = if self.faults.is_empty() { Ok(()) } else { Err(self.faults.join("\n")) };
+        verdicts.push(Verdict::of_a_run(REPORT, report));
         verdicts
     }
 }
