@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
-use kerncore::config::{Config, Limits, SizeLimit};
+use kerncore::config::{Config, Limits, Memory, SizeLimit};
 use kerncore::layout;
 use mm::Kernel;
 use mm::bring_up::{BringUpError, EarlySpace};
@@ -113,20 +113,23 @@ fn take_buffer() -> Option<&'static mut [u8]> {
 
 /// The host knows best; else `mem=`; else what probing finds. `mem=` may also say less than there is, as in Linux.
 fn ram(early: &mut EarlySpace, config: &Config<'_>) -> Ram {
-    let base = vexpress_a9::RAM_BASE;
-    let told = arch::semihosting::ram_end().and_then(|end| end.checked_sub(base));
-    // Beyond what the host tells of there is nothing to look for, and looking would touch what is not there.
-    let probed = early.probe_ram(told.unwrap_or(layout::LINEAR_BYTES));
-    let there = told.or(config.memory).unwrap_or(probed);
-    let used = match config.memory {
-        Some(wanted) if wanted > there => {
-            let (wanted, there) = (wanted >> 10, there >> 10);
-            log::warn!("mem={wanted}K is more than the {there} KiB of RAM; all of it is used");
-            there * 1024
-        }
-        Some(wanted) => wanted,
-        None => there,
+    let told = arch::semihosting::ram_end().and_then(|end| end.checked_sub(vexpress_a9::RAM_BASE));
+    let given = if let Memory::Bytes(bytes) = config.memory { Some(bytes) } else { None };
+    // Beyond what somebody vouches for there may be nothing, and to look would be to touch it; so looking is for the
+    // case that nobody does, or that it is asked for.
+    let limit = match config.memory {
+        Memory::Probed => layout::LINEAR_BYTES,
+        Memory::Reported | Memory::Bytes(_) => told.or(given).unwrap_or(layout::LINEAR_BYTES),
     };
+    let probed = early.probe_ram(limit);
+    let there = match config.memory {
+        Memory::Probed => probed,
+        Memory::Reported | Memory::Bytes(_) => told.or(given).unwrap_or(probed),
+    };
+    let used = given.unwrap_or(there).min(there);
+    if let Some(wanted) = given.filter(|&wanted| wanted > there) {
+        log::warn!("mem={}K: more than the {} KiB of RAM, ignored", wanted >> 10, there >> 10);
+    }
     Ram { used, told, probed }
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `coherent_pool=` | size of the atomic DMA pool (S68) | 256 KiB |
 //! | `vmalloc=` | size of the vmalloc window | the whole window |
-//! | `mem=` | RAM to be used | what the board reports |
+//! | `mem=` | RAM to be used, or `probe`: as much as answers | what the board reports |
 //! | `loglevel=` | 0 to 8: messages of smaller severity numbers are printed | 7 |
 //! | `test=` | only tests whose name contains this | all tests |
 //! | `seed=` | the number that shuffles the tests | drawn by the harness |
@@ -41,8 +41,8 @@ pub struct Config<'c> {
     pub coherent_pool: u32,
     /// `vmalloc=`, in bytes.
     pub vmalloc: Option<u32>,
-    /// `mem=`, in bytes.
-    pub memory: Option<u32>,
+    /// `mem=`.
+    pub memory: Memory,
     /// `loglevel=`: messages whose severity number (0 emergency, 3 error, 4 warning, 6 information, 7 debugging) is
     /// smaller are printed.
     pub log_level: u8,
@@ -56,6 +56,17 @@ pub struct Config<'c> {
     pub fatal: Option<&'c str>,
     /// `list`.
     pub list: bool,
+}
+
+/// How much RAM is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// What the board reports.
+    Reported,
+    /// This many bytes.
+    Bytes(u32),
+    /// What answers when it is written and read, whatever the board reports.
+    Probed,
 }
 
 /// Which sizes a parameter may have.
@@ -92,7 +103,7 @@ impl Config<'_> {
     pub const DEFAULT: Self = Self {
         coherent_pool: DEFAULT_COHERENT_POOL,
         vmalloc: None,
-        memory: None,
+        memory: Memory::Reported,
         log_level: DEFAULT_LOG_LEVEL,
         test_filter: None,
         seed: None,
@@ -138,8 +149,13 @@ impl<'c> Config<'c> {
             let size = size(value, limits.vmalloc);
             settle(size, self.vmalloc, |bytes| self.vmalloc = Some(bytes))
         } else if named("mem") {
+            if value == Some("probe") {
+                self.memory = Memory::Probed;
+                return Ok(());
+            }
             let size = size(value, limits.memory);
-            settle(size, self.memory, |bytes| self.memory = Some(bytes))
+            let kept = if let Memory::Bytes(bytes) = self.memory { Some(bytes) } else { None };
+            settle(size, kept, |bytes| self.memory = Memory::Bytes(bytes))
         } else if named("loglevel") {
             let kept = Instead::Number(self.log_level.into());
             self.log_level = ranged(value, 0, MAX_LOG_LEVEL).map_err(|why| (why, kept))?;

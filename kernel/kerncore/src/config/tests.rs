@@ -32,7 +32,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let expected = Config {
         coherent_pool: 1 << 20,
         vmalloc: Some(256 << 20),
-        memory: Some(512 << 20),
+        memory: Memory::Bytes(512 << 20),
         log_level: 4,
         test_filter: Some("vmalloc::"),
         seed: Some(u64::MAX),
@@ -130,9 +130,22 @@ fn numbers_out_of_their_range_keep_what_was_there() {
 }
 
 #[test]
+fn ram_may_be_reported_given_or_probed_s114() {
+    assert_eq!(parse("k").0.memory, Memory::Reported);
+    assert_eq!(
+        parse("k mem=probe"),
+        (Config { memory: Memory::Probed, ..Config::DEFAULT }, vec![])
+    );
+    assert_eq!(parse("k mem=probe mem=64M").0.memory, Memory::Bytes(64 << 20));
+    let (config, lines) = parse("k mem=probe mem=64Q");
+    assert_eq!(config.memory, Memory::Probed);
+    assert_eq!(lines.len(), 1);
+}
+
+#[test]
 fn of_a_repeated_parameter_the_last_usable_one_counts() {
     let (config, lines) = parse("k mem=64M mem=128M mem=junk test=a test=b coherent-pool=8K");
-    assert_eq!(config.memory, Some(128 << 20));
+    assert_eq!(config.memory, Memory::Bytes(128 << 20));
     assert_eq!(config.test_filter, Some("b"));
     assert_eq!(config.coherent_pool, 8192, "- and _ are the same in a name");
     assert_eq!(
