@@ -1,6 +1,7 @@
 //! The report of the test image, read as a suspicious reader reads.
 //!
 //! ```text
+//! # a diagnostic line: what the kernel logs while it comes up
 //! KTAP version 1
 //! # seed 12345 memory 536870912
 //! 1..3
@@ -44,11 +45,11 @@ pub(crate) struct Line {
 /// A breach of the format, or of what was asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The first line is another.
+    /// The first line that is no diagnostic is another.
     NoVersion,
-    /// The second line is another.
+    /// The line after it is another.
     NoSeed,
-    /// The third line is no plan.
+    /// And the line after that is no plan.
     NoPlan,
     /// It ran by another seed.
     WrongSeed {
@@ -93,9 +94,9 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoVersion => write!(formatter, "the report does not begin with `KTAP version 1`"),
-            Self::NoSeed => write!(formatter, "no `# seed N memory N` in the second line"),
-            Self::NoPlan => write!(formatter, "no plan `1..N` in the third line"),
+            Self::NoVersion => write!(formatter, "no `KTAP version 1` at the head of the report"),
+            Self::NoSeed => write!(formatter, "no `# seed N memory N` after that"),
+            Self::NoPlan => write!(formatter, "no plan `1..N` after the seed"),
             Self::WrongSeed { wanted, had } => {
                 write!(formatter, "it ran by seed {had}, and {wanted} was asked")
             }
@@ -135,7 +136,7 @@ impl Report {
             Some("") | None => {}
             Some(unfinished) => report.faults.push(Fault::CutOff(unfinished.into())),
         }
-        let mut lines = lines.into_iter().peekable();
+        let mut lines = lines.into_iter().skip_while(|line| is_diagnostic(line)).peekable();
 
         if lines.next_if_eq(&"KTAP version 1").is_none() {
             report.faults.push(Fault::NoVersion);

@@ -38,6 +38,15 @@ fn a_plan_of_no_tests_is_complete_when_nothing_ran() {
 }
 
 #[test]
+fn what_the_kernel_logs_as_diagnostics_before_the_report_does_not_matter() {
+    let report = Report::parse(&format!("# DMA: a pool\n#\n{HEAD}1..0\n"), ASKED);
+    assert_eq!(report.faults, []);
+    // But a seed that stands before the version is only such a line.
+    let report = Report::parse("# seed 7 memory 134217728\nKTAP version 1\n1..0\n", ASKED);
+    assert_eq!(report.faults, [Fault::NoSeed]);
+}
+
+#[test]
 fn carriage_returns_of_a_terminal_are_no_part_of_a_line() {
     let text = format!("{HEAD}1..1\nok 1 a::b\n").replace('\n', "\r\n");
     assert_eq!(Report::parse(&text, ASKED).faults, []);
