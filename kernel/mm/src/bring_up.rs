@@ -24,11 +24,11 @@ use kerncore::addr::{
 };
 use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable};
-use kerncore::kernel_space::{AreaChunk, AreaSlot, Parts, RecordMemory};
+use kerncore::kernel_space::{AreaChunk, AreaSlot, Parts, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::LinearMap;
 use kerncore::owned_range::OwnedRange;
-use kerncore::page_table::PageTable;
+use kerncore::page_table::{PageTable, Removal};
 use kerncore::slab::Entry;
 use kerncore::va_space::{VaSpace, VaStorage};
 use kerncore::zone::Zone;
@@ -135,7 +135,7 @@ impl EarlySpace {
                 space,
                 zone,
                 linear,
-                record_memory: &LinearRecords,
+                support: &KernelSupport,
             })
         });
         heap::init(self.heap);
@@ -289,10 +289,10 @@ fn make_storage(
     VaStorage::carve(memory, pages).ok_or(failed)
 }
 
-/// Area records in the linear map.
-struct LinearRecords;
+/// Area records in the linear map, oddities on the console.
+struct KernelSupport;
 
-impl RecordMemory<'static> for LinearRecords {
+impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         let (first, pages) = block.leak();
         let entries = entries as usize;
@@ -307,6 +307,12 @@ impl RecordMemory<'static> for LinearRecords {
         }
         // SAFETY: every entry was written; the block never comes back, so the slice is exclusive for good.
         unsafe { slice::from_raw_parts_mut(start, entries) }
+    }
+
+    fn odd_tables(&self, area: PageRange, removal: Removal) {
+        if let Some(oddity) = removal.first_oddity {
+            log::warn!("{} odd entries in the area {area}, the first: {oddity}", removal.oddities);
+        }
     }
 }
 

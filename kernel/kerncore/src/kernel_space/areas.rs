@@ -13,7 +13,7 @@ const CHUNKS: usize = 12;
 /// One place for a record; empty while its area is being made.
 pub type AreaSlot = Option<AreaRecord>;
 
-/// A run of places that a [`super::RecordMemory`] makes from frames.
+/// A run of places that a [`super::Support`] makes from frames.
 pub type AreaChunk<'s> = &'s mut [Entry<AreaSlot>];
 
 /// What the lock of areas guards.

@@ -37,7 +37,7 @@ pub use coherent::{CoherentError, CoherentFreed};
 pub use extend::ExtendError;
 pub use ioremap::IoRemapError;
 pub use remove::{FramesError, RemoveError};
-pub use reserve::{NoArea, RecordMemory};
+pub use reserve::{NoArea, Support};
 pub use table_memory::TableMemory;
 pub use vmalloc::{Fill, VmallocError};
 pub use vmap::VmapError;
@@ -63,8 +63,8 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     pub zone: Zone<'s, L>,
     /// The linear map of RAM.
     pub linear: LinearMap<M>,
-    /// Where area records are kept.
-    pub record_memory: &'s dyn RecordMemory<'s>,
+    /// Memory for area records, and an ear for oddities.
+    pub support: &'s dyn Support<'s>,
 }
 
 /// The kernel's address space and the memory behind it.
@@ -78,7 +78,7 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     tables: TableMemory<L>,
     zone: Zone<'s, L>,
     linear: LinearMap<M>,
-    record_memory: &'s dyn RecordMemory<'s>,
+    support: &'s dyn Support<'s>,
 }
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
@@ -90,7 +90,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             tables: TableMemory::new(),
             zone: parts.zone,
             linear: parts.linear,
-            record_memory: parts.record_memory,
+            support: parts.support,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::VirtAddr;
+use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
@@ -48,6 +48,8 @@ pub enum FramesError {
     Free(FreeError),
     /// The linear map does not have the gap that they left.
     Linear(LinearFault),
+    /// An entry that nobody should have made still maps some of them (S22).
+    StillMapped,
 }
 
 impl fmt::Display for FramesError {
@@ -55,6 +57,7 @@ impl fmt::Display for FramesError {
         match self {
             Self::Free(error) => error.fmt(f),
             Self::Linear(error) => error.fmt(f),
+            Self::StillMapped => f.write_str("some are still mapped, by an entry of somebody else"),
         }
     }
 }
@@ -131,22 +134,43 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     pub(super) fn tear_down(&self, record: AreaRecord) -> Result<Removal, RemoveError> {
         let address = record.pages().start();
         let AreaRecord { mapping, guard, .. } = record;
+        let pages = mapping.pages();
         let (range, removal, freed) = match mapping {
             Mapping::Frames { usable, list } => {
                 let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
-                (range, removal, self.zone.free_list(payload).map_err(FramesError::Free))
+                let freed = self.unless_odd(pages, removal, || {
+                    self.zone.free_list(payload).map_err(FramesError::Free)
+                });
+                (range, removal, freed)
             }
             Mapping::Borrowed { usable } => {
                 let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
-                (range, removal, Ok(()))
+                (range, removal, self.unless_odd(pages, removal, || Ok(())))
             }
             Mapping::Lent(lent) => {
                 let Released { range, payload, removal } = lent.unmap(&self.table).flush();
-                (range, removal, self.take_back(payload))
+                (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }
         };
-        self.areas.with(|areas| areas.release(range, guard));
+        if removal.left_alone == 0 {
+            self.areas.with(|areas| areas.release(range, guard));
+        }
         freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
+    }
+
+    /// Reports what is odd; runs `free` unless an entry was left alone, whose frames and addresses then stay out of
+    /// use, because they are still mapped.
+    #[inline]
+    fn unless_odd(
+        &self,
+        area: PageRange,
+        removal: Removal,
+        free: impl FnOnce() -> Result<(), FramesError>,
+    ) -> Result<(), FramesError> {
+        if removal.oddities != 0 {
+            self.support.odd_tables(area, removal);
+        }
+        if removal.left_alone == 0 { free() } else { Err(FramesError::StillMapped) }
     }
 
     /// Puts a block that was lent uncached back into the linear map, and frees it.

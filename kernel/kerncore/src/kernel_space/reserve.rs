@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
@@ -11,17 +11,21 @@ use crate::kernel_space::areas::{AreaChunk, AreaSlot};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{MapError, Released};
+use crate::page_table::{MapError, Released, Removal};
 use crate::slab::{Entry, InsertError, SlabId};
 use crate::va_space::{Request, Reservation, ReserveError};
 
 #[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
 const ENTRY_BYTES: u32 = size_of::<Entry<AreaSlot>>() as u32;
 
-/// Turns frames into memory for area records.
-pub trait RecordMemory<'s>: Sync {
-    /// Makes `entries` empty places in `block`, which is large enough and never comes back.
+/// What a [`KernelSpace`] needs of whoever runs it.
+pub trait Support<'s>: Sync {
+    /// Makes `entries` empty places for records in `block`, which is large enough and never comes back.
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'s>;
+
+    /// Hears of an area in whose tables something was found that nobody should have put there (S21, S22). Called
+    /// outside all locks.
+    fn odd_tables(&self, area: PageRange, removal: Removal);
 }
 
 /// Why no area could be reserved. Nothing was taken.
@@ -120,7 +124,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             if areas.records.next_chunk() != Some(entries) {
                 return Some(block);
             }
-            let added = areas.records.add_chunk(self.record_memory.chunk(block, entries));
+            let added = areas.records.add_chunk(self.support.chunk(block, entries));
             debug_assert!(added.is_ok(), "the chunk has the size that was asked for: {added:?}");
             None
         });

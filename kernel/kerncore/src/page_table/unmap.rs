@@ -56,6 +56,8 @@ pub struct Removal {
     pub pages: u32,
     /// How many entries were not as they should be.
     pub oddities: u32,
+    /// How many of those were left alone: what they translate is still mapped.
+    pub left_alone: u32,
     /// The first of them.
     pub first_oddity: Option<Oddity>,
 }
@@ -63,6 +65,7 @@ pub struct Removal {
 impl Removal {
     fn note(&mut self, oddity: Oddity) {
         self.oddities += 1;
+        self.left_alone += u32::from(matches!(oddity, Oddity::ReachesOutside { .. }));
         self.first_oddity.get_or_insert(oddity);
     }
 }

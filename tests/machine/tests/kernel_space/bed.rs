@@ -14,12 +14,12 @@ use kerncore::{
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
     frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
-    kernel_space::{AreaChunk, AreaSlot, KernelSpace, Parts, RecordMemory},
+    kernel_space::{AreaChunk, AreaSlot, KernelSpace, Parts, Support},
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
     owned_range::OwnedRange,
-    page_table::PageTable,
+    page_table::{PageTable, Removal},
     slab::Entry,
     va_space::{VaSpace, VaStorage},
     zone::Zone,
@@ -57,11 +57,15 @@ pub(crate) struct Bed {
 /// Area records on the host; never freed, as the kernel's are not.
 struct LeakedRecords;
 
-impl RecordMemory<'static> for LeakedRecords {
+impl Support<'static> for LeakedRecords {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         block.leak();
         let entry = || Entry::<AreaSlot>::vacant();
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
+    }
+
+    fn odd_tables(&self, area: PageRange, removal: Removal) {
+        panic!("{area}: {removal:?}, though nobody else wrote to the tables");
     }
 }
 
@@ -146,8 +150,8 @@ impl Bed {
         let books = vec![0; VaStorage::words(WINDOW_PAGES)].leak();
         let storage = VaStorage::carve(books, WINDOW_PAGES).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
-        let record_memory = &LeakedRecords;
-        let space = KernelSpace::new(Parts { table, space, zone: zone(), linear, record_memory });
+        let support = &LeakedRecords;
+        let space = KernelSpace::new(Parts { table, space, zone: zone(), linear, support });
         let mut bed = Self { machine, space, heap };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();
