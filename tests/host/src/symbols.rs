@@ -13,16 +13,33 @@ const LIST: &str = "scripts/c-symbols.list";
 
 /// One job an image.
 pub(crate) fn jobs() -> Vec<Job> {
-    [("mapwright", MAPWRIGHT), ("kernel_tests", KERNEL_TESTS)]
-        .into_iter()
-        .map(|(name, image)| {
-            Job::test(format!("symbols::{name}_has_every_listed_c_name"), move |_: &Context| {
+    let of = |(name, image): (&str, &'static str)| {
+        [
+            Job::test(format!("symbols::{name}_has_every_listed_c_name"), |_: &Context| {
                 has_all(image)
-            })
-        })
-        .collect()
+            }),
+            Job::test(format!("symbols::{name}_knows_its_own_names"), |_: &Context| {
+                knows_names(image)
+            }),
+        ]
+    };
+    [("mapwright", MAPWRIGHT), ("kernel_tests", KERNEL_TESTS)].into_iter().flat_map(of).collect()
 }
 
+/// Whether the table that backtraces are named by was filled: it begins as it must, and has a name that every image has.
+fn knows_names(image: &str) -> Result<(), String> {
+    let bytes = fs::read(image).map_err(|error| format!("{image}: {error}"))?;
+    let file = object::File::parse(&*bytes).map_err(|error| format!("{image}: {error}"))?;
+    let table = file.section_by_name(".ksyms").and_then(|section| section.data().ok());
+    let table = table.ok_or_else(|| format!("{image} has no section .ksyms"))?;
+    let name = b"kernel_main";
+    if table.starts_with(b"KSYM") && table.windows(name.len()).any(|window| window == name) {
+        return Ok(());
+    }
+    Err(format!("{image}: the table in .ksyms is not filled"))
+}
+
+/// Whether every listed name is there.
 fn has_all(image: &str) -> Result<(), String> {
     let list = fs::read_to_string(LIST).map_err(|error| format!("{LIST}: {error}"))?;
     let names: Vec<&str> = names(&list).collect();
