@@ -14,10 +14,14 @@
 #![no_std]
 #![cfg(target_arch = "arm")]
 
+pub mod area_list;
+pub mod audit;
 pub mod bring_up;
 pub mod frame_array;
 pub mod heap;
 pub mod io_mem;
+pub mod ledger;
+pub mod memory_map;
 pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;

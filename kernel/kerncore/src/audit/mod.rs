@@ -77,6 +77,8 @@ pub struct Summary {
     pub linear_tables: u32,
     /// Second-level tables made on demand.
     pub tables: u32,
+    /// Second-level tables that boot code had in the image.
+    pub image_tables: u32,
     /// Pages mapped in the linear map.
     pub linear_pages: u32,
     /// Frames that are absent from it because they are lent.
@@ -108,14 +110,13 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { violations, linear_tables, tables, linear_pages, lent_pages, .. } = self;
+        let Self { violations, linear_pages, lent_pages, area_pages, heap_pages, .. } = self;
+        let (areas, tables) = (self.live_areas(), self.tables + self.image_tables);
+        let linear_tables = self.linear_tables;
         write!(
             f,
-            "{violations} violations; linear map: {linear_pages} pages, {lent_pages} lent; areas: {}, {} pages; heap: {} \
-             pages; second-level tables: {linear_tables} and {tables}",
-            self.live_areas(),
-            self.area_pages,
-            self.heap_pages,
+            "{violations} violations; linear map: {linear_pages} pages, {lent_pages} lent; areas: {areas}, {area_pages} \
+             pages; heap: {heap_pages} pages; second-level tables: {linear_tables} linear, {tables} other"
         )
     }
 }

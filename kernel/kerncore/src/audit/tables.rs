@@ -1,4 +1,7 @@
 //! The first level: nothing but empty slots and tables, and each table in one place.
+//!
+//! A table lies in the linear map's array, in a frame that the page tables took for it, or in the image, where boot code has
+//! one for what it maps before there are frames.
 
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
@@ -16,7 +19,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let window = space.table().window();
         space.table().for_each_section(window, |_, above| {
             if let Some(table) = l1::table(above)
-                && space.zone().table().owner_of(table.pfn()) == FrameOwner::PageTable
+                && may_hold_tables(space.zone().table().owner_of(table.pfn()))
             {
                 self.clear_mark(table.pfn());
             }
@@ -76,12 +79,13 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             return;
         }
         let had = self.space.zone().table().owner_of(table.pfn());
-        if had != FrameOwner::PageTable {
+        if !may_hold_tables(had) {
             self.found(Violation::ForeignTable { address: second, table, had });
             return;
         }
         match self.mark_table(table) {
-            Mark::New => self.summary.tables += 1,
+            Mark::New if had == FrameOwner::PageTable => self.summary.tables += 1,
+            Mark::New => self.summary.image_tables += 1,
             Mark::Known => {
                 let first = self.first_user_of(table).unwrap_or(second);
                 self.found(Violation::SharedTable { first, second, table });
@@ -112,4 +116,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Place::NoRegion
         }
     }
+}
+
+/// Whether second-level tables outside the linear map's array may lie in frames of `owner`.
+const fn may_hold_tables(owner: FrameOwner) -> bool {
+    matches!(owner, FrameOwner::PageTable | FrameOwner::KernelImage)
 }

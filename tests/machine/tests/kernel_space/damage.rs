@@ -142,6 +142,18 @@ fn a_table_in_a_frame_of_another_owner_is_seen_and_so_is_what_it_maps() {
 }
 
 #[test]
+fn a_table_that_boot_code_had_in_the_image_is_no_stranger_but_still_has_one_place() {
+    let bed = Bed::warm();
+    let table = PhysAddr::new((RAM + 20) * PAGE_SIZE + 0x400);
+    let descriptor = l1::Descriptor::Table(table).encode().expect("aligned");
+    bed.poke(l1_slot(NOWHERE), descriptor);
+    assert_eq!(bed.clean().image_tables, 1);
+    bed.poke(l1_slot(page(WINDOW + 256)), descriptor);
+    let (first, second) = (page(WINDOW + 256), NOWHERE);
+    bed.finds(&[Violation::SharedTable { first, second, table }]);
+}
+
+#[test]
 fn a_table_that_was_lost_is_seen_s24() {
     let bed = Bed::warm();
     // The window's and the heap's were made; nothing is mapped below the window's.

@@ -1,0 +1,111 @@
+//! The memory map as it really is: read from the tables, not from what was meant.
+
+use core::fmt;
+
+use boot::layout::Part;
+use kerncore::addr::{PageRange, VirtAddr};
+use kerncore::area::AreaKind;
+use kerncore::audit::{Run, for_each_run};
+use kerncore::layout::{STATIC_START, TEMPORARY_START, linear_physical};
+
+use crate::{audit, kernel};
+
+/// What addresses are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// A part of the kernel's image.
+    Image(&'static str),
+    /// Other RAM.
+    Linear,
+    /// A live area.
+    Area(AreaKind),
+    /// The vmalloc window, where no live area is: a mapping that should not be.
+    NoArea,
+    /// The global allocator's heap.
+    Heap,
+    /// Static board mappings.
+    Static,
+    /// Temporary mappings.
+    Temporary,
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(part) => write!(f, "kernel {part}"),
+            Self::Linear => f.write_str("linear map"),
+            Self::Area(kind) => kind.fmt(f),
+            Self::NoArea => f.write_str("no area"),
+            Self::Heap => f.write_str("heap"),
+            Self::Static => f.write_str("static"),
+            Self::Temporary => f.write_str("temporary"),
+        }
+    }
+}
+
+/// Addresses of one region that are mapped one after the other to memory that lies one after the other, all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The addresses, and what the tables say of them.
+    pub run: Run,
+    /// What they are for.
+    pub region: Region,
+}
+
+/// `start-end size -> physical rights type region`, one line.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pages = self.run.pages();
+        write!(f, "{pages} {:>8} KiB", pages.bytes() >> 10)?;
+        match self.run {
+            Run::Mapped { physical, size, attributes, .. } => {
+                let entry = size.bytes() >> 10;
+                write!(f, " -> {physical} {attributes}, {entry} KiB pages")?;
+            }
+            Run::Bad { descriptor, .. } => write!(f, " {descriptor}")?,
+        }
+        write!(f, "  {}", self.region)
+    }
+}
+
+/// Shows every run of the kernel's half of the address space to `visit`, in order. What is mapped or unmapped meanwhile may be
+/// shown or not. Allocates nothing; any context.
+pub fn for_each_line(mut visit: impl FnMut(&Line)) {
+    let kernel = kernel();
+    let parts = boot::layout::parts();
+    let table = kernel.table();
+    let border = |pages: PageRange| begins_region(pages.first(), &parts);
+    for_each_run(table, table.window(), border, |run| {
+        visit(&Line { run, region: region_of(run.pages().start(), &parts) });
+    });
+}
+
+/// Whether a region begins with this page, or a part of the image ends before it.
+fn begins_region(page: u32, parts: &[Part]) -> bool {
+    let image = boot::layout::image();
+    let regions = [
+        kernel().linear().window().end(),
+        audit::heap_region().first(),
+        STATIC_START.page_number(),
+        TEMPORARY_START.page_number(),
+    ];
+    let near_image = page >= image.first() && page <= image.end();
+    near_image && parts.iter().any(|part| part.pages.first() == page || part.pages.end() == page)
+        || regions.contains(&page)
+}
+
+fn region_of(address: VirtAddr, parts: &[Part]) -> Region {
+    if let Some(part) = parts.iter().find(|part| part.pages.contains(address)) {
+        Region::Image(part.name)
+    } else if linear_physical(address).is_some() {
+        Region::Linear
+    } else if audit::heap_region().contains(address) {
+        Region::Heap
+    } else if address >= TEMPORARY_START {
+        Region::Temporary
+    } else if address >= STATIC_START {
+        Region::Static
+    } else {
+        kernel().find_containing(address).map_or(Region::NoArea, |area| Region::Area(area.kind))
+    }
+}
