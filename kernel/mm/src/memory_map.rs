@@ -3,9 +3,10 @@
 use core::fmt;
 
 use boot::layout::Part;
-use kerncore::addr::{PageRange, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
 use kerncore::area::AreaKind;
 use kerncore::audit::{Run, for_each_run};
+use kerncore::frames::FrameOwner;
 use kerncore::layout::{STATIC_START, TEMPORARY_START, linear_physical};
 
 use crate::{audit, kernel};
@@ -80,7 +81,8 @@ pub fn for_each_line(mut visit: impl FnMut(&Line)) {
     });
 }
 
-/// Whether a region begins with this page, or a part of the image ends before it.
+/// Whether a region begins with this page. Asked of every page that continues a run, so the image, where it takes some
+/// looking, comes last.
 fn begins_region(page: u32, parts: &[Part]) -> bool {
     let image = boot::layout::image();
     let regions = [
@@ -89,13 +91,15 @@ fn begins_region(page: u32, parts: &[Part]) -> bool {
         STATIC_START.page_number(),
         TEMPORARY_START.page_number(),
     ];
+    let region = |page: u32| region_of(VirtAddr::new(page * PAGE_SIZE), parts);
     let near_image = page >= image.first() && page <= image.end();
-    near_image && parts.iter().any(|part| part.pages.first() == page || part.pages.end() == page)
-        || regions.contains(&page)
+    regions.contains(&page) || near_image && region(page) != region(page - 1)
 }
 
 fn region_of(address: VirtAddr, parts: &[Part]) -> Region {
-    if let Some(part) = parts.iter().find(|part| part.pages.contains(address)) {
+    if let Some(part) = parts.iter().find(|part| part.pages.contains(address))
+        && is_image(address)
+    {
         Region::Image(part.name)
     } else if linear_physical(address).is_some() {
         Region::Linear
@@ -108,4 +112,11 @@ fn region_of(address: VirtAddr, parts: &[Part]) -> Region {
     } else {
         kernel().find_containing(address).map_or(Region::NoArea, |area| Region::Area(area.kind))
     }
+}
+
+/// Whether the frame at this linear address still is the image's: those of tables that RAM did not need were given to the
+/// allocator.
+fn is_image(address: VirtAddr) -> bool {
+    let owner = |physical: PhysAddr| kernel().zone().table().owner_of(physical.pfn());
+    linear_physical(address).map(owner) == Some(FrameOwner::KernelImage)
 }
