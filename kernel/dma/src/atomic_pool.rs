@@ -180,34 +180,51 @@ fn complain(error: PoolError) {
     }
 }
 
-/// Gives a run back. Any context. [`pool::FreeError::NotMine`] is an answer, not a complaint; every other error was
-/// printed, with a backtrace, and no bit was touched (S74).
+/// Why the pool did not take a run back. No bit was touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolFreeError {
+    /// Some other memory, to be freed elsewhere: an answer, not a complaint.
+    NotMine,
+    /// The address lies inside, but elsewhere on the bus than the caller says.
+    Elsewhere {
+        /// Where it lies.
+        wanted: PhysAddr,
+    },
+    /// The bitmaps say otherwise (S74). It was printed, with a backtrace.
+    Refused(pool::FreeError),
+}
+
+/// Gives the run of `bytes` at `address` back, which lies at `physical` on the bus. Any context.
 ///
 /// # Errors
-/// [`pool::FreeError`].
+/// [`PoolFreeError`].
 #[inline]
-pub(crate) fn free(address: VirtAddr, bytes: u32) -> Result<(), pool::FreeError> {
-    let freed = POOL.with(|pool| match pool {
-        Some(pool) => pool.pool.free(address, bytes),
-        None => Err(pool::FreeError::NotMine { start: address }),
+pub(crate) fn free(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Result<(), PoolFreeError> {
+    let freed = POOL.with(|slot| {
+        let pool = slot.as_mut().ok_or(PoolFreeError::NotMine)?;
+        if !pool.pool.contains(address) {
+            return Err(PoolFreeError::NotMine);
+        }
+        let offset = address.raw() - pool.pool.base().raw();
+        let wanted = PhysAddr::new(pool.physical.raw() + offset);
+        if wanted != physical {
+            return Err(PoolFreeError::Elsewhere { wanted });
+        }
+        pool.pool.free(address, bytes).map_err(PoolFreeError::Refused)
     });
-    match freed {
-        Ok(()) | Err(pool::FreeError::NotMine { .. }) => {}
-        Err(pool::FreeError::Overruns { .. }) => {
-            log::error!("freeing wrong coherent size from pool");
-            dump_stack();
-        }
-        Err(
-            error @ (pool::FreeError::Unaligned { .. }
-            | pool::FreeError::NotAllocated { .. }
-            | pool::FreeError::NotAStart { .. }
-            | pool::FreeError::WrongSize { .. }),
-        ) => {
-            log::error!("DMA: a free from the atomic pool was refused: {error}");
-            dump_stack();
-        }
+    if let Err(PoolFreeError::Refused(error)) = freed {
+        refuse(error);
     }
     freed
+}
+
+#[cold]
+fn refuse(error: pool::FreeError) {
+    if matches!(error, pool::FreeError::Overruns { .. }) {
+        log::error!("freeing wrong coherent size from pool");
+    }
+    log::error!("DMA: a free from the atomic pool was refused: {error}");
+    dump_stack();
 }
 
 /// How full the pool is, or `None` if there is none. Looks at every page; for listings and the ledger.

@@ -10,6 +10,7 @@ use core::ptr;
 use core::slice;
 
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
+use kerncore::area::AreaKind;
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
 use kerncore::frames::{self, FrameOwner, order_for};
 use kerncore::kernel_space::{CoherentError, RemoveError};
@@ -17,7 +18,7 @@ use kerncore::layout::{linear_address, linear_physical};
 use kerncore::pool;
 use mm::report::dump_stack;
 
-use crate::atomic_pool::{self, PoolError};
+use crate::atomic_pool::{self, PoolError, PoolFreeError};
 use crate::device::Device;
 
 /// Where a buffer lies, for whom.
@@ -125,23 +126,32 @@ pub fn allocate(
 
 /// Gives a buffer back. A buffer of the atomic pool may be freed in any context, others where one may sleep.
 ///
-/// A wrong `bytes` is printed, and the buffer's own size counts (S65), but for the pool's buffers, which are refused
-/// (S74).
+/// A wrong `bytes` of a remapped buffer is printed, and the buffer's own size counts (S65); the pool's buffers and those of
+/// devices that snoop are refused then (S74). A wrong `dma` is refused.
 ///
 /// # Errors
 /// [`FreeError`]; nothing has changed.
-pub fn free(device: &Device, bytes: u32, address: VirtAddr, dma: DmaAddr) -> Result<(), FreeError> {
+///
+/// # Safety
+/// If a buffer lies there, nobody uses it any more: neither the processor, by a reference or an owner such as
+/// [`CoherentBox`], nor a device.
+pub unsafe fn free(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
     // The pool is asked first, always (S75).
-    match atomic_pool::free(address, bytes) {
+    match atomic_pool::free(address, bytes, device.physical_address(dma)) {
         Ok(()) => return Ok(()),
-        Err(pool::FreeError::NotMine { .. }) => {}
-        Err(error) => return Err(FreeError::Pool(error)),
+        Err(PoolFreeError::NotMine) => {}
+        Err(PoolFreeError::Elsewhere { wanted }) => {
+            return Err(wrong_handle(device, address, wanted, dma));
+        }
+        Err(PoolFreeError::Refused(error)) => return Err(FreeError::Pool(error)),
     }
     match BackEnd::for_sleeper(device.coherency(), REGION) {
-        BackEnd::Simple => simple_free(address, bytes).map_err(|error| {
-            invalid(address);
-            FreeError::Simple(error)
-        }),
+        BackEnd::Simple => simple_free(device, bytes, address, dma),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             remap_free(device, bytes, address, dma)
         }
@@ -155,17 +165,14 @@ fn remap_free(
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
     let kernel = mm::kernel();
-    if let Some(area) = kernel.find(address) {
-        let wanted = device.dma_address(area.physical);
-        if area.kind == kerncore::area::AreaKind::Dma && wanted != dma {
-            let error = FreeError::Handle { address, wanted, given: dma };
-            log::error!("DMA: {error}");
-            dump_stack();
-            return Err(error);
-        }
+    if let Some(area) = kernel.find(address)
+        && area.kind == AreaKind::Dma
+        && device.dma_address(area.physical) != dma
+    {
+        return Err(wrong_handle(device, address, area.physical, dma));
     }
     let freed = kernel.coherent_free(address, bytes).map_err(|error| {
-        invalid(address);
+        invalid(address, &error);
         FreeError::Invalid(error)
     })?;
     if freed.actual != freed.given {
@@ -180,9 +187,23 @@ fn remap_free(
 }
 
 #[cold]
-fn invalid(address: VirtAddr) {
+fn invalid(address: VirtAddr, why: &dyn fmt::Display) {
     log::error!("trying to free invalid coherent area: {address}");
+    log::error!("DMA: {why}");
     dump_stack();
+}
+
+#[cold]
+fn wrong_handle(
+    device: &Device,
+    address: VirtAddr,
+    physical: PhysAddr,
+    given: DmaAddr,
+) -> FreeError {
+    let error = FreeError::Handle { address, wanted: device.dma_address(physical), given };
+    log::error!("DMA: {error}");
+    dump_stack();
+    error
 }
 
 /// Memory for a device that snoops: frames at their linear addresses, zeroed.
@@ -198,10 +219,30 @@ fn simple_alloc(bytes: u32) -> Result<(VirtAddr, PhysAddr), frames::AllocateErro
     Ok((address, first.base()))
 }
 
-fn simple_free(address: VirtAddr, bytes: u32) -> Result<(), frames::FreeError> {
-    let physical = linear_physical(address).unwrap_or(PhysAddr::new(0));
+fn simple_free(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    let unknown = |error: RemoveError| {
+        invalid(address, &error);
+        FreeError::Invalid(error)
+    };
+    if !address.is_page_aligned() {
+        return Err(unknown(RemoveError::Misaligned { address }));
+    }
+    let Some(physical) = linear_physical(address) else {
+        return Err(unknown(RemoveError::Unknown { address }));
+    };
+    if device.dma_address(physical) != dma {
+        return Err(wrong_handle(device, address, physical, dma));
+    }
     let order = order_for(pages_for(bytes));
-    mm::kernel().zone().free_at(physical.pfn(), order, FrameOwner::Pages)
+    mm::kernel().zone().free_at(physical.pfn(), order, FrameOwner::Pages).map_err(|error| {
+        invalid(address, &error);
+        FreeError::Simple(error)
+    })
 }
 
 /// The memory of a buffer, as the processor reaches it.
@@ -280,11 +321,14 @@ impl Drop for CoherentBox {
     fn drop(&mut self) {
         let Self { device, buffer, bytes } = self;
         // What goes wrong is printed by `free`.
-        let _printed = free(device, *bytes, buffer.address, buffer.dma);
+        // SAFETY: the buffer was this owner's alone and goes with it. No device has it: none was told of it, or it was reclaimed
+        // from the one that was, or whoever drops a `Coherent` has stopped that one.
+        let _printed = unsafe { free(device, *bytes, buffer.address, buffer.dma) };
     }
 }
 
-/// A coherent buffer that a device may read and write at any time.
+/// A coherent buffer that a device may read and write at any time. Whoever tells a device of it stops the device before
+/// dropping it.
 #[derive(Debug)]
 pub struct Coherent(CoherentBox);
 

@@ -32,11 +32,19 @@ impl Device {
     }
 
     /// The address at which it sees `physical`: the same, on a board without an IOMMU.
+    #[expect(
+        clippy::unused_self,
+        reason = "which device it is matters as soon as one has an IOMMU"
+    )]
     pub const fn dma_address(&self, physical: PhysAddr) -> DmaAddr {
         DmaAddr::new(physical.raw())
     }
 
     /// What lies at `address` as it sees it.
+    #[expect(
+        clippy::unused_self,
+        reason = "which device it is matters as soon as one has an IOMMU"
+    )]
     pub const fn physical_address(&self, address: DmaAddr) -> PhysAddr {
         PhysAddr::new(address.raw())
     }

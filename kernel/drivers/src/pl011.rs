@@ -1,4 +1,4 @@
-//! The board's serial port, an Arm PrimeCell PL011, by the `arm-pl011-uart` crate.
+//! The board's serial port, an Arm `PrimeCell` PL011, by the `arm-pl011-uart` crate.
 
 use core::fmt;
 
@@ -12,6 +12,33 @@ const LINE: LineConfig =
 /// The registers of one port.
 pub type Registers = PL011Registers;
 
+/// Why there is no serial port. Its mapping was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortError {
+    /// The registers identify something else.
+    NotAPl011 {
+        /// The part that they name.
+        part: u16,
+        /// Its designer, by JEP106 code.
+        designer: u8,
+    },
+    /// The crate's error: a baud rate that the clock cannot make.
+    Line(Error),
+}
+
+impl fmt::Display for PortError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAPl011 { part, designer } => {
+                write!(f, "part {part:#05x} of designer {designer:#04x} is no PL011")
+            }
+            Self::Line(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for PortError {}
+
 /// A port that is set up and stays mapped for good.
 pub struct SerialPort(Uart<'static>);
 
@@ -19,12 +46,22 @@ impl SerialPort {
     /// Sets the port up for 115,200 baud, 8N1, from a reference clock of `clock` hertz.
     ///
     /// # Errors
-    /// Those of the crate: a baud rate that the clock cannot make.
-    pub fn new(registers: IoMem<PL011Registers>, clock: u32) -> Result<Self, Error> {
-        let mut uart = Uart::new(registers.leak());
-        uart.enable(LINE, BAUD, clock)?;
-        Ok(Self(uart))
+    /// [`PortError`].
+    pub fn new(mut registers: IoMem<Registers>, clock: u32) -> Result<Self, PortError> {
+        identify(&mut registers)?;
+        Uart::new(registers.registers()).enable(LINE, BAUD, clock).map_err(PortError::Line)?;
+        Ok(Self(Uart::new(registers.leak())))
     }
+}
+
+/// Makes sure that `registers` are those of a PL011. (DDI 0183, 3.3.16 and 3.3.17.)
+///
+/// # Errors
+/// [`PortError::NotAPl011`].
+pub fn identify(registers: &mut IoMem<Registers>) -> Result<(), PortError> {
+    let found = Uart::new(registers.registers()).read_identification();
+    let (part, designer) = (found.part_number, found.designer);
+    if found.is_valid() { Ok(()) } else { Err(PortError::NotAPl011 { part, designer }) }
 }
 
 /// Writes wait for room in the FIFO; a line feed becomes carriage return and line feed.

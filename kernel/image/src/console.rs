@@ -54,6 +54,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        crate::capture::note(record.args());
         let level = match record.level() {
             log::Level::Error => "error: ",
             log::Level::Warn => "warning: ",

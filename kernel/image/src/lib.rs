@@ -14,6 +14,7 @@
 #![no_std]
 #![cfg(target_arch = "arm")]
 
+pub mod capture;
 pub mod console;
 pub mod exit;
 pub mod report;

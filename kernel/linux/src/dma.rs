@@ -49,7 +49,7 @@ pub unsafe extern "C" fn dma_alloc_coherent(
     }
 }
 
-/// Gives back what [`dma_alloc_coherent`] gave. Null is no-op; what is not such a buffer is reported and changes nothing
+/// Gives back what [`dma_alloc_coherent`] gave. Null is a no-op; what is not such a buffer is reported and changes nothing
 /// (S67, S74).
 ///
 /// # Safety
@@ -71,7 +71,8 @@ pub unsafe extern "C" fn dma_free_coherent(
         return;
     };
     // What goes wrong was printed.
-    let _printed = coherent::free(device, size, address(cpu_addr), dma_handle);
+    // SAFETY: the caller promises that nobody uses the buffer any more.
+    let _printed = unsafe { coherent::free(device, size, address(cpu_addr), dma_handle) };
 }
 
 /// Sized a region that no longer exists (S64): accepted, and does nothing.

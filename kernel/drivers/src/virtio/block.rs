@@ -17,6 +17,9 @@ const BLOCK: u32 = 2;
 /// Bytes in a sector.
 pub const SECTOR: usize = SECTOR_SIZE;
 
+/// The most bytes of one request: each is copied through a coherent buffer of its size, and contiguous memory is scarce.
+const REQUEST: usize = 64 << 10;
+
 /// Why there is no disk in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
@@ -69,13 +72,18 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// What the device says, such as a sector that it does not have; `InvalidParam` for a buffer that is empty or not
-    /// whole sectors.
+    /// whole sectors. The buffer then holds what was read before.
     pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), Error> {
         if buffer.is_empty() || !buffer.len().is_multiple_of(SECTOR) {
             return Err(Error::InvalidParam);
         }
         let sector = usize::try_from(sector).map_err(|_| Error::InvalidParam)?;
-        self.0.read_blocks(sector, buffer)
+        let mut first = sector;
+        for part in buffer.chunks_mut(REQUEST) {
+            self.0.read_blocks(first, part)?;
+            first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
+        }
+        Ok(())
     }
 }
 

@@ -129,6 +129,8 @@ impl Transport for LegacyTransport<'_> {
 impl Drop for LegacyTransport<'_> {
     fn drop(&mut self) {
         self.set_status(DeviceStatus::empty());
+        // A write to Device memory may wait in a buffer; the read behind it makes sure that it has arrived.
+        self.get_status();
     }
 }
 

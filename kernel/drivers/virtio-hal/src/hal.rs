@@ -59,7 +59,10 @@ unsafe impl Hal for CoherentHal {
             u32::try_from(vaddr.addr().get()),
         );
         let (Ok(dma), Ok(bytes), Ok(address)) = sizes else { return -1 };
-        match coherent::free(&DEVICE, bytes, VirtAddr::new(address), DmaAddr::new(dma)) {
+        // SAFETY: the caller gives back what `dma_alloc` gave; it has told the device to forget it.
+        let freed =
+            unsafe { coherent::free(&DEVICE, bytes, VirtAddr::new(address), DmaAddr::new(dma)) };
+        match freed {
             Ok(()) => 0,
             Err(_printed) => -1,
         }
@@ -96,6 +99,9 @@ unsafe impl Hal for CoherentHal {
             return;
         };
         if direction != BufferDirection::DriverToDevice {
+            // The caller has read in the ring that the device is done. Its own barrier orders processors only, the device
+            // is an observer beyond them (ARM DDI 0406C, A3.8.3).
+            arch::barrier::dmb();
             // SAFETY: the caller promises that the buffer is valid and that nobody uses it before this returns.
             copy.read(unsafe { buffer.as_mut() });
         }
