@@ -7,6 +7,7 @@ use crate::tally::Verdict;
 
 /// Runs the tests of the host's crates. What cannot be compiled is one failure.
 pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
+    eprintln!("compiling the tests of the host");
     // First without running, so that the compiler's progress is seen and its errors are whole.
     let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
     match compiled {
@@ -19,6 +20,7 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
             return vec![Verdict::of_a_run("build::tests", Err(format!("scripts/cargo: {error}")))];
         }
     }
+    eprintln!("running the tests of the host");
     let mut command = Command::new("scripts/cargo");
     command.args(["test", "--no-fail-fast", "--color", "never", "--"]);
     match context.filter.as_deref().map(|filter| (filter, filter.strip_prefix('='))) {
@@ -46,6 +48,7 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
 
 /// Builds both images, symbols included.
 pub(crate) fn images() -> Result<(), String> {
+    eprintln!("building the images");
     for arguments in [
         ["scripts/image", "mapwright", "kernel-tests"].as_slice(),
         &["scripts/mkdisk", "target/disk.img"],
