@@ -1,9 +1,9 @@
 //! One slot against what it should hold.
 
 use super::{Audit, Place, Violation};
-use crate::addr::{PageRange, Pfn};
+use crate::addr::{PageRange, Pfn, PhysAddr};
 use crate::attributes::Attributes;
-use crate::descriptor::{PageSize, l2::SmallPages};
+use crate::descriptor::{PageSize, SLOT_SIZE, l2, l2::SmallPages};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::{Entry, Level, Slot};
@@ -130,4 +130,19 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             }
         });
     }
+}
+
+/// What the slots of `table` for `pages` hold, which lie below one first-level slot. For walks over all of RAM, where each
+/// instruction counts: nothing here can overflow, as a table has 256 slots.
+#[inline]
+pub(super) fn descriptors<M: Machine>(
+    machine: &M,
+    table: PhysAddr,
+    pages: PageRange,
+) -> impl Iterator<Item = u32> {
+    let first = table.raw().wrapping_add(l2::index(pages.start()).wrapping_mul(SLOT_SIZE));
+    (0..pages.count()).map(move |index| {
+        let slot = first.wrapping_add(index.wrapping_mul(SLOT_SIZE));
+        machine.read_descriptor(PhysAddr::new(slot))
+    })
 }

@@ -1,10 +1,11 @@
 //! The linear map: every frame of RAM at its distance, or gone for a reason.
 
+use super::check::descriptors;
 use super::owners::{Owners, is_lent};
 use super::{Audit, Place, Violation};
-use crate::addr::{PageRange, Pfn, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
-use crate::descriptor::l1;
+use crate::descriptor::{l1, l2::SmallPages};
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -23,20 +24,77 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let mut owners = Owners::new(space.zone().table());
         space.table().for_each_section(space.linear().window(), |pages, above| {
             // A slot that names another table was reported, once, and what lies there is another's.
-            if l1::table(above) == self.linear_table(pages) {
-                self.linear_section(pages, &mut owners);
+            if let Some(table) = l1::table(above)
+                && self.linear_table(pages) == Some(table)
+            {
+                self.linear_section(pages, table, &mut owners);
             }
         });
     }
 
-    fn linear_section(&mut self, pages: PageRange, owners: &mut Owners<'_>) {
+    /// Run after run of pages that one rule holds for: a run that is as it should be costs a few instructions a page, and only
+    /// one that is not is looked at page by page.
+    fn linear_section(&mut self, pages: PageRange, table: PhysAddr, owners: &mut Owners<'_>) {
         let space = self.space;
-        space.table().for_each_slot(pages, |slot| {
-            let address = slot.pages.start();
-            if let Some(frame) = space.linear().frame_of(address) {
-                self.linear_page(slot, frame, owners.of(frame));
+        let mut offset = 0;
+        while let Some(left) = pages.sub_range(offset, pages.count().saturating_sub(offset))
+            && let Some(frame) = space.linear().frame_of(left.start())
+        {
+            let (owner, frames) = owners.run(frame);
+            let count = self.outside_image(left).min(frames).min(left.count());
+            let Some(run) = left.sub_range(0, count).filter(|run| !run.is_empty()) else { break };
+            if !self.run_holds(run, table, frame, owner) {
+                space.table().for_each_slot(run, |slot| {
+                    if let Some(frame) = space.linear().frame_of(slot.pages.start()) {
+                        self.linear_page(slot, frame, owner);
+                    }
+                });
             }
-        });
+            offset += count;
+        }
+    }
+
+    /// How many of `pages`, from the first on, lie outside the image; one if the first lies inside.
+    fn outside_image(&self, pages: PageRange) -> u32 {
+        let image = self.expected.image;
+        match image.first().checked_sub(pages.first()) {
+            Some(0) => 1,
+            Some(below) => below,
+            None if image.contains(pages.start()) => 1,
+            None => pages.count(),
+        }
+    }
+
+    /// Whether all of `pages`, outside the image, hold what they should for frames of `owner` from `first` on; counts them if so.
+    fn run_holds(
+        &mut self,
+        pages: PageRange,
+        table: PhysAddr,
+        first: Pfn,
+        owner: FrameOwner,
+    ) -> bool {
+        if self.expected.image.contains(pages.start()) {
+            return false;
+        }
+        let mut found = descriptors(self.space.table().machine(), table, pages);
+        match ram_rule(Place::Linear, owner) {
+            Rule::Mapped(_, attributes) => {
+                let mut wanted = SmallPages::new(attributes).word(first);
+                let holds = found.all(|descriptor| {
+                    let holds = descriptor == wanted;
+                    wanted = wanted.wrapping_add(PAGE_SIZE);
+                    holds
+                });
+                self.summary.linear_pages += if holds { pages.count() } else { 0 };
+                holds
+            }
+            Rule::Absent(place) => {
+                let holds = found.all(|descriptor| descriptor == 0);
+                let lent = holds && matches!(place, Place::Lent(_));
+                self.summary.lent_pages += if lent { pages.count() } else { 0 };
+                holds
+            }
+        }
     }
 
     #[inline]

@@ -16,8 +16,15 @@ impl<'t> Owners<'t> {
         Self { table, block: (0, 0), owner: FrameOwner::Absent }
     }
 
+    /// Whose `frame` is.
     #[inline]
     pub(super) fn of(&mut self, frame: Pfn) -> FrameOwner {
+        self.run(frame).0
+    }
+
+    /// Whose `frame` is, and how many frames from it on, itself included, are his for the same reason.
+    #[inline]
+    pub(super) fn run(&mut self, frame: Pfn) -> (FrameOwner, u32) {
         let number = frame.number();
         if number < self.block.0 || number >= self.block.1 {
             (self.block, self.owner) = match self.table.block_of(frame) {
@@ -27,7 +34,7 @@ impl<'t> Owners<'t> {
                 None => ((number, number + 1), FrameOwner::Absent),
             };
         }
-        self.owner
+        (self.owner, self.block.1 - number)
     }
 }
 

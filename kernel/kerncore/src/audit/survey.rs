@@ -1,14 +1,14 @@
 //! Counting what is mapped, without judging it: for the ledger.
 
+use super::check::descriptors;
 use super::owners::Owners;
-use crate::addr::PageRange;
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::descriptor::l1;
 use crate::frames::FrameOwner;
 use crate::kernel_space::KernelSpace;
 use crate::ledger::{Count, Ledger};
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::Level;
 
 /// What the tables hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
     let mut survey = Survey::default();
     let table = space.table();
     table.for_each_section(space.window(), |pages, above| {
-        if l1::table(above).is_some() {
-            let mut entries = 0;
-            table.for_each_slot(pages, |slot| entries += u32::from(slot.descriptor != 0));
+        if let Some(below) = l1::table(above) {
+            let found = descriptors(table.machine(), below, pages);
+            let entries: u32 = found.map(|descriptor| u32::from(descriptor != 0)).sum();
             survey.mapped_pages += entries;
             survey.tables_in_use += u32::from(entries != 0);
         } else if above != 0 {
@@ -65,9 +65,11 @@ pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
 fn missing<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>, window: PageRange) -> u32 {
     let mut owners = Owners::new(space.zone().table());
     let mut missing = 0;
-    space.table().for_each_slot(window, |slot| {
-        if slot.level == Level::Second && slot.descriptor == 0 {
-            let frame = space.linear().frame_of(slot.pages.start());
+    space.table().for_each_section(window, |pages, above| {
+        let Some(table) = l1::table(above) else { return };
+        let found = descriptors(space.table().machine(), table, pages);
+        for (_, page) in found.zip(pages.first()..).filter(|&(descriptor, _)| descriptor == 0) {
+            let frame = space.linear().frame_of(VirtAddr::new(page * PAGE_SIZE));
             let owner = frame.map(|frame| owners.of(frame));
             missing += u32::from(owner.is_some_and(|owner| owner != FrameOwner::Absent));
         }
