@@ -37,8 +37,8 @@ mod kernel {
             log::warn!("no serial port: {error}");
         }
         let version = env!("CARGO_PKG_VERSION");
-        say(format_args!("Mapwright {version}: {} of RAM, {} CPU\n", started.ram, 1));
-        say(format_args!("\n"));
+        say(format_args!("Mapwright {version} on vexpress-a9, {} of RAM\n\n", started.ram));
+        monitor::execute("map", &mut Console).map_err(|error| log::error!("{error}"))?;
         say(format_args!("\n"));
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
         let _printed = dma::atomic_pool::init(started.config.coherent_pool);

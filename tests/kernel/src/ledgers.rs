@@ -1,8 +1,52 @@
-//! What a test must give back, and what must hold after it.
+//! What a test must give back, and what must hold after it: one ledger a layer that owns something.
 
-use ktest::Ledger;
+use core::fmt;
+
+use ktest::{Ledger, Snapshot};
 
 /// The ledgers of every layer.
-pub(crate) fn all() -> [&'static dyn Ledger; 0] {
-    []
+pub(crate) fn all() -> [&'static dyn Ledger; 2] {
+    [&Memory, &Dma]
+}
+
+/// Frames, addresses, areas, records, tables, the heap; the audit of the live tables and registers.
+struct Memory;
+
+impl Ledger for Memory {
+    fn name(&self) -> &'static str {
+        "mm"
+    }
+
+    fn settle(&self) {
+        mm::ledger::settle();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::from(&mm::ledger::snapshot())
+    }
+
+    fn audit(&self, violation: &mut dyn FnMut(fmt::Arguments<'_>)) {
+        mm::audit::audit(&mut |finding| violation(format_args!("{finding}")));
+    }
+}
+
+/// The atomic pool's bits, and the buffers that devices hold.
+struct Dma;
+
+impl Ledger for Dma {
+    fn name(&self) -> &'static str {
+        "dma"
+    }
+
+    fn settle(&self) {}
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        let taken = dma::atomic_pool::usage().map_or(0, |pool| pool.taken);
+        snapshot.record_in("pages", "atomic pool", u64::from(taken));
+        snapshot.record("buffers shared with devices", virtio_hal::shared_buffers() as u64);
+        snapshot
+    }
+
+    fn audit(&self, _violation: &mut dyn FnMut(fmt::Arguments<'_>)) {}
 }
