@@ -29,6 +29,8 @@ mod ioremap;
 mod remove;
 mod reserve;
 mod table_memory;
+#[cfg(test)]
+mod tests;
 mod vmalloc;
 mod vmap;
 

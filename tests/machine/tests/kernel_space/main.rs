@@ -8,4 +8,5 @@ mod damage_to_areas;
 mod device;
 mod exhaustion;
 mod map;
+mod runs;
 mod vmalloc;

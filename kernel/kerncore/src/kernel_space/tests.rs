@@ -1,0 +1,171 @@
+//! The audit of what only this module can damage: records, and the books of the window. All other damage is done from outside,
+//! on SoftMachine.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use crate::audit::{Expected, Violation, audit};
+use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
+use crate::owned_range::OwnedRange;
+use crate::page_table::Removal;
+use crate::slab::{Entry, SlabId};
+use crate::va_space::{Count, VaStorage};
+
+const RAM: u32 = 0x6_0000;
+const RAM_PAGES: u32 = 256;
+const LINEAR: u32 = 0x8_0000;
+const WINDOW: u32 = 0xc_0000;
+const HEAP: u32 = 0xf_0000;
+
+/// Memory for tables, and nothing that could be late or stale.
+#[derive(Default)]
+struct PlainMachine(Mutex<BTreeMap<u32, u32>>);
+
+impl Machine for PlainMachine {
+    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        self.0.lock().expect("no test panics inside").get(&slot.raw()).copied().unwrap_or(0)
+    }
+
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        for (slot, descriptor) in (first.raw()..).step_by(4).zip(descriptors) {
+            self.0.lock().expect("no test panics inside").insert(slot, descriptor);
+        }
+    }
+
+    fn clean_descriptors(&self, _first: PhysAddr, _count: u32) {}
+
+    fn barrier(&self) {}
+
+    fn invalidate_tlb(&self, _pages: PageRange) {}
+
+    fn clean_and_invalidate(&self, _pages: PageRange, _first: Pfn) {}
+
+    fn zero_frames(&self, _first: Pfn, _count: u32) {}
+}
+
+struct Mutexes;
+
+struct MutexLock<T>(Mutex<T>);
+
+impl Locks for Mutexes {
+    type Lock<T: Send> = MutexLock<T>;
+}
+
+impl<T: Send> Lock<T> for MutexLock<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
+        critical_section(&mut self.0.lock().expect("no test panics inside"))
+    }
+}
+
+struct Host;
+
+impl Support<'static> for Host {
+    fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
+        block.leak();
+        let vacant = (0..entries).map(|_| Entry::<AreaSlot>::vacant());
+        vacant.collect::<Vec<_>>().leak()
+    }
+
+    fn odd_tables(&self, area: PageRange, removal: Removal) {
+        panic!("{area}: {removal:?}");
+    }
+}
+
+type Space = KernelSpace<'static, &'static PlainMachine, Mutexes>;
+
+fn pages(first: u32, count: u32) -> PageRange {
+    PageRange::from_numbers(first, count).expect("a range of the address space")
+}
+
+/// A mebibyte of RAM without an image; its tables lie in its first frames.
+fn space() -> Space {
+    let machine: &'static PlainMachine = Box::leak(Box::default());
+    let ram = Pfn::new(RAM).expect("below 4 GiB");
+    let (table, rest) = PageTable::new(machine, ram.base(), pages(LINEAR, 0x8_0000));
+    drop(rest);
+    let linear_tables = PhysAddr::new((RAM + 4) * PAGE_SIZE);
+    let window = OwnedRange::mint(pages(LINEAR, RAM_PAGES));
+    let mut linear = LinearMap::new(&table, window, linear_tables, ram).expect("adopted");
+    linear.fill(ram, RAM_PAGES).expect("empty");
+    let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
+    let mut allocator =
+        FrameAllocator::new(FrameTable::new(records.leak(), ram).expect("aligned to a block"));
+    allocator.add_range(Pfn::new(RAM + 8).expect("below 4 GiB"), RAM_PAGES - 8).expect("absent");
+    allocator.table().reserve(ram, 8, crate::frames::FrameOwner::Reserved).expect("absent");
+    let books = vec![0; VaStorage::words(256)].leak();
+    let storage = VaStorage::carve(books, 256).expect("enough words");
+    let space =
+        VaSpace::new(OwnedRange::mint(pages(WINDOW, 256)), storage).expect("enough storage");
+    let zone = Zone::new(allocator);
+    KernelSpace::new(Parts { table, space, zone, linear, support: &Host })
+}
+
+#[track_caller]
+fn finds(space: &Space, wanted: &[Violation]) {
+    let expected =
+        Expected { image: pages(LINEAR, 0), parts: &[], heap: pages(HEAP, 16), heap_mapped: 0 };
+    let mut found = Vec::new();
+    audit(space, &expected, &mut |violation| found.push(violation));
+    assert_eq!(found, wanted);
+}
+
+/// Three pages from vmalloc, and the name of their record.
+fn an_area(space: &Space) -> (VirtAddr, SlabId) {
+    let area = space.vmalloc(3 * PAGE_SIZE, Fill::Uninitialised, VirtAddr::new(0)).expect("memory");
+    let base = area.pages.start();
+    let id = space.areas.with(|areas| areas.space.find(base)).expect("live");
+    (base, SlabId::from_raw(id.index()).expect("not zero"))
+}
+
+#[test]
+fn a_record_without_an_area_is_seen() {
+    let space = space();
+    an_area(&space);
+    finds(&space, &[]);
+    space.areas.with(|areas| areas.records.insert(None)).expect("room for 64");
+    finds(&space, &[Violation::Records { records: 2, areas: 1 }]);
+}
+
+type Damage = fn(&mut AreaRecord);
+
+#[test]
+fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
+    let space = space();
+    let (base, id) = an_area(&space);
+    finds(&space, &[]);
+    let damages: [(&str, u32, u32, Damage); 5] = [
+        ("flags", 2, 0, |record| record.vm.flags = crate::area::AreaFlags::MAP),
+        ("address", base.raw(), 4, |record| record.vm.addr = VirtAddr::new(4)),
+        ("size", 4 * PAGE_SIZE, 3 * PAGE_SIZE, |record| record.vm.size = 3 * PAGE_SIZE),
+        ("page count", 3, 4, |record| record.vm.nr_pages = 4),
+        ("physical address", 0, 8, |record| record.vm.phys_addr = PhysAddr::new(8)),
+    ];
+    for (part, wanted, had, damage) in damages {
+        let before = space.with_area(base, |record| record.vm).expect("live");
+        let with_record = |change: &dyn Fn(&mut AreaRecord)| {
+            space.areas.with(|areas| {
+                let place = areas.records.get_mut(id).expect("taken");
+                change(place.as_mut().expect("published"));
+            });
+        };
+        with_record(&damage);
+        finds(&space, &[Violation::Record { base, part, wanted, had }]);
+        with_record(&|record| record.vm = before);
+        finds(&space, &[]);
+    }
+}
+
+#[test]
+fn books_that_contradict_themselves_are_seen() {
+    let space = space();
+    an_area(&space);
+    space.areas.with(|areas| areas.space.miscount());
+    let (what, noted, found) = (Count::FreePages, 253, 252);
+    finds(&space, &[Violation::Books(CheckError::BadCount { what, noted, found })]);
+}
