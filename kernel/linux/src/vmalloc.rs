@@ -7,24 +7,35 @@ use core::fmt;
 use core::ptr;
 use core::slice;
 
-use kerncore::addr::VirtAddr;
-use kerncore::area::{AreaFlags, VmStruct};
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::frames::Frame;
-use kerncore::kernel_space::{Fill, NoArea, RemoveError, VmallocError, VmapError};
-use kerncore::va_space::ReserveError;
+use kerncore::kernel_space::{Fill, RemoveError, VmallocError, VmapError};
+use mm::frame_array::FrameArray;
 use mm::report::{RateLimit, dump_stack};
 
 use crate::{address, page, pointer};
 
-/// How a mapping may be used: the `pgprot_t` of callers.
+/// How a mapping may be used: the `pgprot_t` of callers, who may pass anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum PageProtection {
+#[repr(transparent)]
+pub struct PageProtection(c_uint);
+
+impl PageProtection {
     /// `PAGE_KERNEL`: read and written, never executed.
-    Kernel = 0,
+    pub const KERNEL: Self = Self(0);
     /// `PAGE_KERNEL_RO`: read.
-    KernelReadOnly = 1,
+    pub const KERNEL_READ_ONLY: Self = Self(1);
+
+    /// What goes into the tables, or `None` for a number that means nothing.
+    const fn attributes(self) -> Option<Attributes> {
+        match self {
+            Self::KERNEL => Some(Attributes::KERNEL_DATA),
+            Self::KERNEL_READ_ONLY => Some(Attributes::KERNEL_RODATA),
+            _ => None,
+        }
+    }
 }
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
@@ -32,17 +43,11 @@ fn too_many(count: c_uint) -> bool {
     count > mm::kernel().zone().total()
 }
 
-static NO_ROOM: RateLimit = RateLimit::new();
-static FAILED: RateLimit = RateLimit::new();
+static REFUSED: RateLimit = RateLimit::new();
 
-/// Warns of a failure. A window without room names the parameter that would make it larger (S8).
-fn warn(what: &str, bytes: u32, area: Option<NoArea>, error: &dyn fmt::Display) {
-    match area {
-        Some(NoArea::Addresses(ReserveError::NoSpace { .. })) => NO_ROOM.warn(format_args!(
-            "{what}: no addresses for {bytes} bytes ({error}); use vmalloc=<size> to increase the window"
-        )),
-        _ => FAILED.warn(format_args!("{what}: {bytes} bytes were refused: {error}")),
-    }
+/// Warns of a failure, at a limited rate (S8).
+fn warn(what: &str, bytes: u32, error: &dyn fmt::Display) {
+    REFUSED.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
 }
 
 fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void {
@@ -51,8 +56,7 @@ fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void
         // Zero, or more than there is: null without a word (S26).
         Err(VmallocError::ZeroSize | VmallocError::MoreThanMemory { .. }) => ptr::null_mut(),
         Err(error) => {
-            let area = if let VmallocError::Area(area) = error { Some(area) } else { None };
-            warn(what, bytes, area, &error);
+            warn(what, bytes, &error);
             ptr::null_mut()
         }
     }
@@ -104,29 +108,49 @@ pub unsafe extern "C" fn vmap(
     }
     // SAFETY: the caller promises `count` page pointers.
     let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
-    let mut frames = mm::frame_array::FrameArray::new(count);
-    let filled = pages.iter().try_for_each(|&page| {
-        let frame = page::frame_of(page)?;
-        frames.as_mut()?.push(frame)
-    });
-    let attributes = match prot {
-        PageProtection::Kernel => Attributes::KERNEL_DATA,
-        PageProtection::KernelReadOnly => Attributes::KERNEL_RODATA,
-    };
-    let (Some(()), Some(frames)) = (filled, &frames) else { return ptr::null_mut() };
-    match mm::kernel().vmap_flags(
-        frames.as_slice(),
-        attributes,
-        AreaFlags::from_bits(flags),
-        caller,
-    ) {
+    match map(pages, count, AreaFlags::from_bits(flags), prot, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(error) => {
-            let area = if let VmapError::Area(area) = error { Some(area) } else { None };
-            warn("vmap", count.saturating_mul(4096), area, &error);
+            warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
             ptr::null_mut()
         }
     }
+}
+
+/// Why [`vmap`] gave null.
+enum Unmapped {
+    Protection(PageProtection),
+    NoPage { index: usize, page: *const Frame },
+    NoMemory,
+    Refused(VmapError),
+}
+
+impl fmt::Display for Unmapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protection(PageProtection(number)) => write!(f, "no protection is {number:#x}"),
+            Self::NoPage { index, page } => write!(f, "page {index}, {page:p}, is no page pointer"),
+            Self::NoMemory => f.write_str("no memory for the list of frames"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+fn map(
+    pages: &[*const Frame],
+    count: u32,
+    flags: AreaFlags,
+    prot: PageProtection,
+    caller: VirtAddr,
+) -> Result<AreaSummary, Unmapped> {
+    let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
+    let mut frames = FrameArray::new(count).ok_or(Unmapped::NoMemory)?;
+    for (index, &page) in pages.iter().enumerate() {
+        let frame = page::frame_of(page).ok_or(Unmapped::NoPage { index, page })?;
+        frames.push(frame).ok_or(Unmapped::NoMemory)?;
+    }
+    let mapped = mm::kernel().vmap_flags(frames.as_slice(), attributes, flags, caller);
+    mapped.map_err(Unmapped::Refused)
 }
 
 /// Ends a mapping that [`vmap`] made. Null is no-op; anything else that is not the base of such an area is reported and

@@ -6,6 +6,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
+use crate::kernel_space::areas::Areas;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -103,11 +104,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Errors
     /// [`RemoveError`].
     pub fn iounmap(&self, address: VirtAddr) -> Result<(), RemoveError> {
-        let base = self
-            .find_containing(address)
-            .map(|area| area.pages.start())
-            .ok_or(RemoveError::Unknown { address })?;
-        self.remove(base, AreaKind::IoRemap)
+        // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
+        let record = self.areas.with(|areas| {
+            let area = areas.find_containing(address).ok_or(RemoveError::Unknown { address })?;
+            retire_kind(areas, area.pages.start(), AreaKind::IoRemap)
+        })?;
+        self.tear_down(record).map(|_| ())
     }
 
     fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
@@ -117,17 +119,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
     pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<AreaRecord, RemoveError> {
-        let address = base;
         if !base.is_page_aligned() {
-            return Err(RemoveError::Misaligned { address });
+            return Err(RemoveError::Misaligned { address: base });
         }
-        self.areas.with(|areas| {
-            let found = areas.find(base).ok_or(RemoveError::Unknown { address })?.kind;
-            if found != kind {
-                return Err(RemoveError::WrongKind { address, found });
-            }
-            areas.retire(base).ok_or(RemoveError::Unknown { address })
-        })
+        self.areas.with(|areas| retire_kind(areas, base, kind))
     }
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
@@ -179,4 +174,18 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
         self.zone.free(block).map_err(FramesError::Free)
     }
+}
+
+/// Live → Dying, if the area at `base` is of `kind`; the caller holds the lock of areas.
+fn retire_kind(
+    areas: &mut Areas<'_>,
+    base: VirtAddr,
+    kind: AreaKind,
+) -> Result<AreaRecord, RemoveError> {
+    let address = base;
+    let found = areas.find(base).ok_or(RemoveError::Unknown { address })?.kind;
+    if found != kind {
+        return Err(RemoveError::WrongKind { address, found });
+    }
+    areas.retire(base).ok_or(RemoveError::Unknown { address })
 }

@@ -42,9 +42,13 @@ pub enum NoArea {
     },
 }
 
+/// A window without room names the parameter that makes it larger (S8), whoever asked.
 impl fmt::Display for NoArea {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Addresses(error @ ReserveError::NoSpace { .. }) => {
+                write!(f, "{error}; vmalloc=<size> on the command line sets the size of the window")
+            }
             Self::Addresses(error) => error.fmt(f),
             Self::Record(error) => write!(f, "no memory for the record: {error}"),
             Self::TooManyAreas { capacity } => write!(f, "all {capacity} records are in use"),

@@ -41,6 +41,16 @@ pub enum VmapError {
         /// The type asked for.
         wanted: MemoryType,
     },
+    /// The frame must not have a second view with these rights (S112): an executable one, while the linear map writes it, or a
+    /// writable one of what the kernel alone may write.
+    Protection {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+        /// What was asked for.
+        wanted: Attributes,
+    },
     /// No addresses, or no record for them.
     Area(NoArea),
     /// The mapping failed.
@@ -59,6 +69,9 @@ impl fmt::Display for VmapError {
             }
             Self::MemoryType { frame, owner, wanted } => {
                 write!(f, "frame {frame} ({owner}) cannot be mapped as {wanted:?} as well")
+            }
+            Self::Protection { frame, owner, wanted } => {
+                write!(f, "frame {frame} ({owner}) cannot be mapped {wanted} as well")
             }
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -112,7 +125,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 
     /// Whether a second mapping of `frame` with these attributes is allowed: memory in use, whose linear mapping
-    /// exists and is of the same type.
+    /// exists and is of the same type, and no way round the kernel's own protection.
     fn agrees(&self, frame: Pfn, attributes: Attributes) -> Result<(), VmapError> {
         let owner = self.zone.table().owner_of(frame);
         let wanted = attributes.memory();
@@ -122,8 +135,22 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             || wanted != MemoryType::NormalWriteBack
         {
             Err(VmapError::MemoryType { frame, owner, wanted })
+        } else if attributes.is_executable() || attributes.is_writable() && is_kernels_own(owner) {
+            Err(VmapError::Protection { frame, owner, wanted: attributes })
         } else {
             Ok(())
         }
     }
+}
+
+/// Whether the kernel's safety hangs on who writes these frames: its text, its tables, its books.
+const fn is_kernels_own(owner: FrameOwner) -> bool {
+    matches!(
+        owner,
+        FrameOwner::KernelImage
+            | FrameOwner::FrameTable
+            | FrameOwner::PageTable
+            | FrameOwner::Slab
+            | FrameOwner::VaStorage
+    )
 }
