@@ -1,0 +1,260 @@
+//! A disk, read by the device's DMA into every kind of memory that Rust code may have.
+//!
+//! The disk is the one that `scripts/mkdisk` makes, found by its first sectors: sector n holds n in 511 decimal digits
+//! and a line feed. Without a disk, or with another, what depends on it is skipped.
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use board::vexpress_a9::{SYSTEM_REGISTERS, VIRTIO_SLOTS};
+use dma::atomic_pool;
+use drivers::virtio::block::{Disk, DiskError, ReadError, SECTOR, is_disk};
+use drivers::virtio::transport::SlotError;
+use kerncore::addr::PAGE_SIZE;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::{assert_err, ktest};
+use mm::io_mem::IoMem;
+use mm::page_alloc::Pages;
+use mm::vm_area::VmArea;
+use virtio_hal::{Slot, shared_buffers};
+
+use super::witness::*;
+
+const NO_DISK: Completion = Skipped("no virtio slot holds the disk that scripts/mkdisk makes");
+
+/// Byte `index` of sector `number`.
+fn byte_of(number: u64, index: usize) -> u8 {
+    if index == SECTOR - 1 {
+        return b'\n';
+    }
+    let place = u32::try_from(SECTOR - 2 - index).expect("below 512");
+    let digit = 10_u64.checked_pow(place).map_or(0, |power| number / power % 10);
+    b'0' + u8::try_from(digit).expect("a digit")
+}
+
+#[track_caller]
+fn assert_sectors(buffer: &[u8], first: u64) {
+    for (number, sector) in (first..).zip(buffer.chunks(SECTOR)) {
+        let wrong = (0..sector.len()).find(|&index| sector[index] != byte_of(number, index));
+        assert_eq!(wrong, None, "sector {number} is not what the host wrote");
+    }
+}
+
+/// The registers of the first slot that holds a disk.
+fn slot() -> Option<IoMem<Slot>> {
+    VIRTIO_SLOTS.iter().find_map(|slot| {
+        let mut registers = IoMem::map(slot.base).expect("addresses");
+        is_disk(&mut registers).then_some(registers)
+    })
+}
+
+/// Runs `test` on the disk, and makes sure that nothing of it stays.
+fn with_disk(test: impl FnOnce(&mut Disk<'_>)) -> Completion {
+    let books = Books::now();
+    let pool = atomic_pool::usage();
+    let Some(mut registers) = slot() else { return NO_DISK };
+    let mut disk = Disk::new(&mut registers).expect("a disk that comes up");
+    let mut first = [0; 2 * SECTOR];
+    if disk.sectors() < 64 || disk.read(0, &mut first).is_err() || first[2 * SECTOR - 2] != b'1' {
+        return NO_DISK;
+    }
+    test(&mut disk);
+    assert_eq!(shared_buffers(), 0, "buffers that the device still has");
+    drop(disk);
+    drop(registers);
+    books.assert_unchanged();
+    assert_eq!(atomic_pool::usage(), pool);
+    Ran
+}
+
+#[ktest]
+fn every_sector_of_the_disk_holds_its_number() -> Completion {
+    with_disk(|disk| {
+        let mut buffer = alloc::vec![0; 16 * SECTOR];
+        let sectors = disk.sectors();
+        let mut sector = 0;
+        while sector < sectors {
+            let count = usize::try_from(sectors - sector).expect("a small disk").min(16);
+            let part = &mut buffer[..count * SECTOR];
+            part.fill(0xee);
+            assert_eq!(disk.read(sector, part), Ok(()));
+            assert_sectors(part, sector);
+            sector += count as u64;
+        }
+    })
+}
+
+#[ktest]
+fn requests_of_1_to_16_sectors_read_just_those() -> Completion {
+    with_disk(|disk| {
+        let mut buffer = alloc::vec![0; 18 * SECTOR];
+        for count in 1..=16 {
+            for first in [0, 1, 7, disk.sectors() - count as u64] {
+                buffer.fill(0xee);
+                let part = &mut buffer[SECTOR..(1 + count) * SECTOR];
+                assert_eq!(disk.read(first, part), Ok(()));
+                assert_sectors(part, first);
+                let beside = (&buffer[..SECTOR], &buffer[(1 + count) * SECTOR..]);
+                assert!(beside.0.iter().chain(beside.1).all(|&byte| byte == 0xee), "{count}");
+            }
+        }
+    })
+}
+
+/// Neither the stack nor an odd address is a device's business: the bytes are copied.
+#[ktest]
+fn buffers_on_the_stack_at_any_address_are_read_into() -> Completion {
+    with_disk(|disk| {
+        for offset in [0, 1, 2, 3, 5, 17, 511] {
+            let mut stack = [0xee_u8; 3 * SECTOR];
+            assert_eq!(disk.read(3, &mut stack[offset..offset + 2 * SECTOR]), Ok(()));
+            assert_sectors(&stack[offset..offset + 2 * SECTOR], 3);
+            assert!(stack[..offset].iter().all(|&byte| byte == 0xee));
+            assert!(stack[offset + 2 * SECTOR..].iter().all(|&byte| byte == 0xee));
+        }
+    })
+}
+
+/// Frames that are not adjacent, behind addresses that are; and a request that crosses the pages at an odd place.
+#[ktest]
+fn vmalloc_memory_over_scattered_frames_is_read_into() -> Completion {
+    with_disk(|disk| {
+        // Its tables are there when there is no memory for more.
+        drop(VmArea::new(16 * PAGE_SIZE).expect("memory"));
+        // While every other frame is all that is free, the area's frames lie apart.
+        let mut pages: Vec<_> = (0..64).map(|_| Pages::new(0).ok()).collect();
+        pages.sort_by_key(|page| page.as_ref().map(Pages::first));
+        let list = starve(0);
+        pages.iter_mut().step_by(2).for_each(|page| *page = None);
+        let area = VmArea::new(16 * PAGE_SIZE);
+        feed(list);
+        let mut area = area.expect("half of 64 frames are free");
+        let frames: Vec<_> = each_page(area.pages()).map(frame_at).collect();
+        let apart = frames.windows(2).all(|pair| pair[0].checked_add(1) != Some(pair[1]));
+        assert!(apart, "frames are adjacent: this test has no teeth");
+        let buffer = &mut area[PAGE_SIZE as usize - 77..][..60 * SECTOR];
+        buffer.fill(0xee);
+        assert_eq!(disk.read(2, buffer), Ok(()));
+        assert_sectors(buffer, 2);
+    })
+}
+
+/// More than any contiguous block holds: the driver cuts it into requests.
+#[ktest]
+fn a_buffer_larger_than_any_block_of_frames_is_read_in_parts() -> Completion {
+    with_disk(|disk| {
+        let mut large = VmArea::new(5 << 20).expect("memory");
+        let whole = usize::try_from(disk.sectors()).expect("a small disk") * SECTOR;
+        let fits = whole.min(large.len());
+        let part = &mut large[..fits];
+        part.fill(0xee);
+        assert_eq!(disk.read(0, part), Ok(()));
+        assert_sectors(part, 0);
+        // And one that goes on behind the disk's end is an error, not a panic.
+        if whole < large.len() {
+            assert_eq!(disk.read(0, &mut large), Err(ReadError::IoError));
+        }
+    })
+}
+
+#[ktest]
+fn sectors_behind_the_end_are_errors_and_the_disk_goes_on() -> Completion {
+    with_disk(|disk| {
+        let end = disk.sectors();
+        let mut buffer = [0; 2 * SECTOR];
+        for sector in [end, end + 1, end - 1, u64::from(u32::MAX)] {
+            assert_eq!(disk.read(sector, &mut buffer), Err(ReadError::IoError), "{sector}");
+            assert_eq!(shared_buffers(), 0);
+        }
+        for sector in [1 << 32, u64::MAX] {
+            assert_eq!(disk.read(sector, &mut buffer), Err(ReadError::InvalidParam));
+        }
+        for bytes in [0, 1, SECTOR - 1, SECTOR + 1, 2 * SECTOR - 1] {
+            assert_eq!(disk.read(0, &mut buffer[..bytes]), Err(ReadError::InvalidParam), "{bytes}");
+        }
+        assert_eq!(disk.read(end - 2, &mut buffer), Ok(()));
+        assert_sectors(&buffer, end - 2);
+    })
+}
+
+/// The ring's indices pass 2¹⁶ only after very many requests; its sixteen places are used up much earlier.
+#[ktest]
+fn many_requests_one_after_the_other_leave_nothing_behind() -> Completion {
+    with_disk(|disk| {
+        let books = Books::now();
+        let mut buffer = [0; SECTOR];
+        for number in 0..200 {
+            let sector = number * 13 % disk.sectors();
+            assert_eq!(disk.read(sector, &mut buffer), Ok(()));
+            assert_sectors(&buffer, sector);
+            books.assert_unchanged();
+        }
+    })
+}
+
+/// Each start resets the device; each end takes its rings away before their memory goes.
+#[ktest]
+fn a_disk_comes_up_again_and_again() -> Completion {
+    if with_disk(|_| {}) == NO_DISK {
+        return NO_DISK;
+    }
+    let mut buffer = Box::new([0; SECTOR]);
+    let books = Books::now();
+    for round in 0..20 {
+        let mut registers = slot().expect("the disk is still there");
+        for sector in [round, round + 1] {
+            // Every other time without a request in between.
+            let mut disk = Disk::new(&mut registers).expect("a disk that comes up");
+            if sector % 2 == 0 {
+                assert_eq!(disk.read(sector, &mut *buffer), Ok(()));
+                assert_sectors(&*buffer, sector);
+            }
+        }
+        drop(registers);
+        books.assert_unchanged();
+    }
+    Ran
+}
+
+/// Without memory for its rings the disk does not come up; the device is reset, and comes up later.
+#[ktest]
+fn a_disk_without_memory_for_its_rings_takes_nothing() -> Completion {
+    let Some(mut registers) = slot() else { return NO_DISK };
+    let before = Books::now();
+    let list = starve(0);
+    let starved = Books::now();
+    let refused = Disk::new(&mut registers).map(drop);
+    let after = Books::now();
+    feed(list);
+    assert_eq!(refused, Err(DiskError::Device(ReadError::DmaError)));
+    assert_eq!(starved, after);
+    before.assert_unchanged();
+    Disk::new(&mut registers).expect("a disk that comes up now");
+    before.assert_unchanged();
+    Ran
+}
+
+#[ktest]
+fn empty_slots_say_that_they_are_empty_and_take_nothing() {
+    let mut empty = 0;
+    for slot in VIRTIO_SLOTS {
+        let books = Books::now();
+        let mut registers = IoMem::map(slot.base).expect("addresses");
+        if !is_disk(&mut registers) {
+            assert_err!(Disk::new(&mut registers), DiskError::Slot(SlotError::Empty));
+            empty += 1;
+        }
+        drop(registers);
+        books.assert_unchanged();
+    }
+    assert!(empty >= 3, "a run has one disk at most");
+}
+
+/// The system registers, whose first ones can all be read without harm.
+#[ktest]
+fn other_registers_are_no_slot() {
+    let mut registers = IoMem::map(SYSTEM_REGISTERS.base).expect("addresses");
+    assert_err!(Disk::new(&mut registers), DiskError::Slot(SlotError::NotVirtio { .. }));
+}
