@@ -85,7 +85,7 @@ impl EarlySpace {
     ///
     /// # Safety
     /// 1. Called once, on one CPU, before anything else touches a descriptor, with the MMU set up by the stub.
-    /// 2. From here on, nothing above 0x8000_0000 outside the image is memory that Rust sees, except through handles
+    /// 2. From here on, nothing above `0x8000_0000` outside the image is memory that Rust sees, except through handles
     ///    that the tables give out; table memory is reached only through them.
     pub unsafe fn take() -> Result<Self, BringUpError> {
         const SPLIT: BringUpError = BringUpError::Step("the regions are out of order");

@@ -31,6 +31,7 @@ impl FrameArray {
         if self.len == self.capacity {
             return None;
         }
+        #[expect(clippy::cast_ptr_alignment, reason = "a page boundary is aligned for a word")]
         let start = self.memory.as_mut_ptr().cast::<Pfn>();
         // SAFETY: fewer than `capacity` frames are in the list, so the place lies in memory of ours.
         let place = unsafe { start.add(self.len) };

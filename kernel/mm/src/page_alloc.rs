@@ -28,7 +28,7 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn new(order: u32) -> Result<Self, AllocateError> {
-        Self::owned(kernel().zone().allocate(order, FrameOwner::Pages)?)
+        Ok(Self::owned(kernel().zone().allocate(order, FrameOwner::Pages)?))
     }
 
     /// Takes exactly `pages` frames.
@@ -36,14 +36,14 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn exactly(pages: u32) -> Result<Self, AllocateError> {
-        Self::owned(kernel().zone().allocate_pages(pages, FrameOwner::Pages)?)
+        Ok(Self::owned(kernel().zone().allocate_pages(pages, FrameOwner::Pages)?))
     }
 
-    fn owned(block: FrameBlock) -> Result<Self, AllocateError> {
+    fn owned(block: FrameBlock) -> Self {
         let (first, count) = (block.first(), block.pages());
         // All RAM that the zone has is in the linear map, so this cannot be out of its reach.
         let address = linear_address(first.base()).expect("the zone has low memory only");
-        Ok(Self { block: Some(block), address, first, count })
+        Self { block: Some(block), address, first, count }
     }
 
     /// The first frame.
