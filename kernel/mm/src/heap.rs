@@ -16,12 +16,17 @@ use core::ptr::{self, NonNull};
 use arch::lock::IrqSpinLock;
 use kerncore::addr::{PAGE_SIZE, pages_for};
 use kerncore::frames::FrameOwner;
-use kerncore::layout::HEAP_START;
+use kerncore::layout::{HEAP_END, HEAP_START};
 use kerncore::owned_range::OwnedRange;
 use linked_list_allocator::Heap;
 
 /// Grow by at least this much, so that small requests do not map page by page.
 const GROWTH_PAGES: u32 = 16;
+
+/// The largest alignment that can be had. Rounding an address of the region up to this one cannot pass the end of the
+/// address space, which the crate does not look out for.
+const ALIGNMENT_AT_MOST: usize = ((HEAP_END.raw() - HEAP_START.raw()) / 2) as usize;
+const _: () = assert!(HEAP_END.raw().is_multiple_of(HEAP_END.raw() - HEAP_START.raw()));
 
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap::new();
@@ -99,6 +104,9 @@ impl Region {
 // and that nothing else uses; the lock makes each call exclusive and masks interrupts, so that handlers may allocate.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > ALIGNMENT_AT_MOST {
+            return ptr::null_mut();
+        }
         self.0.with(|region| {
             let memory = region.heap.allocate_first_fit(layout).or_else(|()| {
                 region.grow(layout).ok_or(())?;

@@ -60,8 +60,16 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
-        let what = format_args!("unexpected {:?} exception", frame.kind());
-        let _death = ktest::report_death(what, &mut Console);
+        let kind = frame.kind();
+        let _death = match frame.fault() {
+            Some(fault) => ktest::report_death(
+                format_args!("unexpected {kind:?} exception: {fault}"),
+                &mut Console,
+            ),
+            None => {
+                ktest::report_death(format_args!("unexpected {kind:?} exception"), &mut Console)
+            }
+        };
         report::exception(frame);
         exit(Code::Exception)
     }

@@ -2,12 +2,21 @@
 
 mod areas;
 mod atomic_pool;
+mod boot;
 mod coherent;
+mod command_line;
 mod faces;
+mod faults;
+mod heap;
 mod ioremap;
+mod locks;
+mod memory_functions;
+mod pages;
 mod ram;
 mod serial;
 mod stale;
+mod symbols;
+mod tables;
 mod virtio_block;
 mod vmalloc;
 mod vmap;

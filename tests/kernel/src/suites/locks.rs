@@ -1,0 +1,139 @@
+//! The interrupt mask, and the lock that saves and restores it.
+
+extern crate alloc;
+
+use arch::irq;
+use arch::lock::IrqSpinLock;
+use ktest::ktest;
+
+/// CPSR without the flags, which every comparison changes.
+fn control() -> u32 {
+    let cpsr: u32;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mrs {}, cpsr", out(reg) cpsr, options(nostack, preserves_flags)) };
+    cpsr & 0x1ff
+}
+
+/// Runs `section` with IRQs unmasked, and puts the mask back.
+fn unmasked(section: impl FnOnce()) {
+    let saved = irq::save_and_mask();
+    // SAFETY: no source of interrupts is enabled, and no lock is held.
+    unsafe { irq::unmask() };
+    assert!(!irq::are_masked());
+    section();
+    saved.restore();
+}
+
+#[ktest]
+fn a_masked_section_ends_unmasked_if_it_began_so() {
+    unmasked(|| {
+        let before = control();
+        let value = irq::masked(|| {
+            assert!(irq::are_masked());
+            assert_eq!(control(), before | 0x80, "I alone changes");
+            17
+        });
+        assert_eq!(value, 17);
+        assert_eq!(control(), before);
+    });
+}
+
+#[ktest]
+fn a_masked_section_ends_masked_if_it_began_so() {
+    irq::masked(|| {
+        let before = control();
+        irq::masked(|| assert!(irq::are_masked()));
+        assert!(irq::are_masked(), "the inner section unmasked the outer one's interrupts");
+        assert_eq!(control(), before);
+    });
+}
+
+#[ktest]
+fn sections_nest_and_only_the_outermost_unmasks() {
+    fn nest(depth: u32) {
+        irq::masked(|| {
+            assert!(irq::are_masked());
+            if depth > 0 {
+                nest(depth - 1);
+            }
+            assert!(irq::are_masked(), "at depth {depth}");
+        });
+    }
+    unmasked(|| {
+        nest(8);
+        assert!(!irq::are_masked());
+    });
+}
+
+#[ktest]
+fn mask_and_unmask_do_what_they_say_twice_over() {
+    let saved = irq::save_and_mask();
+    for _ in 0..2 {
+        irq::mask();
+        assert!(irq::are_masked());
+    }
+    for _ in 0..2 {
+        // SAFETY: no source of interrupts is enabled, and no lock is held.
+        unsafe { irq::unmask() };
+        assert!(!irq::are_masked());
+    }
+    let inner = irq::save_and_mask();
+    assert!(irq::are_masked());
+    inner.restore();
+    assert!(!irq::are_masked());
+    saved.restore();
+}
+
+#[ktest]
+fn a_lock_masks_while_it_is_held_and_restores_what_was() {
+    let lock = IrqSpinLock::new(1);
+    unmasked(|| {
+        lock.with(|value| {
+            assert!(irq::are_masked());
+            *value += 1;
+        });
+        assert!(!irq::are_masked(), "the lock left interrupts masked");
+    });
+    irq::masked(|| {
+        lock.with(|value| *value += 1);
+        assert!(irq::are_masked(), "the lock unmasked its caller's interrupts");
+    });
+    assert_eq!(lock.with(|value| *value), 3);
+}
+
+#[ktest]
+fn two_locks_nest_and_the_inner_one_unmasks_nothing() {
+    let (outer, inner) = (IrqSpinLock::new(0), IrqSpinLock::new(0));
+    unmasked(|| {
+        outer.with(|count| {
+            inner.with(|other| *other += 1);
+            assert!(irq::are_masked(), "the inner lock unmasked under the outer one");
+            *count += 1;
+        });
+        assert!(!irq::are_masked());
+    });
+    assert_eq!((outer.with(|count| *count), inner.with(|count| *count)), (1, 1));
+}
+
+#[ktest]
+fn a_lock_is_free_again_after_every_section() {
+    let mut lock = IrqSpinLock::new(0_u32);
+    for round in 0..1000 {
+        lock.with(|value| *value += round);
+    }
+    let shown = |lock: &IrqSpinLock<u32>, word: &str| alloc::format!("{lock:?}").contains(word);
+    assert!(shown(&lock, "held: false"));
+    lock.with(|_| ());
+    *lock.get_mut() += 1;
+    assert_eq!(*lock.get_mut(), 499_501);
+    let held = IrqSpinLock::new(0_u32);
+    held.with(|_| assert!(shown(&held, "held: true"), "what is held does not show"));
+}
+
+#[ktest]
+fn a_lock_hands_on_what_its_section_returns() {
+    let lock = IrqSpinLock::new([1, 2, 3]);
+    let sum: u32 = lock.with(|values| values.iter().sum());
+    let failed: Result<(), u32> = lock.with(|_| Err(sum));
+    assert_eq!(failed, Err(6));
+}
