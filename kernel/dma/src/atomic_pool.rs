@@ -100,9 +100,10 @@ pub struct PoolUse {
 ///
 /// # Errors
 /// [`InitError`]; nothing was kept.
+#[inline(never)] // so that the caller recorded is the one who asked
 pub fn init(bytes: u32) -> Result<(), InitError> {
     let kibibytes = bytes / 1024;
-    let made = make(bytes);
+    let made = make(bytes, arch::backtrace::return_address());
     match made {
         Ok(()) => {
             log::info!("DMA: preallocated {kibibytes} KiB pool for atomic coherent allocations");
@@ -117,7 +118,7 @@ pub fn init(bytes: u32) -> Result<(), InitError> {
     made
 }
 
-fn make(bytes: u32) -> Result<(), InitError> {
+fn make(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
     if POOL.with(|pool| pool.is_some()) {
         return Err(InitError::Again);
     }
@@ -130,7 +131,6 @@ fn make(bytes: u32) -> Result<(), InitError> {
     if usable == 0 {
         return Err(none);
     }
-    let caller = arch::backtrace::return_address();
     let area = mm::kernel()
         .coherent_alloc(usable, FrameOwner::AtomicPool, caller)
         .map_err(InitError::NoMemory)?;

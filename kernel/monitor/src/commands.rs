@@ -27,6 +27,7 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "heap", help: "the global allocator", run: heap },
     Command { name: "help", help: "this list", run: help },
     Command { name: "map", help: "what the tables map", run: map },
+    Command { name: "pool", help: "the atomic DMA pool", run: pool },
 ];
 
 /// Writes line after line until one is not taken.
@@ -92,6 +93,18 @@ fn frames(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
 fn heap(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     let heap::HeapUse { used, pages } = heap::usage();
     writeln!(out, "{used} bytes in use, {} KiB mapped", pages * (PAGE_SIZE >> 10))?;
+    Ok(())
+}
+
+fn pool(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
+    match dma::atomic_pool::usage() {
+        Some(pool) => writeln!(
+            out,
+            "{} of {} pages at {} are taken, the largest run left has {}",
+            pool.taken, pool.pages, pool.base, pool.largest
+        )?,
+        None => writeln!(out, "there is none")?,
+    }
     Ok(())
 }
 

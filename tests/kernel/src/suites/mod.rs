@@ -11,6 +11,7 @@ mod heap;
 mod ioremap;
 mod locks;
 mod memory_functions;
+mod monitor;
 mod pages;
 mod ram;
 mod serial;
