@@ -26,6 +26,12 @@ impl<T> IrqSpinLock<T> {
         irq::masked(|| critical_section(&mut self.0.lock()))
     }
 
+    /// As [`IrqSpinLock::with`], but `None` at once if it is held, be it by this CPU.
+    #[inline]
+    pub fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        irq::masked(|| self.0.try_lock().map(|mut value| critical_section(&mut value)))
+    }
+
     /// Exclusive access without locking, by right of `&mut`.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
@@ -40,6 +46,11 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
     #[inline]
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
         self.with(critical_section)
+    }
+
+    #[inline]
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.try_with(critical_section)
     }
 }
 

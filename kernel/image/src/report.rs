@@ -35,18 +35,21 @@ fn near(fault: &Fault, out: &mut Console) {
         return;
     }
     match kernel.nearest_area(address) {
-        Some(area) if area.pages.contains(address) => {
+        Ok(Some(area)) if area.pages.contains(address) => {
             let _ = writeln!(out, "{address} lies in the {} area {}", area.kind, area.pages);
         }
-        Some(area) => {
+        Ok(Some(area)) => {
             let _ = writeln!(
                 out,
                 "{address} lies in no area; the nearest is {} ({})",
                 area.pages, area.kind
             );
         }
-        None => {
+        Ok(None) => {
             let _ = writeln!(out, "{address} lies in no area; there are none");
+        }
+        Err(busy) => {
+            let _ = writeln!(out, "which area {address} lies in cannot be said: {busy}");
         }
     }
 }

@@ -13,6 +13,10 @@ pub trait Lock<T>: Sync {
 
     /// Runs `critical_section` with exclusive access. It may not sleep and may not take the same lock again.
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R;
+
+    /// As [`Lock::with`], but `None` at once if the lock is held: for reports of faults, one of which may have happened
+    /// inside the critical section.
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R>;
 }
 
 /// A family of locks, chosen once for a whole kernel.

@@ -32,6 +32,10 @@ impl<T: Send> Lock<T> for HostLock<T> {
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
         critical_section(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.try_lock().ok().map(|mut value| critical_section(&mut value))
+    }
 }
 
 /// Memory for a limited number of second-level tables. What it hands out is full of valid-looking descriptors, as

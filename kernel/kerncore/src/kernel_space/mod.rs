@@ -44,6 +44,8 @@ pub use table_memory::TableMemory;
 pub use vmalloc::{Fill, VmallocError};
 pub use vmap::VmapError;
 
+use core::fmt;
+
 use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
 use crate::linear_map::LinearMap;
@@ -76,6 +78,7 @@ pub struct Parts<'s, M: Machine, L: Locks> {
 #[expect(missing_debug_implementations, reason = "it is the whole kernel; listings show its parts")]
 pub struct KernelSpace<'s, M: Machine, L: Locks> {
     table: PageTable<M, L>,
+    window: PageRange,
     areas: L::Lock<Areas<'s>>,
     tables: TableMemory<L>,
     zone: Zone<'s, L>,
@@ -87,6 +90,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Puts the parts together. No area exists yet.
     pub fn new(parts: Parts<'s, M, L>) -> Self {
         Self {
+            window: parts.space.range(),
             table: parts.table,
             areas: Lock::new(Areas::new(parts.space)),
             tables: TableMemory::new(),
@@ -139,8 +143,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// The live area that `address` lies in, or else the nearest below it, or else the first above: for reports.
-    pub fn nearest_area(&self, address: VirtAddr) -> Option<AreaSummary> {
-        self.areas.with(|areas| areas.nearest_area(address))
+    ///
+    /// # Errors
+    /// [`AreasBusy`]: whoever reports a fault cannot wait for a lock that the faulting code may hold.
+    pub fn nearest_area(&self, address: VirtAddr) -> Result<Option<AreaSummary>, AreasBusy> {
+        self.areas.try_with(|areas| areas.nearest_area(address)).ok_or(AreasBusy)
     }
 
     /// Counts for listings and the ledger: live areas, and addresses that are taken.
@@ -156,11 +163,23 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.with(|areas| areas.space.check())
     }
 
-    /// The pages of the vmalloc window.
-    pub fn window(&self) -> PageRange {
-        self.areas.with(|areas| areas.space.range())
+    /// The pages of the vmalloc window. Takes no lock.
+    pub const fn window(&self) -> PageRange {
+        self.window
     }
 }
+
+/// The set of areas cannot be asked just now: its lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreasBusy;
+
+impl fmt::Display for AreasBusy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the lock of areas is held")
+    }
+}
+
+impl core::error::Error for AreasBusy {}
 
 /// How much of the vmalloc window is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::layout::{HEAP_END, STATIC_START};
 use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
+use mm::vm_area::VmArea;
 
 const NO_SECOND_LEVEL: FaultStatus = FaultStatus::Translation(Level::First);
 const NO_PAGE: FaultStatus = FaultStatus::Translation(Level::Second);
@@ -436,4 +437,16 @@ fn a_stack_that_overflows_meets_its_guard() {
         if depth == u32::MAX { depth } else { descend(depth + 1) ^ here[depth as usize % 16] }
     }
     assert_ne!(descend(0), u32::MAX);
+}
+
+/// The report names the nearest area, but must not wait for the lock that says which: the faulting code may hold it, and
+/// a report that waits is a kernel that hangs.
+#[ktest(fatal = "unexpected DataAbort exception: translation fault, second level: read at 0xc0")]
+fn a_fault_under_the_lock_of_areas_is_reported() {
+    let area = VmArea::new(1).expect("memory for one page");
+    let guard = area.address().checked_add(PAGE_SIZE).expect("a guard lies behind");
+    mm::kernel().with_area(area.address(), |_| {
+        // SAFETY: none, as above.
+        unsafe { core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack)) };
+    });
 }

@@ -65,4 +65,8 @@ impl<T: Send> Lock<T> for Mutexed<T> {
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
         critical_section(&mut self.0.lock().expect("no test panics inside"))
     }
+
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.try_lock().ok().map(|mut value| critical_section(&mut value))
+    }
 }
