@@ -5,10 +5,10 @@
 //!
 //! What this crate believes:
 //!
-//! * **One register, one file** ([`cp15`]), with the manual's names for its fields.
+//! * **One register, one file** (`cp15`), with the manual's names for its fields.
 //! * **Ordering is visible to the compiler.** Every barrier and every TLB, cache or table-register operation is
 //!   assembly without `nomem`, so that no store moves across it.
-//! * **A fault can be a value.** [`probe`] accesses any address and says what happened, with no state kept anywhere.
+//! * **A fault can be a value.** `probe` accesses any address and says what happened, with no state kept anywhere.
 //! * **What needs no processor compiles without one**: the decoding of faults and frames, backtraces and symbols are tested
 //!   on the host.
 //!
