@@ -4,6 +4,8 @@
 //!   chunk 0   64 entries   index   0 ..  63      index + 64 = 1xxxxxx₂     the highest bit says the chunk,
 //!   chunk 1  128 entries   index  64 .. 191                  1xxxxxxx₂     the bits below it the place in it
 //!   chunk 2  256 entries   index 192 .. 447                 1xxxxxxxx₂
+//!   …                                                        and so on to 32,768 entries, where the growth ends: a chunk
+//!                                                            is one piece of memory, and those are not to be had larger
 //!
 //!   id   31          20 19                 0
 //!       ┌──────────────┬────────────────────┐
@@ -18,8 +20,10 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
-/// Entries in the first chunk; each further chunk has twice as many as the one before.
+/// Entries in the first chunk; each further chunk has twice as many as the one before, up to [`LARGEST_CHUNK`].
 pub const FIRST_CHUNK: u32 = 64;
+/// Entries in the largest chunk, and in all that come after the first of that size.
+pub const LARGEST_CHUNK: u32 = 1 << 15;
 
 const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
@@ -173,7 +177,7 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
     /// A slab without memory.
     pub const fn new() -> Self {
         const {
-            assert!(N <= 14, "indices have 20 bits");
+            assert!(N <= 40, "indices have 20 bits");
             Self { chunks: [const { None }; N], count: 0, vacant: NONE, len: 0 }
         }
     }
@@ -190,12 +194,12 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
 
     /// How many entries there are, taken or not.
     pub const fn capacity(&self) -> u32 {
-        (FIRST_CHUNK << self.count) - FIRST_CHUNK
+        capacity_of(self.count)
     }
 
     /// How many entries the next chunk must have, or `None` if there can be none.
     pub const fn next_chunk(&self) -> Option<u32> {
-        if (self.count as usize) < N { Some(FIRST_CHUNK << self.count) } else { None }
+        if (self.count as usize) < N { Some(entries_of(self.count)) } else { None }
     }
 
     /// Takes in the next chunk, of [`Slab::next_chunk`] vacant entries.
@@ -310,13 +314,36 @@ impl<T, const N: usize> Default for Slab<'_, T, N> {
     }
 }
 
+/// Binary logarithms of the smallest and the largest chunk.
+const FIRST_SHIFT: u32 = FIRST_CHUNK.trailing_zeros();
+const LARGEST_SHIFT: u32 = LARGEST_CHUNK.trailing_zeros();
+/// The number of the first chunk of the largest size.
+const FIRST_OF_LARGEST: u32 = LARGEST_SHIFT - FIRST_SHIFT;
+
+/// Entries in chunk number `chunk`.
+const fn entries_of(chunk: u32) -> u32 {
+    if chunk < FIRST_OF_LARGEST { FIRST_CHUNK << chunk } else { LARGEST_CHUNK }
+}
+
+/// Entries in the first `chunks` chunks.
+const fn capacity_of(chunks: u32) -> u32 {
+    if chunks <= FIRST_OF_LARGEST {
+        (FIRST_CHUNK << chunks) - FIRST_CHUNK
+    } else {
+        (chunks - FIRST_OF_LARGEST + 1) * LARGEST_CHUNK - FIRST_CHUNK
+    }
+}
+
 /// The chunk of an index, and the place in it; `None` for `NONE`.
 #[inline(always)]
 fn locate(index: u32) -> Option<(usize, usize)> {
     let shifted = index.checked_add(FIRST_CHUNK)?;
     let bit = u32::BITS - 1 - shifted.leading_zeros();
-    let chunk = bit - FIRST_CHUNK.trailing_zeros();
-    Some((chunk as usize, (shifted ^ (1 << bit)) as usize))
+    if bit > LARGEST_SHIFT {
+        let chunk = (shifted >> LARGEST_SHIFT) + FIRST_OF_LARGEST - 1;
+        return Some((chunk as usize, (shifted & (LARGEST_CHUNK - 1)) as usize));
+    }
+    Some(((bit - FIRST_SHIFT) as usize, (shifted ^ (1 << bit)) as usize))
 }
 
 #[cfg(test)]

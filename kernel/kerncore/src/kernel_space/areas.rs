@@ -1,14 +1,21 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
+use crate::frames::MAX_BLOCK;
 use crate::kernel_space::AreaCounts;
 use crate::owned_range::OwnedRange;
-use crate::slab::{Entry, Slab, SlabId};
+use crate::slab::{Entry, LARGEST_CHUNK, Slab, SlabId};
 use crate::va_space::{AreaState, RecordId, VaSpace};
 
-/// Chunks of records: chunk k has twice as many as chunk k - 1, so that twelve hold more than any window.
+/// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
+/// and a guard that fill the largest window.
 const CHUNKS: usize = 12;
+
+// A chunk is one block of frames.
+const _: () = assert!(
+    LARGEST_CHUNK as usize * size_of::<Entry<AreaSlot>>() <= (MAX_BLOCK * PAGE_SIZE) as usize
+);
 
 /// One place for a record; empty while its area is being made.
 pub type AreaSlot = Option<AreaRecord>;

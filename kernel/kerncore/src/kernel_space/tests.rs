@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use crate::attributes::Attributes;
 use crate::audit::{Expected, Violation, audit};
 use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
 use crate::owned_range::OwnedRange;
@@ -14,7 +15,6 @@ use crate::slab::{Entry, SlabId};
 use crate::va_space::{Count, VaStorage};
 
 const RAM: u32 = 0x6_0000;
-const RAM_PAGES: u32 = 256;
 const LINEAR: u32 = 0x8_0000;
 const WINDOW: u32 = 0xc_0000;
 const HEAP: u32 = 0xf_0000;
@@ -89,23 +89,31 @@ fn pages(first: u32, count: u32) -> PageRange {
 
 /// A mebibyte of RAM without an image; its tables lie in its first frames.
 fn space() -> Space {
+    space_of(256, 256)
+}
+
+/// The same with as many pages of RAM and of the vmalloc window.
+fn space_of(ram_pages: u32, window_pages: u32) -> Space {
     let machine: &'static PlainMachine = Box::leak(Box::default());
+    let tables = 4 + ram_pages.div_ceil(1024);
     let ram = Pfn::new(RAM).expect("below 4 GiB");
     let (table, rest) = PageTable::new(machine, ram.base(), pages(LINEAR, 0x8_0000));
     drop(rest);
     let linear_tables = PhysAddr::new((RAM + 4) * PAGE_SIZE);
-    let window = OwnedRange::mint(pages(LINEAR, RAM_PAGES));
+    let window = OwnedRange::mint(pages(LINEAR, ram_pages));
     let mut linear = LinearMap::new(&table, window, linear_tables, ram).expect("adopted");
-    linear.fill(ram, RAM_PAGES).expect("empty");
-    let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
+    linear.fill(ram, ram_pages).expect("empty");
+    let records: Vec<Frame> = (0..ram_pages).map(|_| Frame::new()).collect();
     let mut allocator =
         FrameAllocator::new(FrameTable::new(records.leak(), ram).expect("aligned to a block"));
-    allocator.add_range(Pfn::new(RAM + 8).expect("below 4 GiB"), RAM_PAGES - 8).expect("absent");
-    allocator.table().reserve(ram, 8, crate::frames::FrameOwner::Reserved).expect("absent");
-    let books = vec![0; VaStorage::words(256)].leak();
-    let storage = VaStorage::carve(books, 256).expect("enough words");
-    let space =
-        VaSpace::new(OwnedRange::mint(pages(WINDOW, 256)), storage).expect("enough storage");
+    allocator
+        .add_range(Pfn::new(RAM + tables).expect("below 4 GiB"), ram_pages - tables)
+        .expect("absent");
+    allocator.table().reserve(ram, tables, crate::frames::FrameOwner::Reserved).expect("absent");
+    let books = vec![0; VaStorage::words(window_pages)].leak();
+    let storage = VaStorage::carve(books, window_pages).expect("enough words");
+    let space = VaSpace::new(OwnedRange::mint(pages(WINDOW, window_pages)), storage)
+        .expect("enough storage");
     let zone = Zone::new(allocator);
     KernelSpace::new(Parts { table, space, zone, linear, support: &Host })
 }
@@ -172,4 +180,19 @@ fn books_that_contradict_themselves_are_seen() {
     space.areas.with(|areas| areas.space.miscount());
     let (what, noted, found) = (Count::FreePages, 253, 252);
     finds(&space, &[Violation::Books(CheckError::BadCount { what, noted, found })]);
+}
+
+/// The largest window can be filled to its last two pages: addresses run out before records do (S8).
+#[test]
+fn the_smallest_areas_fill_the_largest_window() {
+    let window_pages = 0x3_0000;
+    let space = space_of(32 << 8, window_pages);
+    let frame = space.zone.allocate(0, crate::frames::FrameOwner::Test).expect("free memory");
+    let map = || space.vmap(&[frame.first()], Attributes::KERNEL_DATA, VirtAddr::new(0));
+    for area in 0..window_pages / 2 {
+        let mapped = map().map(|area| area.pages.first());
+        assert_eq!(mapped, Ok(WINDOW + 2 * area));
+    }
+    assert!(matches!(map(), Err(VmapError::Area(NoArea::Addresses(_)))));
+    assert_eq!(space.area_counts().records, window_pages / 2);
 }

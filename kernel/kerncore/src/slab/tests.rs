@@ -15,6 +15,23 @@ fn an_index_is_found_in_its_chunk_by_its_highest_bit() {
     assert_eq!(locate(NONE), None);
 }
 
+/// A chunk is one contiguous piece of memory, and no frame allocator has pieces without end.
+#[test]
+fn chunks_stop_growing_and_indices_go_on_without_a_gap() {
+    let sizes = |chunk: u32| if chunk < 9 { 64_usize << chunk } else { 32_768 };
+    let mut expected =
+        (0..40).flat_map(|chunk| (0..sizes(chunk)).map(move |slot| (chunk as usize, slot)));
+    for index in 0..capacity_of(40) {
+        assert_eq!(locate(index), expected.next(), "{index}");
+    }
+    assert_eq!(expected.next(), None, "the capacity is the sum of the chunks");
+    assert!(capacity_of(40) <= INDEX_MASK, "a name has room for any index");
+    for chunk in 0..40 {
+        assert_eq!(entries_of(chunk) as usize, sizes(chunk));
+        assert_eq!(capacity_of(chunk) + entries_of(chunk), capacity_of(chunk + 1));
+    }
+}
+
 #[test]
 fn a_slab_asks_for_each_chunk_by_its_size_and_at_last_for_none() {
     let (mut first, mut second) = (chunk(64), chunk(128));

@@ -447,6 +447,8 @@ fn a_fault_under_the_lock_of_areas_is_reported() {
     let guard = area.address().checked_add(PAGE_SIZE).expect("a guard lies behind");
     mm::kernel().with_area(area.address(), |_| {
         // SAFETY: none, as above.
-        unsafe { core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack)) };
+        unsafe {
+            core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack))
+        };
     });
 }
