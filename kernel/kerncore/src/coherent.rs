@@ -31,6 +31,8 @@ impl AllocationFlags {
     pub const WAIT: u32 = 0x10;
     /// The caller may use the emergency reserves. Says nothing of waiting.
     pub const HIGH_PRIORITY: u32 = 0x20;
+    /// The memory is to be zeroed, also where that is not done anyway (S85).
+    pub const ZERO: u32 = 0x8000;
     /// What may sleep and start input or output: the usual flags in a process.
     pub const KERNEL: Self = Self(Self::WAIT | 0xc0);
     /// What a handler passes.
@@ -39,6 +41,11 @@ impl AllocationFlags {
     /// Whether such a caller may wait: exactly if it says so (S76).
     pub const fn sleep(self) -> Sleep {
         if self.0 & Self::WAIT != 0 { Sleep::May } else { Sleep::MayNot }
+    }
+
+    /// Whether the caller asks for zeroed memory.
+    pub const fn zero(self) -> bool {
+        self.0 & Self::ZERO != 0
     }
 }
 

@@ -6,7 +6,7 @@ use core::ptr;
 use dma::coherent;
 use dma::device::Device;
 use kerncore::addr::DmaAddr;
-use kerncore::coherent::AllocationFlags;
+use kerncore::coherent::{AllocationFlags, Sleep};
 use mm::report::RateLimit;
 
 use crate::{address, pointer};
@@ -15,7 +15,7 @@ static REFUSED: RateLimit = RateLimit::new();
 
 /// Allocates `size` bytes of coherent memory for `dev`, rounded up to pages, and stores the device's view of it in
 /// `dma_handle`; null on failure. With flags that let it sleep the memory is zeroed; without, it comes from the atomic pool as
-/// it is, in any context (S76, S77).
+/// it is, in any context (S76, S77), and is zeroed if the flags ask for that (S85).
 ///
 /// # Safety
 /// `dev` points to a device and `dma_handle` to a place for an address.
@@ -37,7 +37,12 @@ pub unsafe extern "C" fn dma_alloc_coherent(
         Ok(buffer) => {
             // SAFETY: the caller promises a place for the address.
             unsafe { dma_handle.write(buffer.dma) };
-            pointer(buffer.address)
+            let memory: *mut c_void = pointer(buffer.address);
+            if gfp.zero() && gfp.sleep() == Sleep::MayNot {
+                // SAFETY: the buffer has `size` bytes, is mapped and writable, and nobody else knows of it yet.
+                unsafe { memory.cast::<u8>().write_bytes(0, size as usize) };
+            }
+            memory
         }
         Err(error) => {
             REFUSED.warn(format_args!(

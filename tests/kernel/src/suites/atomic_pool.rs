@@ -23,7 +23,10 @@ use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use mm::kernel;
 
-use super::witness::*;
+use super::witness::{
+    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, each_page, feed, frame_at,
+    linear, starve,
+};
 
 static DEVICE: Device = Device::new("a test's device");
 
@@ -99,7 +102,9 @@ fn one_page_and_then_four_pages_lie_at_indices_0_and_4_s72() -> Completion {
         assert_eq!(index_of(&area, buffer), index, "{pages} pages");
         (pages * PAGE_SIZE, buffer)
     });
-    live.into_iter().for_each(|(bytes, buffer)| give(bytes, buffer));
+    for (bytes, buffer) in live {
+        give(bytes, buffer);
+    }
     assert_eq!(taken(), 0);
     Ran
 }
@@ -138,7 +143,9 @@ fn every_buffer_is_the_lowest_aligned_run_at_its_device_address_s71_s72() -> Com
         }
         assert_eq!(taken() as usize, model.iter().filter(|&&used| used).count());
     }
-    live.into_iter().for_each(|(_, bytes, buffer)| give(bytes, buffer));
+    for (_, bytes, buffer) in live {
+        give(bytes, buffer);
+    }
     assert_eq!(taken(), 0);
     Ran
 }
@@ -287,7 +294,9 @@ fn wrong_sizes_insides_and_double_frees_are_refused_bit_by_bit_s74() -> Completi
     assert_err!(Err::<(), _>(refused(4097, last)), Overruns { .. });
     assert_err!(Err::<(), _>(refused(last.address.raw().wrapping_neg(), last)), Overruns { .. });
     assert_eq!(refused(PAGE_SIZE, last), NotAllocated { start: last.address });
-    neighbours.into_iter().for_each(|buffer| give(4 * PAGE_SIZE, buffer));
+    for buffer in neighbours {
+        give(4 * PAGE_SIZE, buffer);
+    }
     assert_eq!(refused(4 * PAGE_SIZE, buffer), NotAllocated { start }, "a double free");
     Ran
 }

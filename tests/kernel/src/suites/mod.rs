@@ -5,6 +5,7 @@ mod atomic_pool;
 mod boot;
 mod coherent;
 mod command_line;
+mod dma;
 mod faces;
 mod faults;
 mod heap;

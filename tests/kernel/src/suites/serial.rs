@@ -8,7 +8,7 @@ use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
 use mm::kernel;
 
-use super::witness::*;
+use super::witness::{Books, assert_absent, assert_leads, each_page, word_at};
 
 #[ktest]
 fn every_port_identifies_itself_through_its_mapping_s98() {
