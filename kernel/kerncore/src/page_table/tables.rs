@@ -104,7 +104,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     ) -> Result<PhysAddr, ReserveError> {
         self.making_tables.with(|()| match self.above(section) {
             Above::Table(table) => {
-                // Made by another CPU since we looked; cleaned by it before it left the lock.
+                // Made by another CPU since we looked. It has begun to clean the slot, but only its own barrier, which
+                // comes after the lock, completes that: as in `table_for`, we do not rely on it.
+                self.machine.clean_descriptors(self.l1_slot(section), 1);
                 Ok(table)
             }
             Above::Other(descriptor) => Err(not_a_table(section, descriptor)),

@@ -5,10 +5,10 @@ use kerncore::{
     addr::{PageRange, Pfn, PhysAddr},
     attributes::Attributes,
     machine::Machine,
-    page_table::{PageTable, consecutive},
+    page_table::{PageTable, TableSource, consecutive},
 };
 use machine::{Behaviour, HostLocks, Kind, Privilege, SoftCpu};
-use std::{cell::RefCell, thread};
+use std::{cell::RefCell, iter, thread};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
@@ -64,6 +64,67 @@ fn a_mapping_is_visible_even_if_the_maker_of_its_table_was_stopped_halfway() {
         table.map(&mut range, 0, frames(&[0x6_0200]), DATA, &world.tables).expect("empty");
         assert!(table.machine().meanwhile.borrow().is_none(), "the other CPU ran");
         assert_eq!(world.reach(WINDOW), Ok(frame(0x6_0200)));
+        assert_eq!(world.tables.taken(), 1);
+    }
+}
+
+/// CPU 1, to whom the first-level slot was empty a moment ago; before it takes the lock, something else runs.
+struct Overtaken<'a> {
+    cpu: SoftCpu<'a>,
+    meanwhile: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+}
+
+impl Machine for Overtaken<'_> {
+    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        let found = self.cpu.read_descriptor(slot);
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile();
+        }
+        found
+    }
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        self.cpu.write_descriptors(first, descriptors);
+    }
+    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
+        self.cpu.clean_descriptors(first, count);
+    }
+    fn barrier(&self) {
+        self.cpu.barrier();
+    }
+    fn invalidate_tlb(&self, pages: PageRange) {
+        self.cpu.invalidate_tlb(pages);
+    }
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
+        self.cpu.clean_and_invalidate(pages, first);
+    }
+    fn zero_frames(&self, first: Pfn, count: u32) {
+        self.cpu.zero_frames(first, count);
+    }
+}
+
+/// The maker has cleaned its slot and left the lock, and has yet to reach its barrier: what it began, only its own barrier
+/// completes.
+#[test]
+fn a_mapping_is_visible_even_if_the_maker_of_its_table_has_not_reached_its_barrier() {
+    for behaviour in Behaviour::all(24) {
+        let world = World::new(behaviour);
+        let maker = || {
+            let cpu = world.cpu(0);
+            let table = world.tables.take_table().expect("the first table");
+            cpu.write_descriptors(table, iter::repeat_n(0, 256));
+            cpu.clean_descriptors(table, 256);
+            cpu.barrier();
+            let slot = PhysAddr::new(ROOT.raw() + WINDOW / 256 * 4);
+            cpu.write_descriptors(slot, iter::once(table.raw() | 1));
+            cpu.clean_descriptors(slot, 1);
+        };
+        let overtaken =
+            Overtaken { cpu: world.cpu(1), meanwhile: RefCell::new(Some(Box::new(maker))) };
+        let (table, window) = table_of(overtaken);
+        let mut range = cut(window, 0, 1);
+        table.map(&mut range, 0, frames(&[0x6_0200]), DATA, &world.tables).expect("empty");
+        let reached = world.cpu(1).access(range.start(), Kind::Read, Privilege::Kernel);
+        assert_eq!(reached, Ok(frame(0x6_0200).base()), "{behaviour:?}");
         assert_eq!(world.tables.taken(), 1);
     }
 }
