@@ -15,7 +15,7 @@ use kerncore::machine::Machine;
 use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
 
-use super::faults::{assert_fault, assert_unmapped};
+use super::faults::{assert_fault, assert_unmapped, stack_pointer_of};
 use super::tables::{assert_absent, assert_entry, assert_mapped, bits};
 
 /// BX LR.
@@ -109,27 +109,6 @@ fn the_kernel_runs_in_supervisor_mode_with_fiq_masked_or_served_by_nobody() {
     assert_eq!(cpsr & 1 << 9, 0, "little endian");
     assert_ne!(cpsr & 1 << 6, 0, "nobody serves FIQs");
     assert!(parts()[0].pages.contains(VirtAddr::new(pc)), "high, and in the text: {pc:#x}");
-}
-
-/// The stack pointer of another mode.
-fn stack_pointer_of(mode: u32) -> u32 {
-    let sp;
-    // SAFETY: interrupts are masked while the mode is another one; r0 to r3 are the same in all modes, and the way back is
-    // by the CPSR as it was.
-    unsafe {
-        asm!(
-            "mrs r1, cpsr",
-            "bic r2, r1, #0x1f",
-            "orr r2, r2, r0",
-            "orr r2, r2, #0xc0",
-            "msr cpsr_c, r2",
-            "mov r0, sp",
-            "msr cpsr_c, r1",
-            inout("r0") mode => sp, out("r1") _, out("r2") _,
-            options(nostack)
-        );
-    }
-    sp
 }
 
 #[ktest]
