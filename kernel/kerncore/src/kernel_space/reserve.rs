@@ -11,7 +11,7 @@ use crate::kernel_space::areas::{AreaChunk, AreaSlot};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{MapError, Released, Removal};
+use crate::page_table::{MapError, Removal};
 use crate::slab::{Entry, InsertError, SlabId};
 use crate::va_space::{Request, Reservation, ReserveError};
 
@@ -188,11 +188,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         });
     }
 
-    /// Undoes a mapping that failed half way: unmap, flush, and only then give the addresses and `payload` back.
-    pub(super) fn unwind<P>(&self, usable: OwnedRange, reserved: Reserved, payload: P) -> P {
-        let Released { range, payload, .. } = self.table.unmap(usable, payload).flush();
-        self.abandon(range, reserved);
-        payload
+    /// Undoes a mapping that failed half way: unmap what was mapped, flush, and only then give the addresses back. A slot
+    /// that was in use stays as it is (S17).
+    pub(super) fn unwind(&self, mut usable: OwnedRange, reserved: Reserved, error: &MapError) {
+        let mapped = error.mapped();
+        let undone = self.table.unmap_part(&mut usable, 0, mapped);
+        debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
+        self.abandon(usable, reserved);
     }
 
     /// Gives back a block that nobody but this call has seen, so that the frame table cannot disagree.

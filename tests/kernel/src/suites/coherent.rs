@@ -394,7 +394,8 @@ fn a_mapping_that_fails_gives_frames_addresses_and_linear_entries_back_s66() -> 
     if let Ok(buffer) = refused {
         give(&DEVICE, MIB, buffer);
     }
-    if left != 0 || refused.is_ok() {
+    let full = matches!(refused, Err(AllocateError::Remap(CoherentError::Area(_))));
+    if left != 0 || full || refused.is_ok() {
         return Completion::Skipped("tests before this one have left a table for every section");
     }
     assert_err!(refused, AllocateError::Remap(CoherentError::Map(_)));

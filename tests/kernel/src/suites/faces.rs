@@ -243,6 +243,7 @@ fn a_pointer_that_is_no_page_makes_vmap_null_and_changes_nothing_s18_s37() {
     for bad in bad {
         pages.push(bad);
         let books = Books::now();
+        assert_eq!(linux::page::frame_of(bad.cast()), None, "{bad:p}");
         assert!(map(&pages, VM_MAP, PAGE_KERNEL).is_null(), "{bad:p}");
         books.assert_unchanged();
         pages.pop();

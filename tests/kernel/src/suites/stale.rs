@@ -12,47 +12,22 @@
 //! remember; but it takes the flush of one kernel page for the flush of all, so that a flush of the wrong pages is
 //! not seen here (SoftMachine sees it).
 
-extern crate alloc;
-
-use core::iter::once;
-
 use arch::exception::{Access, FaultStatus};
 use arch::{irq, probe};
-use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::attributes::Attributes;
-use kerncore::descriptor::{l1, l2};
+use kerncore::descriptor::l2;
 use kerncore::frames::FrameOwner;
 use kerncore::kernel_space::Fill;
-use kerncore::machine::Machine;
 use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_leads, byte_at, each_page, is_absent, linear, plus,
+    Books, NOBODY, assert_absent, assert_leads, byte_at, each_page, frame_at, is_absent, linear,
+    overwrite, plus,
 };
-
-/// The slot of the second-level table that translates `address`.
-fn slot_of(address: VirtAddr) -> PhysAddr {
-    let at = |base: PhysAddr, index: u32| base.checked_add(index * 4).expect("inside a table");
-    let table = kernel().table();
-    let above = table.machine().read_descriptor(at(table.root(), l1::index(address)));
-    match l1::Descriptor::decode(above) {
-        Ok(l1::Descriptor::Table(base)) => at(base, l2::index(address)),
-        other => panic!("{address} has no second-level table: {other:?}"),
-    }
-}
-
-/// Writes `descriptor` for `address`, so that every walker sees it, and leaves the TLB alone. Gives the old one.
-fn overwrite(address: VirtAddr, descriptor: u32) -> u32 {
-    let (machine, slot) = (kernel().table().machine(), slot_of(address));
-    let old = machine.read_descriptor(slot);
-    machine.write_descriptors(slot, once(descriptor));
-    machine.clean_descriptors(slot, 1);
-    machine.barrier();
-    old
-}
 
 /// Makes sure that the TLB remembers what `address` leads to: with the slot emptied it is read all the same.
 #[track_caller]
@@ -161,7 +136,7 @@ fn a_freed_area_can_be_neither_read_nor_written_and_its_frames_are_left_alone_s2
         each_page(area.pages).for_each(|page| store(page, 0x77).expect("a writable page"));
         let frames: [_; PAGES as usize] = {
             let mut each = each_page(area.pages);
-            core::array::from_fn(|_| super::witness::frame_at(each.next().expect("a page")))
+            core::array::from_fn(|_| frame_at(each.next().expect("a page")))
         };
         kernel().vfree(area.pages.start()).expect("ours");
         for (page, frame) in each_page(area.pages).zip(frames) {

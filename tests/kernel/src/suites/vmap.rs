@@ -10,9 +10,11 @@ use arch::probe;
 use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use kerncore::area::{AreaFlags, AreaKind, AreaSummary};
 use kerncore::attributes::{Attributes, MemoryType};
+use kerncore::descriptor::l2::SmallPages;
 use kerncore::frames::FrameOwner;
 use kerncore::kernel_space::VmapError;
 use kerncore::layout::linear_physical;
+use kerncore::page_table::MapError;
 use ktest::{assert_err, ktest};
 use mm::kernel;
 use mm::page_alloc::Pages;
@@ -20,7 +22,7 @@ use mm::vm_area::VmArea;
 
 use super::witness::{
     Books, NOBODY, assert_absent, assert_fenced, assert_leads, byte_at, each_page, linear,
-    lowest_fit, plus, word_at,
+    lowest_fit, overwrite, plus, word_at,
 };
 
 #[track_caller]
@@ -304,4 +306,32 @@ fn the_flags_given_are_the_flags_stored_s37() {
         assert_eq!(area.kind, AreaKind::Vmap, "whatever the flags say, vmap made it (S34)");
         unmap(area);
     }
+}
+
+/// S17, S19: what was mapped before the slot in use was met goes again, the slot itself stays. (Only a kernel gone wrong has
+/// such a slot in a free range; so the test writes one.)
+#[ktest]
+fn an_entry_that_somebody_left_is_refused_by_name_and_left_alone_s17() {
+    const PAGES: usize = 600; // in three sections, so that the first is mapped when the last is looked at
+    let own = pages(1);
+    let order = [own[0].first(); PAGES];
+    let area = map(&order);
+    unmap(area);
+    let address = plus(area.pages.start(), 599 * PAGE_SIZE);
+    let descriptor = SmallPages::new(Attributes::KERNEL_RODATA).word(own[0].first());
+    let books = Books::now();
+    assert_eq!(overwrite(address, descriptor), 0);
+    let refused = kernel().vmap(&order, Attributes::KERNEL_DATA, NOBODY);
+    assert_err!(
+        refused,
+        VmapError::Map(MapError::Occupied { address: at, descriptor: found, mapped })
+            if (at, found) == (address, descriptor) && mapped > 0
+    );
+    books.assert_unchanged();
+    assert_leads(address, own[0].physical());
+    assert_eq!(overwrite(address, 0), descriptor, "left alone");
+    each_page(area.pages).filter(|&page| page != address).for_each(assert_absent);
+    let again = map(&order);
+    assert_eq!(again.pages, area.pages);
+    unmap(again);
 }

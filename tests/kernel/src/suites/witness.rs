@@ -7,15 +7,19 @@
 //!                 └── an access          probe: what really happens, stale TLB entries included
 //! ```
 
+use core::iter::once;
+
 use arch::exception::{Fault, FaultStatus};
 use arch::probe;
 use arch::translate::{Direction, translate};
 use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
+use kerncore::descriptor::{l1, l2};
 use kerncore::frames::{FrameList, FrameOwner};
 use kerncore::kernel_space::AreaCounts;
 use kerncore::layout::linear_address;
 use kerncore::ledger::{Item, Nature};
+use kerncore::machine::Machine;
 use mm::kernel;
 
 /// Who asks, where it does not matter.
@@ -132,6 +136,27 @@ pub(super) fn lowest_fit(usable: u32, order: u32) -> Option<VirtAddr> {
         candidate = candidate.max(area.pages.end() + 1).next_multiple_of(alignment);
     }
     (candidate + usable < window.end()).then(|| VirtAddr::new(candidate * PAGE_SIZE))
+}
+
+/// The slot of the second-level table that translates `address`.
+pub(super) fn slot_of(address: VirtAddr) -> PhysAddr {
+    let at = |base: PhysAddr, index: u32| base.checked_add(index * 4).expect("inside a table");
+    let table = kernel().table();
+    let above = table.machine().read_descriptor(at(table.root(), l1::index(address)));
+    match l1::Descriptor::decode(above) {
+        Ok(l1::Descriptor::Table(base)) => at(base, l2::index(address)),
+        other => panic!("{address} has no second-level table: {other:?}"),
+    }
+}
+
+/// Writes `descriptor` for `address`, so that every walker sees it, and leaves the TLB alone. Gives the old one.
+pub(super) fn overwrite(address: VirtAddr, descriptor: u32) -> u32 {
+    let (machine, slot) = (kernel().table().machine(), slot_of(address));
+    let old = machine.read_descriptor(slot);
+    machine.write_descriptors(slot, once(descriptor));
+    machine.clean_descriptors(slot, 1);
+    machine.barrier();
+    old
 }
 
 /// What a refusal must leave as it was, and what must be back when everything was given back.
