@@ -64,16 +64,11 @@ pub fn identify(registers: &mut IoMem<Registers>) -> Result<(), PortError> {
     if found.is_valid() { Ok(()) } else { Err(PortError::NotAPl011 { part, designer }) }
 }
 
-/// Writes wait for room in the FIFO; a line feed becomes carriage return and line feed.
+/// Writes wait for room in the FIFO. Bytes go out as they are: the terminal behind the emulator makes a new line of a
+/// line feed by itself, and whoever reads a pipe wants no carriage returns.
 impl fmt::Write for SerialPort {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (index, line) in text.split('\n').enumerate() {
-            if index != 0 {
-                self.0.write_str("\r\n")?;
-            }
-            self.0.write_str(line)?;
-        }
-        Ok(())
+        self.0.write_str(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The audit of the live tables (DESIGN: "the audit"), and of the registers that make the processor walk them.
+//! The audit of the live tables, and of the registers that make the processor walk them.
 //!
 //! [`kerncore::audit`] compares every descriptor with records and frame owners. What it takes for granted is checked here:
 //! that the processor translates by these tables at all, checks their permissions, reads their words as they are meant,

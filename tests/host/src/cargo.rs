@@ -29,7 +29,7 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
         Some((part, None)) => _ = command.arg(part),
     }
     // Property tests draw from the same seed.
-    command.env("PROPTEST_RNG_SEED", context.seed.to_string());
+    command.env("PROPERTIES_SEED", context.seed.to_string());
     match command.stdin(Stdio::null()).output() {
         Ok(output) => {
             let mut verdicts = read(&String::from_utf8_lossy(&output.stdout));

@@ -16,6 +16,19 @@ use crate::tally::Verdict;
 /// The memory sizes of the promise, in MiB: the smallest, the usual, one that is no power of two, all that the board has.
 const MEMORY: [u32; 4] = [128, 512, 777, 1024];
 
+/// Boots with parameters of their own, for tests that mean something only there: memory, parameters, and a part of the
+/// tests' names.
+const SPECIAL: [(u32, &str, &str); 7] = [
+    (512, "coherent_pool=1G", "without_a_pool"),
+    (512, "coherent_pool=1M", "atomic_pool::"),
+    (512, "coherent_pool=100K", "atomic_pool::"),
+    (512, "vmalloc=256M", "command_line::"),
+    (128, "vmalloc=16M", "vmalloc::"),
+    (512, "mem=48M", "ram::"),
+    // All RAM that the board can have: beyond it lies nothing that a probe could touch.
+    (1024, "mem=probe", "ram::"),
+];
+
 /// What the test image has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
@@ -70,10 +83,24 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
     let on = |machine: Machine| {
         let wanted = wanted.clone();
         Job::new(format!("kernel {machine}"), move |context| {
-            label(machine, Session::new(machine, context, wanted).run())
+            let verdicts = Session::new(machine, context, wanted).run();
+            label(&machine.to_string(), machine.memory, verdicts)
         })
     };
-    machines(context.memory).into_iter().map(on).collect()
+    let special = SPECIAL.into_iter().filter_map(|(memory, parameters, filter)| {
+        let wanted: Vec<String> =
+            listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
+        let asked_for = wanted.iter().any(|name| context.wants(name))
+            && context.memory.is_none_or(|only| only == memory);
+        let machine = Machine { memory, ..Machine::USUAL };
+        asked_for.then(|| {
+            Job::new(format!("kernel {machine} {parameters}"), move |context| {
+                let session = Session::new(machine, context, wanted).with(parameters, filter);
+                label(&format!("{machine} {parameters}"), memory, session.run())
+            })
+        })
+    });
+    machines(context.memory).into_iter().map(on).chain(special).collect()
 }
 
 /// The machines, the slowest first, so that it does not run alone at the end.
@@ -90,12 +117,9 @@ fn machines(only: Option<u32>) -> Vec<Machine> {
 }
 
 /// Says of each verdict where it was reached.
-fn label(machine: Machine, verdicts: Vec<Verdict>) -> Vec<Verdict> {
-    let label = |verdict| Verdict {
-        machine: Some(machine.to_string()),
-        memory: Some(machine.memory),
-        ..verdict
-    };
+fn label(machine: &str, memory: u32, verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    let label =
+        |verdict| Verdict { machine: Some(machine.to_owned()), memory: Some(memory), ..verdict };
     verdicts.into_iter().map(label).collect()
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Session {
     machine: Machine,
     seed: u64,
     filter: Option<String>,
+    /// Further words of the kernel's command line.
+    parameters: Vec<String>,
     /// The tests that must have a result in the end.
     wanted: BTreeSet<String>,
     results: BTreeMap<String, Outcome>,
@@ -35,6 +37,7 @@ impl Session {
     /// A session that is to show a result for each of `wanted`.
     pub(crate) fn new(machine: Machine, context: &Context, wanted: Vec<String>) -> Self {
         Self {
+            parameters: vec![],
             machine,
             seed: context.seed.into(),
             filter: context.filter.clone(),
@@ -44,6 +47,12 @@ impl Session {
             hung: 0,
             faults: vec![],
         }
+    }
+
+    /// The same, with `parameters` on the kernel's command line, for the tests whose names contain `filter`.
+    pub(crate) fn with(self, parameters: &str, filter: &str) -> Self {
+        let parameters = parameters.split_ascii_whitespace().map(str::to_owned).collect();
+        Self { parameters, filter: Some(filter.to_owned()), ..self }
     }
 
     /// Boots until every test has had its turn.
@@ -68,6 +77,7 @@ impl Session {
         let mut words = vec![format!("seed={}", self.seed)];
         words.extend(self.filter.as_ref().map(|filter| format!("test={filter}")));
         words.extend((from > 1).then(|| format!("from={from}")));
+        words.extend_from_slice(&self.parameters);
         words
     }
 

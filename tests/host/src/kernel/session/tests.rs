@@ -16,6 +16,7 @@ fn session(wanted: &[&str]) -> Session {
         machine: Machine::USUAL,
         seed: 7,
         filter: None,
+        parameters: vec![],
         wanted: wanted.iter().map(|name| (*name).to_owned()).collect(),
         results: BTreeMap::new(),
         deaths: vec![],
@@ -157,4 +158,12 @@ fn a_word_from_the_emulator_is_a_fault_even_when_all_tests_passed() {
     ended.complaints = "error: qemu: the image touched what is not there".into();
     assert_eq!(session.read(1, &ended), None);
     assert_eq!(failed(session), [REPORT]);
+}
+
+#[test]
+fn a_special_boot_has_its_parameters_and_its_own_filter() {
+    let special = session(&["a::b"]).with("mem=48M loglevel=4", "a::");
+    let words = special.words(3);
+    assert_eq!(words[1..], ["test=a::", "from=3", "mem=48M", "loglevel=4"]);
+    assert!(words[0].starts_with("seed="));
 }
