@@ -42,6 +42,23 @@ impl CortexA9 {
     }
 }
 
+/// The right to step past the owners of memory, for one call.
+///
+/// Not `Clone`: each call that needs one is a promise of its own.
+#[derive(Debug)]
+pub struct Authority(());
+
+impl Authority {
+    /// Makes the promise.
+    ///
+    /// # Safety
+    /// The call that this is given to takes away, or writes, only what nobody else uses or refers to.
+    #[inline(always)]
+    pub const unsafe fn claim() -> Self {
+        Self(())
+    }
+}
+
 /// Where the table word or frame at `physical` is reached. For memory in the linear map; nothing is checked.
 #[inline(always)]
 const fn linear(physical: PhysAddr) -> VirtAddr {
@@ -55,6 +72,8 @@ fn slot(physical: PhysAddr) -> *const AtomicU32 {
 }
 
 impl Machine for CortexA9 {
+    type Authority = Authority;
+
     #[inline(always)]
     fn read_descriptor(&self, descriptor: PhysAddr) -> u32 {
         // SAFETY: promises 1 and 4 of `new`: a table word, mapped, aligned, and accessed as an atomic word only.

@@ -9,6 +9,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr;
 use core::slice;
 
+use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
 use kerncore::area::AreaKind;
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
@@ -150,15 +151,18 @@ pub unsafe fn free(
         }
         Err(PoolFreeError::Refused(error)) => return Err(FreeError::Pool(error)),
     }
+    // SAFETY: our caller promises that nobody uses the buffer, the device included.
+    let authority = unsafe { Authority::claim() };
     match BackEnd::for_sleeper(device.coherency(), REGION) {
-        BackEnd::Simple => simple_free(device, bytes, address, dma),
+        BackEnd::Simple => simple_free(authority, device, bytes, address, dma),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
-            remap_free(device, bytes, address, dma)
+            remap_free(authority, device, bytes, address, dma)
         }
     }
 }
 
 fn remap_free(
+    authority: Authority,
     device: &Device,
     bytes: u32,
     address: VirtAddr,
@@ -171,7 +175,7 @@ fn remap_free(
     {
         return Err(wrong_handle(device, address, area.physical, dma));
     }
-    let freed = kernel.coherent_free(address, bytes).map_err(|error| {
+    let freed = kernel.coherent_free(authority, address, bytes).map_err(|error| {
         invalid(address, &error);
         FreeError::Invalid(error)
     })?;
@@ -208,18 +212,15 @@ fn wrong_handle(
 
 /// Memory for a device that snoops: frames at their linear addresses, zeroed.
 fn simple_alloc(bytes: u32) -> Result<(VirtAddr, PhysAddr), frames::AllocateError> {
-    use kerncore::machine::Machine;
-
-    let kernel = mm::kernel();
-    let block = kernel.zone().allocate(order_for(pages_for(bytes)), FrameOwner::Pages)?;
-    let (first, pages) = block.leak();
-    kernel.table().machine().zero_frames(first, pages);
+    let order = order_for(pages_for(bytes));
+    let (first, _) = mm::kernel().zeroed_frames(order, FrameOwner::Pages)?.leak();
     // All RAM is in the linear map, so the address exists.
     let address = linear_address(first.base()).unwrap_or(VirtAddr::new(0));
     Ok((address, first.base()))
 }
 
 fn simple_free(
+    authority: Authority,
     device: &Device,
     bytes: u32,
     address: VirtAddr,
@@ -239,7 +240,9 @@ fn simple_free(
         return Err(wrong_handle(device, address, physical, dma));
     }
     let order = order_for(pages_for(bytes));
-    mm::kernel().zone().free_at(physical.pfn(), order, FrameOwner::Pages).map_err(|error| {
+    let kernel = mm::kernel();
+    let freed = kernel.free_frames_at(authority, physical.pfn(), order, FrameOwner::Pages);
+    freed.map_err(|error| {
         invalid(address, &error);
         FreeError::Simple(error)
     })

@@ -27,6 +27,10 @@ use crate::addr::{PageRange, Pfn, PhysAddr};
 ///
 /// Calls may come from any context, with interrupts on or off; none sleeps.
 pub trait Machine {
+    /// The right to step past the owners for one call: to free by address, or to use the machine itself. On hardware only
+    /// `unsafe` code can make one, by promising that nobody else uses what the call takes away or writes.
+    type Authority;
+
     /// Reads the descriptor at `slot`, which lies in table memory and is word-aligned.
     fn read_descriptor(&self, slot: PhysAddr) -> u32;
 
@@ -61,6 +65,8 @@ pub trait Machine {
 
 /// A borrowed machine is a machine.
 impl<M: Machine> Machine for &M {
+    type Authority = M::Authority;
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         (**self).read_descriptor(slot)
     }

@@ -12,7 +12,8 @@
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::frames::{
-    AllocateError, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError,
+    AllocateError, Census, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
+    FreeError, Unsound,
 };
 use crate::lock::{Lock, Locks};
 
@@ -99,16 +100,39 @@ impl<'s, L: Locks> Zone<'s, L> {
         self.allocator.with(|allocator| allocator.free_list(list))
     }
 
+    /// Merges the free blocks that wait on the allocator's front lists.
+    pub fn drain(&self) {
+        self.allocator.with(FrameAllocator::drain);
+    }
+
+    /// Counts the frames of every owner.
+    pub fn census(&self) -> Census {
+        self.allocator.with(|allocator| allocator.table().census())
+    }
+
+    /// Whether the allocator's lists and the frame table agree.
+    ///
+    /// # Errors
+    /// [`Unsound`].
+    pub fn check(&self) -> Result<(), Unsound> {
+        self.allocator.with(|allocator| allocator.check())
+    }
+
     /// Gives back, by number, what `owner` took with an order: the way of callers that keep no handle.
     ///
     /// # Errors
     /// [`FreeError`]; nothing has changed.
-    pub fn free_at(&self, frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
+    pub(crate) fn free_at(
+        &self,
+        frame: Pfn,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Result<(), FreeError> {
         self.allocator.with(|allocator| allocator.free_at(frame, order, owner))
     }
 
     /// Runs `visit` on the allocator, under its lock.
-    pub fn with_allocator<R>(&self, visit: impl FnOnce(&mut FrameAllocator<'s>) -> R) -> R {
+    pub(crate) fn with_allocator<R>(&self, visit: impl FnOnce(&mut FrameAllocator<'s>) -> R) -> R {
         self.allocator.with(visit)
     }
 }

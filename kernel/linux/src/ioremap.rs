@@ -3,6 +3,7 @@
 use core::ffi::{c_uint, c_void};
 use core::ptr;
 
+use arch::machine::Authority;
 use kerncore::addr::PhysAddr;
 use kerncore::attributes::Attributes;
 use mm::report::RateLimit;
@@ -37,6 +38,8 @@ pub extern "C" fn ioremap(phys_addr: c_uint, size: c_uint) -> *mut c_void {
 #[inline(never)]
 pub unsafe extern "C" fn iounmap(addr: *const c_void) {
     if !addr.is_null() {
-        report("iounmap", mm::kernel().iounmap(address(addr)));
+        // SAFETY: our caller promises that nobody uses it.
+        let authority = unsafe { Authority::claim() };
+        report("iounmap", mm::kernel().iounmap(authority, address(addr)));
     }
 }

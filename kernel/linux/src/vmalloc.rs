@@ -7,6 +7,7 @@ use core::fmt;
 use core::ptr;
 use core::slice;
 
+use arch::machine::Authority;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
@@ -85,7 +86,9 @@ pub extern "C" fn vzalloc(size: c_uint) -> *mut c_void {
 #[inline(never)]
 pub unsafe extern "C" fn vfree(addr: *const c_void) {
     if !addr.is_null() {
-        report("vfree", mm::kernel().vfree(address(addr)));
+        // SAFETY: our caller promises that nobody uses it.
+        let authority = unsafe { Authority::claim() };
+        report("vfree", mm::kernel().vfree(authority, address(addr)));
     }
 }
 
@@ -162,7 +165,9 @@ fn map(
 #[inline(never)]
 pub unsafe extern "C" fn vunmap(addr: *const c_void) {
     if !addr.is_null() {
-        report("vunmap", mm::kernel().vunmap(address(addr)));
+        // SAFETY: our caller promises that nobody uses it.
+        let authority = unsafe { Authority::claim() };
+        report("vunmap", mm::kernel().vunmap(authority, address(addr)));
     }
 }
 

@@ -13,7 +13,6 @@ use kerncore::attributes::Attributes;
 use kerncore::audit::{Expected, FixedPart, Summary, Violation};
 use kerncore::descriptor::{SLOT_SIZE, l1};
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, linear_physical};
-use kerncore::machine::Machine;
 
 use crate::{heap, kernel};
 
@@ -135,12 +134,11 @@ fn registers(report: &mut dyn FnMut(Finding)) {
 /// Nothing is mapped for the user, neither in the table that is there for it nor in the half of the kernel's that the
 /// processor does not look at.
 fn low_half(report: &mut dyn FnMut(Finding)) {
-    let machine = kernel().table().machine();
     for table in [boot::layout::user_l1(), boot::layout::kernel_l1()] {
         let Some(table) = linear_physical(table) else { continue };
         for index in 0..l1::index(KERNEL_START) {
             let descriptor = match table.checked_add(index * SLOT_SIZE) {
-                Some(slot) => machine.read_descriptor(slot),
+                Some(slot) => kernel().table().read_descriptor(slot),
                 None => 0,
             };
             if descriptor != 0 {

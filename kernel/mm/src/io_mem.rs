@@ -7,6 +7,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
+use arch::machine::Authority;
 use kerncore::addr::{PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::kernel_space::IoRemapError;
@@ -110,7 +111,9 @@ impl<T> IoMem<T> {
 
 impl<T> Drop for IoMem<T> {
     fn drop(&mut self) {
-        if let Err(error) = kernel().iounmap(self.address) {
+        // SAFETY: the owner is going, so no pointer to its registers lives.
+        let authority = unsafe { Authority::claim() };
+        if let Err(error) = kernel().iounmap(authority, self.address) {
             log::error!("registers could not be unmapped: {error}");
         }
     }

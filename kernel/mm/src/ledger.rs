@@ -6,14 +6,13 @@
 //! is free and what is kept is constant too; that the tables kept are those that were made is for the audit to say, and
 //! what lies in kept memory (records, heap bytes) is counted as held.
 
-use kerncore::frames::FrameAllocator;
 use kerncore::ledger::{Count, Ledger};
 
 use crate::{heap, kernel};
 
 /// Brings to rest what may lag behind: merges the free blocks that wait on the allocator's front lists. Any context.
 pub fn settle() {
-    kernel().zone().with_allocator(FrameAllocator::drain);
+    kernel().zone().drain();
 }
 
 /// The counts as they stand; of pools and buffers, which lie above this crate, none. Exact only while nothing else maps or

@@ -19,6 +19,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr;
 use core::slice;
 
+use arch::machine::Authority;
 use kerncore::addr::{PageRange, Pfn, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::kernel_space::{Fill, VmallocError, VmapError};
@@ -110,7 +111,9 @@ impl DerefMut for VmArea {
 /// Unmaps, flushes, frees the frames, and gives back the addresses, in that order.
 impl Drop for VmArea {
     fn drop(&mut self) {
-        let freed = kernel().vfree(self.pages.start());
+        // SAFETY: the owner is going, so no slice of its memory lives.
+        let authority = unsafe { Authority::claim() };
+        let freed = kernel().vfree(authority, self.pages.start());
         if let Err(error) = freed {
             log::error!("a VmArea could not be freed: {error}");
         }
@@ -167,7 +170,9 @@ impl VmMap {
     }
 
     fn end(&mut self) {
-        let ended = kernel().vunmap(self.mapped.start());
+        // SAFETY: the owner is going, so no slice of its memory lives.
+        let authority = unsafe { Authority::claim() };
+        let ended = kernel().vunmap(authority, self.mapped.start());
         if let Err(error) = ended {
             log::error!("a VmMap could not be unmapped: {error}");
         }

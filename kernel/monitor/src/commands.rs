@@ -74,7 +74,7 @@ fn areas(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
 
 fn frames(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     let zone = mm::kernel().zone();
-    let census = zone.with_allocator(|allocator| allocator.table().census());
+    let census = zone.census();
     for owner in FrameOwner::ALL {
         let pages = census.of(owner);
         if pages != 0 {

@@ -118,6 +118,8 @@ impl<'machine> SoftCpu<'machine> {
 }
 
 impl Machine for SoftCpu<'_> {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         assert!(slot.raw().is_multiple_of(SLOT_SIZE), "{slot} is no slot");
         self.machine.state().memory.read_cached(slot.raw())

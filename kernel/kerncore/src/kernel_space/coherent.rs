@@ -118,7 +118,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`] if no coherent area begins there (S67); nothing has changed.
-    pub fn coherent_free(&self, base: VirtAddr, bytes: u32) -> Result<CoherentFreed, RemoveError> {
+    pub fn coherent_free(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+        bytes: u32,
+    ) -> Result<CoherentFreed, RemoveError> {
         let record = self.retire(base, AreaKind::Dma)?;
         let given = pages_for(bytes);
         let actual = record.pages().count();

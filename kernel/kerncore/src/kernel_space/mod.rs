@@ -46,8 +46,9 @@ pub use vmap::VmapError;
 
 use core::fmt;
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, FreeError};
 use crate::linear_map::LinearMap;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -118,6 +119,35 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// The linear map.
     pub const fn linear(&self) -> &LinearMap<M> {
         &self.linear
+    }
+
+    /// Takes 2^`order` zeroed frames.
+    ///
+    /// # Errors
+    /// [`AllocateError`]; nothing was taken.
+    pub fn zeroed_frames(
+        &self,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameBlock, AllocateError> {
+        let block = self.zone.allocate(order, owner)?;
+        self.table.machine().zero_frames(block.first(), block.pages());
+        Ok(block)
+    }
+
+    /// Gives back, by number, the block of 2^`order` frames that `owner` has at `frame`: the way of callers that keep no
+    /// handle.
+    ///
+    /// # Errors
+    /// [`FreeError`]; nothing has changed.
+    pub fn free_frames_at(
+        &self,
+        _authority: M::Authority,
+        frame: Pfn,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Result<(), FreeError> {
+        self.zone.free_at(frame, order, owner)
     }
 
     /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the

@@ -85,7 +85,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`].
-    pub fn vfree(&self, base: VirtAddr) -> Result<(), RemoveError> {
+    pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
         self.remove(base, AreaKind::Vmalloc)
     }
 
@@ -94,7 +94,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`].
-    pub fn vunmap(&self, base: VirtAddr) -> Result<(), RemoveError> {
+    pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
         self.remove(base, AreaKind::Vmap)
     }
 
@@ -103,7 +103,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`].
-    pub fn iounmap(&self, address: VirtAddr) -> Result<(), RemoveError> {
+    pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let record = self.areas.with(|areas| {
             let area = areas.find_containing(address).ok_or(RemoveError::Unknown { address })?;

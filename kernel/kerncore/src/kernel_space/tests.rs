@@ -24,6 +24,8 @@ const HEAP: u32 = 0xf_0000;
 struct PlainMachine(Mutex<BTreeMap<u32, u32>>);
 
 impl Machine for PlainMachine {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         self.0.lock().expect("no test panics inside").get(&slot.raw()).copied().unwrap_or(0)
     }

@@ -68,9 +68,19 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         (Self { machine, root, window, making_tables }, OwnedRange::mint(window))
     }
 
-    /// The machine that walks this table.
-    pub const fn machine(&self) -> &M {
+    /// The machine, within this crate: everything here keeps to owned ranges.
+    pub(crate) const fn machine(&self) -> &M {
         &self.machine
+    }
+
+    /// The machine itself, past all owners.
+    pub fn raw_machine(&self, _authority: M::Authority) -> &M {
+        &self.machine
+    }
+
+    /// What the slot at `slot`, which lies in table memory, holds. Changes nothing; any context.
+    pub fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        self.machine.read_descriptor(slot)
     }
 
     /// Where the first level lies.

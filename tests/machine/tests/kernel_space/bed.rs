@@ -166,7 +166,7 @@ impl Bed {
     pub(crate) fn warm_on(behaviour: Behaviour) -> Self {
         let bed = Self::on(behaviour);
         let area = bed.vmalloc(1);
-        bed.space.vfree(area).expect("a live area");
+        bed.space.vfree((), area).expect("a live area");
         bed
     }
 
@@ -209,7 +209,7 @@ impl Bed {
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        self.space.zone().with_allocator(FrameAllocator::drain);
+        self.space.zone().drain();
         ledger(&self.space)
     }
 

@@ -40,7 +40,7 @@ fn a_buffer_is_zero_contiguous_uncached_and_has_no_linear_view_s66_s85_s97() {
             }
             let summary = bed.clean();
             assert_eq!((summary.areas, summary.lent_pages), ([0, 0, 0, 1], 3));
-            let freed = bed.space.coherent_free(base, 3 * PAGE_SIZE);
+            let freed = bed.space.coherent_free((), base, 3 * PAGE_SIZE);
             assert_eq!(freed, Ok(CoherentFreed { actual: 3, given: 3, missing: 0 }));
         });
     }
@@ -53,7 +53,7 @@ fn a_block_that_came_back_is_ordinary_memory_again_s97() {
         let area = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
         let frame = area.physical.pfn();
         bed.machine.cpu(0).store(area.pages.start(), 7).expect("mapped");
-        bed.space.coherent_free(area.pages.start(), PAGE_SIZE).expect("a live area");
+        bed.space.coherent_free((), area.pages.start(), PAGE_SIZE).expect("a live area");
         let linear = bed.space.linear().pages_of(frame, 1).expect("low RAM").start();
         let cpu = bed.machine.cpu(1);
         cpu.store(linear, 8).expect("mapped again");
@@ -75,7 +75,7 @@ fn addresses_are_aligned_to_the_order_up_to_a_section_s65() {
         });
         bed.clean();
         for (base, count) in bases {
-            bed.space.coherent_free(base, count * PAGE_SIZE).expect("a live area");
+            bed.space.coherent_free((), base, count * PAGE_SIZE).expect("a live area");
         }
     });
 }
@@ -86,10 +86,10 @@ fn a_free_with_another_size_frees_what_there_is_and_says_so_s65() {
     bed.changes_nothing(|bed| {
         let area =
             bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
-        let freed = bed.space.coherent_free(area.pages.start(), 5 * PAGE_SIZE);
+        let freed = bed.space.coherent_free((), area.pages.start(), 5 * PAGE_SIZE);
         assert_eq!(freed, Ok(CoherentFreed { actual: 2, given: 5, missing: 0 }));
         let address = area.pages.start();
-        let twice = bed.space.coherent_free(address, 2 * PAGE_SIZE);
+        let twice = bed.space.coherent_free((), address, 2 * PAGE_SIZE);
         assert_eq!(twice, Err(RemoveError::Unknown { address }));
     });
 }
@@ -100,7 +100,7 @@ fn a_page_found_missing_at_free_is_counted_s65() {
     let area = bed.space.coherent_alloc(3 * PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
     let middle = VirtAddr::new(area.pages.start().raw() + PAGE_SIZE);
     bed.poke(bed.l2_slot(middle), 0);
-    let freed = bed.space.coherent_free(area.pages.start(), 3 * PAGE_SIZE);
+    let freed = bed.space.coherent_free((), area.pages.start(), 3 * PAGE_SIZE);
     assert_eq!(freed, Ok(CoherentFreed { actual: 3, given: 3, missing: 1 }));
     bed.clean();
 }

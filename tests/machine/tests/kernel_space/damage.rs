@@ -237,7 +237,7 @@ fn heap_pages_that_are_gone_foreign_or_double_are_seen() {
     bed.poke(bed.l2_slot(second), before);
     bed.clean();
     // The heap's four frames are one block, freed behind its back.
-    bed.space.zone().free_at(twice, 2, owner).expect("the heap's frames");
+    bed.space.free_frames_at((), twice, 2, owner).expect("the heap's frames");
     let (wanted, had) = (owner, FrameOwner::Free);
     let wrong = [0, 1, 2, 3].map(|offset| {
         let (address, frame) = (page(HEAP + offset), frame(twice.number() + offset));

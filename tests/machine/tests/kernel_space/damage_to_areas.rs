@@ -80,7 +80,7 @@ fn an_entry_that_outlives_its_area_is_seen_s23() {
     let (slot, had) = (bed.l2_slot(address), bed.frame_at(address).base());
     let stale = bed.poke(slot, 0);
     bed.poke(slot, stale);
-    bed.space.vfree(address).expect("a live area");
+    bed.space.vfree((), address).expect("a live area");
     bed.poke(slot, stale);
     bed.finds(&[Violation::Present { address, place: Place::NoArea, had }]);
 }
@@ -150,7 +150,7 @@ fn a_frame_freed_behind_its_areas_back_is_seen_and_so_is_its_second_home() {
     let bed = Bed::warm();
     let first = bed.vmalloc(1);
     let frame = bed.frame_at(first);
-    bed.space.zone().free_at(frame, 0, FrameOwner::Vmalloc).expect("the area's frame");
+    bed.space.free_frames_at((), frame, 0, FrameOwner::Vmalloc).expect("the area's frame");
     let (wanted, had) = (FrameOwner::Vmalloc, FrameOwner::Free);
     let place = place(AreaKind::Vmalloc, first);
     bed.finds(&[Violation::WrongOwner { address: first, place, frame, wanted, had }]);
@@ -172,7 +172,7 @@ fn a_lent_block_that_somebody_freed_or_mapped_again_is_seen_s97() {
     bed.finds(&[Violation::Present { address: linear.start(), place: lent, had }]);
     bed.poke(bed.l2_slot(linear.start()), 0);
     bed.clean();
-    bed.space.zone().free_at(first, 2, FrameOwner::Dma).expect("the buffer's frames");
+    bed.space.free_frames_at((), first, 2, FrameOwner::Dma).expect("the buffer's frames");
     let frames = [0, 1, 2, 3].map(|offset| (offset, frame(first.number() + offset)));
     let missing = frames.map(|(offset, frame)| {
         let (address, wanted) = (page(linear.first() + offset), Some(frame.base()));

@@ -37,8 +37,8 @@ fn registers_are_mapped_as_asked_to_the_last_byte_and_given_back_s94() {
                 assert_eq!(entry.attributes(), Ok(Attributes::DEVICE));
             }
             assert_eq!(bed.clean().areas, [0, 0, 1, 0]);
-            assert_eq!(bed.space.iounmap(address), Ok(()));
-            assert_eq!(bed.space.iounmap(address), Err(RemoveError::Unknown { address }));
+            assert_eq!(bed.space.iounmap((), address), Ok(()));
+            assert_eq!(bed.space.iounmap((), address), Err(RemoveError::Unknown { address }));
         });
     }
 }
@@ -75,7 +75,7 @@ fn zero_a_wrapped_end_and_ram_are_refused_each_in_its_own_words_s94() {
             let address = bed.space.ioremap(physical, bytes, Attributes::DEVICE, CALLER);
             let address = address.expect("no RAM");
             bed.clean();
-            bed.space.iounmap(address).expect("a live area");
+            bed.space.iounmap((), address).expect("a live area");
         }
     });
 }
@@ -99,10 +99,10 @@ fn any_address_inside_unmaps_and_none_outside_does() {
         let below = VirtAddr::new(page(WINDOW).raw() - 1);
         for outside in [guard, below, page(WINDOW + 500)] {
             let unknown = Err(RemoveError::Unknown { address: outside });
-            assert_eq!(bed.space.iounmap(outside), unknown);
+            assert_eq!(bed.space.iounmap((), outside), unknown);
         }
     });
-    assert_eq!(bed.space.iounmap(VirtAddr::new(address.raw() + 0x1fff)), Ok(()));
+    assert_eq!(bed.space.iounmap((), VirtAddr::new(address.raw() + 0x1fff)), Ok(()));
     bed.clean();
 }
 
@@ -114,8 +114,8 @@ fn two_mappings_of_one_block_live_side_by_side_s57() {
         let (one, two) = (map(), map());
         assert_ne!(one, two);
         assert_eq!(bed.clean().areas, [0, 0, 2, 0]);
-        bed.space.iounmap(one).expect("a live area");
+        bed.space.iounmap((), one).expect("a live area");
         assert_eq!(bed.space.find(two).map(|area| area.kind), Some(AreaKind::IoRemap));
-        bed.space.iounmap(two).expect("a live area");
+        bed.space.iounmap((), two).expect("a live area");
     });
 }

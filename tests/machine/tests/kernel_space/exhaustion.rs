@@ -19,7 +19,7 @@ const LAST_TABLE: u32 = WINDOW + 3 * 256;
 fn before_the_last_table(free: u32) -> Bed {
     let bed = Bed::new();
     let below = bed.vmalloc(3 * 256 - 1);
-    bed.space.vfree(below).expect("a live area");
+    bed.space.vfree((), below).expect("a live area");
     bed.vmalloc(3 * 256 - 1 - free);
     bed
 }
@@ -41,7 +41,7 @@ fn vmalloc_without_frames_leaves_nothing_s28() {
     });
     bed.changes_nothing(|bed| {
         let just = bed.vmalloc(4);
-        bed.space.vfree(just).expect("a live area");
+        bed.space.vfree((), just).expect("a live area");
     });
     bed.feed(hoard);
 }
@@ -125,7 +125,7 @@ fn coherent_memory_that_runs_out_half_way_goes_back_to_the_linear_map_s66_s97() 
         let refused = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER);
         assert!(matches!(refused, Err(CoherentError::Area(NoArea::Addresses(_)))), "{refused:?}");
     });
-    bed.space.vfree(all).expect("a live area");
+    bed.space.vfree((), all).expect("a live area");
     // Of frames:
     let hoard = bed.starve(0);
     bed.changes_nothing(|bed| {

@@ -21,7 +21,7 @@ fn frames_are_mapped_in_their_order_and_stay_their_owners_s37() {
             assert_eq!(bed.frame_at(page(number)), frame);
         }
         assert_eq!(bed.clean().areas, [0, 1, 0, 0]);
-        bed.space.vunmap(area.pages.start()).expect("a live area");
+        bed.space.vunmap((), area.pages.start()).expect("a live area");
         for &frame in &frames {
             assert_eq!(bed.space.zone().table().owner_of(frame), FrameOwner::Test);
         }
@@ -42,8 +42,8 @@ fn a_frame_may_be_mapped_twice_in_one_area_and_in_two_s37() {
         bed.machine.cpu(0).store(first, 42).expect("mapped");
         assert_eq!(bed.machine.cpu(1).load(second), Ok(42));
         assert_eq!(bed.machine.cpu(1).load(two.pages.start()), Ok(42));
-        bed.space.vunmap(first).expect("a live area");
-        bed.space.vunmap(two.pages.start()).expect("a live area");
+        bed.space.vunmap((), first).expect("a live area");
+        bed.space.vunmap((), two.pages.start()).expect("a live area");
         bed.feed(list);
     });
 }
@@ -56,8 +56,8 @@ fn a_vmalloc_page_may_be_mapped_elsewhere_as_well() {
         let frames = [bed.frame_at(base)];
         let alias = bed.space.vmap(&frames, Attributes::KERNEL_DATA, CALLER).expect("addresses");
         bed.clean();
-        bed.space.vunmap(alias.pages.start()).expect("a live area");
-        bed.space.vfree(base).expect("a live area");
+        bed.space.vunmap((), alias.pages.start()).expect("a live area");
+        bed.space.vfree((), base).expect("a live area");
     });
 }
 
@@ -107,16 +107,16 @@ fn nothing_too_much_and_what_is_not_memory_in_use_are_refused_s37_s97() {
         }
     });
     bed.feed(list);
-    bed.space.coherent_free(coherent.pages.start(), 1).expect("a live area");
+    bed.space.coherent_free((), coherent.pages.start(), 1).expect("a live area");
 }
 
 /// The call that removes areas of `kind`.
 fn remove(bed: &Bed, kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
-        AreaKind::Vmalloc => bed.space.vfree(address),
-        AreaKind::Vmap => bed.space.vunmap(address),
-        AreaKind::IoRemap => bed.space.iounmap(address),
-        AreaKind::Dma => bed.space.coherent_free(address, PAGE_SIZE).map(drop),
+        AreaKind::Vmalloc => bed.space.vfree((), address),
+        AreaKind::Vmap => bed.space.vunmap((), address),
+        AreaKind::IoRemap => bed.space.iounmap((), address),
+        AreaKind::Dma => bed.space.coherent_free((), address, PAGE_SIZE).map(drop),
     }
 }
 

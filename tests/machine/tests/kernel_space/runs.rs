@@ -69,7 +69,7 @@ fn addresses_that_go_on_while_memory_does_not_are_two_runs() {
         .map(|run| run.pages().count())
         .collect();
     assert_eq!(found, [1, 1, 1]);
-    bed.space.vunmap(page(WINDOW)).expect("a live area");
+    bed.space.vunmap((), page(WINDOW)).expect("a live area");
     bed.feed(list);
 }
 

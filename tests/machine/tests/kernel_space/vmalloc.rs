@@ -34,7 +34,7 @@ fn an_area_is_mapped_owned_guarded_and_given_back_s2_s16_s33() {
         assert_eq!(cpu.load(guard), Err(Fault::Translation(guard)));
         let summary = bed.clean();
         assert_eq!((summary.areas, summary.area_pages), ([1, 0, 0, 0], 3));
-        assert_eq!(bed.space.vfree(base), Ok(()));
+        assert_eq!(bed.space.vfree((), base), Ok(()));
         assert_eq!(bed.space.find(base), None);
         assert_eq!(cpu.load(base), Err(Fault::Translation(base)));
     });
@@ -45,7 +45,7 @@ fn a_second_cycle_at_the_same_address_takes_no_memory_s24() {
     let bed = Bed::warm();
     bed.changes_nothing(|bed| {
         let base = bed.vmalloc(5);
-        bed.space.vfree(base).expect("a live area");
+        bed.space.vfree((), base).expect("a live area");
     });
 }
 
@@ -59,13 +59,13 @@ fn zeroed_memory_is_zero_whatever_the_frames_held() {
             for offset in [0, 0x3c, 0xffc, 0x1000, 0x1ffc] {
                 cpu.store(VirtAddr::new(dirty.raw() + offset), 0xdead_beef).expect("mapped");
             }
-            bed.space.vfree(dirty).expect("a live area");
+            bed.space.vfree((), dirty).expect("a live area");
             let area = bed.space.vmalloc(2 * PAGE_SIZE, Fill::Zeroed, CALLER).expect("memory");
             for offset in [0, 0x3c, 0xffc, 0x1000, 0x1ffc] {
                 let address = VirtAddr::new(area.pages.start().raw() + offset);
                 assert_eq!(cpu.load(address), Ok(0), "{address} on {behaviour:?}");
             }
-            bed.space.vfree(area.pages.start()).expect("a live area");
+            bed.space.vfree((), area.pages.start()).expect("a live area");
         });
     }
 }
@@ -78,7 +78,7 @@ fn sizes_are_rounded_up_to_pages_and_impossible_ones_refused_s3_s26() {
             let area = bed.space.vmalloc(bytes, Fill::Uninitialised, CALLER).expect("memory");
             assert_eq!(area.pages.count(), count, "{bytes:#x} bytes");
             assert_eq!(area.bytes_with_guard(), (count + 1) * PAGE_SIZE);
-            bed.space.vfree(area.pages.start()).expect("a live area");
+            bed.space.vfree((), area.pages.start()).expect("a live area");
         });
     }
     bed.changes_nothing(|bed| {
@@ -102,7 +102,7 @@ fn what_does_not_fit_the_window_is_refused_and_what_just_fits_is_not_s7() {
         let full = ReserveError::NoSpace { wanted: 2, order: 0, largest_hole: 0 };
         assert_eq!(next, Err(VmallocError::Area(NoArea::Addresses(full))));
         bed.clean();
-        bed.space.vfree(all).expect("a live area");
+        bed.space.vfree((), all).expect("a live area");
     });
     bed.changes_nothing(|bed| {
         let whole = bed.space.vmalloc(WINDOW_PAGES * PAGE_SIZE, Fill::Uninitialised, CALLER);
@@ -121,7 +121,7 @@ fn areas_across_tables_and_in_any_order_are_given_back_s16() {
         let summary = bed.clean();
         assert_eq!((summary.live_areas(), summary.area_pages), (6, 597));
         for index in [2, 0, 5, 1, 4, 3] {
-            bed.space.vfree(bases[index]).expect("a live area");
+            bed.space.vfree((), bases[index]).expect("a live area");
             bed.clean();
         }
     });
@@ -134,19 +134,19 @@ fn vfree_refuses_what_is_no_area_and_changes_nothing_s32() {
     bed.changes_nothing(|bed| {
         let misaligned = VirtAddr::new(base.raw() + 4);
         assert_eq!(
-            bed.space.vfree(misaligned),
+            bed.space.vfree((), misaligned),
             Err(RemoveError::Misaligned { address: misaligned })
         );
         let inside = VirtAddr::new(base.raw() + PAGE_SIZE);
         let guard = VirtAddr::new(base.raw() + 3 * PAGE_SIZE);
         for address in [inside, guard, page(WINDOW + 100), page(0x8_0100), page(0), page(0xf_ffff)]
         {
-            assert_eq!(bed.space.vfree(address), Err(RemoveError::Unknown { address }));
+            assert_eq!(bed.space.vfree((), address), Err(RemoveError::Unknown { address }));
         }
     });
-    bed.space.vfree(base).expect("a live area");
+    bed.space.vfree((), base).expect("a live area");
     bed.changes_nothing(|bed| {
-        let twice = bed.space.vfree(base);
+        let twice = bed.space.vfree((), base);
         assert_eq!(twice, Err(RemoveError::Unknown { address: base }), "a double free");
     });
 }
@@ -161,7 +161,7 @@ fn no_stale_translation_reaches_a_frame_that_has_another_owner_s23() {
                 cpu.load(address).expect("mapped: both CPUs have it in their TLBs now");
             }
         }
-        bed.space.vfree(old).expect("a live area");
+        bed.space.vfree((), old).expect("a live area");
         // The frames go to somebody else; the addresses stay unused.
         let (list, _) = bed.frames(2);
         for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
@@ -180,7 +180,7 @@ fn no_stale_translation_reaches_a_frame_that_has_another_owner_s23() {
             assert_eq!(reached, Ok(bed.frame_at(new)), "{behaviour:?}");
         }
         bed.feed(list);
-        bed.space.vfree(new).expect("a live area");
+        bed.space.vfree((), new).expect("a live area");
         bed.clean();
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn life_of_a_coherent_buffer<M: Machine + Clone>(
         cpus[1].store(linear, 0).map_err(|_| "linear map absent")?;
         cpus[0].store(linear, offset).map_err(|_| "linear map absent")?;
     }
-    before_withdrawal(table.machine(), &block);
+    before_withdrawal(table.raw_machine(()), &block);
     let absent = linear.withdraw(block).map_err(|_| "not withdrawn")?.flush();
     let lent = absent
         .lend(&table, range, Attributes::WRITE_COMBINE, &world.tables)

@@ -60,6 +60,8 @@ impl<'m> Wrong<'m> {
 }
 
 impl Machine for Wrong<'_> {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         self.cpu.read_descriptor(slot)
     }
@@ -150,12 +152,12 @@ fn map_unmap_map(world: &World, mistake: Mistake) -> Result<(), String> {
         table
             .map(&mut range, 0, list, Attributes::KERNEL_DATA, &world.tables)
             .map_err(|error| error.to_string())?;
-        table.machine().settle(Mistake::None);
+        table.raw_machine(()).settle(Mistake::None);
         (0..15).try_for_each(|page| look(WINDOW + 250 + page, Ok(frame(first + page))))?;
         nothing(248, 250)?;
         nothing(265, 268)?;
         range = table.unmap(range, ()).flush().range;
-        table.machine().settle(Mistake::None);
+        table.raw_machine(()).settle(Mistake::None);
         nothing(248, 268)?;
     }
     Ok(())

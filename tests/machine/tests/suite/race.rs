@@ -19,6 +19,8 @@ struct Stopped<'a> {
 }
 
 impl Machine for Stopped<'_> {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         self.cpu.read_descriptor(slot)
     }
@@ -62,7 +64,7 @@ fn a_mapping_is_visible_even_if_the_maker_of_its_table_was_stopped_halfway() {
         let (table, window) = table_of(stopped);
         let mut range = cut(window, 0, 1);
         table.map(&mut range, 0, frames(&[0x6_0200]), DATA, &world.tables).expect("empty");
-        assert!(table.machine().meanwhile.borrow().is_none(), "the other CPU ran");
+        assert!(table.raw_machine(()).meanwhile.borrow().is_none(), "the other CPU ran");
         assert_eq!(world.reach(WINDOW), Ok(frame(0x6_0200)));
         assert_eq!(world.tables.taken(), 1);
     }
@@ -75,6 +77,8 @@ struct Overtaken<'a> {
 }
 
 impl Machine for Overtaken<'_> {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         let found = self.cpu.read_descriptor(slot);
         if let Some(meanwhile) = self.meanwhile.take() {

@@ -18,6 +18,8 @@ pub(super) fn to(range: PageRange) -> OwnedRange {
 struct NoMachine;
 
 impl Machine for NoMachine {
+    type Authority = ();
+
     fn read_descriptor(&self, slot: PhysAddr) -> u32 {
         panic!("a descriptor was read at {slot}")
     }
