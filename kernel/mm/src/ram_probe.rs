@@ -3,12 +3,14 @@
 //! ```text
 //!   LINEAR_PHYSICAL        image end ↑ MiB      MiB     MiB     MiB           what the linear map can hold
 //!   ├──────────────────────────┼────────┼───────┼───────┼── … ─────────────────────┤
-//!     is RAM: we run there       one word at the start of each is written, read back and restored
+//!   ↑ is RAM: we run there       one word at the start of each is written, read back and restored
+//!   the reference
 //! ```
 //!
 //! Each page is mapped at a temporary address, uncached, so that a cache cannot answer for memory that is not
-//! there. RAM is taken to end at the first MiB that does not keep what is written, that faults, or that is an earlier
-//! one again (an address decoder that ignores high bits).
+//! there. RAM is taken to end at the first MiB that does not keep what is written, that faults, or that is the first one
+//! again (an address decoder that ignores high bits). The reference is RAM's first word, which lies below the image: where
+//! RAM begins anew it is the first thing to come, before any write could land in the image.
 
 use core::sync::atomic::AtomicU32;
 
@@ -36,6 +38,9 @@ impl TableSource for &EarlyTable {
 /// Two words that differ in every bit, so that a bus that floats cannot keep both.
 const PATTERNS: [u32; 2] = [0x5aa5_c33c, 0xa55a_3cc3];
 
+/// The offset in RAM of the word that tells whether RAM has begun anew.
+const REFERENCE: u32 = 0;
+
 impl EarlySpace {
     /// Bytes of RAM from the start of the linear map, to the MiB, looked for up to `limit`. What the words hold is kept.
     pub fn probe_ram(&mut self, limit: u32) -> u32 {
@@ -46,26 +51,22 @@ impl EarlySpace {
             .and_then(|end| end.checked_sub(LINEAR_PHYSICAL))
             .unwrap_or(0);
         let mut bytes = image_end.next_multiple_of(SECTION_SIZE);
-        let first = bytes;
-        while bytes < limit && self.is_new_ram(bytes, first) {
+        while bytes < limit && self.is_new_ram(bytes) {
             bytes += SECTION_SIZE;
         }
         bytes
     }
 
-    /// Whether the MiB at `offset` keeps what is written, and is not the one at `first` again.
-    fn is_new_ram(&mut self, offset: u32, first: u32) -> bool {
+    /// Whether the MiB at `offset` keeps what is written, and is not RAM's first one again.
+    fn is_new_ram(&mut self, offset: u32) -> bool {
         let Some(old) = self.peek(offset) else { return false };
         let keeps = PATTERNS.into_iter().all(|pattern| {
             self.poke(offset, pattern);
             self.peek(offset) == Some(pattern)
         });
-        let alias = offset != first && {
-            let before = self.peek(first);
-            self.poke(offset, !PATTERNS[1]);
-            let after = self.peek(first);
-            before != after
-        };
+        let before = self.peek(REFERENCE);
+        self.poke(offset, !PATTERNS[1]);
+        let alias = before != self.peek(REFERENCE);
         self.poke(offset, old);
         keeps && !alias
     }
@@ -76,7 +77,8 @@ impl EarlySpace {
 
     fn poke(&mut self, offset: u32, value: u32) {
         self.with_word(offset, |address| {
-            // SAFETY: the word lies behind the image, in memory that nobody has been given yet, or nowhere.
+            // SAFETY: the word lies behind the image, in memory that nobody has been given yet, or nowhere; or it is RAM's
+            // first one under another address, which nobody has been given either.
             let written = unsafe { arch::probe::write_u32(address, value) };
             // A fault means that there is no RAM, which the next read says too.
             written.is_ok()

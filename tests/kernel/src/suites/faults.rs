@@ -463,7 +463,7 @@ fn a_fault_under_the_lock_of_areas_is_reported() {
     mm::kernel().with_area(area.address(), |_| {
         // SAFETY: none, as above.
         unsafe {
-            core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack))
-        };
+            core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack));
+        }
     });
 }

@@ -137,3 +137,17 @@ fn a_lock_hands_on_what_its_section_returns() {
     let failed: Result<(), u32> = lock.with(|_| Err(sum));
     assert_eq!(failed, Err(6));
 }
+
+#[ktest]
+fn a_held_lock_turns_away_whoever_cannot_wait() {
+    let lock = IrqSpinLock::new(7_u32);
+    unmasked(|| {
+        lock.with(|_| {
+            assert_eq!(lock.try_with(|value| *value), None);
+            assert!(irq::are_masked(), "to be turned away unmasked under the lock");
+        });
+        assert_eq!(lock.try_with(|value| (irq::are_masked(), *value)), Some((true, 7)));
+        assert!(!irq::are_masked());
+        assert_eq!(lock.with(|value| *value), 7, "it was given back");
+    });
+}

@@ -9,6 +9,7 @@ mod dma;
 mod faces;
 mod faults;
 mod heap;
+mod instructions;
 mod ioremap;
 mod locks;
 mod memory_functions;

@@ -8,5 +8,6 @@ mod damage_to_areas;
 mod device;
 mod exhaustion;
 mod map;
+mod race;
 mod runs;
 mod vmalloc;
