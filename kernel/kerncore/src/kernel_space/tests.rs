@@ -111,7 +111,7 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
     allocator
         .add_range(Pfn::new(RAM + tables).expect("below 4 GiB"), ram_pages - tables)
         .expect("absent");
-    allocator.table().reserve(ram, tables, crate::frames::FrameOwner::Reserved).expect("absent");
+    allocator.table().reserve(ram, tables, FrameOwner::Reserved).expect("absent");
     let books = vec![0; VaStorage::words(window_pages)].leak();
     let storage = VaStorage::carve(books, window_pages).expect("enough words");
     let space = VaSpace::new(OwnedRange::mint(pages(WINDOW, window_pages)), storage)
@@ -189,7 +189,7 @@ fn books_that_contradict_themselves_are_seen() {
 fn the_smallest_areas_fill_the_largest_window() {
     let window_pages = 0x3_0000;
     let space = space_of(32 << 8, window_pages);
-    let frame = space.zone.allocate(0, crate::frames::FrameOwner::Test).expect("free memory");
+    let frame = space.zone.allocate(0, FrameOwner::Test).expect("free memory");
     let map = || space.vmap(&[frame.first()], Attributes::KERNEL_DATA, VirtAddr::new(0));
     for area in 0..window_pages / 2 {
         let mapped = map().map(|area| area.pages.first());

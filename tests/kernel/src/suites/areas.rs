@@ -11,7 +11,8 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_leads, each_page, frame_at, guard_of, last_of, plus,
+    Books, NOBODY, assert_absent, assert_leads, authority, each_page, frame_at, guard_of, last_of,
+    plus,
 };
 
 const PAGES: u32 = 3;
@@ -46,10 +47,10 @@ fn one_of_each() -> OneOfEach {
 /// The call that removes areas of `kind`.
 fn remove(kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
-        AreaKind::Vmalloc => kernel().vfree(address),
-        AreaKind::Vmap => kernel().vunmap(address),
-        AreaKind::IoRemap => kernel().iounmap(address),
-        AreaKind::Dma => kernel().coherent_free(address, PAGES * PAGE_SIZE).map(drop),
+        AreaKind::Vmalloc => kernel().vfree(authority(), address),
+        AreaKind::Vmap => kernel().vunmap(authority(), address),
+        AreaKind::IoRemap => kernel().iounmap(authority(), address),
+        AreaKind::Dma => kernel().coherent_free(authority(), address, PAGES * PAGE_SIZE).map(drop),
     }
 }
 
@@ -185,17 +186,17 @@ fn a_second_free_is_refused_when_another_kind_has_moved_in_s14_s34() {
     let books = Books::now();
     let first = kernel().vmalloc(PAGE_SIZE, Fill::Uninitialised, NOBODY).expect("memory");
     let base = first.pages.start();
-    assert_eq!(kernel().vfree(base), Ok(()));
+    assert_eq!(kernel().vfree(authority(), base), Ok(()));
     let pages = Pages::new(0).expect("memory");
     let second =
         kernel().vmap(&[pages.first()], Attributes::KERNEL_DATA, NOBODY).expect("addresses");
     assert_eq!(second.pages, first.pages, "the lowest fit is the hole just made");
     assert_eq!(
-        kernel().vfree(base),
+        kernel().vfree(authority(), base),
         Err(RemoveError::WrongKind { address: base, found: AreaKind::Vmap })
     );
     assert_leads(base, pages.physical());
-    assert_eq!(kernel().vunmap(base), Ok(()));
+    assert_eq!(kernel().vunmap(authority(), base), Ok(()));
     drop(pages);
     books.assert_unchanged();
 }

@@ -24,8 +24,8 @@ use ktest::{assert_err, ktest};
 use mm::kernel;
 
 use super::witness::{
-    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, each_page, feed, frame_at,
-    linear, starve,
+    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, authority, each_page, feed,
+    frame_at, linear, starve,
 };
 
 static DEVICE: Device = Device::new("a test's device");
@@ -343,9 +343,9 @@ fn the_pools_own_memory_cannot_be_freed_under_it_s67_s74() -> Completion {
     assert_eq!(refused(all, at(&area, 0)), pool::FreeError::NotAllocated { start: address });
     let books = Books::now();
     let wrong = Err(RemoveError::WrongKind { address, found: AreaKind::Dma });
-    assert_eq!(kernel().vfree(address), wrong);
-    assert_eq!(kernel().vunmap(address), wrong);
-    assert_eq!(kernel().iounmap(address), wrong);
+    assert_eq!(kernel().vfree(authority(), address), wrong);
+    assert_eq!(kernel().vunmap(authority(), address), wrong);
+    assert_eq!(kernel().iounmap(authority(), address), wrong);
     books.assert_unchanged();
     // With every page taken in one run that free is right, and frees bits only.
     if pool.pages.is_power_of_two() {

@@ -11,7 +11,6 @@ use image::start;
 use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, SECTION_SIZE, VirtAddr};
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{LINEAR_BYTES, LINEAR_END, LINEAR_PHYSICAL, LINEAR_START, linear_physical};
-use kerncore::machine::Machine;
 use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
 
@@ -152,7 +151,7 @@ fn the_user_s_first_level_is_empty_s111() {
     let table = linear_physical(boot::layout::user_l1()).expect("in the linear map");
     for index in 0..2048 {
         let slot = PhysAddr::new(table.raw() + index * 4);
-        let descriptor = mm::kernel().table().machine().read_descriptor(slot);
+        let descriptor = mm::kernel().table().read_descriptor(slot);
         assert_eq!(descriptor, 0, "MiB {index}");
     }
 }

@@ -21,8 +21,8 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
 use super::witness::{
-    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, byte_at, each_page, feed,
-    frame_at, linear, lowest_fit, plus, starve, word_at,
+    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, authority, byte_at,
+    each_page, feed, frame_at, linear, lowest_fit, plus, starve, word_at,
 };
 
 static DEVICE: Device = Device::new("a test's device");
@@ -300,7 +300,7 @@ fn areas_of_vmalloc_vmap_and_ioremap_are_not_freed_as_coherent_s67() {
         let _readable = byte_at(address);
     }
     assert!(memory.iter().all(|&byte| byte == 0x3c));
-    assert_eq!(kernel().iounmap(registers), Ok(()));
+    assert_eq!(kernel().iounmap(authority(), registers), Ok(()));
 }
 
 #[ktest]
@@ -309,9 +309,9 @@ fn other_frees_refuse_a_coherent_buffer_s34() {
     let books = Books::now();
     let address = buffer.address;
     let wrong = Err(RemoveError::WrongKind { address, found: AreaKind::Dma });
-    assert_eq!(kernel().vfree(address), wrong);
-    assert_eq!(kernel().vunmap(address), wrong);
-    assert_eq!(kernel().iounmap(address), wrong);
+    assert_eq!(kernel().vfree(authority(), address), wrong);
+    assert_eq!(kernel().vunmap(authority(), address), wrong);
+    assert_eq!(kernel().iounmap(authority(), address), wrong);
     books.assert_unchanged();
     assert_words(pages_of(buffer, 2 * PAGE_SIZE), 0);
     give(&DEVICE, 2 * PAGE_SIZE, buffer);
@@ -389,7 +389,7 @@ fn a_mapping_that_fails_gives_frames_addresses_and_linear_entries_back_s66() -> 
     let linear_again = linear_again.count();
     feed(list);
     for address in plugs {
-        assert_eq!(kernel().iounmap(address), Ok(()));
+        assert_eq!(kernel().iounmap(authority(), address), Ok(()));
     }
     if let Ok(buffer) = refused {
         give(&DEVICE, MIB, buffer);
@@ -436,7 +436,7 @@ fn without_addresses_the_frames_go_back_to_the_linear_map_s66() {
         full.assert_unchanged();
     }
     for address in taken {
-        assert_eq!(kernel().iounmap(address), Ok(()));
+        assert_eq!(kernel().iounmap(authority(), address), Ok(()));
     }
     before.assert_unchanged();
     give(&DEVICE, 4 << 20, take(&DEVICE, 4 << 20));

@@ -18,6 +18,8 @@ use kerncore::machine::Machine;
 use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
 
+use super::witness::authority;
+
 /// `MCR p15, opc1, Rt, CRn, CRm, opc2`, without Rt (ARM ARM A8.8.98).
 const fn mcr(opc1: u32, crn: u32, crm: u32, opc2: u32) -> u32 {
     0xee00_0f10 | opc1 << 21 | crn << 16 | opc2 << 5 | crm
@@ -73,7 +75,7 @@ fn assert_orders(function: *const (), wanted: &[u32]) -> Completion {
 }
 
 fn machine() -> CortexA9 {
-    *mm::kernel().table().machine()
+    *mm::kernel().table().raw_machine(authority())
 }
 
 #[inline(never)]

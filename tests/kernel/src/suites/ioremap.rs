@@ -22,8 +22,8 @@ use mm::kernel;
 use mm::vm_area::VmArea;
 
 use super::witness::{
-    Books, NOBODY, areas_by_address, assert_absent, assert_fenced, assert_leads, byte_at,
-    each_page, feed, guard_of, lowest_fit, plus, starve, word_at,
+    Books, NOBODY, areas_by_address, assert_absent, assert_fenced, assert_leads, authority,
+    byte_at, each_page, feed, guard_of, lowest_fit, plus, starve, word_at,
 };
 
 /// `SYS_ID`: what the board says it is. (QEMU, `hw/arm/vexpress.c`)
@@ -41,7 +41,7 @@ fn map(physical: u32, bytes: u32) -> VirtAddr {
 
 #[track_caller]
 fn unmap(address: VirtAddr) {
-    kernel().iounmap(address).unwrap_or_else(|error| panic!("{error}"));
+    kernel().iounmap(authority(), address).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The area that stands behind a mapping.
@@ -232,7 +232,7 @@ fn any_address_inside_ends_the_mapping_and_none_outside_s59() {
         let pages = area_of(address).pages;
         for outside in [guard_of(pages), plus(guard_of(pages), PAGE_SIZE - 1)] {
             assert_eq!(
-                kernel().iounmap(outside),
+                kernel().iounmap(authority(), outside),
                 Err(RemoveError::Unknown { address: outside }),
                 "the guard is nobody's"
             );
@@ -241,7 +241,10 @@ fn any_address_inside_ends_the_mapping_and_none_outside_s59() {
         unmap(plus(address, inside));
         each_page(pages).for_each(assert_absent);
         for address in [plus(address, inside), address] {
-            assert_eq!(kernel().iounmap(address), Err(RemoveError::Unknown { address }));
+            assert_eq!(
+                kernel().iounmap(authority(), address),
+                Err(RemoveError::Unknown { address })
+            );
         }
         books.assert_unchanged();
     }

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 
 use boot::layout::parts;
 use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
-use kerncore::frames::{AllocateError, FrameAllocator, FrameOwner, FreeError, MAX_ORDER};
+use kerncore::frames::{AllocateError, FrameOwner, FreeError, MAX_ORDER};
 use kerncore::layout::linear_physical;
 use ktest::{assert_err, ktest};
 use mm::Kernel;
 use mm::page_alloc::Pages;
+
+use super::witness::authority;
 
 fn kernel() -> &'static Kernel {
     mm::kernel()
@@ -136,7 +138,7 @@ fn nothing_and_too_much_are_refused_by_name() {
 #[ktest]
 fn memory_can_be_taken_to_the_last_frame_and_comes_back_whole() {
     let zone = kernel().zone();
-    zone.with_allocator(FrameAllocator::drain);
+    zone.drain();
     let blocks = |order: usize| zone.table().census().free_blocks[order];
     let largest = blocks(MAX_ORDER as usize);
     let before = free_pages_at_first();
@@ -169,7 +171,7 @@ fn memory_can_be_taken_to_the_last_frame_and_comes_back_whole() {
         assert_eq!(arch::probe::read_u32(address), Ok(frame.number()), "given out twice");
     }
     zone.free_list(frames).expect("they were ours");
-    zone.with_allocator(FrameAllocator::drain);
+    zone.drain();
     assert_eq!(free_pages(), before);
     assert_eq!(blocks(MAX_ORDER as usize), largest, "memory did not merge");
 }
@@ -193,7 +195,7 @@ fn raw(order: u32) -> Pfn {
 }
 
 fn free_at(frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
-    kernel().zone().free_at(frame, order, owner)
+    kernel().free_frames_at(authority(), frame, order, owner)
 }
 
 #[ktest]
@@ -209,7 +211,7 @@ fn a_second_free_is_diagnosed_and_changes_nothing() {
             "order {order}"
         );
         // Also after it has been merged into something larger.
-        kernel().zone().with_allocator(FrameAllocator::drain);
+        kernel().zone().drain();
         assert_eq!(free_at(frame, order, FrameOwner::Test), Err(FreeError::AlreadyFree { frame }));
         assert_eq!(free_pages(), before);
     }
@@ -304,7 +306,7 @@ fn pages_survive_a_long_row_of_takes_and_returns() {
     held.iter().for_each(check);
     drop(held);
     assert_eq!(free_pages(), before);
-    let audit = kernel().zone().with_allocator(|allocator| allocator.check());
+    let audit = kernel().zone().check();
     assert!(audit.is_ok(), "{audit:?}");
 }
 

@@ -25,8 +25,8 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_leads, byte_at, each_page, frame_at, is_absent, linear,
-    overwrite, plus,
+    Books, NOBODY, assert_absent, assert_leads, authority, byte_at, each_page, frame_at, is_absent,
+    linear, overwrite, plus,
 };
 
 /// Makes sure that the TLB remembers what `address` leads to: with the slot emptied it is read all the same.
@@ -74,7 +74,7 @@ fn map_as(page: &Pages, attributes: Attributes) -> AreaSummary {
 
 #[track_caller]
 fn unmap(area: AreaSummary) {
-    kernel().vunmap(area.pages.start()).unwrap_or_else(|error| panic!("{error}"));
+    kernel().vunmap(authority(), area.pages.start()).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The proof that the rest of this suite can fail: without a flush the old page is read, written, and outlives its entry.
@@ -138,7 +138,7 @@ fn a_freed_area_can_be_neither_read_nor_written_and_its_frames_are_left_alone_s2
             let mut each = each_page(area.pages);
             core::array::from_fn(|_| frame_at(each.next().expect("a page")))
         };
-        kernel().vfree(area.pages.start()).expect("ours");
+        kernel().vfree(authority(), area.pages.start()).expect("ours");
         for (page, frame) in each_page(area.pages).zip(frames) {
             assert_eq!(kernel().zone().table().owner_of(frame), FrameOwner::Free);
             let fault = store(page, 0x99).expect_err("a freed frame was written");
@@ -177,7 +177,7 @@ fn registers_are_out_of_reach_as_soon_as_iounmap_returns_s14a() {
             let address =
                 kernel().ioremap(system, 4, Attributes::DEVICE, NOBODY).expect("addresses");
             assert_remembered(address);
-            kernel().iounmap(address).expect("ours");
+            kernel().iounmap(authority(), address).expect("ours");
             let memory = map(&page);
             assert_eq!(memory.pages.start(), address, "the lowest fit is the hole just made");
             assert_eq!(byte_at(address), 0x5e, "memory, not a register");
@@ -201,7 +201,7 @@ fn a_lent_frame_is_never_reached_by_both_of_its_addresses_s97() {
         let fault = probe::read_u8(address).expect_err("the cacheable view is still there");
         assert!(is_absent(&fault), "{fault}");
         assert_remembered(lent.pages.start());
-        kernel().coherent_free(lent.pages.start(), PAGE_SIZE).expect("ours");
+        kernel().coherent_free(authority(), lent.pages.start(), PAGE_SIZE).expect("ours");
         assert_absent(lent.pages.start());
         let _back = byte_at(address);
     });

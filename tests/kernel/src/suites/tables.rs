@@ -16,12 +16,13 @@ use kerncore::attributes::Attributes;
 use kerncore::descriptor::PageSize;
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{linear_address, linear_physical};
-use kerncore::machine::Machine;
 use ktest::ktest;
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
 use super::faults::{assert_fault, assert_unmapped};
+
+use super::witness::authority;
 
 /// Small pages, as the ARM ARM (B3.5.1, tables B3-8 and B3-10) would have them, without the frame:
 /// nG 11, S 10, AP\[2\] 9, TEX 8..6, AP\[1:0\] 5..4, C 3, B 2, small page 1, XN 0.
@@ -180,7 +181,7 @@ fn a_read_only_vmap_refuses_what_the_writable_one_takes() {
     // SAFETY: memory of ours.
     unsafe { assert_mapped(address, frame.base(), bits::RODATA) };
     assert_eq!(probe::read_u32(address), Ok(0x1357_9bdf));
-    mm::kernel().vunmap(address).expect("it is mapped");
+    mm::kernel().vunmap(authority(), address).expect("it is mapped");
     assert_absent(address, Level::Second);
 }
 
@@ -200,7 +201,7 @@ fn ioremap_maps_device_memory_at_the_byte_asked_for() {
     let executed = unsafe { probe::execute(address) };
     assert_fault(executed, FaultStatus::Permission(Level::Second), Access::Execute, address);
     assert_absent(VirtAddr::new(address.page_base().raw() + PAGE_SIZE), Level::Second);
-    mm::kernel().iounmap(address).expect("it is mapped");
+    mm::kernel().iounmap(authority(), address).expect("it is mapped");
     assert_absent(address, Level::Second);
 }
 
@@ -221,7 +222,7 @@ fn every_memory_type_has_its_own_bits() {
             let physical = PhysAddr::new(device.raw() + offset);
             assert_entry(VirtAddr::new(address.raw() + offset), physical, bits);
         }
-        mm::kernel().iounmap(address).expect("it is mapped");
+        mm::kernel().iounmap(authority(), address).expect("it is mapped");
     }
 }
 
@@ -315,7 +316,7 @@ fn the_linear_map_s_first_level_names_its_tables_in_order() {
     for section in 0..1024 {
         let slot = PhysAddr::new(kernel.table().root().raw() + (2048 + section) * 4);
         let wanted = if section < sections { (tables.raw() + section * 1024) | 1 } else { 0 };
-        let found = kernel.table().machine().read_descriptor(slot);
+        let found = kernel.table().read_descriptor(slot);
         assert_eq!(found, wanted, "MiB {section} of the linear map");
     }
 }
@@ -326,6 +327,6 @@ fn the_unused_half_of_the_kernel_s_first_level_is_empty() {
     let kernel = mm::kernel();
     for index in 0..2048 {
         let slot = PhysAddr::new(kernel.table().root().raw() + index * 4);
-        assert_eq!(kernel.table().machine().read_descriptor(slot), 0, "slot {index}");
+        assert_eq!(kernel.table().read_descriptor(slot), 0, "slot {index}");
     }
 }

@@ -21,8 +21,8 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_fenced, assert_leads, byte_at, each_page, linear,
-    lowest_fit, overwrite, plus, word_at,
+    Books, NOBODY, assert_absent, assert_fenced, assert_leads, authority, byte_at, each_page,
+    linear, lowest_fit, overwrite, plus, word_at,
 };
 
 #[track_caller]
@@ -41,7 +41,7 @@ fn map(frames: &[Pfn]) -> AreaSummary {
 
 #[track_caller]
 fn unmap(area: AreaSummary) {
-    kernel().vunmap(area.pages.start()).unwrap_or_else(|error| panic!("{error}"));
+    kernel().vunmap(authority(), area.pages.start()).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Stores a byte in memory that this test owns and keeps no reference to.
@@ -237,7 +237,7 @@ fn no_frame_gets_a_view_of_a_second_memory_type_s97() {
             wanted: MemoryType::NormalWriteBack
         }
     );
-    kernel().coherent_free(lent.pages.start(), lent.pages.bytes()).expect("ours");
+    kernel().coherent_free(authority(), lent.pages.start(), lent.pages.bytes()).expect("ours");
     let own = pages(1);
     let frame = own[0].first();
     for attributes in [

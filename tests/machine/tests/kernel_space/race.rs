@@ -49,7 +49,7 @@ fn one_mapping_is_removed_once_however_many_try_s14_s59_s60() {
                 barrier.wait();
                 let base = VirtAddr::new(shared.load(Ordering::SeqCst));
                 let inside = base.checked_add(PAGE_SIZE / 2 * cpu).expect("three pages");
-                match bed.space.iounmap(inside) {
+                match bed.space.iounmap((), inside) {
                     Ok(()) => assert!(removed.fetch_add(1, Ordering::SeqCst) < ROUNDS),
                     Err(RemoveError::Unknown { address }) => assert_eq!(address, inside),
                     Err(other) => panic!("{other}"),
@@ -78,19 +78,19 @@ fn what_a_cpu_makes_it_finds_and_frees_while_others_do_the_same_s13_s14a() {
                 let last = area.pages.start().checked_add(area.pages.bytes() - 1).expect("inside");
                 assert!(bed.space.table().translate(last).is_some());
                 let refused = match area.kind {
-                    AreaKind::Vmalloc => bed.space.vunmap(base),
-                    _ => bed.space.vfree(base),
+                    AreaKind::Vmalloc => bed.space.vunmap((), base),
+                    _ => bed.space.vfree((), base),
                 };
                 assert_eq!(
                     refused,
                     Err(RemoveError::WrongKind { address: base, found: area.kind })
                 );
                 let freed = match area.kind {
-                    AreaKind::Vmalloc => bed.space.vfree(base),
-                    AreaKind::Vmap => bed.space.vunmap(base),
-                    AreaKind::IoRemap => bed.space.iounmap(base),
+                    AreaKind::Vmalloc => bed.space.vfree((), base),
+                    AreaKind::Vmap => bed.space.vunmap((), base),
+                    AreaKind::IoRemap => bed.space.iounmap((), base),
                     AreaKind::Dma => {
-                        let freed = bed.space.coherent_free(base, area.pages.bytes());
+                        let freed = bed.space.coherent_free((), base, area.pages.bytes());
                         freed.map(|freed| assert_eq!(freed.missing, 0))
                     }
                 };

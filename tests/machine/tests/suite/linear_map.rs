@@ -55,7 +55,7 @@ fn word(first: kerncore::addr::Pfn, offset: u32) -> (VirtAddr, PhysAddr) {
 }
 
 /// The life of a coherent buffer; an error says where the CPU and the device first disagreed.
-pub(crate) fn life_of_a_coherent_buffer<M: Machine + Clone>(
+pub(crate) fn life_of_a_coherent_buffer<M: Machine<Authority = ()> + Clone>(
     world: &World,
     machine: M,
     before_withdrawal: impl Fn(&M, &FrameBlock),
