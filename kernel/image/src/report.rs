@@ -27,7 +27,7 @@ pub fn exception(frame: &Frame) {
     }
 }
 
-/// Names the area that the faulting address lies in, or the nearest below it.
+/// Names the area that the faulting address lies in, or the nearest.
 fn near(fault: &Fault, out: &mut Console) {
     let (Some(address), Some(kernel)) = (fault.address, mm::try_kernel()) else { return };
     if !kernel.window().contains(address) {

@@ -26,7 +26,7 @@ impl RateLimit {
         if count <= BURST {
             log::warn!("{message}");
         } else if count.is_power_of_two() {
-            log::warn!("{message} (the {count}th time)");
+            log::warn!("{message} ({count} times so far)");
         }
     }
 

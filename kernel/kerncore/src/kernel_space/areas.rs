@@ -63,13 +63,31 @@ impl<'s> Areas<'s> {
         }
     }
 
-    /// The live area that `address` lies in, or the nearest below it, or the first above.
+    /// The last live area that begins at `address` or below.
+    fn previous_area(&self, mut address: VirtAddr) -> Option<AreaSummary> {
+        loop {
+            let area = self.space.previous_area_from(address)?;
+            if let AreaState::Live(id) = area.state
+                && let Some(record) = self.record(id)
+            {
+                return Some(record.summary());
+            }
+            address = VirtAddr::new(area.usable.start().raw().checked_sub(1)?);
+        }
+    }
+
+    /// The live area that `address` lies in, or else the nearest. A guard counts as its area's, for what faults there has
+    /// run over that area's end.
     pub(super) fn nearest_area(&self, address: VirtAddr) -> Option<AreaSummary> {
-        let below = self.space.previous_area_from(address).and_then(|area| match area.state {
-            AreaState::Live(id) => self.record(id).map(AreaRecord::summary),
-            AreaState::Reserved | AreaState::Dying => None,
-        });
-        below.or_else(|| self.next_area(address))
+        match (self.previous_area(address), self.next_area(address)) {
+            (Some(below), Some(above)) => {
+                let into_below = address.raw() - below.pages.start().raw();
+                let past_below = into_below.saturating_sub(below.bytes_with_guard() - 1);
+                let to_above = above.pages.start().raw() - address.raw();
+                Some(if to_above < past_below { above } else { below })
+            }
+            (below, above) => below.or(above),
+        }
     }
 
     /// Makes the area whose record was announced as `id` findable, and gives the record's place.

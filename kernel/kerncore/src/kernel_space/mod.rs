@@ -172,7 +172,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.with(|areas| areas.next_area(address))
     }
 
-    /// The live area that `address` lies in, or else the nearest below it, or else the first above: for reports.
+    /// The live area that `address` lies in, its guard included, or else the nearest: for reports (S113).
     ///
     /// # Errors
     /// [`AreasBusy`]: whoever reports a fault cannot wait for a lock that the faulting code may hold.

@@ -198,3 +198,46 @@ fn the_smallest_areas_fill_the_largest_window() {
     assert!(matches!(map(), Err(VmapError::Area(NoArea::Addresses(_)))));
     assert_eq!(space.area_counts().records, window_pages / 2);
 }
+
+/// Areas of one page at the window's pages 0, 2 (dying), 4 (dying) and 10, each with its guard.
+#[test]
+fn a_report_names_the_live_area_next_to_an_address_s113() {
+    let space = space();
+    let at = |page: u32, offset| VirtAddr::new((WINDOW + page) * PAGE_SIZE + offset);
+    let nearest = |address| {
+        let area = space.nearest_area(address).expect("nobody holds the lock");
+        area.map(|area| area.pages.first() - WINDOW)
+    };
+    assert_eq!(nearest(at(0, 0)), None);
+    let vmalloc = |pages: u32| {
+        let made = space.vmalloc(pages * PAGE_SIZE, Fill::Uninitialised, VirtAddr::new(0));
+        made.expect("memory").pages.start()
+    };
+    let [first, dying, also_dying, spacer, last] = [1, 1, 1, 3, 1].map(vmalloc);
+    assert_eq!((first, last), (at(0, 0), at(10, 0)));
+    space.vfree(spacer).expect("live");
+    space.areas.with(|areas| {
+        for base in [dying, also_dying] {
+            areas.space.retire(base).expect("live");
+        }
+    });
+    for (address, wanted) in [
+        (at(0, 0), 0),
+        (at(0, 4095), 0),
+        (at(1, 0), 0),
+        (at(1, 4095), 0),
+        (at(2, 0), 0),
+        (at(5, 4095), 0),
+        (at(6, 0), 10),
+        (at(9, 4095), 10),
+        (at(10, 5), 10),
+        (at(11, 4095), 10),
+        (at(255, 4095), 10),
+        (VirtAddr::new(u32::MAX), 10),
+        (VirtAddr::new(WINDOW * PAGE_SIZE - 1), 0),
+        (VirtAddr::new(0), 0),
+    ] {
+        assert_eq!(nearest(address), Some(wanted), "{address}");
+    }
+    space.areas.with(|_| assert_eq!(space.nearest_area(first), Err(AreasBusy)));
+}

@@ -387,7 +387,7 @@ fn a_probe_works_in_every_mode() {
 
 #[ktest]
 fn the_instruction_of_a_refused_access_is_the_probe_s() -> Completion {
-    if symbols::lookup(text()).is_none() && symbols::lookup(at(&raw const suite_return)).is_none() {
+    if !super::symbols::has_symbols() {
         return Completion::Skipped("the image has no symbols");
     }
     let fault = probe::read_u32(guard()).expect_err("the guard is unmapped");
@@ -464,6 +464,6 @@ fn a_fault_under_the_lock_of_areas_is_reported() {
         // SAFETY: none, as above.
         unsafe {
             core::arch::asm!("ldr {0}, [{0}]", inout(reg) guard.raw() => _, options(nostack));
-        }
+        };
     });
 }
