@@ -215,7 +215,7 @@ fn a_report_names_the_live_area_next_to_an_address_s113() {
     };
     let [first, dying, also_dying, spacer, last] = [1, 1, 1, 3, 1].map(vmalloc);
     assert_eq!((first, last), (at(0, 0), at(10, 0)));
-    space.vfree(spacer).expect("live");
+    space.vfree((), spacer).expect("live");
     space.areas.with(|areas| {
         for base in [dying, also_dying] {
             areas.space.retire(base).expect("live");
