@@ -16,17 +16,21 @@ use crate::tally::Verdict;
 /// The memory sizes of the promise, in MiB: the smallest, the usual, one that is no power of two, all that the board has.
 const MEMORY: [u32; 4] = [128, 512, 777, 1024];
 
-/// Boots with parameters of their own, for tests that mean something only there: memory, parameters, and a part of the
-/// tests' names.
-const SPECIAL: [(u32, &str, &str); 7] = [
-    (512, "coherent_pool=1G", "without_a_pool"),
-    (512, "coherent_pool=1M", "atomic_pool::"),
-    (512, "coherent_pool=100K", "atomic_pool::"),
-    (512, "vmalloc=256M", "command_line::"),
-    (128, "vmalloc=16M", "vmalloc::"),
-    (512, "mem=48M", "ram::"),
+/// Boots of their own for tests that mean something only there: RAM of the machine and RAM that the kernel is to find,
+/// in MiB, parameters, and a part of the tests' names.
+const SPECIAL: [(u32, u32, &str, &str); 10] = [
+    (512, 512, "coherent_pool=1G", "without_a_pool"),
+    (512, 512, "coherent_pool=1M", "atomic_pool::"),
+    (512, 512, "coherent_pool=100K", "atomic_pool::"),
+    (512, 512, "vmalloc=256M", "command_line::"),
+    (128, 128, "vmalloc=16M", "command_line::"),
+    (512, 48, "mem=48M", "ram::"),
     // All RAM that the board can have: beyond it lies nothing that a probe could touch.
-    (1024, "mem=probe", "ram::"),
+    (1024, 1024, "mem=probe", "ram::"),
+    (1024, 1024, "mem=probe", "boot::"),
+    // Before other tests have left a table for every section.
+    (512, 512, "loglevel=7", "coherent::a_mapping_that_fails"),
+    (512, 512, "loglevel=7", "ioremap::a_mapping_that_gets_no_table"),
 ];
 
 /// What the test image has.
@@ -87,7 +91,7 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
             label(&machine.to_string(), machine.memory, verdicts)
         })
     };
-    let special = SPECIAL.into_iter().filter_map(|(memory, parameters, filter)| {
+    let special = SPECIAL.into_iter().filter_map(|(memory, found, parameters, filter)| {
         let wanted: Vec<String> =
             listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
         let asked_for = wanted.iter().any(|name| context.wants(name))
@@ -95,7 +99,8 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
         let machine = Machine { memory, ..Machine::USUAL };
         asked_for.then(|| {
             Job::new(format!("kernel {machine} {parameters}"), move |context| {
-                let session = Session::new(machine, context, wanted).with(parameters, filter);
+                let session =
+                    Session::new(machine, context, wanted).with(parameters, filter, found);
                 label(&format!("{machine} {parameters}"), memory, session.run())
             })
         })

@@ -91,7 +91,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let frames = consecutive(first, pages).ok_or(wraps)?;
         let (mut usable, reserved) = self.reserve(&request).map_err(IoRemapError::Area)?;
         if let Err(error) = self.map(&mut usable, frames, attributes) {
-            self.unwind(usable, reserved, &error);
+            self.unwind(usable, reserved, &error, ());
             return Err(IoRemapError::Map(error));
         }
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());

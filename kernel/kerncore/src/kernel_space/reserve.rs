@@ -188,13 +188,20 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         });
     }
 
-    /// Undoes a mapping that failed half way: unmap what was mapped, flush, and only then give the addresses back. A slot
-    /// that was in use stays as it is (S17).
-    pub(super) fn unwind(&self, mut usable: OwnedRange, reserved: Reserved, error: &MapError) {
+    /// Undoes a mapping that failed half way: unmap what was mapped, flush, and only then give back the addresses and
+    /// `frames`, which come in so that they are out of reach until then. A slot that was in use stays as it is (S17).
+    pub(super) fn unwind<F>(
+        &self,
+        mut usable: OwnedRange,
+        reserved: Reserved,
+        error: &MapError,
+        frames: F,
+    ) -> F {
         let mapped = error.mapped();
         let undone = self.table.unmap_part(&mut usable, 0, mapped);
         debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
         self.abandon(usable, reserved);
+        frames
     }
 
     /// Gives back a block that nobody but this call has seen, so that the frame table cannot disagree.

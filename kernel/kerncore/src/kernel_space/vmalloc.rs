@@ -93,8 +93,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let frames = list.frames(self.zone.table());
         if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
-            // The frames are still in `list`, out of reach once this has flushed.
-            self.unwind(usable, reserved, &error);
+            let list = self.unwind(usable, reserved, &error, list);
             let freed = self.zone.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));

@@ -117,7 +117,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, reserved) = self.reserve(&request).map_err(VmapError::Area)?;
         if let Err(error) = self.map(&mut usable, frames.iter().copied(), attributes) {
-            self.unwind(usable, reserved, &error);
+            self.unwind(usable, reserved, &error, ());
             return Err(VmapError::Map(error));
         }
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);

@@ -24,6 +24,8 @@ pub(crate) struct Session {
     filter: Option<String>,
     /// Further words of the kernel's command line.
     parameters: Vec<String>,
+    /// RAM that the kernel is to find, in MiB.
+    found: u32,
     /// The tests that must have a result in the end.
     wanted: BTreeSet<String>,
     results: BTreeMap<String, Outcome>,
@@ -38,6 +40,7 @@ impl Session {
     pub(crate) fn new(machine: Machine, context: &Context, wanted: Vec<String>) -> Self {
         Self {
             parameters: vec![],
+            found: machine.memory,
             machine,
             seed: context.seed.into(),
             filter: context.filter.clone(),
@@ -49,10 +52,11 @@ impl Session {
         }
     }
 
-    /// The same, with `parameters` on the kernel's command line, for the tests whose names contain `filter`.
-    pub(crate) fn with(self, parameters: &str, filter: &str) -> Self {
+    /// The same, with `parameters` on the kernel's command line, which let it find `found` MiB of RAM, for the tests
+    /// whose names contain `filter`.
+    pub(crate) fn with(self, parameters: &str, filter: &str, found: u32) -> Self {
         let parameters = parameters.split_ascii_whitespace().map(str::to_owned).collect();
-        Self { parameters, filter: Some(filter.to_owned()), ..self }
+        Self { parameters, filter: Some(filter.to_owned()), found, ..self }
     }
 
     /// Boots until every test has had its turn.
@@ -83,7 +87,7 @@ impl Session {
 
     /// Takes in a boot that was to begin with test number `from`, and says where the next one has to.
     fn read(&mut self, from: usize, ended: &Ended) -> Option<usize> {
-        let memory = u64::from(self.machine.memory) << 20;
+        let memory = u64::from(self.found) << 20;
         let report = Report::parse(&ended.output, Asked { seed: self.seed, memory, from });
         let is_failure = |line: &Line| matches!(line.outcome, Outcome::Failed(_));
         let last = report.lines.last().map(|line| (line.number, is_failure(line)));

@@ -1,5 +1,7 @@
 //! Nothing is left behind when something runs out: frames, addresses, tables, records.
 
+use machine::Behaviour;
+
 use crate::bed::{Bed, CALLER, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr},
@@ -17,7 +19,7 @@ const LAST_TABLE: u32 = WINDOW + 3 * 256;
 
 /// A bed in which the last table is the next to be made and all addresses up to `free` pages below it are taken.
 fn before_the_last_table(free: u32) -> Bed {
-    let bed = Bed::new();
+    let bed = Bed::on(Behaviour::Hoarding);
     let below = bed.vmalloc(3 * 256 - 1);
     bed.space.vfree((), below).expect("a live area");
     bed.vmalloc(3 * 256 - 1 - free);
@@ -30,7 +32,7 @@ fn no_table(mapped: u32) -> MapError {
 
 #[test]
 fn vmalloc_without_frames_leaves_nothing_s28() {
-    let bed = Bed::warm();
+    let bed = Bed::warm_on(Behaviour::Hoarding);
     let hoard = bed.starve(4);
     bed.changes_nothing(|bed| {
         let refused = bed.space.vmalloc(5 * PAGE_SIZE, Fill::Zeroed, CALLER);
@@ -97,7 +99,7 @@ fn coherent_memory_without_a_table_goes_back_to_the_linear_map_s66_s97() {
 
 #[test]
 fn records_without_frames_leave_nothing_s9() {
-    let bed = Bed::new();
+    let bed = Bed::on(Behaviour::Hoarding);
     let hoard = bed.starve(0);
     let no_record =
         |error: NoArea| matches!(error, NoArea::Record(AllocateError::Exhausted { .. }));
@@ -119,7 +121,7 @@ fn records_without_frames_leave_nothing_s9() {
 #[test]
 fn coherent_memory_that_runs_out_half_way_goes_back_to_the_linear_map_s66_s97() {
     // Of addresses:
-    let bed = Bed::new();
+    let bed = Bed::on(Behaviour::Hoarding);
     let all = bed.vmalloc(WINDOW_PAGES - 2);
     bed.changes_nothing(|bed| {
         let refused = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER);
@@ -134,7 +136,7 @@ fn coherent_memory_that_runs_out_half_way_goes_back_to_the_linear_map_s66_s97() 
     });
     bed.feed(hoard);
     // Of records:
-    let bed = Bed::new();
+    let bed = Bed::on(Behaviour::Hoarding);
     let hoard = bed.starve(1);
     bed.changes_nothing(|bed| {
         let refused = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER);

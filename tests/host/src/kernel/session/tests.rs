@@ -17,6 +17,7 @@ fn session(wanted: &[&str]) -> Session {
         seed: 7,
         filter: None,
         parameters: vec![],
+        found: Machine::USUAL.memory,
         wanted: wanted.iter().map(|name| (*name).to_owned()).collect(),
         results: BTreeMap::new(),
         deaths: vec![],
@@ -162,7 +163,7 @@ fn a_word_from_the_emulator_is_a_fault_even_when_all_tests_passed() {
 
 #[test]
 fn a_special_boot_has_its_parameters_and_its_own_filter() {
-    let special = session(&["a::b"]).with("mem=48M loglevel=4", "a::");
+    let special = session(&["a::b"]).with("mem=48M loglevel=4", "a::", 48);
     let words = special.words(3);
     assert_eq!(words[1..], ["test=a::", "from=3", "mem=48M", "loglevel=4"]);
     assert!(words[0].starts_with("seed="));
