@@ -23,12 +23,14 @@ use kerncore::addr::{
     pages_for,
 };
 use kerncore::descriptor::L2_TABLE_SIZE;
-use kerncore::frames::{Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable};
+use kerncore::frames::{
+    AddError, AllocateError, Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable,
+};
 use kerncore::kernel_space::{AreaChunk, AreaSlot, Parts, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
-use kerncore::linear_map::LinearMap;
+use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::owned_range::OwnedRange;
-use kerncore::page_table::{PageTable, Removal};
+use kerncore::page_table::{AdoptError, PageTable, Removal};
 use kerncore::slab::Entry;
 use kerncore::va_space::{VaSpace, VaStorage};
 use kerncore::zone::Zone;
@@ -45,15 +47,48 @@ pub enum BringUpError {
         /// Bytes of RAM.
         bytes: u32,
     },
-    /// A step failed that the address map promises to work.
-    Step(&'static str),
+    /// A region of the address map does not follow the one before it.
+    Region {
+        /// Where it should begin.
+        start: VirtAddr,
+    },
+    /// A part of the image does not lie in the linear map.
+    Image {
+        /// Where it lies.
+        address: VirtAddr,
+    },
+    /// The linear map's tables are not what the stub left.
+    Tables(AdoptError),
+    /// Pages of the linear map were not made.
+    Linear(FillError),
+    /// The frame table cannot begin with this frame.
+    FrameTable {
+        /// The frame.
+        first: Pfn,
+    },
+    /// Frames were to be shared out twice.
+    Frames(AddError),
+    /// No memory for the books of the vmalloc window.
+    Books(AllocateError),
+    /// The books of the vmalloc window do not hold it.
+    Window {
+        /// Its pages.
+        pages: u32,
+    },
 }
 
 impl fmt::Display for BringUpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLittleRam { bytes } => write!(f, "{} KiB of RAM are too little", bytes >> 10),
-            Self::Step(step) => write!(f, "memory was not brought up: {step}"),
+            Self::Region { start } => write!(f, "the region at {start} is out of order"),
+            Self::Image { address } => write!(f, "{address} of the image has no linear address"),
+            Self::Tables(error) => write!(f, "the linear map's tables: {error}"),
+            Self::Linear(error) => write!(f, "the linear map: {error}"),
+            Self::FrameTable { first } => write!(f, "no frame table can begin with frame {first}"),
+            Self::Frames(error) => error.fmt(f),
+            Self::Books(error) => write!(f, "the books of the vmalloc window: {error}"),
+            Self::Window { pages } => write!(f, "no books can hold a window of {pages} pages"),
         }
     }
 }
@@ -81,25 +116,26 @@ impl EarlySpace {
     /// Takes over the tables that the stub made.
     ///
     /// # Errors
-    /// None that a boot can meet: [`BringUpError::Step`] if the address map contradicts itself.
+    /// None that a boot can meet: [`BringUpError`] if the address map contradicts itself.
     ///
     /// # Safety
     /// 1. Called once, on one CPU, before anything else touches a descriptor, with the MMU set up by the stub.
     /// 2. From here on, nothing above `0x8000_0000` outside the image is memory that Rust sees, except through handles
     ///    that the tables give out; table memory is reached only through them.
     pub unsafe fn take() -> Result<Self, BringUpError> {
-        const SPLIT: BringUpError = BringUpError::Step("the regions are out of order");
         let root = linear_physical(boot::layout::kernel_l1())
-            .ok_or(BringUpError::Step("the first-level table is not in the linear map"))?;
-        let all = PageRange::from_numbers(LINEAR, PAGES_IN_ADDRESS_SPACE - LINEAR).ok_or(SPLIT)?;
+            .ok_or(BringUpError::Image { address: boot::layout::kernel_l1() })?;
+        let all = PageRange::from_numbers(LINEAR, PAGES_IN_ADDRESS_SPACE - LINEAR)
+            .ok_or(BringUpError::Region { start: layout::LINEAR_START })?;
         // SAFETY: our contract is the machine's: the tables are the stub's, they are taken over once, and whatever is
         // mapped from here on is owned by who mapped it.
         let machine = unsafe { CortexA9::new() };
         let (table, rest) = Table::new(machine, root, all);
-        let (linear, rest) = rest.split_at(WINDOW - LINEAR).map_err(|_| SPLIT)?;
-        let (window, rest) = rest.split_at(HEAP - WINDOW).map_err(|_| SPLIT)?;
-        let (heap, rest) = rest.split_at(STATIC - HEAP).map_err(|_| SPLIT)?;
-        let (_static_mappings, temporary) = rest.split_at(TEMPORARY - STATIC).map_err(|_| SPLIT)?;
+        let (linear, rest) = split(rest, WINDOW - LINEAR, layout::LINEAR_END)?;
+        let (window, rest) = split(rest, HEAP - WINDOW, layout::HEAP_START)?;
+        let (heap, rest) = split(rest, STATIC - HEAP, layout::STATIC_START)?;
+        let (_static_mappings, temporary) =
+            split(rest, TEMPORARY - STATIC, layout::TEMPORARY_START)?;
         Ok(Self { table, linear, window, heap, temporary })
     }
 
@@ -119,15 +155,15 @@ impl EarlySpace {
         let mut allocator = FrameAllocator::new(make_frame_table(&frames)?);
         let table = allocator.table();
         for (first, pages, owner) in frames.taken() {
-            table.reserve(first, pages, owner).map_err(|_| BringUpError::Step("frames overlap"))?;
+            table.reserve(first, pages, owner).map_err(BringUpError::Frames)?;
         }
         for (first, pages) in frames.free() {
-            allocator.add_range(first, pages).map_err(|_| BringUpError::Step("frames overlap"))?;
+            allocator.add_range(first, pages).map_err(BringUpError::Frames)?;
         }
         let window = upper_part(self.window, vmalloc_bytes)?;
         let storage = make_storage(&mut allocator, window.count())?;
-        let space = VaSpace::new(window, storage)
-            .map_err(|_| BringUpError::Step("the books of the vmalloc window are too small"))?;
+        let pages = window.count();
+        let space = VaSpace::new(window, storage).map_err(|_| BringUpError::Window { pages })?;
         let zone = Zone::new(allocator);
         let kernel = KERNEL.call_once(|| {
             Kernel::new(Parts {
@@ -141,6 +177,15 @@ impl EarlySpace {
         heap::init(self.heap);
         Ok(kernel)
     }
+}
+
+/// The first `pages` of `range`, and the rest, which is to begin the region at `start`.
+fn split(
+    range: OwnedRange,
+    pages: u32,
+    start: VirtAddr,
+) -> Result<(OwnedRange, OwnedRange), BringUpError> {
+    range.split_at(pages).map_err(|_whole| BringUpError::Region { start })
 }
 
 /// Who gets which frames at boot.
@@ -163,21 +208,21 @@ struct Frames {
 
 impl Frames {
     fn of(ram_bytes: u32) -> Result<Self, BringUpError> {
-        const OUTSIDE: BringUpError = BringUpError::Step("the image is not in the linear map");
         let too_little = BringUpError::TooLittleRam { bytes: ram_bytes };
         let bytes = ram_bytes.min(layout::LINEAR_BYTES);
         let first = LINEAR_PHYSICAL.pfn();
         let total = bytes / PAGE_SIZE;
         let image_range = boot::layout::image();
-        let image = linear_physical(image_range.start()).ok_or(OUTSIDE)?.pfn();
+        let outside = BringUpError::Image { address: image_range.start() };
+        let image = linear_physical(image_range.start()).ok_or(outside)?.pfn();
         let image_pages = image_range.count();
         let tables_used = bytes.div_ceil(kerncore::addr::SECTION_SIZE) * L2_TABLE_SIZE;
-        let tables = linear_physical(boot::layout::linear_tables()).ok_or(OUTSIDE)?.pfn();
-        let spare_tables = tables.checked_add(pages_for(tables_used)).ok_or(OUTSIDE)?;
-        let table = image.checked_add(image_pages).ok_or(OUTSIDE)?;
-        let spare_table_pages = table.checked_sub(spare_tables).ok_or(OUTSIDE)?;
+        let tables = linear_physical(boot::layout::linear_tables()).ok_or(outside)?.pfn();
+        let spare_tables = tables.checked_add(pages_for(tables_used)).ok_or(outside)?;
+        let table = image.checked_add(image_pages).ok_or(outside)?;
+        let spare_table_pages = table.checked_sub(spare_tables).ok_or(outside)?;
         let table_pages = pages_for(total * FRAME_BYTES);
-        let used = table.checked_sub(first).ok_or(OUTSIDE)? + table_pages;
+        let used = table.checked_sub(first).ok_or(outside)? + table_pages;
         if used >= total {
             return Err(too_little);
         }
@@ -225,25 +270,26 @@ fn map_linear(
     linear: OwnedRange,
     frames: &Frames,
 ) -> Result<LinearMap<CortexA9>, BringUpError> {
-    const FAILED: BringUpError = BringUpError::Step("the linear map was not made");
     let sections = frames.total.div_ceil(PAGES_PER_SECTION) * PAGES_PER_SECTION;
     let window = if sections < linear.count() {
-        linear.split_at(sections).map_err(|_| FAILED)?.0
+        split(linear, sections, layout::LINEAR_END)?.0
     } else {
         linear
     };
-    let tables = linear_physical(boot::layout::linear_tables()).ok_or(FAILED)?;
-    let mut map = LinearMap::new(table, window, tables, frames.first).map_err(|_| FAILED)?;
+    let at = boot::layout::linear_tables();
+    let tables = linear_physical(at).ok_or(BringUpError::Image { address: at })?;
+    let mut map =
+        LinearMap::new(table, window, tables, frames.first).map_err(BringUpError::Tables)?;
     let below = frames.image.number() - frames.first.number();
-    map.fill(frames.first, below).map_err(|_| FAILED)?;
+    map.fill(frames.first, below).map_err(BringUpError::Linear)?;
     let above = frames.table;
-    map.fill(above, frames.end() - above.number()).map_err(|_| FAILED)?;
+    map.fill(above, frames.end() - above.number()).map_err(BringUpError::Linear)?;
     Ok(map)
 }
 
 /// Makes a record for every frame, in the frames behind the image.
 fn make_frame_table(frames: &Frames) -> Result<FrameTable<'static>, BringUpError> {
-    let failed = BringUpError::Step("the frame table was not made");
+    let failed = BringUpError::FrameTable { first: frames.first };
     let start: *mut Frame = linear_pointer(frames.table.base()).ok_or(failed)?;
     for index in 0..frames.total as usize {
         // SAFETY: `table_pages` frames from here on were mapped just now, hold `total` records, and nothing uses them.
@@ -265,7 +311,7 @@ fn upper_part(window: OwnedRange, bytes: u32) -> Result<OwnedRange, BringUpError
         None | Some(0) => Ok(window),
         Some(unused) => match window.split_at(unused) {
             Ok((_below, upper)) => Ok(upper),
-            Err(_) => Err(BringUpError::Step("the vmalloc window was not made")),
+            Err(_) => Err(BringUpError::Region { start: layout::LINEAR_END }),
         },
     }
 }
@@ -275,11 +321,12 @@ fn make_storage(
     allocator: &mut FrameAllocator<'static>,
     pages: u32,
 ) -> Result<VaStorage<'static>, BringUpError> {
-    let failed = BringUpError::Step("no memory for the books of the vmalloc window");
+    let failed = BringUpError::Window { pages };
     let words = VaStorage::words(pages);
     let bytes = u32::try_from(words * size_of::<u32>()).map_err(|_| failed)?;
-    let block =
-        allocator.allocate_pages(pages_for(bytes), FrameOwner::VaStorage).map_err(|_| failed)?;
+    let block = allocator
+        .allocate_pages(pages_for(bytes), FrameOwner::VaStorage)
+        .map_err(BringUpError::Books)?;
     let start: *mut u32 = linear_pointer(block.leak().0.base()).ok_or(failed)?;
     // SAFETY: the block has room for `words` words, is mapped, and was leaked just now, so that nobody else uses it;
     // writing zeros makes every word valid.
