@@ -1,7 +1,8 @@
 # The door to everything; the work is done by scripts/.
 
-# As typed: a file's name may have a $ in it.
+# As typed: a file's name may have a $ in it, and so may a word for the kernel.
 override DISK := $(value DISK)
+override ARGS := $(value ARGS)
 export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS
 
 .PHONY: help
@@ -25,7 +26,7 @@ setup:
 
 .PHONY: run
 run:
-	@scripts/run "$$DISK" $(ARGS)
+	@set -f; scripts/run "$$DISK" $$ARGS
 
 .PHONY: test
 test: setup

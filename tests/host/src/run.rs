@@ -56,7 +56,7 @@ fn names() -> Vec<Job> {
     vec![
         Job::test("run::takes_a_disk_of_any_name", |context| {
             let disk = random_disk(context, "a, b:c $d 'e' \"f\".img", SECTOR)?;
-            let ended = make_run(&disk.path)?;
+            let ended = make_run(&disk.path, &[])?;
             prints_digest(&disk, &ended)
         }),
         Job::test("run::ends_after_the_digest_on_a_terminal_too", |context| {
@@ -65,6 +65,22 @@ fn names() -> Vec<Job> {
             let mut script = Command::new("script");
             script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
             prints_digest(&disk, &qemu::output(&mut script)?)
+        }),
+        Job::test("run::needs_no_standard_input", |context| {
+            let disk = random_disk(context, "no-input.img", SECTOR)?;
+            let command = format!("scripts/run {} <&-", disk.path.display());
+            prints_digest(&disk, &qemu::output(Command::new("bash").args(["-c", &command]))?)
+        }),
+        Job::test("run::says_that_standard_output_is_closed", |_| {
+            let ended = qemu::output(Command::new("bash").args(["-c", "scripts/run >&-"]))?;
+            refuses("standard output", &Ended { status: i32::from(ended.status != 0), ..ended })
+        }),
+        Job::test("run::passes_words_to_the_kernel_as_they_stand", |context| {
+            let disk = random_disk(context, "words.img", SECTOR)?;
+            let words = ["$(HOME)", "*", "q'", "a;b", "`id`", ">x"];
+            let ended = make_run(&disk.path, &[format!("ARGS={}", words.join(" "))])?;
+            prints_digest(&disk, &ended)?;
+            words.into_iter().try_for_each(|word| complains_once(word, "unknown", &ended))
         }),
     ]
 }
@@ -111,11 +127,11 @@ fn boot(transport: Transport, disk: &Disk, words: &[String]) -> Result<Ended, St
     qemu::boot(machine, Console::Run, MAPWRIGHT, &disk.path, words)
 }
 
-/// `make run DISK=...`.
-fn make_run(disk: &Path) -> Result<Ended, String> {
+/// `make run DISK=...`, with more variables.
+fn make_run(disk: &Path, variables: &[String]) -> Result<Ended, String> {
     let mut command = Command::new("make");
     let disk = disk.to_str().ok_or("a path of this test's own is no UTF-8")?;
-    command.args(["--no-print-directory", "run", &format!("DISK={disk}")]);
+    command.args(["--no-print-directory", "run", &format!("DISK={disk}")]).args(variables);
     qemu::output(qemu::without_make(&mut command))
 }
 
