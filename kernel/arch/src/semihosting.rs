@@ -39,12 +39,25 @@ pub enum HostError {
         /// Bytes not written.
         missing: usize,
     },
-    /// The command line is not UTF-8; it is good up to this offset.
-    NotUtf8 {
-        /// Offset of the first bad byte.
-        valid_up_to: usize,
-    },
+    /// The answer is longer than the room for it.
+    TooLong,
 }
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { errno: -1 } => f.write_str("the host does not answer"),
+            Self::Refused { errno } => write!(f, "the host refused, by error {errno}"),
+            Self::Truncated { missing } => write!(f, "the host did not take {missing} bytes"),
+            Self::TooLong => f.write_str("it is too long"),
+        }
+    }
+}
+
+impl core::error::Error for HostError {}
+
+/// The host's error number for an answer that does not fit.
+const E2BIG: i32 = 7;
 
 impl HostError {
     fn from_host(error: &semihosting::io::Error) -> Self {
@@ -98,18 +111,26 @@ pub fn exit(code: u32) {
     host::sys_exit_extended(host::ExitReason::ADP_Stopped_ApplicationExit, code as usize);
 }
 
-/// Reads the command line, program name first, into `buffer`.
+/// Reads the command line, program name first, into `buffer`. What is not UTF-8 becomes question marks, so that only
+/// the words that have some suffer.
 ///
 /// # Errors
-/// [`HostError::Refused`] if there is no host or `buffer` cannot hold it, [`HostError::NotUtf8`].
+/// [`HostError::Refused`] if there is no host, [`HostError::TooLong`] if `buffer` cannot hold it.
 pub fn command_line(buffer: &mut [u8]) -> Result<&str, HostError> {
     // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and the host writes initialized bytes only, so what the
     // caller finds in `buffer` afterwards is initialized.
     let uninit = unsafe { &mut *(&raw mut *buffer as *mut [MaybeUninit<u8>]) };
-    let line =
-        host::sys_get_cmdline_uninit(uninit).map_err(|error| HostError::from_host(&error))?;
-    core::str::from_utf8(line)
-        .map_err(|error| HostError::NotUtf8 { valid_up_to: error.valid_up_to() })
+    let line = match host::sys_get_cmdline_uninit(uninit) {
+        Ok(line) => line,
+        Err(error) if error.raw_os_error() == Some(E2BIG) => return Err(HostError::TooLong),
+        Err(error) => return Err(HostError::from_host(&error)),
+    };
+    let mut good = 0;
+    while let Err(error) = core::str::from_utf8(&line[good..]) {
+        good += error.valid_up_to();
+        line[good] = b'?';
+    }
+    Ok(core::str::from_utf8(line).unwrap_or_default())
 }
 
 /// What `SYS_HEAPINFO` fills in: four physical addresses.

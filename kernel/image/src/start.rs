@@ -90,7 +90,7 @@ fn configuration() -> Config<'static> {
     let line = PARSED.call_once(|| {
         let Some(buffer) = take_buffer() else { return "" };
         arch::semihosting::command_line(buffer).unwrap_or_else(|error| {
-            log::warn!("the command line could not be read: {error:?}");
+            log::warn!("the command line could not be read: {error}; all of it is ignored");
             ""
         })
     });

@@ -1,6 +1,8 @@
 //! The main job as a user sees it: a disk goes in, its SHA-256 comes out, and what is wrong is said in one line.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,6 +35,7 @@ pub(crate) fn jobs() -> Vec<Job> {
     jobs.extend(names());
     jobs.extend(bad_disks());
     jobs.extend(complaints());
+    jobs.extend(lines());
     jobs
 }
 
@@ -101,6 +104,28 @@ fn bad_disks() -> Vec<Job> {
         refused("an_empty_disk", |path| fs::write(path, "")),
         refused("a_disk_that_ends_within_a_sector", |path| fs::write(path, [0; SECTOR + 1])),
         refused("a_folder", |path| fs::create_dir(path)),
+    ]
+}
+
+/// A command line that cannot be read as a whole.
+fn lines() -> Vec<Job> {
+    vec![
+        Job::test("run::reports_and_passes_over_a_line_that_is_too_long", |context| {
+            let disk = random_disk(context, "long-line.img", SECTOR)?;
+            let words = ["mem=64M".to_owned(), "x".repeat(3000)];
+            let ended = boot(Transport::Legacy, &disk, &words)?;
+            prints_digest(&disk, &ended)?;
+            complains_once("warning", "the command line could not be read: it is too long", &ended)
+        }),
+        Job::test("run::reports_and_passes_over_a_word_that_is_no_utf_8", |context| {
+            let disk = random_disk(context, "no-utf-8.img", SECTOR)?;
+            let mut command = Command::new("scripts/run");
+            let word = OsStr::from_bytes(b"mem=\xff6\xe2\x82");
+            let ended = qemu::output(command.arg(&disk.path).args([word, OsStr::new("seed=x")]))?;
+            prints_digest(&disk, &ended)?;
+            complains_once("mem=?6??", "not a size", &ended)?;
+            complains_once("seed=x", "not a number", &ended)
+        }),
     ]
 }
 
