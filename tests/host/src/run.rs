@@ -74,6 +74,11 @@ fn names() -> Vec<Job> {
             let command = format!("scripts/run {} <&-", disk.path.display());
             prints_digest(&disk, &qemu::output(Command::new("bash").args(["-c", &command]))?)
         }),
+        Job::test("run::is_not_ended_by_what_is_typed", |context| {
+            let disk = random_disk(context, "typed.img", SECTOR)?;
+            let command = format!(r"printf '\001x\001c' | scripts/run {}", disk.path.display());
+            prints_digest(&disk, &qemu::output(Command::new("bash").args(["-c", &command]))?)
+        }),
         Job::test("run::says_that_standard_output_is_closed", |_| {
             let ended = qemu::output(Command::new("bash").args(["-c", "scripts/run >&-"]))?;
             refuses("standard output", &Ended { status: i32::from(ended.status != 0), ..ended })
