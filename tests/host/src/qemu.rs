@@ -163,7 +163,11 @@ pub(crate) fn jobs() -> Vec<Job> {
             }
             let pid = running.id().to_string();
             let killed =
-                Command::new("kill").arg(pid).status().map_err(|error| error.to_string())?;
+                // The shell's own: a small machine has no such program.
+                Command::new("sh")
+                    .args(["-c", &format!("kill {pid}")])
+                    .status()
+                    .map_err(|error| error.to_string())?;
             let status = running.wait().map_err(|error| error.to_string())?;
             match (killed.success(), status.code()) {
                 (true, Some(143)) => Ok(()),
