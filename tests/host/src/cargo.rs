@@ -2,27 +2,27 @@
 
 use std::process::{Command, Stdio};
 
+use crate::board::Board;
 use crate::context::Context;
 use crate::tally::Verdict;
 
-/// Runs the tests of the host's crates. What cannot be compiled is one failure.
-pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
+/// Runs the tests of the host's crates; what they say of mutants comes along. What cannot be compiled is one failure.
+pub(crate) fn tests(context: &Context) -> (Vec<Verdict>, Board) {
+    let failed = |why| (vec![Verdict::of_a_run("build::tests", Err(why))], Board::default());
     eprintln!("compiling the tests of the host");
     // First without running, so that the compiler's progress is seen and its errors are whole.
     let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
     match compiled {
         Ok(status) if status.success() => {}
         Ok(status) => {
-            let why = format!("cargo test --no-run: {status}; what it said stands above");
-            return vec![Verdict::of_a_run("build::tests", Err(why))];
+            return failed(format!("cargo test --no-run: {status}; what it said stands above"));
         }
-        Err(error) => {
-            return vec![Verdict::of_a_run("build::tests", Err(format!("scripts/cargo: {error}")))];
-        }
+        Err(error) => return failed(format!("scripts/cargo: {error}")),
     }
     eprintln!("running the tests of the host");
     let mut command = Command::new("scripts/cargo");
-    command.args(["test", "--no-fail-fast", "--color", "never", "--"]);
+    // The output of tests that pass is shown too: the board of mutants is in it.
+    command.args(["test", "--no-fail-fast", "--color", "never", "--", "--show-output"]);
     match context.filter.as_deref().map(|filter| (filter, filter.strip_prefix('='))) {
         None => {}
         Some((_, Some(name))) => _ = command.args(["--exact", name]),
@@ -32,17 +32,17 @@ pub(crate) fn tests(context: &Context) -> Vec<Verdict> {
     command.env("PROPERTIES_SEED", context.seed.to_string());
     match command.stdin(Stdio::null()).output() {
         Ok(output) => {
-            let mut verdicts = read(&String::from_utf8_lossy(&output.stdout));
+            let report = String::from_utf8_lossy(&output.stdout);
+            let (mut verdicts, board) = (read(&report), Board::read(&report));
             let failed = verdicts.iter().any(Verdict::is_failure);
             if output.status.success() == failed {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
                 verdicts.push(Verdict::of_a_run("build::tests", Err(why)));
             }
-            verdicts
+            verdicts.extend(board.verdicts(context));
+            (verdicts, board)
         }
-        Err(error) => {
-            vec![Verdict::of_a_run("build::tests", Err(format!("scripts/cargo: {error}")))]
-        }
+        Err(error) => failed(format!("scripts/cargo: {error}")),
     }
 }
 

@@ -5,6 +5,7 @@
 //! trusts nothing that it did not see: a report that breaks off, a test that was listed and has no result, a word from
 //! QEMU that nobody expected, each is a failure with a name.
 
+mod board;
 mod cargo;
 mod context;
 mod disk;
@@ -52,11 +53,13 @@ fn main() -> ExitCode {
     println!("seed {}", context.seed);
 
     let mut tally = Tally::default();
-    tally.add_all(cargo::tests(&context));
+    let (verdicts, board) = cargo::tests(&context);
+    tally.add_all(verdicts);
     match cargo::images() {
         Ok(()) => tally.add_all(pool::run(&context, jobs(&context))),
         Err(message) => tally.add(Verdict::of_a_run("build::images", Err(message))),
     }
+    print!("{board}");
     tally.print(&context);
     if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

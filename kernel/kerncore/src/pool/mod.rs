@@ -17,8 +17,6 @@
 
 mod error;
 #[cfg(test)]
-mod seed_tests;
-#[cfg(test)]
 mod tests;
 
 pub use error::{AllocateError, FreeError, NewError};

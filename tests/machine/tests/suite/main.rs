@@ -1,5 +1,7 @@
-//! The rules of SoftMachine, and `kerncore`'s page table and linear map held to them.
+//! On SoftMachine: its own rules; `kerncore`'s page table and linear map held to them; the kernel's whole address space;
+//! and the board of mutants, which says of the tests that they bite.
 
+mod kernel_space;
 mod linear_map;
 mod mutants;
 mod page_table;

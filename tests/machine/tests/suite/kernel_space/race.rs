@@ -1,6 +1,6 @@
 //! Several CPUs at once: what is made is found, what is freed is freed once, and nothing is lost (S13, S14, S14a, S60).
 
-use crate::bed::{Bed, CALLER};
+use super::bed::{Bed, CALLER};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::{AreaKind, AreaSummary},

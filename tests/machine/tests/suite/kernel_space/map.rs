@@ -1,6 +1,6 @@
 //! vmap and vunmap, and the refusals between the kinds.
 
-use crate::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, frame, page};
+use super::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, frame, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,

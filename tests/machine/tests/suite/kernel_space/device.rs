@@ -1,6 +1,6 @@
 //! ioremap and iounmap.
 
-use crate::bed::{Bed, CALLER, RAM, RAM_PAGES, WINDOW, WINDOW_PAGES, page};
+use super::bed::{Bed, CALLER, RAM, RAM_PAGES, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,

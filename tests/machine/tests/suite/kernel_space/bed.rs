@@ -46,11 +46,10 @@ pub(crate) const HEAP_MAPPED: u32 = 4;
 /// Whoever asks, in all tests.
 pub(crate) const CALLER: VirtAddr = VirtAddr::new(0x8001_0123);
 
-pub(crate) type Space = KernelSpace<'static, SoftCpu<'static>, HostLocks>;
-
-pub(crate) struct Bed {
+/// `M` is what drives the tables: the machine's CPU 0, or something around it.
+pub(crate) struct Bed<M: Machine = SoftCpu<'static>> {
     pub(crate) machine: &'static SoftMachine,
-    pub(crate) space: Space,
+    pub(crate) space: KernelSpace<'static, M, HostLocks>,
     heap: OwnedRange,
 }
 
@@ -132,11 +131,31 @@ impl Bed {
     }
 
     pub(crate) fn on(behaviour: Behaviour) -> Self {
+        Self::driven_by(behaviour, |machine| machine.cpu(0))
+    }
+
+    /// A bed in which the first record and the window's first table were made, so that a ledger need not change.
+    pub(crate) fn warm() -> Self {
+        Self::warm_on(Behaviour::Forgetful)
+    }
+
+    pub(crate) fn warm_on(behaviour: Behaviour) -> Self {
+        let bed = Self::on(behaviour);
+        bed.warm_up();
+        bed
+    }
+}
+
+impl<M: Machine<Authority = ()> + Clone> Bed<M> {
+    pub(crate) fn driven_by(
+        behaviour: Behaviour,
+        drive: impl FnOnce(&'static SoftMachine) -> M,
+    ) -> Self {
         let machine: &'static SoftMachine =
             Box::leak(Box::new(SoftMachine::new(behaviour, 2, ROOT)));
         stub(machine);
         let all = pages(0x8_0000, 0x8_0000);
-        let (table, rest) = PageTable::new(machine.cpu(0), ROOT, all);
+        let (table, rest) = PageTable::new(drive(machine), ROOT, all);
         let split = |range: OwnedRange, count| range.split_at(count).expect("within the window");
         let (linear, rest) = split(rest, RAM_PAGES);
         let (_, rest) = split(rest, WINDOW - 0x8_0000 - RAM_PAGES);
@@ -158,16 +177,10 @@ impl Bed {
         bed
     }
 
-    /// A bed in which the first record and the window's first table were made, so that a ledger need not change.
-    pub(crate) fn warm() -> Self {
-        Self::warm_on(Behaviour::Forgetful)
-    }
-
-    pub(crate) fn warm_on(behaviour: Behaviour) -> Self {
-        let bed = Self::on(behaviour);
-        let area = bed.vmalloc(1);
-        bed.space.vfree((), area).expect("a live area");
-        bed
+    /// Makes the first record and the window's first table.
+    pub(crate) fn warm_up(&self) {
+        let area = self.vmalloc(1);
+        self.space.vfree((), area).expect("a live area");
     }
 
     pub(crate) fn vmalloc(&self, count: u32) -> VirtAddr {

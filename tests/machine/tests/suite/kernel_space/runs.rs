@@ -1,6 +1,6 @@
 //! The tables told as runs: everything that is mapped, in order, in as few lines as it can be said.
 
-use crate::bed::{Bed, CALLER, HEAP, HEAP_MAPPED, TEXT, WINDOW, frame, page, pages};
+use super::bed::{Bed, CALLER, HEAP, HEAP_MAPPED, TEXT, WINDOW, frame, page, pages};
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, PhysAddr},
     attributes::Attributes,

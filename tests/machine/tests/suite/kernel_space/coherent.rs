@@ -1,6 +1,6 @@
 //! Coherent memory by remapping.
 
-use crate::bed::{Bed, CALLER};
+use super::bed::{Bed, CALLER};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
     area::{AreaFlags, AreaKind},

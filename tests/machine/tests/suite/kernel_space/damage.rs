@@ -1,6 +1,6 @@
 //! The audit bites: damage to the first level, the linear map, the image, the heap and the books, each done by hand.
 
-use crate::bed::{
+use super::bed::{
     Bed, HEAP, HEAP_MAPPED, IMAGE_GUARD, RAM, RAM_PAGES, TEXT, WINDOW, frame, l1_slot, page,
 };
 use kerncore::{

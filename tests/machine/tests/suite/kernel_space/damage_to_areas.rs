@@ -1,6 +1,6 @@
 //! The audit bites: damage to live areas, each done by hand.
 
-use crate::bed::{Bed, CALLER, RAM, TEXT, frame, page};
+use super::bed::{Bed, CALLER, RAM, TEXT, frame, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,

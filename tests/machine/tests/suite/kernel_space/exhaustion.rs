@@ -2,7 +2,7 @@
 
 use machine::Behaviour;
 
-use crate::bed::{Bed, CALLER, WINDOW, WINDOW_PAGES, page};
+use super::bed::{Bed, CALLER, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr},
     attributes::Attributes,

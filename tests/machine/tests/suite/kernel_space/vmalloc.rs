@@ -1,6 +1,6 @@
 //! vmalloc and vfree.
 
-use crate::bed::{Bed, CALLER, RAM_PAGES, WINDOW, WINDOW_PAGES, page};
+use super::bed::{Bed, CALLER, RAM_PAGES, WINDOW, WINDOW_PAGES, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,

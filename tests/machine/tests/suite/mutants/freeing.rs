@@ -1,0 +1,178 @@
+//! Frames that come back before the flush.
+
+use super::{Verdict, board, same};
+use crate::kernel_space::bed::Bed;
+use kerncore::{
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    frames::FrameOwner,
+    machine::Machine,
+};
+use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu, SoftMachine};
+use std::cell::{Cell, OnceCell, RefCell};
+
+/// Pages of the area that goes: one, so that its frame is a block of its own.
+const PAGES: u32 = 1;
+
+/// What drives the tables.
+trait Drives {
+    type Cpu: Machine<Authority = ()> + Clone;
+
+    fn drive(&self, machine: &'static SoftMachine) -> Self::Cpu;
+}
+
+/// CPU 0 itself.
+struct Right;
+
+impl Drives for Right {
+    type Cpu = SoftCpu<'static>;
+
+    fn drive(&self, machine: &'static SoftMachine) -> SoftCpu<'static> {
+        machine.cpu(0)
+    }
+}
+
+/// CPU 0, which tells what it is asked to invalidate before it does, and may put it off.
+struct Watched {
+    cpu: SoftCpu<'static>,
+    when: When,
+    /// What happens elsewhere at the moment of the next invalidation.
+    meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
+    put_off: Cell<Option<PageRange>>,
+}
+
+/// When an invalidation is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    AtOnce,
+    /// With the next writing of a descriptor: after whoever waited for it went on.
+    Later,
+}
+
+impl Drives for When {
+    type Cpu = &'static Watched;
+
+    fn drive(&self, machine: &'static SoftMachine) -> &'static Watched {
+        let (meanwhile, put_off) = (RefCell::new(None), Cell::new(None));
+        Box::leak(Box::new(Watched { cpu: machine.cpu(0), when: *self, meanwhile, put_off }))
+    }
+}
+
+impl Machine for Watched {
+    type Authority = ();
+
+    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
+        self.cpu.read_descriptor(slot)
+    }
+
+    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
+        if let Some(pages) = self.put_off.take() {
+            self.cpu.invalidate_tlb(pages);
+            self.cpu.barrier();
+        }
+        self.cpu.write_descriptors(first, descriptors);
+    }
+
+    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
+        self.cpu.clean_descriptors(first, count);
+    }
+
+    fn barrier(&self) {
+        self.cpu.barrier();
+    }
+
+    fn invalidate_tlb(&self, pages: PageRange) {
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile();
+        }
+        match self.when {
+            When::AtOnce => self.cpu.invalidate_tlb(pages),
+            When::Later => self.put_off.set(Some(pages)),
+        }
+    }
+
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
+        self.cpu.clean_and_invalidate(pages, first);
+    }
+
+    fn zero_frames(&self, first: Pfn, count: u32) {
+        self.cpu.zero_frames(first, count);
+    }
+}
+
+/// How an area and its frames are freed.
+trait Frees {
+    fn free(&self, bed: &Bed<&'static Watched>, base: VirtAddr);
+}
+
+/// As the kernel does it.
+struct Vfree;
+
+impl Frees for Vfree {
+    fn free(&self, bed: &Bed<&'static Watched>, base: VirtAddr) {
+        bed.space.vfree((), base).expect("a live area");
+    }
+}
+
+/// The frames first, then the mapping.
+struct FramesFirst;
+
+impl Frees for FramesFirst {
+    fn free(&self, bed: &Bed<&'static Watched>, base: VirtAddr) {
+        let freed = bed.space.free_frames_at((), bed.frame_at(base), 0, FrameOwner::Vmalloc);
+        freed.expect("the area's frame");
+        // It then finds its frame gone.
+        let _complaint = bed.space.vfree((), base);
+    }
+}
+
+/// S23: when the flush begins, another CPU finds neither the area's frame nor its addresses free.
+fn nothing_is_free_before_the_flush(how: &impl Frees) -> Verdict {
+    let bed = Bed::driven_by(Behaviour::Hoarding, |machine| When::AtOnce.drive(machine));
+    let bed: &'static Bed<&'static Watched> = Box::leak(Box::new(bed));
+    bed.warm_up();
+    let base = bed.vmalloc(PAGES);
+    let frame = bed.frame_at(base);
+    let seen: &'static OnceCell<(bool, VirtAddr)> = Box::leak(Box::new(OnceCell::new()));
+    let meanwhile = move || {
+        let elsewhere = bed.vmalloc(1);
+        let reused = bed.frame_at(elsewhere) == frame
+            || bed.starve(0).frames(bed.space.zone().table()).any(|taken| taken == frame);
+        seen.set((reused, elsewhere)).expect("only the first flush is watched");
+    };
+    bed.space.table().raw_machine(()).meanwhile.replace(Some(Box::new(meanwhile)));
+    how.free(bed, base);
+    let (reused, elsewhere) = seen.get().ok_or("no flush was asked for")?;
+    same("another CPU was given the area's frame", reused, &false)?;
+    let inside = elsewhere.raw().wrapping_sub(base.raw()) < (PAGES + 1) * PAGE_SIZE;
+    same("another CPU was given the area's addresses", &inside, &false)
+}
+
+/// S23: once an area is freed, no stale translation reaches the frames that it had.
+fn no_cpu_reaches_a_freed_frame(drives: &impl Drives) -> Verdict {
+    for behaviour in Behaviour::all(8) {
+        let bed = Bed::driven_by(behaviour, |machine| drives.drive(machine));
+        bed.warm_up();
+        let base = bed.vmalloc(PAGES);
+        let cpus = [bed.machine.cpu(0), bed.machine.cpu(1)];
+        for cpu in cpus {
+            cpu.load(base).map_err(|fault| format!("{behaviour:?}: {fault:?}"))?;
+        }
+        bed.space.vfree((), base).map_err(|error| error.to_string())?;
+        // The frame goes to somebody else.
+        let (_list, _) = bed.frames(PAGES);
+        for cpu in cpus {
+            let reached = cpu.access(base, Kind::Write, Privilege::Kernel);
+            same(&format!("{behaviour:?}: {cpu:?}"), &reached, &Err(Fault::Translation(base)))?;
+        }
+    }
+    Ok(())
+}
+
+board! {
+    nothing_is_free_before_the_flush(Vfree) {
+        frames_freed_before_the_flush: "S23", "the frames go back first, the mapping after them", FramesFirst;
+    }
+    no_cpu_reaches_a_freed_frame(Right, When::AtOnce) {
+        flush_after_the_free: "S23", "the flush is put off until the next mapping is made", When::Later;
+    }
+}
