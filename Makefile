@@ -3,7 +3,7 @@
 # As typed: a file's name may have a $ in it, and so may a word for the kernel.
 override DISK := $(value DISK)
 override ARGS := $(value ARGS)
-export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS
+export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE
 
 .PHONY: help
 help:
@@ -11,6 +11,8 @@ help:
 	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, ARGS="vmalloc=256M ..."'
 	@echo 'make test    all tests, on the host and in the kernel'
 	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
+	@echo 'make mutants change kerncore a little and see whether its tests notice; all of it takes hours'
+	@echo '                 FILE=pool (a file or folder of it), FILTER=regular-expression, JOBS=number'
 	@echo 'make gdb     boot halted at reset, with gdb attached'
 	@echo '                 GDBFLAGS="-batch -x FILE", IMAGE=kernel-tests, ARGS="test=vmalloc", MEM, SMP'
 	@echo 'make check   format, lints, documentation and scripts, with warnings denied'
@@ -31,6 +33,10 @@ run:
 .PHONY: test
 test: setup
 	@scripts/test
+
+.PHONY: mutants
+mutants: setup
+	@scripts/mutants
 
 .PHONY: gdb
 gdb: setup

@@ -137,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_zeroed_for_whoever_asks_for_it_and_nobody_else_s85() {
+        let zero = AllocationFlags::ZERO;
+        for (flags, asked) in [(zero, true), (zero | 0x10, true), (0, false), (!zero, false)] {
+            assert_eq!(AllocationFlags(flags).zero(), asked, "{flags:#x}");
+        }
+    }
+
+    #[test]
     fn a_coherent_device_never_gets_uncached_memory() {
         for region in REGION {
             for sleep in SLEEP {
