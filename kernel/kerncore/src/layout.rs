@@ -93,6 +93,7 @@ mod tests {
         assert!(edges.is_sorted());
         assert_eq!(VMALLOC_END.raw() - VMALLOC_DEFAULT, LINEAR_END.raw());
         assert_eq!(HEAP_START, VMALLOC_END);
+        assert!((1 << 20..=VMALLOC_DEFAULT).contains(&VMALLOC_MINIMUM), "{VMALLOC_MINIMUM:#x}");
         assert_eq!(STATIC_START, HEAP_END);
     }
 }

@@ -31,7 +31,7 @@ impl core::error::Error for NumberError {}
 /// [`NumberError`]. Linux leaves what follows the suffix to its caller, most of whom ignore it; here it is an error.
 pub fn memparse(text: &str) -> Result<u64, NumberError> {
     let (digits, suffix) = match text.char_indices().next_back() {
-        Some((at, last)) if !last.is_ascii_digit() => match shift_of(last) {
+        Some((at, last)) => match shift_of(last) {
             // In a hexadecimal number the last E is a digit.
             Some(_) if last.eq_ignore_ascii_case(&'e') && is_hexadecimal(text) => (text, 0),
             Some(shift) if at != 0 => (&text[..at], shift),
@@ -150,6 +150,13 @@ mod tests {
             assert_eq!(memparse(text), Err(NumberError::Malformed), "{text}");
         }
         assert_eq!(memparse(""), Err(NumberError::Empty));
+    }
+
+    #[test]
+    fn each_error_says_what_is_wrong() {
+        let said = [NumberError::Empty, NumberError::Malformed, NumberError::Overflow]
+            .map(|error| error.to_string());
+        assert_eq!(said, ["no value", "malformed", "too large for any number here"]);
     }
 
     #[test]

@@ -44,6 +44,24 @@ fn s114_every_parameter_lands_in_its_field() {
 }
 
 #[test]
+fn sizes_are_named_in_the_largest_unit_that_divides_them() {
+    for (bytes, words) in [
+        (0, "0 bytes"),
+        (1, "1 bytes"),
+        (1000, "1000 bytes"),
+        (1 << 10, "1 KiB"),
+        (1536, "1536 bytes"),
+        (3 << 19, "1536 KiB"),
+        (5 << 20, "5 MiB"),
+        (3 << 29, "1536 MiB"),
+        (1 << 30, "1 GiB"),
+    ] {
+        let complaint = Complaint { word: "w", why: Why::Unknown, instead: Instead::Bytes(bytes) };
+        assert_eq!(complaint.to_string(), format!("w: unknown parameter, using {words}"));
+    }
+}
+
+#[test]
 fn the_first_word_is_the_kernels_path_whatever_it_looks_like() {
     for line in ["", "   ", "kernel.elf", "mem=64M", "  list  ", "\tfrom=0\n"] {
         assert_eq!(parse(line), (Config::DEFAULT, vec![]), "{line:?}");
