@@ -90,6 +90,12 @@ pub(crate) fn run<const LEDGERS: usize>(
         run.summary.end = End::Unable;
         return run.summary;
     }
+    if options.from > order.len() {
+        let (from, last) = (options.from, order.len());
+        run.tap.bail_out(&format_args!("from={from}, and the last test is number {last}"));
+        run.summary.end = End::Unable;
+        return run.summary;
+    }
     match options.mode {
         Mode::Fatal(_) => run.fatal(&order),
         Mode::Run | Mode::List => run.all(&order.shuffled(options.seed), options.from),

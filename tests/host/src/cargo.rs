@@ -1,14 +1,26 @@
 //! What Cargo does for the run: the host's own tests, and the images.
 
+use std::fmt;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use crate::board::Board;
 use crate::context::Context;
+use crate::junit::Suite;
 use crate::tally::Verdict;
 
+/// How a line begins that a test of the host prints for the summary.
+const NOTES: [&str; 1] = ["states: "];
+
 /// Runs the tests of the host's crates; what they say of mutants comes along. What cannot be compiled is one failure.
-pub(crate) fn tests(context: &Context) -> (Vec<Verdict>, Board) {
-    let failed = |why| (vec![Verdict::of_a_run("build::tests", Err(why))], Board::default());
+pub(crate) fn tests(context: &Context) -> (Suite, Said) {
+    let started = Instant::now();
+    let (verdicts, said) = run(context);
+    (Suite { name: "host".into(), time: started.elapsed(), verdicts }, said)
+}
+
+fn run(context: &Context) -> (Vec<Verdict>, Said) {
+    let failed = |why| (vec![Verdict::of_a_run("build::tests", Err(why))], Said::default());
     eprintln!("compiling the tests of the host");
     // First without running, so that the compiler's progress is seen and its errors are whole.
     let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
@@ -33,24 +45,47 @@ pub(crate) fn tests(context: &Context) -> (Vec<Verdict>, Board) {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => {
             let report = String::from_utf8_lossy(&output.stdout);
-            let (mut verdicts, board) = (read(&report), Board::read(&report));
+            let (mut verdicts, said) = (read(&report), Said::read(&report));
             let failed = verdicts.iter().any(Verdict::is_failure);
             if output.status.success() == failed {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
                 verdicts.push(Verdict::of_a_run("build::tests", Err(why)));
             }
-            verdicts.extend(board.verdicts(context));
-            (verdicts, board)
+            verdicts.extend(said.board.verdicts(context));
+            (verdicts, said)
         }
         Err(error) => failed(format!("scripts/cargo: {error}")),
     }
 }
 
-/// Builds both images, symbols included.
+/// What the tests of the host have said that belongs into the summary.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    board: Board,
+    notes: Vec<String>,
+}
+
+impl Said {
+    /// The board of mutants, and every line that begins with one of [`NOTES`].
+    fn read(report: &str) -> Self {
+        let is_note = |line: &&str| NOTES.iter().any(|start| line.starts_with(start));
+        let notes = report.lines().filter(is_note).map(str::to_owned).collect();
+        Self { board: Board::read(report), notes }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.board.fmt(f)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
+    }
+}
+
+/// Builds all images, symbols included.
 pub(crate) fn images() -> Result<(), String> {
     eprintln!("building the images");
     for arguments in [
-        ["scripts/image", "mapwright", "kernel-tests"].as_slice(),
+        ["scripts/image", "mapwright", "kernel-tests", "harness-tests"].as_slice(),
         &["scripts/mkdisk", "target/disk.img"],
     ] {
         let status = Command::new(arguments[0])
@@ -115,6 +150,12 @@ failures:
 
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
 ";
+
+    #[test]
+    fn notes_of_the_tests_come_into_the_summary() {
+        let said = Said::read("---- a stdout ----\nstates: 12 to depth 3\nstate: no note\n");
+        assert_eq!(said.to_string(), "states: 12 to depth 3\n");
+    }
 
     #[test]
     fn the_harness_of_rust_is_read_by_name() {

@@ -6,8 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use crate::junit;
+use crate::qemu::{KERNEL_TESTS, Start};
+
 /// What the user may choose.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// Only tests whose name contains this, or is this when it begins with =
     #[arg(long)]
@@ -21,6 +24,15 @@ pub(crate) struct Options {
     /// How many emulators run at once
     #[arg(long)]
     jobs: Option<usize>,
+    /// Only the in-kernel tests of this image, on one machine
+    #[arg(long)]
+    image: Option<String>,
+    /// The most that a boot of that image may take, in seconds
+    #[arg(long, requires = "image")]
+    timeout: Option<u32>,
+    /// Where results are written
+    #[arg(long, default_value = "target")]
+    output: PathBuf,
 }
 
 /// What every test may know.
@@ -34,6 +46,12 @@ pub(crate) struct Context {
     pub(crate) memory: Option<u32>,
     /// How many emulators run at once.
     pub(crate) jobs: usize,
+    /// The image that alone is to be tested.
+    pub(crate) image: Option<String>,
+    /// The most that a boot of it may take, in seconds.
+    timeout: Option<u32>,
+    /// Where results are written.
+    pub(crate) output: PathBuf,
     /// A folder for what the tests make, empty at the start. Its path is relative and has no spaces.
     pub(crate) scratch: PathBuf,
 }
@@ -41,7 +59,15 @@ pub(crate) struct Context {
 impl Context {
     /// Settles what the user left open.
     pub(crate) fn new(options: Options) -> Result<Self, String> {
-        let scratch = PathBuf::from("target/test");
+        let output = options.output;
+        // What an earlier run left must not pass for the results of this one.
+        match fs::remove_file(output.join(junit::FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("{}: {error}", output.display()));
+            }
+            _ => {}
+        }
+        let scratch = output.join("test");
         match fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(format!("{}: {error}", scratch.display()));
@@ -59,8 +85,33 @@ impl Context {
             seed: options.seed.unwrap_or_else(seed_of_the_clock),
             memory: options.memory,
             jobs: options.jobs.unwrap_or_else(cpus).max(1),
+            image: options.image,
+            timeout: options.timeout,
+            output,
             scratch,
         })
+    }
+
+    /// One that makes no folder, with seed 7.
+    #[cfg(test)]
+    pub(crate) fn test(options: Options, scratch: PathBuf) -> Self {
+        Self {
+            filter: options.filter,
+            seed: 7,
+            memory: options.memory,
+            jobs: 1,
+            image: options.image,
+            timeout: options.timeout,
+            output: scratch.clone(),
+            scratch,
+        }
+    }
+
+    /// The image of the in-kernel tests, and how it is started.
+    pub(crate) fn start(&self) -> Start {
+        let limit = self.timeout.map(|seconds| ["--timeout".to_owned(), seconds.to_string()]);
+        let image = self.image.as_deref().unwrap_or(KERNEL_TESTS);
+        Start { options: limit.into_iter().flatten().collect(), ..Start::of(image) }
     }
 
     /// Whether a test of this name was asked for: by a part of it, or by `=` and the whole.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::kernel::Listed;
 use crate::pool::Job;
-use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine};
+use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine, Start};
 
 /// The exit statuses of a kernel that gave up: by a panic, by an exception.
 const GAVE_UP: [i32; 2] = [101, 102];
@@ -17,7 +17,8 @@ pub(crate) fn jobs(listed: &Listed) -> Vec<Job> {
             let memory = context.memory.unwrap_or(Machine::USUAL.memory);
             let machine = Machine { memory, ..Machine::USUAL };
             let disk = Path::new(DEFAULT_DISK);
-            judge(&message, &qemu::boot(machine, Console::Run, KERNEL_TESTS, disk, &words)?)
+            let start = Start::of(KERNEL_TESTS);
+            judge(&message, &qemu::boot(machine, Console::Run, &start, disk, &words)?)
         })
     };
     listed.fatal.iter().cloned().map(job).collect()

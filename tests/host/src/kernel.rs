@@ -10,27 +10,64 @@ use std::path::Path;
 use crate::context::Context;
 use crate::kernel::session::Session;
 use crate::pool::Job;
-use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Transport};
+use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Start, Transport};
 use crate::tally::Verdict;
 
 /// The memory sizes of the promise, in MiB: the smallest, the usual, one that is no power of two, all that the board has.
 const MEMORY: [u32; 4] = [128, 512, 777, 1024];
 
-/// Boots of their own for tests that mean something only there: RAM of the machine and RAM that the kernel is to find,
-/// in MiB, parameters, and a part of the tests' names.
-const SPECIAL: [(u32, u32, &str, &str); 10] = [
-    (512, 512, "coherent_pool=1G", "without_a_pool"),
-    (512, 512, "coherent_pool=1M", "atomic_pool::"),
-    (512, 512, "coherent_pool=100K", "atomic_pool::"),
-    (512, 512, "vmalloc=256M", "command_line::"),
-    (128, 128, "vmalloc=16M", "command_line::"),
-    (512, 48, "mem=48M", "ram::"),
+/// A boot of its own for tests that mean something only there.
+#[derive(Clone, Copy)]
+struct Special {
+    /// RAM of the machine, in MiB.
+    memory: u32,
+    /// RAM that the kernel is to find, in MiB.
+    found: u32,
+    /// Parameters of the kernel.
+    parameters: &'static str,
+    /// A part of the tests' names.
+    filter: &'static str,
+    /// What is started: the image, and further options of `scripts/qemu`.
+    start: (&'static str, &'static [&'static str]),
+}
+
+impl Special {
+    /// On the usual machine, from the usual image.
+    const fn with(parameters: &'static str, filter: &'static str) -> Self {
+        let memory = Machine::USUAL.memory;
+        Self { memory, found: memory, parameters, filter, start: (KERNEL_TESTS, &[]) }
+    }
+
+    /// The same with `memory` MiB of RAM.
+    const fn on(self, memory: u32) -> Self {
+        Self { memory, found: memory, ..self }
+    }
+
+    /// The same where the kernel is to find `found` MiB of RAM.
+    const fn finding(self, found: u32) -> Self {
+        Self { found, ..self }
+    }
+
+    fn start(&self) -> Start {
+        let options = self.start.1.iter().map(|&option| option.to_owned()).collect();
+        Start { options, ..Start::of(self.start.0) }
+    }
+}
+
+/// All of them.
+const SPECIAL: [Special; 10] = [
+    Special::with("coherent_pool=1G", "without_a_pool"),
+    Special::with("coherent_pool=1M", "atomic_pool::"),
+    Special::with("coherent_pool=100K", "atomic_pool::"),
+    Special::with("vmalloc=256M", "command_line::"),
+    Special::with("vmalloc=16M", "command_line::").on(128),
+    Special::with("mem=48M", "ram::").finding(48),
     // All RAM that the board can have: beyond it lies nothing that a probe could touch.
-    (1024, 1024, "mem=probe", "ram::"),
-    (1024, 1024, "mem=probe", "boot::"),
+    Special::with("mem=probe", "ram::").on(1024),
+    Special::with("mem=probe", "boot::").on(1024),
     // Before other tests have left a table for every section.
-    (512, 512, "loglevel=7", "coherent::a_mapping_that_fails"),
-    (512, 512, "loglevel=7", "ioremap::a_mapping_that_gets_no_table"),
+    Special::with("loglevel=7", "coherent::a_mapping_that_fails"),
+    Special::with("loglevel=7", "ioremap::a_mapping_that_gets_no_table"),
 ];
 
 /// What the test image has.
@@ -43,10 +80,10 @@ pub(crate) struct Listed {
 }
 
 /// Asks the image what it has.
-pub(crate) fn list(_: &Context) -> Result<Listed, String> {
+pub(crate) fn list(start: &Start) -> Result<Listed, String> {
     let words = ["list".to_owned()];
     let disk = Path::new(DEFAULT_DISK);
-    let ended = qemu::boot(Machine::USUAL, Console::Test, KERNEL_TESTS, disk, &words)?;
+    let ended = qemu::boot(Machine::USUAL, Console::Test, start, disk, &words)?;
     ended.expect_status(0)?;
     read_list(&ended.output)
 }
@@ -91,7 +128,8 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
             label(&machine.to_string(), machine.memory, verdicts)
         })
     };
-    let special = SPECIAL.into_iter().filter_map(|(memory, found, parameters, filter)| {
+    let special = SPECIAL.into_iter().filter_map(|row| {
+        let Special { memory, found, parameters, filter, .. } = row;
         let wanted: Vec<String> =
             listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
         let asked_for = wanted.iter().any(|name| context.wants(name))
@@ -99,12 +137,16 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
         let machine = Machine { memory, ..Machine::USUAL };
         asked_for.then(|| {
             Job::new(format!("kernel {machine} {parameters}"), move |context| {
-                let session =
-                    Session::new(machine, context, wanted).with(parameters, filter, found);
+                let session = Session::new(machine, context, wanted)
+                    .with(parameters, filter, found)
+                    .started(row.start());
                 label(&format!("{machine} {parameters}"), memory, session.run())
             })
         })
     });
+    if context.image.is_some() {
+        return vec![on(Machine::USUAL)];
+    }
     machines(context.memory).into_iter().map(on).chain(special).collect()
 }
 

@@ -9,6 +9,7 @@
 //! not ok 2 suite::other # message
 //! # a diagnostic line belongs to the result before it
 //! ok 3 suite::third # SKIP reason
+//! # 1 passed, 1 failed, 1 skipped
 //! ```
 //!
 //! An image that was told to start at a later test (`from=`) reports from that number on, under the same plan. An image
@@ -124,6 +125,8 @@ pub(crate) struct Report {
     pub(crate) lines: Vec<Line>,
     /// All that is wrong with it.
     pub(crate) faults: Vec<Fault>,
+    /// The last line.
+    last: Option<String>,
 }
 
 impl Report {
@@ -160,6 +163,7 @@ impl Report {
             report.faults.push(Fault::NoPlan);
         }
         report.read_results(lines, asked.from);
+        report.last = text.lines().next_back().map(str::to_owned);
         report
     }
 
@@ -193,10 +197,31 @@ impl Report {
         }
     }
 
+    /// Whether the image has counted as many results as were read, after the last of them: what a test has forged, or an
+    /// image that ended in the midst of a test, has no such end.
+    pub(crate) fn expect_counts(&self) -> Result<(), String> {
+        let count =
+            |is: fn(&Outcome) -> bool| self.lines.iter().filter(|line| is(&line.outcome)).count();
+        let wanted = counts(
+            count(|outcome| *outcome == Outcome::Passed),
+            count(|outcome| matches!(outcome, Outcome::Failed(_))),
+            count(|outcome| matches!(outcome, Outcome::Skipped(_))),
+        );
+        match self.last.as_deref() {
+            Some(last) if last == wanted => Ok(()),
+            last => Err(format!("the report does not end with `{wanted}` but with {last:?}")),
+        }
+    }
+
     /// Whether every planned test from `from` on has its result.
     pub(crate) fn is_complete(&self, from: usize) -> bool {
         self.planned.is_some_and(|planned| self.lines.len() == planned.saturating_sub(from - 1))
     }
+}
+
+/// The last line of a whole report.
+fn counts(passed: usize, failed: usize, skipped: usize) -> String {
+    format!("# {passed} passed, {failed} failed, {skipped} skipped")
 }
 
 /// `# seed N memory N`.

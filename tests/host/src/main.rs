@@ -11,6 +11,8 @@ mod context;
 mod disk;
 mod fatal;
 mod gdb;
+mod harness;
+mod junit;
 mod kernel;
 mod ktap;
 mod pool;
@@ -21,10 +23,13 @@ mod symbols;
 mod tally;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::cargo::Said;
 use crate::context::{Context, Options};
+use crate::junit::Suite;
 use crate::pool::Job;
 use crate::tally::{Tally, Verdict};
 
@@ -52,22 +57,39 @@ fn main() -> ExitCode {
     };
     println!("seed {}", context.seed);
 
+    let (suites, said) = run(&context);
+    let written = junit::write(&context, &suites);
     let mut tally = Tally::default();
-    let (verdicts, board) = cargo::tests(&context);
-    tally.add_all(verdicts);
-    match cargo::images() {
-        Ok(()) => tally.add_all(pool::run(&context, jobs(&context))),
-        Err(message) => tally.add(Verdict::of_a_run("build::images", Err(message))),
+    tally.add_all(suites.into_iter().flat_map(|suite| suite.verdicts));
+    if let Err(message) = written {
+        tally.add(Verdict::of_a_run("junit::write", Err(message)));
     }
-    print!("{board}");
+    print!("{said}");
     tally.print(&context);
     if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs everything that was asked for.
+fn run(context: &Context) -> (Vec<Suite>, Said) {
+    if context.image.is_some() {
+        return (pool::run(context, jobs(context)), Said::default());
+    }
+    let (host, said) = cargo::tests(context);
+    let mut suites = vec![host];
+    match cargo::images() {
+        Ok(()) => suites.extend(pool::run(context, jobs(context))),
+        Err(message) => {
+            let verdicts = vec![Verdict::of_a_run("build::images", Err(message))];
+            suites.push(Suite { name: "build".into(), time: Duration::ZERO, verdicts });
+        }
+    }
+    (suites, said)
 }
 
 /// All that is to be done with the images.
 fn jobs(context: &Context) -> Vec<Job> {
     let mut jobs = Vec::new();
-    match kernel::list(context) {
+    match kernel::list(&context.start()) {
         Ok(listed) => {
             jobs.extend(kernel::jobs(context, &listed));
             jobs.extend(fatal::jobs(&listed));
@@ -77,6 +99,10 @@ fn jobs(context: &Context) -> Vec<Job> {
             jobs.push(Job::new("kernel::list", unlisted));
         }
     }
+    if context.image.is_some() {
+        return jobs;
+    }
+    jobs.extend(harness::jobs());
     jobs.extend(run::jobs());
     jobs.extend(gdb::jobs());
     jobs.extend(symbols::jobs());

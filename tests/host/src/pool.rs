@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::context::Context;
+use crate::junit::Suite;
 use crate::progress::Progress;
 use crate::tally::Verdict;
 
@@ -45,10 +47,11 @@ impl Job {
     }
 }
 
-/// Does all jobs and gathers their verdicts.
-pub(crate) fn run(context: &Context, jobs: Vec<Job>) -> Vec<Verdict> {
+/// Does all jobs and gathers their verdicts: those that are one test together, the others each for itself.
+pub(crate) fn run(context: &Context, jobs: Vec<Job>) -> Vec<Suite> {
     let mut progress = Progress::new(jobs.len());
-    let mut verdicts = Vec::new();
+    let mut alone = Suite { name: "alone".into(), time: Duration::ZERO, verdicts: vec![] };
+    let mut suites = Vec::new();
     let queue = Mutex::new(VecDeque::from(jobs));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (sender, done) = mpsc::channel();
@@ -57,17 +60,26 @@ pub(crate) fn run(context: &Context, jobs: Vec<Job>) -> Vec<Verdict> {
             let sender = sender.clone();
             scope.spawn(move || {
                 while let Some(job) = next() {
-                    let title = job.title;
+                    let started = Instant::now();
+                    let verdicts = (job.work)(context);
+                    let suite = Suite { name: job.title, time: started.elapsed(), verdicts };
                     // The receiver outlives all senders.
-                    let _ = sender.send((title, (job.work)(context)));
+                    let _ = sender.send((suite, job.is_one_test));
                 }
             });
         }
         drop(sender);
-        for (title, of_job) in done {
-            progress.done(&title, &of_job);
-            verdicts.extend(of_job);
+        for (mut suite, is_one_test) in done {
+            progress.done(&suite.name, &suite.verdicts);
+            if is_one_test {
+                let timed = |verdict| Verdict { time: Some(suite.time), ..verdict };
+                alone.verdicts.extend(suite.verdicts.drain(..).map(timed));
+                alone.time += suite.time;
+            } else {
+                suites.push(suite);
+            }
         }
     });
-    verdicts
+    suites.push(alone);
+    suites
 }

@@ -56,6 +56,22 @@ impl fmt::Display for Machine {
     }
 }
 
+/// What is started, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The file. A relative path: the kernel reads it as the first word of its command line.
+    pub(crate) image: String,
+    /// Further options of `scripts/qemu`; they win over those that every boot has.
+    pub(crate) options: Vec<String>,
+}
+
+impl Start {
+    /// An image as it is usually started.
+    pub(crate) fn of(image: &str) -> Self {
+        Self { image: image.to_owned(), options: vec![] }
+    }
+}
+
 /// Who has standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Console {
@@ -102,11 +118,11 @@ impl Ended {
     }
 }
 
-/// Boots `image` on `machine` with `disk`, with `words` as the kernel's command line.
+/// Boots `start` on `machine` with `disk`, with `words` as the kernel's command line.
 pub(crate) fn boot(
     machine: Machine,
     console: Console,
-    image: &str,
+    start: &Start,
     disk: &Path,
     words: &[String],
 ) -> Result<Ended, String> {
@@ -120,7 +136,8 @@ pub(crate) fn boot(
         .args(["--timeout", if machine.cpus > 1 { "300" } else { "120" }])
         .arg("--disk")
         .arg(disk)
-        .args([image, "--"])
+        .args(&start.options)
+        .args([&start.image, "--"])
         .args(words);
     output(&mut command)
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::context::Context;
 use crate::disk::Disk;
 use crate::pool::Job;
-use crate::qemu::{self, Console, Ended, MAPWRIGHT, Machine, Transport};
+use crate::qemu::{self, Console, Ended, MAPWRIGHT, Machine, Start, Transport};
 
 /// One sector.
 const SECTOR: usize = 512;
@@ -154,7 +154,7 @@ fn random_disk(context: &Context, name: &str, size: usize) -> Result<Disk, Strin
 
 fn boot(transport: Transport, disk: &Disk, words: &[String]) -> Result<Ended, String> {
     let machine = Machine { transport, ..Machine::USUAL };
-    qemu::boot(machine, Console::Run, MAPWRIGHT, &disk.path, words)
+    qemu::boot(machine, Console::Run, &Start::of(MAPWRIGHT), &disk.path, words)
 }
 
 /// `make run DISK=...`, with more variables.

@@ -1,6 +1,7 @@
 //! What passed, what failed, and how to see a failure again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use crate::context::Context;
 
@@ -26,6 +27,8 @@ pub(crate) struct Verdict {
     pub(crate) memory: Option<u32>,
     /// Whether it judges a whole run: then no filter finds it, and the same filter repeats it.
     pub(crate) of_a_run: bool,
+    /// How long it took, where it was timed alone.
+    pub(crate) time: Option<Duration>,
     /// How it ended.
     pub(crate) outcome: Outcome,
 }
@@ -33,7 +36,14 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// A test that ended so.
     pub(crate) fn new(name: impl Into<String>, outcome: Outcome) -> Self {
-        Self { name: name.into(), machine: None, memory: None, of_a_run: false, outcome }
+        Self {
+            name: name.into(),
+            machine: None,
+            memory: None,
+            of_a_run: false,
+            time: None,
+            outcome,
+        }
     }
 
     /// A test that did what its name says.
@@ -130,7 +140,7 @@ impl Tally {
 fn explain(verdict: &Verdict, seed: u32, filter: Option<&str>) -> String {
     use std::fmt::Write as _;
 
-    let Verdict { name, machine, memory, of_a_run, outcome } = verdict;
+    let Verdict { name, machine, outcome, .. } = verdict;
     let mut text = String::from("FAILED ");
     if let Some(machine) = machine {
         let _ = write!(text, "[{machine}] ");
@@ -141,14 +151,23 @@ fn explain(verdict: &Verdict, seed: u32, filter: Option<&str>) -> String {
             let _ = writeln!(text, "    {line}");
         }
     }
-    let _ = write!(text, "  again: make test SEED={seed}");
+    let _ = writeln!(text, "  {}", again(verdict, seed, filter));
+    text + "\n"
+}
+
+/// The command that repeats a test.
+pub(crate) fn again(verdict: &Verdict, seed: u32, filter: Option<&str>) -> String {
+    use std::fmt::Write as _;
+
+    let Verdict { name, memory, of_a_run, .. } = verdict;
+    let mut text = format!("again: make test SEED={seed}");
     if let Some(filter) = if *of_a_run { filter } else { Some(name.as_str()) } {
         let _ = write!(text, " FILTER={filter}");
     }
     if let Some(memory) = memory {
         let _ = write!(text, " MEM={memory}M");
     }
-    text + "\n\n"
+    text
 }
 
 #[cfg(test)]

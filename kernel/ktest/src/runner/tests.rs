@@ -208,7 +208,13 @@ fn a_boot_after_a_death_goes_on_with_the_same_order_and_numbers() {
             names(&results(&whole))[from - 1..]
         );
     }
-    assert_eq!(boot(Options { from: 7, ..OPTIONS }).0.exit_code(), 0);
+}
+
+#[test]
+fn a_boot_that_begins_beyond_the_last_test_is_an_error_that_says_so() {
+    let (summary, out) = boot(Options { from: 7, ..OPTIONS });
+    assert!(out.ends_with("1..6\nBail out! from=7, and the last test is number 6\n"), "{out}");
+    assert_eq!((summary.passed, summary.end, summary.exit_code()), (0, End::Unable, 1));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::context::Context;
 use crate::ktap::{Asked, Line, Report};
-use crate::qemu::{self, Console, DEFAULT_DISK, Ended, KERNEL_TESTS, Machine};
+use crate::qemu::{self, Console, DEFAULT_DISK, Ended, Machine, Start};
 use crate::tally::{Outcome, Verdict};
 
 /// The name under which a report itself is judged, beside the tests in it.
@@ -20,6 +20,7 @@ const PATIENCE: usize = 2;
 /// What one machine has shown so far.
 pub(crate) struct Session {
     machine: Machine,
+    start: Start,
     seed: u64,
     filter: Option<String>,
     /// Further words of the kernel's command line.
@@ -39,6 +40,7 @@ impl Session {
     /// A session that is to show a result for each of `wanted`.
     pub(crate) fn new(machine: Machine, context: &Context, wanted: Vec<String>) -> Self {
         Self {
+            start: context.start(),
             parameters: vec![],
             found: machine.memory,
             machine,
@@ -59,13 +61,18 @@ impl Session {
         Self { parameters, filter: Some(filter.to_owned()), found, ..self }
     }
 
+    /// The same, of an image that is started otherwise.
+    pub(crate) fn started(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
     /// Boots until every test has had its turn.
     pub(crate) fn run(mut self) -> Vec<Verdict> {
         let mut next = Some(1);
         while let Some(from) = next {
             let disk = Path::new(DEFAULT_DISK);
             let words = self.words(from);
-            let booted = qemu::boot(self.machine, Console::Test, KERNEL_TESTS, disk, &words);
+            let booted = qemu::boot(self.machine, Console::Test, &self.start, disk, &words);
             next = match booted {
                 Ok(ended) => self.read(from, &ended),
                 Err(message) => {
@@ -93,6 +100,7 @@ impl Session {
         let last = report.lines.last().map(|line| (line.number, is_failure(line)));
         let failed = report.lines.iter().any(is_failure);
         let complete = report.is_complete(from);
+        let counts = report.expect_counts();
         let killed = KILLED.contains(&ended.status) || ended.status == TIMED_OUT;
         let faults = report.faults.iter().filter(|fault| !(killed && fault.is_last_words()));
         self.faults.extend(faults.map(ToString::to_string));
@@ -103,16 +111,20 @@ impl Session {
         }
         if !killed || complete && last.is_none_or(|(_, failed)| !failed) {
             // It ended by itself (or died when all was over, which no test explains).
-            if !complete {
+            if complete {
+                self.faults.extend(ended.expect_status(i32::from(failed)).err());
+                self.faults.extend(counts.err());
+            } else {
                 let planned = report.planned.map_or("?".into(), |planned| planned.to_string());
+                let number = last.map_or(from, |(number, _)| number + 1);
+                let ended_it = format!("it ended the image with status {}", ended.status);
+                self.deaths.push(format!("test number {number}: {ended_it}"));
                 self.faults.push(format!(
                     "the report ends with status {} after {} of {planned} tests:\n{}",
                     ended.status,
                     last.map_or(from - 1, |(number, _)| number),
                     ended.tail(),
                 ));
-            } else if let Err(message) = ended.expect_status(i32::from(failed)) {
-                self.faults.push(message);
             }
             return None;
         }
@@ -146,6 +158,12 @@ impl Session {
                 Some(outcome) => Verdict::new(name, outcome),
                 None => Verdict::failed(name, format!("no result\n{deaths}")),
             });
+        }
+        // What is wrong with the report of a single test can only be that test's doing.
+        if let ([verdict], false) = (verdicts.as_mut_slice(), self.faults.is_empty())
+            && !verdict.is_failure()
+        {
+            verdict.outcome = Outcome::Failed(self.faults.join("\n"));
         }
         for name in self.results.keys() {
             self.faults.push(format!("{name} has a result and was not listed"));

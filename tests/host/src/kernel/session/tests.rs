@@ -7,13 +7,21 @@ fn output(body: &str) -> String {
     format!("KTAP version 1\n# seed 7 memory 536870912\n{body}")
 }
 
+/// A boot that ended so; if by itself, with the counts of what `body` has.
 fn ended(status: i32, body: &str) -> Ended {
-    Ended { status, output: output(body), complaints: String::new() }
+    let count = |start: &str| body.lines().filter(|line| line.starts_with(start)).count();
+    let mut output = output(body);
+    if status < 2 {
+        let (passed, failed) = (count("ok "), count("not ok "));
+        output = format!("{output}# {passed} passed, {failed} failed, 0 skipped\n");
+    }
+    Ended { status, output, complaints: String::new() }
 }
 
 fn session(wanted: &[&str]) -> Session {
     Session {
         machine: Machine::USUAL,
+        start: Start::of("target/kernel-tests.elf"),
         seed: 7,
         filter: None,
         parameters: vec![],
@@ -45,7 +53,7 @@ fn a_good_boot_ends_the_session_and_nothing_failed() {
 fn text_among_the_results_of_a_living_image_is_a_fault_and_that_of_a_dying_one_its_last_words() {
     let mut alive = session(&["a::b"]);
     assert_eq!(alive.read(1, &ended(0, "1..1\nhello\nok 1 a::b\n")), None);
-    assert_eq!(failed(alive), [REPORT]);
+    assert_eq!(failed(alive), ["a::b", REPORT]);
     let mut dying = session(&["a::b"]);
     assert_eq!(dying.read(1, &ended(101, "1..1\nnot ok 1 a::b # no\nhello\nr0 = 0")), None);
     assert_eq!(failed(dying), ["a::b"]);
@@ -73,7 +81,7 @@ fn an_exit_status_that_contradicts_the_report_is_a_fault() {
 fn a_panic_after_the_last_result_is_a_fault() {
     let mut session = session(&["a::b"]);
     assert_eq!(session.read(1, &ended(101, "1..1\nok 1 a::b\n")), None);
-    assert_eq!(failed(session), [REPORT]);
+    assert_eq!(failed(session), ["a::b", REPORT]);
 }
 
 #[test]
@@ -158,7 +166,32 @@ fn a_word_from_the_emulator_is_a_fault_even_when_all_tests_passed() {
     let mut ended = ended(0, "1..1\nok 1 a::b\n");
     ended.complaints = "error: qemu: the image touched what is not there".into();
     assert_eq!(session.read(1, &ended), None);
-    assert_eq!(failed(session), [REPORT]);
+    assert_eq!(failed(session), ["a::b", REPORT]);
+}
+
+#[test]
+fn what_is_wrong_with_the_report_of_one_test_is_that_tests_failure_and_of_two_only_the_reports() {
+    for (wanted, blamed) in [(vec!["a::b"], true), (vec!["a::b", "a::c"], false)] {
+        let results: Vec<String> =
+            (1..).zip(&wanted).map(|(number, name)| format!("ok {number} {name}")).collect();
+        let mut session = session(&wanted);
+        let body = format!("1..{}\nhello\n{}\n", wanted.len(), results.join("\n"));
+        assert_eq!(session.read(1, &ended(0, &body)), None);
+        assert_eq!(failed(session).contains(&"a::b".to_owned()), blamed);
+    }
+}
+
+#[test]
+fn a_report_whose_counts_are_not_its_results_or_do_not_end_it_is_a_fault() {
+    for end in
+        ["", "# 1 passed, 0 failed, 0 skipped\n", "# 2 passed, 0 failed, 0 skipped\n# more\n"]
+    {
+        let output = output(&format!("1..2\nok 1 a::b\nok 2 a::c\n{end}"));
+        let mut session = session(&["a::b", "a::c"]);
+        let ended = Ended { status: 0, output, complaints: String::new() };
+        assert_eq!(session.read(1, &ended), None);
+        assert_eq!(failed(session), [REPORT], "{end}");
+    }
 }
 
 #[test]

@@ -1,0 +1,9 @@
+//! The wrong tests, by what is wrong with them.
+
+mod audit;
+mod dies;
+mod ends;
+mod leaks;
+mod output;
+mod touches;
+mod well;
