@@ -47,7 +47,7 @@ const WRONG: [(&str, &[&str]); 26] = [
     ("ends::forges_its_result", &["has two results"]),
     ("ends::forges_its_result_and_exits_with_success", &["does not end with", "1 passed"]),
     ("ends::forges_a_plan_of_nothing", &["no result", "it ended the image with status 0"]),
-    ("ends::chatters", &["this is no KTAP", "all is well"]),
+    ("ends::chatters", &["this line is no KTAP", "all is well"]),
     ("output::nothing_is_printed", &["no result", "it ended the image with status 0"]),
     ("output::breaks_off_before_the_result", &["no result", "it ended the image with status 0"]),
     ("output::has_no_plan", &["no plan `1..N`"]),

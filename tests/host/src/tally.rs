@@ -91,7 +91,10 @@ impl Tally {
             Outcome::Failed(_) => self.failures.push(verdict),
             Outcome::Passed => {
                 self.passed += 1;
-                self.ran.insert(verdict.name);
+                // That a report is whole proves nothing by itself.
+                if !verdict.of_a_run {
+                    self.ran.insert(verdict.name);
+                }
             }
             Outcome::Skipped(reason) => {
                 self.skipped += 1;
@@ -107,7 +110,7 @@ impl Tally {
 
     /// Whether something ran, and nothing failed: a filter that finds nothing proves nothing.
     pub(crate) fn is_good(&self) -> bool {
-        self.failures.is_empty() && self.passed > 0
+        self.failures.is_empty() && !self.ran.is_empty()
     }
 
     /// The tests that were skipped wherever they were tried, which have proved nothing.
@@ -126,7 +129,7 @@ impl Tally {
         if self.skipped > 0 {
             println!("{} skipped", self.skipped);
         }
-        if self.passed == 0 && self.failures.is_empty() {
+        if self.ran.is_empty() && self.failures.is_empty() {
             println!(
                 "error: no test ran; the filter is {:?}",
                 context.filter.as_deref().unwrap_or("")
@@ -178,11 +181,13 @@ mod tests {
     fn a_run_is_good_when_something_passed_and_nothing_failed() {
         let mut tally = Tally::default();
         assert!(!tally.is_good());
+        tally.add(Verdict::of_a_run("a::report", Ok(())));
+        assert!(!tally.is_good(), "a whole report of nothing");
         tally.add(Verdict::passed("a::b"));
         assert!(tally.is_good());
         tally.add(Verdict::failed("a::c", "why"));
         assert!(!tally.is_good());
-        assert_eq!((tally.passed, tally.failures.len()), (1, 1));
+        assert_eq!((tally.passed, tally.failures.len()), (2, 1));
     }
 
     #[test]
