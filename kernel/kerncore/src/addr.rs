@@ -307,6 +307,66 @@ mod tests {
         assert_eq!(range.sub_range(u32::MAX, 2), None);
     }
 
+    /// Every two ranges of a tiny space, against the sets of their pages.
+    #[test]
+    fn ranges_relate_as_the_sets_of_their_pages_do() {
+        let all: Vec<PageRange> = (0..6)
+            .flat_map(|first| (0..5).map(move |count| (first, count)))
+            .map(|(first, count)| PageRange::from_numbers(7 + first, count).expect("a range"))
+            .collect();
+        let pages = |range: PageRange| (range.first()..range.end()).collect::<Vec<_>>();
+        for a in all.iter().copied() {
+            assert_eq!((a.is_empty(), a.bytes()), (pages(a).is_empty(), a.count() << 12), "{a}");
+            for page in 5..20 {
+                let last = VirtAddr::new((page << PAGE_SHIFT) + 0xfff);
+                assert_eq!(a.contains(last), pages(a).contains(&page), "{page} in {a}");
+            }
+            for b in all.iter().copied() {
+                let common: Vec<u32> =
+                    pages(a).into_iter().filter(|page| pages(b).contains(page)).collect();
+                assert_eq!(a.overlaps(b), !common.is_empty(), "{a} and {b}");
+                let both = a.intersection(b).map(pages).unwrap_or_default();
+                assert_eq!(both, common, "{a} and {b}");
+                let inside = !b.is_empty() && common == pages(b)
+                    || b.is_empty() && a.first() <= b.first() && b.first() <= a.end();
+                assert_eq!(a.contains_range(b), inside, "{b} in {a}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_empty_range_at_the_very_top_has_no_first_page() {
+        assert!(PageRange::from_numbers(0xf_ffff, 0).is_some());
+        assert_eq!(PageRange::from_numbers(0x10_0000, 0), None);
+        let all = PageRange::from_numbers(0, 0x10_0000).expect("the whole address space");
+        assert_eq!((all.bytes(), all.sub_range(0x10_0000, 0)), (u32::MAX, None));
+    }
+
+    #[test]
+    fn an_address_is_a_page_and_an_offset() {
+        let address = PhysAddr::new(0x6012_3456);
+        assert_eq!((address.page_number(), address.page_offset()), (0x6_0123, 0x456));
+        assert_eq!(address.page_base(), PhysAddr::new(0x6012_3000));
+        assert!(!address.is_page_aligned() && address.page_base().is_page_aligned());
+        assert_eq!(address.pfn(), Pfn(0x6_0123));
+        assert_eq!(address.pfn().base(), address.page_base());
+        assert_eq!(address.pfn().checked_sub(Pfn(0x6_0100)), Some(0x23));
+        assert_eq!(Pfn(0x6_0100).checked_sub(address.pfn()), None);
+    }
+
+    #[test]
+    fn addresses_are_printed_as_the_manuals_print_them() {
+        assert_eq!(PhysAddr::new(0x1000).to_string(), "0x00001000");
+        assert_eq!(format!("{:?}", DmaAddr::new(0x1000)), "DmaAddr(0x00001000)");
+        assert_eq!(
+            (Pfn(0x6_0000).to_string(), format!("{:?}", Pfn(1))),
+            ("0x60000".into(), "Pfn(0x1)".into())
+        );
+        let top = PageRange::from_numbers(0xf_fffe, 2).expect("the last two pages");
+        assert_eq!(top.to_string(), "0xffffe000-0x100000000");
+        assert_eq!(format!("{top:?}"), "PageRange(0xffffe000-0x100000000)");
+    }
+
     #[test]
     fn bytes_round_up_to_pages_without_wrapping() {
         assert_eq!(pages_for(0), 0);
