@@ -251,5 +251,39 @@ mod tests {
         assert_eq!(AreaFlags::NONE.to_string(), "");
         assert!(AreaKind::Dma.flags().contains(AreaFlags::USERMAP));
         assert!(!AreaKind::Vmalloc.flags().contains(AreaFlags::USERMAP));
+        assert_eq!(format!("{:?}", AreaKind::Dma.flags()), "AreaFlags(user dma)");
+        let all = AreaFlags::from_bits(u32::MAX).to_string();
+        assert_eq!(all, "ioremap vmalloc vmap user vpages dma");
+    }
+
+    #[test]
+    fn flags_are_sets_and_unknown_ones_are_kept() {
+        let user = AreaFlags::USERMAP;
+        assert_eq!(user.with(user), user);
+        assert_eq!(user.with(AreaFlags::DMA).bits(), 0x48);
+        assert_eq!(AreaFlags::from_bits(0x8000_0008).with(user).bits(), 0x8000_0008);
+        assert!(!user.contains(user.with(AreaFlags::DMA)), "both are asked for");
+    }
+
+    /// S91: a kind is called what its flag is called.
+    #[test]
+    fn each_kind_reads_as_the_word_of_its_flag() {
+        for kind in [AreaKind::Vmalloc, AreaKind::Vmap, AreaKind::IoRemap] {
+            assert_eq!(kind.to_string(), kind.flags().to_string());
+        }
+        assert_eq!(AreaKind::Dma.to_string(), AreaFlags::DMA.to_string());
+    }
+
+    /// S2.
+    #[test]
+    fn a_living_area_counts_its_guard() {
+        let summary = AreaSummary {
+            pages: PageRange::from_numbers(0xc_0000, 3).expect("a range"),
+            kind: AreaKind::Vmalloc,
+            flags: AreaFlags::ALLOC,
+            physical: PhysAddr::new(0),
+            caller: VirtAddr::new(0),
+        };
+        assert_eq!(summary.bytes_with_guard(), 0x4000);
     }
 }

@@ -308,5 +308,61 @@ pub(crate) mod tests {
     fn attributes_print_as_rights_and_type() {
         assert_eq!(Attributes::KERNEL_TEXT.to_string(), "r-x/--- write-back");
         assert_eq!(Attributes::DEVICE.to_string(), "rw-/--- device");
+        let printed = |access, execute| {
+            Attributes::new(MemoryType::NormalNonCacheable, access, execute, Scope::NonGlobal)
+                .expect("not both writable and executable")
+                .to_string()
+        };
+        for (access, execute, rights) in [
+            (Access::KernelReadOnly, Execute::Never, "r--/---"),
+            (Access::UserReadOnly, Execute::Never, "r--/r--"),
+            (Access::UserReadOnly, Execute::Allowed, "r-x/r-x"),
+            (Access::UserReadOnlyKernelReadWrite, Execute::Never, "rw-/r--"),
+            (Access::UserReadWrite, Execute::Never, "rw-/rw-"),
+        ] {
+            assert_eq!(printed(access, execute), format!("{rights} non-cacheable nG"));
+        }
+    }
+
+    #[test]
+    fn memory_types_are_what_the_manual_says_of_them() {
+        let types = MEMORY_TYPES
+            .map(|memory| (memory.to_string(), memory.is_normal(), memory.is_cacheable()));
+        let expected = [
+            ("strongly-ordered", false, false),
+            ("device", false, false),
+            ("non-cacheable", true, false),
+            ("write-through", true, true),
+            ("write-back", true, true),
+        ];
+        assert_eq!(types, expected.map(|(name, normal, cached)| (name.into(), normal, cached)));
+    }
+
+    /// Table B3-8, as rights: whether anybody may write, and whether the user has any.
+    #[test]
+    fn attributes_answer_for_their_access() {
+        let answers = [(false, false), (true, false), (false, true), (true, true), (true, true)];
+        for (access, (writable, user)) in ACCESSES.into_iter().zip(answers) {
+            let attributes =
+                Attributes::new(MemoryType::Device, access, Execute::Never, Scope::Global);
+            assert_eq!(attributes.map(Attributes::is_writable), Ok(writable), "{access:?}");
+            assert_eq!(access.is_user(), user, "{access:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_asked_for() {
+        let refused = |memory, access| {
+            let made = Attributes::new(memory, access, Execute::Allowed, Scope::Global);
+            made.expect_err("not allowed").to_string()
+        };
+        assert_eq!(
+            refused(MemoryType::NormalWriteBack, Access::KernelReadWrite),
+            "KernelReadWrite memory must not be executable"
+        );
+        assert_eq!(
+            refused(MemoryType::Device, Access::KernelReadOnly),
+            "device memory must not be executable"
+        );
     }
 }
