@@ -3,6 +3,7 @@
 
 mod kernel_space;
 mod linear_map;
+mod messages;
 mod mutants;
 mod page_table;
 mod page_table_oddities;

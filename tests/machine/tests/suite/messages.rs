@@ -1,0 +1,218 @@
+//! What a refusal says: it names the offender, what was wanted and what was there, and passes on what it was told.
+
+use crate::support::{at, frame, pages};
+use kerncore::{
+    addr::PhysAddr,
+    area::AreaKind,
+    attributes::{Attributes, MemoryType},
+    audit::{Place, Violation},
+    descriptor::{l1, l2},
+    frames::{self, AddError, FrameOwner, Unsound},
+    kernel_space::{
+        AreasBusy, CoherentError, ExtendError, FramesError, IoRemapError, NoArea, RemoveError,
+        VmallocError, VmapError,
+    },
+    linear_map::{FillError, LinearError, LinearFault},
+    page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
+    pool,
+    slab::{ChunkError, InsertError},
+    va_space::{CheckError, PublishError, RecordId, ReserveError},
+};
+use std::fmt::Display;
+
+const PAGE: u32 = 0xc_0123;
+const ADDRESS: &str = "0xc0123000";
+const WORD: u32 = 0x6018_041e;
+
+/// `said` has each of `words`, in their order.
+#[track_caller]
+fn says(said: &dyn Display, words: &[&str]) {
+    let said = said.to_string();
+    let mut rest = said.as_str();
+    for word in words {
+        let found = rest.split_once(word);
+        assert!(found.is_some(), "{said:?} does not say {word:?}, or not there");
+        rest = found.map_or("", |(_, rest)| rest);
+    }
+}
+
+fn exhausted() -> frames::AllocateError {
+    let owner = FrameOwner::Dma;
+    frames::AllocateError::Exhausted { pages: 8, owner, free: 12, largest: Some(2) }
+}
+
+#[test]
+fn errors_of_tables_name_the_address_and_what_is_there() {
+    let address = at(PAGE);
+    let mapped = 5;
+    let occupied = MapError::Occupied { address, descriptor: WORD, mapped };
+    says(&occupied, &[ADDRESS, "0x6018041e", "5 mapped"]);
+    says(&MapError::MissingFrame { address, mapped }, &[ADDRESS, "5 mapped"]);
+    says(&MapError::NoFrames { range: pages(PAGE, 2) }, &["0xc0123000-0xc0125000"]);
+    let range = pages(PAGE, 2);
+    says(&MapError::DoesNotFit { range, offset: 1, frames: 7 }, &["7", "0xc0123000-", "1"]);
+    let reason = TableError::NoTable(address);
+    says(&MapError::Table { reason, mapped }, &["no memory", ADDRESS, "5 mapped"]);
+    says(&TableError::NotATable { address, descriptor: WORD }, &[ADDRESS, "0x6018041e"]);
+    says(&AdoptError::NotSections(range), &["0xc0123000-0xc0125000", "sections"]);
+    says(&AdoptError::Tables(PhysAddr::new(0x6001_0000)), &["0x60010000"]);
+    says(&AdoptError::Occupied { address, descriptor: WORD }, &[ADDRESS, "0x6018041e"]);
+    for oddity in [
+        Oddity::Leftover { address, descriptor: WORD },
+        Oddity::NotATable { address, descriptor: WORD },
+        Oddity::ReachesOutside { address, descriptor: WORD },
+    ] {
+        says(&oddity, &[ADDRESS, "0x6018041e"]);
+    }
+}
+
+#[test]
+fn errors_of_the_linear_map_name_the_entry() {
+    let (address, wanted, found) = (at(0x8_0123), 0x6012_345f, 0);
+    let first = frame(0x9_ffff);
+    says(&FillError::Outside { first, count: 2 }, &["2 frames", "0x9ffff"]);
+    says(&FillError::Occupied { address, descriptor: WORD }, &["0x80123000", "0x6018041e"]);
+    let words = ["0x80123000", "0x00000000", "0x6012345f"];
+    says(&LinearError::Unexpected { address, wanted, found, block: () }, &words);
+    says(&LinearFault::Unexpected { address, wanted, found }, &words);
+    says(&LinearFault::Outside, &["not in the linear map"]);
+}
+
+/// A refusal that was passed on says what the first one said.
+#[test]
+fn errors_of_areas_pass_on_what_they_were_told() {
+    let full = NoArea::Addresses(ReserveError::NoSpace { wanted: 9, order: 4, largest_hole: 3 });
+    let map = MapError::MissingFrame { address: at(PAGE), mapped: 5 };
+    let fault = LinearFault::Outside;
+    says(&full, &["9 pages", "2^4", "has 3", "vmalloc=<size>"]);
+    says(&NoArea::Addresses(ReserveError::TooLarge { bytes: 0xffff_f000 }), &["0xfffff000"]);
+    says(&NoArea::Addresses(ReserveError::ZeroSize), &["zero"]);
+    says(&NoArea::Record(exhausted()), &["record", "8 frames", "dma", "12"]);
+    says(&NoArea::TooManyAreas { capacity: 77 }, &["77"]);
+    let same =
+        |passed_on: &dyn Display, first: &dyn Display| says(passed_on, &[&first.to_string()]);
+    same(&VmallocError::Area(full), &full);
+    same(&VmallocError::Frames(exhausted()), &exhausted());
+    same(&VmallocError::Map(map), &map);
+    same(&VmapError::Area(full), &full);
+    same(&VmapError::Map(map), &map);
+    same(&IoRemapError::Area(full), &full);
+    same(&IoRemapError::Map(map), &map);
+    same(&CoherentError::Area(full), &full);
+    same(&CoherentError::Frames(exhausted()), &exhausted());
+    same(&CoherentError::Linear(fault), &fault);
+    same(&CoherentError::Map(map), &map);
+    same(&ExtendError::Frames(exhausted()), &exhausted());
+    same(&ExtendError::Map(map), &map);
+    let other = frames::FreeError::AlreadyFree { frame: frame(0x6_0123) };
+    same(&FramesError::Free(other), &other);
+    same(&FramesError::Linear(fault), &fault);
+    let error = FramesError::Free(other);
+    says(&RemoveError::Frames { address: at(PAGE), error }, &[ADDRESS, &other.to_string()]);
+}
+
+#[test]
+fn refusals_of_calls_name_what_was_asked_for() {
+    says(&VmallocError::ZeroSize, &["zero"]);
+    says(&VmallocError::MoreThanMemory { wanted: 9, total: 8 }, &["9", "8"]);
+    let (frame, owner) = (frame(0x6_0123), FrameOwner::Slab);
+    says(&VmapError::NoPages, &["no pages"]);
+    says(&VmapError::MoreThanMemory { wanted: 9, total: 8 }, &["9", "8"]);
+    says(&VmapError::NotMemory { frame, owner }, &["0x60123", "slab"]);
+    let wanted = MemoryType::Device;
+    says(&VmapError::MemoryType { frame, owner, wanted }, &["0x60123", "slab", "Device"]);
+    let wanted = Attributes::KERNEL_TEXT;
+    says(&VmapError::Protection { frame, owner, wanted }, &["0x60123", "slab", "r-x"]);
+    let (physical, bytes) = (PhysAddr::new(0x5fff_f000), 0x2000);
+    says(&IoRemapError::ZeroSize { physical }, &["zero", "0x5ffff000"]);
+    says(&IoRemapError::Wraps { physical, bytes }, &["0x2000", "0x5ffff000"]);
+    let ram = PhysAddr::new(0x6000_0000);
+    says(&IoRemapError::Ram { physical, bytes, ram }, &["0x2000", "0x5ffff000", "0x60000000"]);
+    let address = at(PAGE);
+    says(&RemoveError::Misaligned { address }, &[ADDRESS]);
+    says(&RemoveError::Unknown { address }, &[ADDRESS]);
+    says(&RemoveError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
+    says(&FramesError::StillMapped, &["mapped"]);
+    says(&AreasBusy, &["lock"]);
+}
+
+#[test]
+fn errors_of_frames_name_the_frame_and_its_owner() {
+    use frames::FreeError as Error;
+
+    let (owner, claimed, frame, head) =
+        (FrameOwner::Vmalloc, FrameOwner::Heap, frame(0x6_0123), frame(0x6_0120));
+    says(&exhausted(), &["8 frames", "dma", "12", "4 adjacent"]);
+    let none = frames::AllocateError::Exhausted { pages: 8, owner, free: 0, largest: None };
+    says(&none, &["8 frames", "vmalloc", "0"]);
+    says(&frames::AllocateError::TooLarge { pages: 4096, owner }, &["4096", "vmalloc"]);
+    says(&frames::AllocateError::Zero { owner }, &["vmalloc"]);
+    says(&frames::AllocateError::NotAnOwner { owner }, &["vmalloc"]);
+    says(&Error::NotManaged { frame }, &["0x60123"]);
+    says(&Error::Reserved { frame, owner }, &["0x60123", "vmalloc"]);
+    says(&Error::Misaligned { frame, order: 3 }, &["0x60123", "3"]);
+    let wrong = Error::WrongOrder { frame, owner, order: 3, actual: 1 };
+    says(&wrong, &["0x60123", "vmalloc", "1", "3"]);
+    let inside = Error::InsideBlock { frame, head, order: 3, owner };
+    says(&inside, &["0x60123", "order-3", "0x60120", "vmalloc"]);
+    says(&Error::OtherOwner { frame, owner, claimed }, &["0x60123", "vmalloc", "heap"]);
+    says(&AddError::OutsideTable { first: frame, pages: 9 }, &["9", "0x60123"]);
+    says(&AddError::AlreadyManaged { frame, owner }, &["0x60123", "vmalloc"]);
+    says(&Unsound::Shape { frame, order: 3 }, &["3", "0x60123"]);
+    says(&Unsound::HeadInside { frame, head }, &["0x60123", "0x60120"]);
+    says(&Unsound::Count { counted: 8, recorded: 9 }, &["8", "9"]);
+}
+
+#[test]
+fn errors_of_books_name_the_place_and_the_numbers() {
+    use pool::{AllocateError, FreeError, NewError};
+
+    let (start, run) = (at(PAGE), at(PAGE - 1));
+    says(&NewError::Unaligned { base: start }, &[ADDRESS]);
+    says(&NewError::NoPages { bytes: 77 }, &["77"]);
+    says(&NewError::Wraps { base: start, bytes: 77 }, &["77", ADDRESS]);
+    says(&NewError::BitmapTooSmall { words: 3, had: 2 }, &["3", "2"]);
+    says(&AllocateError::Zero, &["no bytes"]);
+    let exhausted = AllocateError::Exhausted { pages: 8, largest: 4, free: 5, taken: 11 };
+    says(&exhausted, &["8 pages", "5 of 16", "4"]);
+    says(&FreeError::NotMine { start }, &[ADDRESS, "outside"]);
+    says(&FreeError::Overruns { start, bytes: 77, last: run }, &["77", ADDRESS, "0xc0122000"]);
+    says(&FreeError::Unaligned { start }, &[ADDRESS]);
+    says(&FreeError::NotAllocated { start }, &[ADDRESS]);
+    says(&FreeError::NotAStart { start, run, pages: 2 }, &[ADDRESS, "2 pages", "0xc0122000"]);
+    says(&FreeError::WrongSize { start, pages: 2, allocated: 3 }, &[ADDRESS, "3", "2"]);
+    let record = RecordId::new(7).expect("a small number");
+    says(&PublishError::NotReserved { base: start }, &[ADDRESS]);
+    says(&PublishError::AlreadyLive { base: start, record }, &[ADDRESS, "7"]);
+    says(&PublishError::Dying { base: start }, &[ADDRESS, "dying"]);
+    says(&CheckError::Unowned { page: 9 }, &["9"]);
+    says(&CheckError::BadLength { area: 9, length: 1 }, &["9", "1"]);
+    says(&InsertError::NeedsChunk { value: (), entries: 32 }, &["32"]);
+    says(&InsertError::Full { value: (), capacity: 64 }, &["64"]);
+    says(&ChunkError::WrongSize { wanted: 32, had: 31 }, &["32", "31"]);
+    says(&ChunkError::Full { capacity: 64 }, &["64"]);
+}
+
+#[test]
+fn what_an_audit_finds_names_the_place_and_the_word() {
+    let address = at(PAGE);
+    let place = Place::Area { kind: AreaKind::Vmap, base: at(PAGE - 1) };
+    let descriptor = l2::Descriptor::decode(0x6012_3403).expect_err("writable and executable");
+    let words = [ADDRESS, "vmap area at 0xc0122000", "0x60123403"];
+    says(&Violation::BadDescriptor { address, place, descriptor }, &words);
+    let leftover = l1::Descriptor::decode(0x6012_3400).expect_err("not present, not zero");
+    says(&leftover, &["0x60123400", "not present"]);
+    let (wanted, had) = (PhysAddr::new(0x6012_3000), PhysAddr::new(0x6012_4000));
+    let missing = Violation::Missing { address, place, wanted: Some(wanted) };
+    says(&missing, &[ADDRESS, "not mapped", "0x60123000"]);
+    says(&Violation::Present { address, place, had }, &[ADDRESS, "0x60124000"]);
+    let elsewhere = Violation::WrongFrame { address, place, wanted, had };
+    says(&elsewhere, &[ADDRESS, "0x60124000", "0x60123000"]);
+    let lent = Place::Lent(FrameOwner::AtomicPool);
+    says(&lent, &["atomic pool"]);
+    says(&Place::Image("rodata"), &["rodata"]);
+    says(&Place::Guard { base: address }, &["guard", ADDRESS]);
+    says(&Violation::Books(CheckError::Unowned { page: 9 }), &["page 9"]);
+    let count = Violation::FrameCount { owner: FrameOwner::Dma, owned: 4, found: 3 };
+    says(&count, &["dma", "4", "3"]);
+}
