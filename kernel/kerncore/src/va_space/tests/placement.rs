@@ -101,6 +101,19 @@ fn s7_a_hole_that_straddles_the_windows_start_is_used_from_there() {
 }
 
 #[test]
+fn s1_behind_a_hole_that_straddles_the_windows_start_the_next_hole_is_tried() {
+    let mut memory = storage_for(64);
+    let mut space = space(&mut memory, 0xc_0000, 64);
+    let mut areas: Vec<_> = [4, 3, 1, 3, 1].map(|n| taken(&mut space, &pages(n)).1).into();
+    give_back(&mut space, areas.remove(3)); // a hole of 4 at 11
+    give_back(&mut space, areas.remove(1)); // a hole of 4 at 5
+    let from_within = |count| pages_between(count, 0xc000_7000, 0xc004_0000);
+    assert_eq!(taken(&mut space, &from_within(3)).0, 0xc000_b000);
+    assert_eq!(taken(&mut space, &from_within(3)).0, 0xc001_1000);
+    assert_eq!(taken(&mut space, &from_within(1)).0, 0xc000_7000);
+}
+
+#[test]
 fn s7_a_foreign_area_above_the_window_grants_nothing_beyond_the_windows_end() {
     let mut memory = storage_for(VMALLOC_PAGES);
     let mut space = vmalloc_space(&mut memory);
