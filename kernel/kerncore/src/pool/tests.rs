@@ -101,7 +101,7 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
                 calls += 1;
             }
             for page in -1..=i64::from(size) + 1 {
-                for offset in [0, 1, i64::from(PAGE_SIZE) - 1] {
+                for offset in [0, 4, i64::from(PAGE_SIZE) - 1] {
                     for bytes in (0..=size + 1).flat_map(|n| [n * PAGE_SIZE, n * PAGE_SIZE + 1]) {
                         let (mut used, mut last) = ([0; 1], [0; 1]);
                         let mut pool = pool_of(&runs, size, &mut used, &mut last);
@@ -160,6 +160,35 @@ fn runs_across_words_are_placed_and_freed_as_a_list_of_runs_says() {
             runs.remove(&run);
         }
         agrees(&pool, &runs);
+    }
+}
+
+/// S74 where runs touch the borders of words, fill them or cross them: every page with every size.
+#[test]
+fn every_free_around_words_does_what_a_list_of_runs_says() {
+    const SIZE: u32 = 96;
+    let states: [&[(u32, u32)]; 7] = [
+        &[],
+        &[(1, 1)],
+        &[(0, 64), (64, 1), (66, 2), (95, 1)],
+        &[(0, 40), (64, 16), (80, 16)],
+        &[(0, 16), (16, 16), (32, 32), (64, 2), (68, 4), (72, 8), (80, 16)],
+        &[(0, 31), (32, 1), (33, 1), (36, 3), (62, 2), (64, 32)],
+        &[(0, 96)],
+    ];
+    for runs in states.map(|runs| Runs::from_iter(runs.iter().copied())) {
+        for page in 0..SIZE {
+            for pages in 0..=SIZE - page + 1 {
+                let (mut used, mut last) = ([0; 3], [0; 3]);
+                let mut pool = pool_of(&runs, SIZE, &mut used, &mut last);
+                let (start, bytes) = (address(page.into(), 0), pages * PAGE_SIZE);
+                let expected = model_free(&runs, SIZE, start, bytes);
+                assert_eq!(pool.free(start, bytes), expected.map(|_| ()), "{pages} of {runs:?}");
+                let mut next = runs.clone();
+                next.retain(|&run| expected != Ok(run));
+                agrees(&pool, &next);
+            }
+        }
     }
 }
 
