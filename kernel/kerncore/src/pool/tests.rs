@@ -176,7 +176,7 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
         &[(0, 31), (32, 1), (33, 1), (36, 3), (62, 2), (64, 32)],
         &[(0, 96)],
     ];
-    for runs in states.map(|runs| Runs::from_iter(runs.iter().copied())) {
+    for runs in states.map(|runs| runs.iter().copied().collect::<Runs>()) {
         for page in 0..SIZE {
             for pages in 0..=SIZE - page + 1 {
                 let (mut used, mut last) = ([0; 3], [0; 3]);
@@ -189,6 +189,22 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
                 agrees(&pool, &next);
             }
         }
+    }
+}
+
+#[test]
+fn a_run_may_be_all_of_the_pool_and_no_more() {
+    for size in [1, 31, 32, 33, 63, 64, 65, 96] {
+        let (mut used, mut last) = ([0; 3], [0; 3]);
+        let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut used, &mut last).expect("a pool");
+        for pages in [size + 1, 2 * size, 1000] {
+            let refused = AllocateError::Exhausted { pages, largest: size, free: size, taken: 0 };
+            assert_eq!(pool.allocate(pages * PAGE_SIZE), Err(refused));
+        }
+        let run = pool.allocate(size * PAGE_SIZE).expect("all of it is free");
+        assert_eq!((run.start, run.first, run.pages), (BASE, 0, size));
+        assert_eq!(pool.free(BASE, size * PAGE_SIZE), Ok(()));
+        assert_eq!(pool.free_pages(), size);
     }
 }
 
