@@ -3,7 +3,7 @@
 # As typed: a file's name may have a $ in it, and so may a word for the kernel.
 override DISK := $(value DISK)
 override ARGS := $(value ARGS)
-export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE
+export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS
 
 .PHONY: help
 help:
@@ -11,6 +11,9 @@ help:
 	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, ARGS="vmalloc=256M ..."'
 	@echo 'make test    all tests, on the host and in the kernel'
 	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
+	@echo 'make bench   what operations cost in instructions, beside Linux; target/bench.json, target/bench.svg'
+	@echo '                 FILTER=part-of-a-row, JOBS=number, CHECK=1 (fails if dearer than recorded), RECORD=1,'
+	@echo '                 PROFILE=row (which functions the instructions fall into; BY=line, OPERATIONS=number)'
 	@echo 'make mutants change kerncore a little and see whether its tests notice; all of it takes hours'
 	@echo '                 FILE=pool (a file or folder of it), FILTER=regular-expression, JOBS=number'
 	@echo 'make gdb     boot halted at reset, with gdb attached'
@@ -34,6 +37,10 @@ run:
 test: setup
 	@scripts/test
 
+.PHONY: bench
+bench: setup
+	@scripts/bench
+
 .PHONY: mutants
 mutants: setup
 	@scripts/mutants
@@ -54,7 +61,7 @@ image: setup
 doc: setup
 	@scripts/cargo doc --no-deps
 	@scripts/cargo doc --no-deps --target armv7a-none-eabi --workspace --exclude machine --exclude properties \
-		--exclude host --exclude ksyms --exclude ktest-macros
+		--exclude host --exclude bench-report --exclude ksyms --exclude ktest-macros
 
 .PHONY: fmt
 fmt: setup

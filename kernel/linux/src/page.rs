@@ -1,13 +1,79 @@
-//! `struct page *`: a pointer to a frame's record, at a fixed stride in the frame table (S85a).
+//! `struct page *`: a pointer to a frame's record, at a fixed stride in the frame table (S85a); and taking frames by it.
 
+use core::ffi::c_uint;
+use core::ptr;
+
+use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, Pfn, PhysAddr};
-use kerncore::frames::Frame;
+use kerncore::coherent::AllocationFlags;
+use kerncore::frames::{Frame, FrameOwner};
+use kerncore::layout::linear_address;
+use mm::report::{RateLimit, dump_stack};
+
+use crate::pointer;
+
+static REFUSED: RateLimit = RateLimit::new();
+
+/// Takes 2^`order` adjacent pages, aligned to their size; null on failure. They are zeroed if the flags ask for that, and
+/// hold whatever they held otherwise. Any context, whatever else the flags say.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
+    match mm::kernel().zone().allocate(order, FrameOwner::Pages) {
+        Ok(block) => {
+            let (first, pages) = block.leak();
+            if gfp.zero() {
+                zero(first, pages);
+            }
+            pointer_to(first)
+        }
+        Err(error) => {
+            REFUSED.warn(format_args!("alloc_pages: order {order} was refused: {error}"));
+            ptr::null()
+        }
+    }
+}
+
+/// Fills with zeros what [`alloc_pages`] has just taken.
+#[cold]
+fn zero(first: Pfn, pages: u32) {
+    let address = linear_address(first.base()).expect("the zone has low memory only");
+    let memory: *mut u8 = pointer(address);
+    let bytes = (pages << PAGE_SHIFT) as usize;
+    // SAFETY: the pages are in use, so the linear map has them, writable; nobody else knows of them yet.
+    unsafe { memory.write_bytes(0, bytes) };
+}
+
+/// Gives back what [`alloc_pages`] took with the same `order`. Null is a no-op; anything else is reported and changes
+/// nothing. Any context.
+///
+/// # Safety
+/// Nobody uses the pages any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn __free_pages(page: *const Frame, order: c_uint) {
+    if page.is_null() {
+        return;
+    }
+    let Some(frame) = frame_of(page) else {
+        log::error!("__free_pages: {page:p} is no page pointer");
+        dump_stack();
+        return;
+    };
+    // SAFETY: our caller promises that nobody uses them.
+    let authority = unsafe { Authority::claim() };
+    // That they are in use, and taken with this order, is checked against their record.
+    if let Err(error) = mm::kernel().free_frames_at(authority, frame, order, FrameOwner::Pages) {
+        log::error!("__free_pages: {error}");
+        dump_stack();
+    }
+}
 
 /// The record that stands for `frame`, or null if it is not RAM.
 pub fn pointer_to(frame: Pfn) -> *const Frame {
     match mm::kernel().zone().table().frame(frame) {
         Some(record) => record,
-        None => core::ptr::null(),
+        None => ptr::null(),
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `seed=` | the number that shuffles the tests | drawn by the harness |
 //! | `from=` | begin with this test of the shuffled order, counted from 1 | 1 |
 //! | `fatal=` | run this one test, which stops the kernel | none |
+//! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
 //!
 //! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
@@ -54,6 +55,8 @@ pub struct Config<'c> {
     pub from: Option<u32>,
     /// `fatal=`.
     pub fatal: Option<&'c str>,
+    /// `operations=`, at least 1.
+    pub operations: Option<u32>,
     /// `list`.
     pub list: bool,
 }
@@ -109,6 +112,7 @@ impl Config<'_> {
         seed: None,
         from: None,
         fatal: None,
+        operations: None,
         list: false,
     };
 }
@@ -170,6 +174,11 @@ impl<'c> Config<'c> {
         } else if named("from") {
             let kept = Instead::Number(self.from.unwrap_or(1).into());
             self.from = Some(ranged(value, 1, u32::MAX).map_err(|why| (why, kept))?);
+            Ok(())
+        } else if named("operations") {
+            let kept =
+                self.operations.map_or(Instead::Default, |kept| Instead::Number(kept.into()));
+            self.operations = Some(ranged(value, 1, u32::MAX).map_err(|why| (why, kept))?);
             Ok(())
         } else if named("fatal") {
             self.fatal = Some(text(value)?);

@@ -26,7 +26,7 @@ fn one_complaint(parameter: &str, line: &str) {
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
-         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt list",
+         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt operations=5 list",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -38,6 +38,7 @@ fn s114_every_parameter_lands_in_its_field() {
         seed: Some(u64::MAX),
         from: Some(17),
         fatal: Some("vfree_in_interrupt"),
+        operations: Some(5),
         list: true,
     };
     assert_eq!(config, expected);
@@ -97,6 +98,7 @@ fn s114_malformed_values_are_ignored_with_the_reason() {
     one_complaint("mem=16E", "mem=16E: does not fit 64 bits, using the default");
     one_complaint("test=", "test=: a value is missing, ignored");
     one_complaint("fatal", "fatal: a value is missing, ignored");
+    one_complaint("operations", "operations: a value is missing, using the default");
 }
 
 #[test]

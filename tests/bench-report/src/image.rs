@@ -1,0 +1,121 @@
+//! The benchmark image: how it is booted, and what it says.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use object::{Object as _, ObjectSection as _};
+
+/// The image.
+pub(crate) const IMAGE: &str = "target/kernel-bench.elf";
+/// RAM, enough for all areas of the largest row.
+pub(crate) const MEMORY: &str = "1G";
+
+/// What one row cost, in instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// How many operations were measured.
+    pub(crate) operations: u32,
+    /// All of them together.
+    pub(crate) total: u64,
+    /// The first one.
+    pub(crate) first: u32,
+    /// The dearest of the others.
+    pub(crate) dearest: u32,
+}
+
+impl Cost {
+    /// What an operation costs on average; a fraction counts as a whole.
+    pub(crate) fn mean(&self) -> u32 {
+        let operations = u64::from(self.operations.max(1));
+        u32::try_from(self.total.div_ceil(operations)).unwrap_or(u32::MAX)
+    }
+}
+
+/// The command that boots the image, `words` being its command line.
+pub(crate) fn command(options: &[&str], words: &[&str]) -> Command {
+    let mut command = Command::new("scripts/qemu");
+    command.args(["--memory", MEMORY, "--console", "test"]).args(options);
+    command.args([IMAGE, "--", "loglevel=5"]).args(words).stdin(Stdio::null());
+    command
+}
+
+/// Boots the image where time is instructions, and gives its output.
+fn boot(words: &[&str]) -> Result<String, String> {
+    let output = command(&["--icount", "5"], words).output();
+    let output = output.map_err(|error| format!("scripts/qemu: {error}"))?;
+    let (said, complaints) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        return Ok(said.into_owned());
+    }
+    Err(format!("{} of {IMAGE} {}:\n{said}{complaints}", output.status, words.join(" ")))
+}
+
+/// The rows that the image has.
+pub(crate) fn rows() -> Result<Vec<String>, String> {
+    let said = boot(&["list"])?;
+    Ok(said.lines().filter_map(|line| line.strip_prefix("row ")).map(str::to_owned).collect())
+}
+
+/// Measures one row, with so many operations if the image's own number is not wanted.
+pub(crate) fn measure(row: &str, operations: Option<u32>) -> Result<Cost, String> {
+    let mut words = vec![format!("test={row}")];
+    words.extend(operations.map(|operations| format!("operations={operations}")));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let said = boot(&words)?;
+    cost(&said, row).ok_or_else(|| format!("{row}: no figure in what the image said:\n{said}"))
+}
+
+/// The figure of `row` in what the image said.
+fn cost(said: &str, row: &str) -> Option<Cost> {
+    let prefix = format!("cost {row} ");
+    let mut numbers = said.lines().find_map(|line| line.strip_prefix(&prefix))?.split(' ');
+    let cost = Cost {
+        operations: numbers.next()?.parse().ok()?,
+        total: numbers.next()?.parse().ok()?,
+        first: numbers.next()?.parse().ok()?,
+        dearest: numbers.next()?.parse().ok()?,
+    };
+    numbers.next().is_none().then_some(cost)
+}
+
+/// `rustc -V` of the compiler that built the image, as the image's debug information has it.
+pub(crate) fn compiler() -> Result<String, String> {
+    let bytes = fs::read(IMAGE).map_err(|error| format!("{IMAGE}: {error}"))?;
+    let file = object::File::parse(&*bytes).map_err(|error| format!("{IMAGE}: {error}"))?;
+    let strings = file.section_by_name(".debug_str").and_then(|section| section.data().ok());
+    producer(strings.unwrap_or_default())
+        .ok_or_else(|| format!("{IMAGE} does not say which compiler built it"))
+}
+
+/// The compiler among the strings of the debug information: `… (rustc version 1.2.3 (hash date) …)`.
+fn producer(strings: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(strings);
+    let (_, version) = text.split_once("(rustc version ")?;
+    let version = version.split('\0').next()?.strip_suffix(')')?;
+    Some(format!("rustc {version}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_read_from_its_own_line() {
+        let said = "warning: a\ncost a_b 10 95 9 8\ncost a 1000 5999 5 6\n";
+        let cost = |row| cost(said, row);
+        let a = Cost { operations: 1000, total: 5999, first: 5, dearest: 6 };
+        assert_eq!(cost("a"), Some(a));
+        assert_eq!(cost("b"), None);
+        assert_eq!(cost("a_b").map(|cost| cost.mean()), Some(10), "9.5, and a fraction is a whole");
+        assert_eq!(super::cost("cost a 1 2 3\n", "a"), None, "a number is missing");
+        assert_eq!(super::cost("cost a 1 2 3 4 5\n", "a"), None, "one too many");
+    }
+
+    #[test]
+    fn the_compiler_is_known_by_what_it_wrote_into_the_image() {
+        let strings = b"core\0clang LLVM (rustc version 1.2.3 (abc 2026-01-02))\0main\0";
+        assert_eq!(producer(strings).as_deref(), Some("rustc 1.2.3 (abc 2026-01-02)"));
+        assert_eq!(producer(b"clang\0"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! The rows, and what Linux needs for the same.
+//!
+//! Linux was measured on the same emulated board in the same way. *Best* is the better of 6.1 and 6.12 in the leanest build
+//! that could be made of each: one CPU only, no hardening, no debugging. *Smp* is 6.12 in the board's configuration without
+//! drivers, with the code for several CPUs, one of them online: what is run in practice.
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Its name, in the image and in all files.
+    pub(crate) name: &'static str,
+    /// Linux at its leanest, in instructions.
+    pub(crate) best: Option<u32>,
+    /// Linux as it is run.
+    pub(crate) smp: Option<u32>,
+    /// The most that it is to cost here.
+    pub(crate) goal: u32,
+    /// What the name does not say.
+    pub(crate) note: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    best: Option<u32>,
+    smp: Option<u32>,
+    goal: u32,
+    note: &'static str,
+) -> Row {
+    Row { name, best, smp, goal, note }
+}
+
+/// All rows, those that cannot be measured yet among them.
+#[rustfmt::skip] // a table
+pub(crate) const ROWS: &[Row] = &[
+    row("vmalloc_vfree_4K", Some(2_112), Some(3_729), 500, ""),
+    row("vmalloc_vfree_16K", Some(3_127), Some(4_984), 650, ""),
+    row("vmalloc_vfree_64K", Some(7_100), Some(10_590), 1_300, ""),
+    row("vmalloc_vfree_256K", Some(23_008), Some(33_263), 3_700, ""),
+    row("vmalloc_vfree_1M", Some(87_011), Some(124_521), 13_000, ""),
+    row("vmalloc_vfree_4M", Some(430_600), Some(490_228), 52_000, ""),
+    row("vmalloc_huge_vfree_1M", None, None, 800, "one section"),
+    row("vzalloc_vfree_4K", Some(2_536), Some(4_136), 700, ""),
+    row("vzalloc_vfree_64K", Some(13_931), Some(17_388), 4_500, ""),
+    row("vzalloc_vfree_1M", Some(196_340), Some(233_358), 60_000, ""),
+    row("vmap_vunmap_1p", Some(1_273), Some(2_374), 300, ""),
+    row("vmap_vunmap_4p", Some(1_715), Some(2_757), 400, ""),
+    row("vmap_vunmap_16p", Some(3_433), Some(4_401), 620, ""),
+    row("vmap_vunmap_64p", Some(10_060), Some(11_251), 1_500, ""),
+    row("vmap_vunmap_256p", Some(36_663), Some(38_663), 4_800, ""),
+    row("ioremap_iounmap_4K", Some(1_418), Some(2_590), 450, ""),
+    row("ioremap_iounmap_64K", Some(4_178), Some(4_860), 600, ""),
+    row("ioremap_iounmap_1M", Some(25_604), Some(27_041), 600, ""),
+    row("ioremap_iounmap_2M", Some(11_512), Some(50_896), 650, ""),
+    row("ioremap_iounmap_16M", Some(68_949), Some(389_972), 1_100, ""),
+    row("ioremap_shared_again_4K", Some(1_418), Some(2_590), 200, "a second user of a mapped page"),
+    row("get_vm_area_free_4K", Some(992), Some(2_144), 250, ""),
+    row("vm_map_ram_1p", Some(479), Some(707), 160, ""),
+    row("vm_map_ram_16p", Some(2_584), Some(3_037), 400, ""),
+    row("vm_map_ram_32p", Some(4_831), Some(5_516), 600, ""),
+    row("vm_map_ram_64p", Some(9_727), Some(10_997), 1_100, ""),
+    row("dma_coherent_sleeping_4K", Some(3_976), Some(5_564), 1_500, "remap, zeroed, cleaned"),
+    row("dma_coherent_sleeping_64K", Some(33_101), Some(35_414), 15_000, ""),
+    row("dma_coherent_sleeping_256K", Some(124_950), Some(130_415), 58_000, ""),
+    row("dma_coherent_cma_4K", Some(31_294), Some(42_706), 1_700, ""),
+    row("dma_coherent_atomic_4K", Some(709), Some(839), 150, "not zeroed"),
+    row("dma_coherent_atomic_64K", Some(709), Some(839), 160, "not zeroed"),
+    row("dma_coherent_atomic_256K", Some(761), Some(894), 220, "not zeroed"),
+    row("vmalloc_vfree_4K_live_1000", Some(2_424), Some(3_924), 550, ""),
+    row("vmalloc_vfree_4K_live_10000", Some(2_662), Some(4_067), 550, ""),
+    row("vmalloc_vfree_4K_live_30000", Some(2_764), Some(4_137), 550, ""),
+    row("vmalloc_vfree_4K_fragmented", Some(3_156), Some(3_694), 700, "20,000 areas, every second freed"),
+    row("vmalloc_vfree_8K_fragmented", Some(4_125), Some(5_211), 750, ""),
+    row("vmalloc_vfree_64K_fragmented", Some(8_713), Some(11_745), 1_600, ""),
+    row("vmalloc_vfree_random_live_1000", None, None, 2_500, "sizes of 1 to 16 pages, in random order"),
+    row("vmalloc_vfree_random_live_10000", None, None, 2_500, "sizes of 1 to 16 pages, in random order"),
+    row("vmalloc_vfree_random_live_30000", None, None, 2_500, "sizes of 1 to 8 pages: more do not fit"),
+    row("find_vm_area_live_10000", Some(118), Some(168), 50, ""),
+    row("vmalloc_to_page", Some(28), Some(28), 28, ""),
+    row("page_alloc_free_order0", Some(333), Some(548), 60, ""),
+    row("page_alloc_free_order4", Some(888), Some(1_223), 130, ""),
+];
+
+/// What the image measures for comparison only: a call that does nothing, of the form of the others.
+pub(crate) const EMPTY_CALL: &str = "empty_call";
