@@ -3,12 +3,13 @@
 # As typed: a file's name may have a $ in it, and so may a word for the kernel.
 override DISK := $(value DISK)
 override ARGS := $(value ARGS)
-export DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS
+export BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS
 
 .PHONY: help
 help:
 	@echo 'make run     boot the kernel; it reads a disk through coherent DMA and prints its SHA-256'
-	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, ARGS="vmalloc=256M ..."'
+	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, BOOT=elf (or atags, dtb),'
+	@echo '                 ARGS="vmalloc=256M ..."'
 	@echo 'make test    all tests, on the host and in the kernel'
 	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
 	@echo 'make bench   what operations cost in instructions, beside Linux; target/bench.json, target/bench.svg'
@@ -61,7 +62,7 @@ image: setup
 doc: setup
 	@scripts/cargo doc --no-deps
 	@scripts/cargo doc --no-deps --target armv7a-none-eabi --workspace --exclude machine --exclude properties \
-		--exclude host --exclude bench-report --exclude ksyms --exclude ktest-macros
+		--exclude host --exclude bench-report --exclude ksyms --exclude mkdtb --exclude ktest-macros
 
 .PHONY: fmt
 fmt: setup

@@ -32,6 +32,9 @@ pub const RAM_MAX: u32 = 1 << 30;
 /// All of the address space that RAM can lie in; how much of it is there is found at boot.
 pub const RAM: Region = Region::new("System RAM", RAM_BASE.raw(), RAM_MAX);
 
+/// The number by which Linux's boot protocol knows the board: a loader leaves it in r1. (QEMU)
+pub const MACHINE_NUMBER: u32 = 0x8e0;
+
 /// System registers: identification, LEDs, flags, the 24 MHz counter. (V2M)
 pub const SYSTEM_REGISTERS: Region = Region::new("system registers", 0x1000_0000, 0x1000);
 /// `SYS_FLAGS` (read), `SYS_FLAGSSET` (write): where a secondary CPU that the boot monitor holds looks for its

@@ -17,5 +17,6 @@
 pub mod capture;
 pub mod console;
 pub mod exit;
+pub mod loader;
 pub mod report;
 pub mod start;

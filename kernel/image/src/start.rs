@@ -12,6 +12,7 @@ use mm::bring_up::{BringUpError, EarlySpace};
 use spin::Once;
 
 use crate::console::{self, LogStyle};
+use crate::loader::{self, Loaded, Registers, Source};
 
 /// The longest command line that is read.
 const LINE: usize = 2048;
@@ -27,6 +28,8 @@ pub struct Started {
     pub config: Config<'static>,
     /// RAM, and how its size is known.
     pub ram: Ram,
+    /// Who told of it, and of the command line.
+    pub source: Source,
 }
 
 /// How much RAM there is, by every witness.
@@ -34,7 +37,7 @@ pub struct Started {
 pub struct Ram {
     /// Bytes that the kernel manages.
     pub used: u32,
-    /// Bytes that the host told of.
+    /// Bytes that the boot loader told of, else the host.
     pub told: Option<u32>,
     /// Bytes that were found by probing.
     pub probed: u32,
@@ -45,22 +48,29 @@ pub fn started() -> Option<&'static Started> {
     STARTED.get()
 }
 
-/// Brings the kernel up: log, command line, RAM, tables, heap. Called first and once, by each binary's `kernel_main`.
+/// Brings the kernel up: log, command line, RAM, tables, heap. Called first and once, by each binary's `kernel_main`, with
+/// what that was entered with.
 ///
 /// # Errors
 /// [`BringUpError`]: there is no kernel without memory.
-pub fn start(style: LogStyle) -> Result<&'static Started, BringUpError> {
+pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, BringUpError> {
     boot::link();
     linux::link();
     console::init_log(style);
-    let config = configuration();
-    console::set_log_level(config.log_level);
     // SAFETY: `kernel_main` runs once, on CPU 0, with the MMU as the stub left it, and this is the first thing that touches a
     // descriptor; from here on `mm` keeps the second promise.
     let mut early = unsafe { EarlySpace::take()? };
-    let ram = ram(&mut early, &config);
+    let room = take_buffer().unwrap_or_default();
+    let loaded = loader::read(&mut early, registers, room);
+    let config = configuration(loaded.and_then(|loaded| loaded.command_line), room);
+    console::set_log_level(config.log_level);
+    if let Some(initrd) = loaded.and_then(|loaded| loaded.initrd) {
+        log::info!("an initial RAM disk, {initrd}: nobody reads it, its memory is free");
+    }
+    let ram = ram(&mut early, &config, loaded.and_then(|loaded| loaded.ram));
     let kernel = early.finish(ram.used, config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT))?;
-    Ok(STARTED.call_once(|| Started { kernel, config, ram }))
+    let source = loaded.map_or(Source::Host, |Loaded { source, .. }| source);
+    Ok(STARTED.call_once(|| Started { kernel, config, ram, source }))
 }
 
 /// What the address map and the board allow.
@@ -83,18 +93,19 @@ fn limits() -> Limits {
 /// The least that `mem=` may say: the image and its books, with room to work.
 const RAM_MINIMUM: u32 = 16 << 20;
 
-/// Reads the command line from the host and parses it; each complaint is one line, and the boot goes on (S114).
-fn configuration() -> Config<'static> {
-    static PARSED: Once<&'static str> = Once::new();
-
-    let line = PARSED.call_once(|| {
-        let Some(buffer) = take_buffer() else { return "" };
-        arch::semihosting::command_line(buffer).unwrap_or_else(|error| {
-            log::warn!("the command line could not be read: {error}; all of it is ignored");
-            ""
-        })
+/// Parses the command line: the loader's, which is in `room` already, else the host's. Each complaint is one line, and the
+/// boot goes on (S114).
+fn configuration(loaded: Option<usize>, room: &'static mut [u8]) -> Config<'static> {
+    let complain = |complaint| log::warn!("{complaint}");
+    if let Some(bytes) = loaded {
+        let line = room.get(..bytes).and_then(|line| core::str::from_utf8(line).ok());
+        return Config::parse_parameters(line.unwrap_or_default(), &limits(), complain);
+    }
+    let line = arch::semihosting::command_line(room).unwrap_or_else(|error| {
+        log::warn!("the command line could not be read: {error}; all of it is ignored");
+        ""
     });
-    Config::parse(line, &limits(), |complaint| log::warn!("{complaint}"))
+    Config::parse(line, &limits(), complain)
 }
 
 /// The buffer that the command line is read into and lives in for good; to be had once.
@@ -111,9 +122,31 @@ fn take_buffer() -> Option<&'static mut [u8]> {
     Some(unsafe { core::slice::from_raw_parts_mut(start, LINE) })
 }
 
-/// The host knows best; else `mem=`; else what probing finds. `mem=` may also say less than there is, as in Linux.
-fn ram(early: &mut EarlySpace, config: &Config<'_>) -> Ram {
-    let told = arch::semihosting::ram_end().and_then(|end| end.checked_sub(vexpress_a9::RAM_BASE));
+/// What the boot loader and the host say, and of two answers the smaller one.
+fn told(loaded: Option<u32>) -> Option<u32> {
+    let host = arch::semihosting::ram_end().and_then(|end| end.checked_sub(vexpress_a9::RAM_BASE));
+    // Foreign, and a kernel without room would not come up.
+    let usable = |&bytes: &u32| (RAM_MINIMUM..=vexpress_a9::RAM_MAX).contains(&bytes);
+    if let Some(bytes) = loaded.filter(|bytes| !usable(bytes)) {
+        log::warn!("the boot loader tells of {} KiB of RAM, ignored", bytes >> 10);
+    }
+    match (loaded.filter(usable), host) {
+        (Some(loaded), Some(host)) if loaded != host => {
+            let (loaded, host) = (loaded.min(host), loaded.max(host));
+            log::warn!(
+                "boot loader and host differ about RAM: {} and {} KiB",
+                loaded >> 10,
+                host >> 10
+            );
+            Some(loaded.min(host))
+        }
+        (loaded, host) => loaded.or(host),
+    }
+}
+
+/// Who tells knows best; else `mem=`; else what probing finds. `mem=` may also say less than there is, as in Linux.
+fn ram(early: &mut EarlySpace, config: &Config<'_>, loaded: Option<u32>) -> Ram {
+    let told = told(loaded);
     let given = if let Memory::Bytes(bytes) = config.memory { Some(bytes) } else { None };
     // Beyond what somebody vouches for there may be nothing, and to look would be to touch it; so looking is for the
     // case that nobody does, or that it is asked for.
@@ -124,6 +157,12 @@ fn ram(early: &mut EarlySpace, config: &Config<'_>) -> Ram {
     let probed = early.probe_ram(limit);
     let there = match config.memory {
         Memory::Probed => probed,
+        Memory::Reported | Memory::Bytes(_)
+            if loaded.is_some() && told.is_some_and(|told| told > probed) =>
+        {
+            log::warn!("only {} KiB of the boot loader's RAM answer", probed >> 10);
+            probed
+        }
         Memory::Reported | Memory::Bytes(_) => told.or(given).unwrap_or(probed),
     };
     let used = given.unwrap_or(there).min(there);

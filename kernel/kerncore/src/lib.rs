@@ -21,6 +21,7 @@ pub mod coherent;
 pub mod config;
 pub mod descriptor;
 pub mod frames;
+pub mod handover;
 pub mod kernel_space;
 pub mod layout;
 pub mod ledger;

@@ -1,4 +1,4 @@
-//! How much RAM there is, if nobody can tell.
+//! RAM before it is anybody's: how much of it there is, if nobody can tell, and what a boot loader left in it.
 //!
 //! ```text
 //!   LINEAR_PHYSICAL        image end ↑ MiB      MiB     MiB     MiB           what the linear map can hold
@@ -14,10 +14,10 @@
 
 use core::sync::atomic::AtomicU32;
 
-use kerncore::addr::{PhysAddr, SECTION_SIZE, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr, SECTION_SIZE, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::descriptor::L2_SLOTS;
-use kerncore::layout::{LINEAR_BYTES, LINEAR_PHYSICAL, linear_physical};
+use kerncore::layout::{LINEAR_BYTES, LINEAR_PHYSICAL, linear_pages, linear_physical};
 use kerncore::page_table::{TableSource, consecutive};
 
 use crate::bring_up::EarlySpace;
@@ -85,15 +85,49 @@ impl EarlySpace {
         });
     }
 
+    /// Shows `access` the `bytes` at `physical`, or does nothing if they do not lie where RAM can be, or lie in the image, or
+    /// are more than the temporary table maps.
+    pub fn with_ram<R>(
+        &mut self,
+        physical: PhysAddr,
+        bytes: u32,
+        access: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let last = physical.checked_add(bytes.checked_sub(1)?)?;
+        let (first, last) = (physical.pfn(), last.pfn());
+        let pages = last.checked_sub(first)? + 1;
+        let linear = linear_pages(first, pages)?;
+        let image = boot::layout::image();
+        if linear.first() < image.end() && image.first() < linear.end() || pages > L2_SLOTS {
+            return None;
+        }
+        self.with_pages(first, pages, |start| {
+            let start = start.raw() + physical.raw() % PAGE_SIZE;
+            let start = core::ptr::with_exposed_provenance(start as usize);
+            // SAFETY: these pages were mapped just now and stay so while `access` runs. Their frames have no owner yet and no
+            // other mapping, and this is the only CPU that runs, so nobody writes there; all bytes are valid.
+            access(unsafe { core::slice::from_raw_parts(start, bytes as usize) })
+        })
+    }
+
     /// Maps the page at `offset` of RAM at a temporary address, uncached, for as long as `access` runs.
     fn with_word<R>(&mut self, offset: u32, access: impl FnOnce(VirtAddr) -> R) -> Option<R> {
-        let frame = LINEAR_PHYSICAL.checked_add(offset)?.pfn();
-        let frames = consecutive(frame, 1)?;
+        self.with_pages(LINEAR_PHYSICAL.checked_add(offset)?.pfn(), 1, access)
+    }
+
+    /// Maps `pages` frames from `first` at temporary addresses, uncached, for as long as `access` runs.
+    fn with_pages<R>(
+        &mut self,
+        first: Pfn,
+        pages: u32,
+        access: impl FnOnce(VirtAddr) -> R,
+    ) -> Option<R> {
+        let frames = consecutive(first, pages)?;
         let Self { table, temporary, .. } = self;
         let attributes = Attributes::WRITE_COMBINE;
         table.map(temporary, 0, frames, attributes, &&EARLY_TABLE).ok()?;
         let result = access(temporary.start());
-        table.unmap_part(temporary, 0, 1).ok()?;
+        table.unmap_part(temporary, 0, pages).ok()?;
         Some(result)
     }
 }

@@ -5,10 +5,13 @@
 //! program fills it in a copy of the image. Addresses do not move by that, and an image that was never filled simply
 //! has no names.
 //!
+//! The same copy is written once more as it lies in memory, for loaders that know no ELF.
+//!
 //! ```text
-//! ksyms IMAGE COPY
+//! ksyms IMAGE COPY RAW
 //! ```
 
+mod flat;
 mod image;
 mod table;
 
@@ -17,19 +20,23 @@ use std::{env, fs};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
-    let [image, copy] = arguments.as_slice() else {
-        eprintln!("error: ksyms: usage: ksyms IMAGE COPY");
+    let [image, copy, raw] = arguments.as_slice() else {
+        eprintln!("error: ksyms: usage: ksyms IMAGE COPY RAW");
         return ExitCode::from(2);
     };
     let filled = fs::read(image)
         .map_err(|error| error.to_string())
         .and_then(|mut bytes| {
             image::fill(&mut bytes).map_err(|error| error.to_string())?;
-            Ok(bytes)
+            let flat = flat::flatten(&bytes).map_err(|error| error.to_string())?;
+            Ok((bytes, flat))
         })
         .map_err(|error| format!("{}: {error}", image.display()));
-    let written = filled.and_then(|bytes| {
-        fs::write(copy, bytes).map_err(|error| format!("{}: {error}", copy.display()))
+    let written = filled.and_then(|(bytes, flat)| {
+        for (path, bytes) in [(raw, flat), (copy, bytes)] {
+            fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
     });
     match written {
         Ok(()) => ExitCode::SUCCESS,

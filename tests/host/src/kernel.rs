@@ -52,10 +52,34 @@ impl Special {
         let options = self.start.1.iter().map(|&option| option.to_owned()).collect();
         Start { options, ..Start::of(self.start.0) }
     }
+
+    /// The same, started so.
+    const fn started(self, options: &'static [&'static str]) -> Self {
+        Self { start: (KERNEL_TESTS, options), ..self }
+    }
 }
 
 /// All of them.
-const SPECIAL: [Special; 10] = [
+const SPECIAL: [Special; 13] = [
+    // By Linux's boot protocol: everything; and with garbage where nothing was loaded, four CPUs, an initial RAM disk.
+    Special::with("loglevel=7", "::").started(&["--boot", "atags", "--dirty"]),
+    Special::with("loglevel=6", "handover::").on(128).started(&[
+        "--boot",
+        "atags",
+        "--smp",
+        "4",
+        "--initrd",
+        DEFAULT_DISK,
+    ]),
+    Special::with("loglevel=6", "boot::").on(777).started(&[
+        "--boot",
+        "dtb",
+        "--smp",
+        "4",
+        "--dirty",
+        "--initrd",
+        DEFAULT_DISK,
+    ]),
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),

@@ -19,6 +19,7 @@ mod kernel {
     use arch::semihosting::Console;
     use image::console::LogStyle;
     use image::exit::{Code, exit, exit_with};
+    use image::loader::Registers;
     use image::start::Started;
     use image::{report, start};
     use ktest::{Filter, Mode, Options};
@@ -28,8 +29,8 @@ mod kernel {
 
     /// Entered by the stub, high, with the MMU on.
     #[unsafe(no_mangle)]
-    extern "C" fn kernel_main(_r0: u32, _r1: u32, _r2: u32) -> ! {
-        match start::start(LogStyle::Diagnostic) {
+    extern "C" fn kernel_main(r0: u32, r1: u32, r2: u32) -> ! {
+        match start::start(LogStyle::Diagnostic, Registers { r0, r1, r2 }) {
             Ok(started) => exit_with(run(started)),
             Err(error) => {
                 log::error!("{error}");

@@ -126,9 +126,26 @@ impl Default for Config<'_> {
 impl<'c> Config<'c> {
     /// Parses `line`, whose first word is the kernel's own path, and tells `complain` of every parameter that is not
     /// used as given.
-    pub fn parse(line: &'c str, limits: &Limits, mut complain: impl FnMut(Complaint<'c>)) -> Self {
+    pub fn parse(line: &'c str, limits: &Limits, complain: impl FnMut(Complaint<'c>)) -> Self {
+        Self::parse_words(line.split_ascii_whitespace().skip(1), limits, complain)
+    }
+
+    /// Parses a boot loader's `line`, all of whose words are parameters; otherwise as [`Self::parse`].
+    pub fn parse_parameters(
+        line: &'c str,
+        limits: &Limits,
+        complain: impl FnMut(Complaint<'c>),
+    ) -> Self {
+        Self::parse_words(line.split_ascii_whitespace(), limits, complain)
+    }
+
+    fn parse_words(
+        words: impl Iterator<Item = &'c str>,
+        limits: &Limits,
+        mut complain: impl FnMut(Complaint<'c>),
+    ) -> Self {
         let mut config = Self::DEFAULT;
-        for word in line.split_ascii_whitespace().skip(1) {
+        for word in words {
             if let Err((why, instead)) = config.apply(word, limits) {
                 complain(Complaint { word, why, instead });
             }

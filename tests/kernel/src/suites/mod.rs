@@ -8,6 +8,7 @@ mod command_line;
 mod dma;
 mod faces;
 mod faults;
+mod handover;
 mod heap;
 mod instructions;
 mod ioremap;
