@@ -17,7 +17,8 @@ fn started() -> &'static Started {
 fn is_raw() -> bool {
     let mut buffer = [0; 2048];
     let line = semihosting::command_line(&mut buffer).expect("a host that tells");
-    line.split(' ').next().is_some_and(|path| path.ends_with(".bin"))
+    let path = line.split(' ').next().and_then(|path| path.rsplit_once('.'));
+    path.is_some_and(|(_, extension)| extension == "bin")
 }
 
 #[ktest]
