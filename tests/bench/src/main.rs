@@ -26,6 +26,7 @@ mod kernel {
 
     use image::console::{Console, LogStyle};
     use image::exit::{Code, exit};
+    use image::loader::Registers;
     use image::start::Started;
     use image::{report, start};
 
@@ -37,8 +38,8 @@ mod kernel {
 
     /// Entered by the stub, high, with the MMU on.
     #[unsafe(no_mangle)]
-    extern "C" fn kernel_main(_r0: u32, _r1: u32, _r2: u32) -> ! {
-        let ended = match start::start(LogStyle::Level) {
+    extern "C" fn kernel_main(r0: u32, r1: u32, r2: u32) -> ! {
+        let ended = match start::start(LogStyle::Level, Registers { r0, r1, r2 }) {
             Ok(started) => run(started),
             Err(error) => {
                 log::error!("{error}");
