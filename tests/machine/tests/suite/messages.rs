@@ -1,6 +1,9 @@
 //! What a refusal says: it names the offender, what was wanted and what was there, and passes on what it was told.
 
-use crate::support::{at, frame, pages};
+use crate::{
+    linear_map::{Scene, block, records},
+    support::{World, at, cut, frame, pages},
+};
 use kerncore::{
     addr::PhysAddr,
     area::AreaKind,
@@ -18,6 +21,7 @@ use kerncore::{
     slab::{ChunkError, InsertError},
     va_space::{CheckError, PublishError, RecordId, ReserveError},
 };
+use machine::Behaviour;
 use std::fmt::Display;
 
 const PAGE: u32 = 0xc_0123;
@@ -215,4 +219,18 @@ fn what_an_audit_finds_names_the_place_and_the_word() {
     says(&Violation::Books(CheckError::Unowned { page: 9 }), &["page 9"]);
     let count = Violation::FrameCount { owner: FrameOwner::Dma, owned: 4, found: 3 };
     says(&count, &["dma", "4", "3"]);
+}
+
+/// What is held back until a flush shows what it holds, so that a panic that prints it is of use.
+#[test]
+fn what_waits_for_a_flush_shows_its_addresses() {
+    let world = World::new(Behaviour::Forgetful);
+    let (table, window) = world.table();
+    says(&format!("{table:?}"), &["PageTable", "0x60004000", "0xc0000000-0xc1000000"]);
+    let unmapped = table.unmap(cut(window, 1, 2), ());
+    says(&format!("{unmapped:?}"), &["Unmapped", "0xc0001000-0xc0003000", "pages: 0"]);
+    let _released = unmapped.flush();
+    let (scene, records) = (Scene::new(world.cpu(0)), records());
+    let withdrawn = scene.linear.withdraw(block(&records)).expect("as filled");
+    says(&format!("{withdrawn:?}"), &["Withdrawn", "0x60100"]);
 }
