@@ -18,9 +18,10 @@ pub(crate) struct Image<'d> {
 /// Where an instruction came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The functions, innermost first: each was inlined into the next.
+    /// The functions, innermost first: each was inlined into the next. Rust's own library is left out, as far as it was
+    /// inlined into something else: what it does is its caller's.
     pub(crate) functions: Vec<String>,
-    /// The line, in the innermost.
+    /// The line, in the innermost of these.
     pub(crate) line: String,
 }
 
@@ -71,12 +72,17 @@ impl<'d> Image<'d> {
         let Ok(mut frames) = self.context.find_frames(address.into()).skip_all_loads() else {
             return origin;
         };
+        let mut in_library = false;
         while let Ok(Some(frame)) = frames.next() {
-            if origin.functions.is_empty()
-                && let Some(location) = &frame.location
-            {
-                let file = location.file.unwrap_or("?");
-                origin.line = format!("{}:{}", shortened(file), location.line.unwrap_or(0));
+            let (file, line) = frame.location.as_ref().map_or(("?", 0), |location| {
+                (location.file.unwrap_or("?"), location.line.unwrap_or(0))
+            });
+            if !origin.functions.is_empty() && !file.contains(LIBRARY) && in_library {
+                origin.functions.clear();
+            }
+            if origin.functions.is_empty() {
+                origin.line = format!("{}:{line}", shortened(file));
+                in_library = file.contains(LIBRARY);
             }
             let name = frame.function.as_ref().and_then(|function| function.raw_name().ok());
             origin.functions.push(name.map_or("?".into(), |name| readable(&name)));
@@ -92,6 +98,9 @@ impl<'d> Image<'d> {
 fn readable(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
 }
+
+/// In the paths of Rust's own library.
+const LIBRARY: &str = "/library/";
 
 /// The end of a path: crate and file.
 fn shortened(path: &str) -> String {

@@ -56,7 +56,13 @@ unsafe extern "C" {
     fn iounmap(address: *const c_void);
     safe fn find_vm_area(address: *const c_void) -> *const Descriptor;
     safe fn vmalloc_to_page(address: *const c_void) -> *const Page;
+    safe fn alloc_pages(gfp: c_uint, order: c_uint) -> *const Page;
+    fn __free_pages(page: *const Page, order: c_uint);
 }
+
+/// `GFP_KERNEL`, and with `__GFP_ZERO`.
+const GFP_KERNEL: c_uint = 0xd0;
+const GFP_ZEROED: c_uint = 0x80d0;
 
 /// A removing call, so that tests can go through all three.
 type Remove = unsafe extern "C" fn(*const c_void);
@@ -343,4 +349,38 @@ fn ioremap_reads_a_register_and_iounmap_takes_any_pointer_inside_s59() {
     call(iounmap, pointer(plus(address(registers), PAGE_SIZE - 1)));
     assert_absent(address(registers));
     assert_ne!(registers, null_mut());
+}
+
+/// The frame behind a page pointer, as the crate that gave it reads it.
+fn frame_behind(page: *const Page) -> Pfn {
+    linux::page::frame_of(page.cast()).expect("a page pointer")
+}
+
+#[ktest]
+fn alloc_pages_gives_aligned_pages_zeroed_if_asked_and_free_pages_takes_them_back_once() {
+    for order in [0, 3] {
+        let books = Books::now();
+        let page = alloc_pages(GFP_KERNEL, order);
+        let first = linear(frame_behind(page));
+        assert_eq!(first.raw() % (PAGE_SIZE << order), 0, "order {order}");
+        let memory: *mut u8 = pointer(first).cast_mut().cast();
+        // SAFETY: 2^order pages of our own, in the linear map.
+        unsafe { memory.write_bytes(0xff, (PAGE_SIZE << order) as usize) };
+        // SAFETY: nobody uses them; what must be refused changes nothing.
+        let free = |page, order| unsafe { __free_pages(page, order) };
+        free(page, order + 1);
+        assert_eq!(alloc_pages(GFP_KERNEL, 11), null(), "more than the largest block");
+        free(page, order);
+        free(page, order);
+        free(null(), order);
+        free(pointer(first).cast(), order);
+        books.assert_unchanged();
+
+        let zeroed = alloc_pages(GFP_ZEROED, order);
+        for word in (0..PAGE_SIZE << order).step_by(4) {
+            assert_eq!(word_at(plus(linear(frame_behind(zeroed)), word)), 0, "order {order}");
+        }
+        free(zeroed, order);
+        books.assert_unchanged();
+    }
 }
