@@ -56,6 +56,20 @@ fn an_occupied_slot_is_refused_and_left_alone() {
     });
 }
 
+/// S17, S37: a frame may be mapped twice, and two equal entries are as much in the way as one.
+#[test]
+fn two_equal_entries_in_the_way_are_seen() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let mut range = cut(window, 0, 4);
+    let twice = frames(&[0x6_0500, 0x6_0500]);
+    table.map(&mut range, 1, twice, DATA, &world.tables).expect("empty");
+    let list = consecutive(frame(0x6_0300), 4).expect("below 4 GiB");
+    let refused = table.map(&mut range, 0, list, DATA, &world.tables);
+    let address = at(WINDOW + 1);
+    assert_eq!(refused, Err(MapError::Occupied { address, descriptor: 0x6050_045f, mapped: 0 }));
+}
+
 /// S18, S19.
 #[test]
 fn a_gap_in_the_list_is_named_and_what_came_before_it_is_mapped() {
