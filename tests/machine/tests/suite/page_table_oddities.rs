@@ -194,7 +194,27 @@ fn tables_made_elsewhere_are_adopted_where_nothing_else_is() {
     assert_eq!(table.adopt_tables(&mut range, elsewhere), Err(occupied));
     let crooked = PhysAddr::new(0x6020_0200);
     assert_eq!(table.adopt_tables(&mut range, crooked), Err(AdoptError::Tables(crooked)));
-    let mut odd = range.split_at(100).expect("long").1;
-    let refused = table.adopt_tables(&mut odd, array);
-    assert_eq!(refused, Err(AdoptError::NotSections(pages(WINDOW + 100, 412))));
+    let (mut low, rest) = range.split_at(100).expect("long");
+    let (mut middle, mut high) = rest.split_at(256).expect("long");
+    for (odd, range) in [(&mut low, (0, 100)), (&mut middle, (100, 256)), (&mut high, (356, 156))] {
+        let refused = table.adopt_tables(odd, array);
+        let whole = pages(WINDOW + range.0, range.1);
+        assert_eq!(refused, Err(AdoptError::NotSections(whole)));
+    }
+}
+
+/// S16a: what was written into any of them is cleaned before it is linked.
+#[test]
+fn every_adopted_table_is_visible_to_the_walker() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) = world.table();
+    let array = PhysAddr::new(0x6010_0000);
+    for index in 0..4 {
+        let slot = PhysAddr::new(array.raw() + index * 0x400);
+        world.cpu(0).write_descriptors(slot, [(0x6_0100 + index) << 12 | 0x45f].into_iter());
+    }
+    assert_eq!(table.adopt_tables(&mut cut(window, 0, 1024), array), Ok(()));
+    for index in 0..4 {
+        assert_eq!(world.reach(WINDOW + 256 * index), Ok(frame(0x6_0100 + index)));
+    }
 }
