@@ -102,33 +102,31 @@ impl<T> Default for Entry<T> {
     }
 }
 
-/// Why a record was not taken in; it comes back with the error.
-#[derive(Debug, PartialEq, Eq)]
-pub enum InsertError<T> {
-    /// Every entry is taken: a chunk of `entries` is wanted, by [`Slab::add_chunk`].
+/// Why no record can be taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// Every entry is taken or promised: a chunk of `entries` is wanted, by [`Slab::add_chunk`].
     NeedsChunk {
-        /// The record.
-        value: T,
         /// How many entries the next chunk must have.
         entries: u32,
     },
-    /// Every entry is taken and there can be no further chunk.
+    /// Every entry is taken or promised and there can be no further chunk.
     Full {
-        /// The record.
-        value: T,
         /// How many entries there are.
         capacity: u32,
     },
 }
 
-impl<T> fmt::Display for InsertError<T> {
+impl fmt::Display for InsertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeedsChunk { entries, .. } => write!(f, "a chunk of {entries} entries is wanted"),
-            Self::Full { capacity, .. } => write!(f, "all {capacity} entries are taken, for good"),
+            Self::NeedsChunk { entries } => write!(f, "a chunk of {entries} entries is wanted"),
+            Self::Full { capacity } => write!(f, "all {capacity} entries are taken, for good"),
         }
     }
 }
+
+impl core::error::Error for InsertError {}
 
 /// Why a chunk was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,14 +169,23 @@ pub struct Slab<'s, T, const N: usize> {
     /// The vacant entry to be used next, or `NONE`.
     vacant: u32,
     len: u32,
+    /// Vacant entries that are promised to nobody.
+    unpromised: u32,
 }
+
+/// A vacant entry that is kept for its holder, whose insertion then cannot fail for want of one.
+///
+/// Neither `Clone` nor `Copy`: an entry is promised once. One that is dropped keeps an entry vacant for good.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a dropped promise keeps an entry vacant for good"]
+pub struct Promise(());
 
 impl<'s, T, const N: usize> Slab<'s, T, N> {
     /// A slab without memory.
     pub const fn new() -> Self {
         const {
             assert!(N <= 40, "indices have 20 bits");
-            Self { chunks: [const { None }; N], count: 0, vacant: NONE, len: 0 }
+            Self { chunks: [const { None }; N], count: 0, vacant: NONE, len: 0, unpromised: 0 }
         }
     }
 
@@ -190,6 +197,11 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
     /// Whether it holds none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many entries are promised, their records still to come.
+    pub const fn promised(&self) -> u32 {
+        self.capacity() - self.unpromised - self.len
     }
 
     /// How many entries there are, taken or not.
@@ -223,36 +235,55 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
         self.vacant = first;
         self.chunks[self.count as usize] = Some(chunk);
         self.count += 1;
+        self.unpromised += wanted;
         Ok(())
     }
 
-    /// Takes in a record and names it. The entry that became vacant last is used first.
+    /// Keeps a vacant entry for the caller, who cannot yet say what goes there.
     ///
     /// # Errors
-    /// [`InsertError`], with the record.
-    pub fn insert(&mut self, value: T) -> Result<SlabId, InsertError<T>> {
+    /// [`InsertError`].
+    #[inline(always)]
+    pub fn promise(&mut self) -> Result<Promise, InsertError> {
+        match self.unpromised.checked_sub(1) {
+            Some(left) => {
+                self.unpromised = left;
+                Ok(Promise(()))
+            }
+            None => Err(self.no_room()),
+        }
+    }
+
+    /// Ends a promise of this slab's that was not needed.
+    pub fn release(&mut self, _promise: Promise) {
+        self.unpromised += 1;
+    }
+
+    /// Takes in a record for which there is a promise of this slab's, and names it. The entry that became vacant last is
+    /// used first. `None`, and no record, if the promise was another slab's.
+    #[inline(always)]
+    pub fn insert_promised(&mut self, _promise: Promise, value: T) -> Option<SlabId> {
         let index = self.vacant;
-        let Some(entry) = self.entry_mut(index) else { return Err(self.no_room(value)) };
+        let entry = self.entry_mut(index)?;
         // The chain of vacant entries holds vacant ones only.
-        let Place::Vacant { next } = entry.place else { return Err(self.no_room(value)) };
-        let Some(id) = SlabId::new(index, entry.generation) else {
-            return Err(self.no_room(value));
-        };
+        let Place::Vacant { next } = entry.place else { return None };
+        let id = SlabId::new(index, entry.generation)?;
         entry.place = Place::Occupied(value);
         self.vacant = next;
         self.len += 1;
-        Ok(id)
+        Some(id)
     }
 
     #[cold]
-    fn no_room(&self, value: T) -> InsertError<T> {
+    const fn no_room(&self) -> InsertError {
         match self.next_chunk() {
-            Some(entries) => InsertError::NeedsChunk { value, entries },
-            None => InsertError::Full { value, capacity: self.capacity() },
+            Some(entries) => InsertError::NeedsChunk { entries },
+            None => InsertError::Full { capacity: self.capacity() },
         }
     }
 
     /// Takes a record out. `None` if `id` names none: a second removal, for one.
+    #[inline(always)]
     pub fn remove(&mut self, id: SlabId) -> Option<T> {
         let next = self.vacant;
         let entry = self.entry_mut(id.index())?;
@@ -267,6 +298,7 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
             if entry.generation == LAST_GENERATION { 1 } else { entry.generation + 1 };
         self.vacant = id.index();
         self.len -= 1;
+        self.unpromised += 1;
         match place {
             Place::Occupied(value) => Some(value),
             Place::Vacant { .. } => None,
@@ -274,6 +306,7 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
     }
 
     /// The record that `id` names.
+    #[inline]
     pub fn get(&self, id: SlabId) -> Option<&T> {
         let (chunk, place) = locate(id.index())?;
         let entry = self.chunks.get(chunk)?.as_ref()?.get(place)?;

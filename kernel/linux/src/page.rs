@@ -78,6 +78,7 @@ pub fn pointer_to(frame: Pfn) -> *const Frame {
 }
 
 /// The frame that a page pointer stands for, or `None` if it points to no record.
+#[inline]
 pub fn frame_of(page: *const Frame) -> Option<Pfn> {
     mm::kernel().zone().table().frame_at_record(page.addr())
 }

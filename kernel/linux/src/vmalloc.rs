@@ -13,7 +13,6 @@ use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::frames::Frame;
 use kerncore::kernel_space::{Fill, RemoveError, VmallocError, VmapError};
-use mm::frame_array::FrameArray;
 use mm::report::{RateLimit, dump_stack};
 
 use crate::{address, page, pointer};
@@ -111,7 +110,7 @@ pub unsafe extern "C" fn vmap(
     }
     // SAFETY: the caller promises `count` page pointers.
     let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
-    match map(pages, count, AreaFlags::from_bits(flags), prot, caller) {
+    match map(pages, AreaFlags::from_bits(flags), prot, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(error) => {
             warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
@@ -123,8 +122,7 @@ pub unsafe extern "C" fn vmap(
 /// Why [`vmap`] gave null.
 enum Unmapped {
     Protection(PageProtection),
-    NoPage { index: usize, page: *const Frame },
-    NoMemory,
+    NoPage { index: u32, page: *const Frame },
     Refused(VmapError),
 }
 
@@ -133,27 +131,27 @@ impl fmt::Display for Unmapped {
         match self {
             Self::Protection(PageProtection(number)) => write!(f, "no protection is {number:#x}"),
             Self::NoPage { index, page } => write!(f, "page {index}, {page:p}, is no page pointer"),
-            Self::NoMemory => f.write_str("no memory for the list of frames"),
             Self::Refused(error) => error.fmt(f),
         }
     }
 }
 
+#[inline(always)]
 fn map(
     pages: &[*const Frame],
-    count: u32,
     flags: AreaFlags,
     prot: PageProtection,
     caller: VirtAddr,
 ) -> Result<AreaSummary, Unmapped> {
     let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
-    let mut frames = FrameArray::new(count).ok_or(Unmapped::NoMemory)?;
-    for (index, &page) in pages.iter().enumerate() {
-        let frame = page::frame_of(page).ok_or(Unmapped::NoPage { index, page })?;
-        frames.push(frame).ok_or(Unmapped::NoMemory)?;
-    }
-    let mapped = mm::kernel().vmap_flags(frames.as_slice(), attributes, flags, caller);
-    mapped.map_err(Unmapped::Refused)
+    let frames = pages.iter().map(|&page| page::frame_of(page));
+    let mapped = mm::kernel().vmap_flags(frames, attributes, flags, caller);
+    mapped.map_err(|error| match error {
+        VmapError::MissingFrame { index } => {
+            Unmapped::NoPage { index, page: pages[index as usize] }
+        }
+        error => Unmapped::Refused(error),
+    })
 }
 
 /// Ends a mapping that [`vmap`] made. Null is no-op; anything else that is not the base of such an area is reported and

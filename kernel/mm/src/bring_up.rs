@@ -22,11 +22,12 @@ use kerncore::addr::{
     PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PAGES_PER_SECTION, PageRange, Pfn, PhysAddr, VirtAddr,
     pages_for,
 };
+use kerncore::area::AreaRecord;
 use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable,
 };
-use kerncore::kernel_space::{AreaChunk, AreaSlot, Parts, Support};
+use kerncore::kernel_space::{AreaChunk, Parts, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::owned_range::OwnedRange;
@@ -343,8 +344,8 @@ impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         let (first, pages) = block.leak();
         let entries = entries as usize;
-        assert!(entries * size_of::<Entry<AreaSlot>>() <= (pages * PAGE_SIZE) as usize);
-        let start: *mut Entry<AreaSlot> =
+        assert!(entries * size_of::<Entry<AreaRecord>>() <= (pages * PAGE_SIZE) as usize);
+        let start: *mut Entry<AreaRecord> =
             linear_pointer(first.base()).expect("the zone has low memory only");
         for index in 0..entries {
             // SAFETY: the block holds `entries` records (asserted), is mapped, and was leaked just now.

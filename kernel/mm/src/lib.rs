@@ -17,7 +17,6 @@
 pub mod area_list;
 pub mod audit;
 pub mod bring_up;
-pub mod frame_array;
 pub mod heap;
 pub mod io_mem;
 pub mod ledger;

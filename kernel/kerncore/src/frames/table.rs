@@ -66,11 +66,13 @@ impl<'t> FrameTable<'t> {
     }
 
     /// The record of `frame`. Its address stands for the frame as long as the table lives (S85a).
+    #[inline]
     pub fn frame(&self, frame: Pfn) -> Option<&'t Frame> {
         self.frames.get(frame.checked_sub(self.first)? as usize)
     }
 
     /// The frame whose record begins at `address`, as C code that holds page pointers asks (S85a).
+    #[inline]
     pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
         let offset = address.checked_sub(self.frames.as_ptr().addr())?;
         let size = size_of::<Frame>();
@@ -82,11 +84,19 @@ impl<'t> FrameTable<'t> {
     }
 
     /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.
+    #[inline]
     pub fn owner_of(&self, frame: Pfn) -> FrameOwner {
-        match self.block_of(frame) {
-            Some((_, _, owner)) => owner,
-            None => FrameOwner::Absent,
+        match self.frame(frame).map(Frame::state) {
+            // What is taken page by page is known at once.
+            Some(state) if state.is_head() => state.owner(),
+            _ => self.owner_within(frame),
         }
+    }
+
+    /// Whose the block is that `frame` lies in, behind its first frame.
+    #[inline(never)]
+    fn owner_within(&self, frame: Pfn) -> FrameOwner {
+        self.block_of(frame).map_or(FrameOwner::Absent, |(_, _, owner)| owner)
     }
 
     /// Whether `frame` is the allocator's to lend: free or owned, but neither absent nor set aside at boot.

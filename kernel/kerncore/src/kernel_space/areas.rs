@@ -1,11 +1,11 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::area::{AreaRecord, AreaSummary};
+use crate::area::{AreaKind, AreaRecord, AreaSummary};
 use crate::frames::MAX_BLOCK;
-use crate::kernel_space::AreaCounts;
+use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::OwnedRange;
-use crate::slab::{Entry, LARGEST_CHUNK, Slab, SlabId};
+use crate::slab::{Entry, LARGEST_CHUNK, Promise, Slab, SlabId};
 use crate::va_space::{AreaState, RecordId, VaSpace};
 
 /// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
@@ -14,20 +14,17 @@ const CHUNKS: usize = 12;
 
 // A chunk is one block of frames.
 const _: () = assert!(
-    LARGEST_CHUNK as usize * size_of::<Entry<AreaSlot>>() <= (MAX_BLOCK * PAGE_SIZE) as usize
+    LARGEST_CHUNK as usize * size_of::<Entry<AreaRecord>>() <= (MAX_BLOCK * PAGE_SIZE) as usize
 );
 
-/// One place for a record; empty while its area is being made.
-pub type AreaSlot = Option<AreaRecord>;
-
 /// A run of places that a [`super::Support`] makes from frames.
-pub type AreaChunk<'s> = &'s mut [Entry<AreaSlot>];
+pub type AreaChunk<'s> = &'s mut [Entry<AreaRecord>];
 
 /// What the lock of areas guards.
 #[derive(Debug)]
 pub(super) struct Areas<'s> {
     pub(super) space: VaSpace<'s>,
-    pub(super) records: Slab<'s, AreaSlot, CHUNKS>,
+    pub(super) records: Slab<'s, AreaRecord, CHUNKS>,
 }
 
 impl<'s> Areas<'s> {
@@ -42,7 +39,7 @@ impl<'s> Areas<'s> {
     }
 
     fn record(&self, id: RecordId) -> Option<&AreaRecord> {
-        self.records.get(SlabId::from_raw(id.index())?)?.as_ref()
+        self.records.get(SlabId::from_raw(id.index())?)
     }
 
     pub(super) fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
@@ -90,22 +87,34 @@ impl<'s> Areas<'s> {
         }
     }
 
-    /// Makes the area whose record was announced as `id` findable, and gives the record's place.
-    pub(super) fn publish(&mut self, id: SlabId, record: AreaRecord) -> Option<&AreaRecord> {
+    /// Makes the area of `record` findable.
+    #[inline(always)]
+    pub(super) fn publish(&mut self, promise: Promise, record: AreaRecord) -> Option<()> {
         let base = record.pages().start();
-        let place = self.records.get_mut(id)?;
-        let record = place.insert(record);
-        self.space.publish(base, RecordId::new(id.raw())?).ok()?;
-        Some(record)
+        let id = self.records.insert_promised(promise, record)?;
+        self.space.publish(base, RecordId::new(id.raw())?).ok()
     }
 
-    /// Live → Dying: takes the record out, leaves the addresses taken.
-    pub(super) fn retire(&mut self, base: VirtAddr) -> Option<AreaRecord> {
-        let id = self.space.retire(base)?;
-        self.records.remove(SlabId::from_raw(id.index())?)?
+    /// Live → Dying, if the area at `base` is of `kind`: takes the record out, leaves the addresses taken.
+    #[inline(always)]
+    pub(super) fn retire(
+        &mut self,
+        base: VirtAddr,
+        kind: AreaKind,
+    ) -> Result<AreaRecord, RemoveError> {
+        let unknown = RemoveError::Unknown { address: base };
+        let live = self.space.live(base).ok_or(unknown)?;
+        let id = SlabId::from_raw(live.record().index()).ok_or(unknown)?;
+        let found = self.records.get(id).ok_or(unknown)?.kind;
+        if found != kind {
+            return Err(RemoveError::WrongKind { address: base, found });
+        }
+        live.retire();
+        self.records.remove(id).ok_or(unknown)
     }
 
     /// Flushed → Free. The ranges are the ones that this set gave out, so the space takes them back.
+    #[inline]
     pub(super) fn release(&mut self, usable: OwnedRange, guard: OwnedRange) {
         let released = self.space.release(usable, guard);
         debug_assert!(released.is_ok(), "an area's ranges were exchanged: {released:?}");
@@ -113,7 +122,7 @@ impl<'s> Areas<'s> {
 
     pub(super) fn counts(&self) -> AreaCounts {
         AreaCounts {
-            records: self.records.len(),
+            records: self.records.len() + self.records.promised(),
             record_capacity: self.records.capacity(),
             areas: self.space.area_count(),
             pages_taken: self.space.range().count() - self.space.free_pages(),

@@ -34,7 +34,7 @@ mod tests;
 mod vmalloc;
 mod vmap;
 
-pub use areas::{AreaChunk, AreaSlot};
+pub use areas::AreaChunk;
 pub use coherent::{CoherentError, CoherentFreed};
 pub use extend::ExtendError;
 pub use ioremap::IoRemapError;

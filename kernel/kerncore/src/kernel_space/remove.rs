@@ -6,7 +6,6 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::Areas;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -107,25 +106,28 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let record = self.areas.with(|areas| {
             let area = areas.find_containing(address).ok_or(RemoveError::Unknown { address })?;
-            retire_kind(areas, area.pages.start(), AreaKind::IoRemap)
+            areas.retire(area.pages.start(), AreaKind::IoRemap)
         })?;
         self.tear_down(record).map(|_| ())
     }
 
+    #[inline(always)]
     fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
         let record = self.retire(base, kind)?;
         self.tear_down(record).map(|_| ())
     }
 
     /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
+    #[inline(always)]
     pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<AreaRecord, RemoveError> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
-        self.areas.with(|areas| retire_kind(areas, base, kind))
+        self.areas.with(|areas| areas.retire(base, kind))
     }
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
+    #[inline(always)]
     pub(super) fn tear_down(&self, record: AreaRecord) -> Result<Removal, RemoveError> {
         let address = record.pages().start();
         let AreaRecord { mapping, guard, .. } = record;
@@ -174,18 +176,4 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
         self.zone.free(block).map_err(FramesError::Free)
     }
-}
-
-/// Live → Dying, if the area at `base` is of `kind`; the caller holds the lock of areas.
-fn retire_kind(
-    areas: &mut Areas<'_>,
-    base: VirtAddr,
-    kind: AreaKind,
-) -> Result<AreaRecord, RemoveError> {
-    let address = base;
-    let found = areas.find(base).ok_or(RemoveError::Unknown { address })?.kind;
-    if found != kind {
-        return Err(RemoveError::WrongKind { address, found });
-    }
-    areas.retire(base).ok_or(RemoveError::Unknown { address })
 }

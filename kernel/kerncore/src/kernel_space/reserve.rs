@@ -7,16 +7,16 @@ use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruc
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::{AreaChunk, AreaSlot};
+use crate::kernel_space::areas::AreaChunk;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Removal};
-use crate::slab::{Entry, InsertError, SlabId};
+use crate::slab::{Entry, InsertError, Promise};
 use crate::va_space::{Request, Reservation, ReserveError};
 
 #[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
-const ENTRY_BYTES: u32 = size_of::<Entry<AreaSlot>>() as u32;
+const ENTRY_BYTES: u32 = size_of::<Entry<AreaRecord>>() as u32;
 
 /// What a [`KernelSpace`] needs of whoever runs it.
 pub trait Support<'s>: Sync {
@@ -61,7 +61,7 @@ impl fmt::Display for NoArea {
 #[must_use = "a dropped reservation leaks its addresses"]
 pub(super) struct Reserved {
     guard: OwnedRange,
-    id: SlabId,
+    promise: Promise,
 }
 
 /// What a new area is, beyond its addresses.
@@ -98,10 +98,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let entries = match self.try_reserve(request) {
                 Ok(reserved) => return Ok(reserved),
                 Err(NoRoom::Addresses(error)) => return Err(NoArea::Addresses(error)),
-                Err(NoRoom::Records(InsertError::Full { capacity, .. })) => {
+                Err(NoRoom::Records(InsertError::Full { capacity })) => {
                     return Err(NoArea::TooManyAreas { capacity });
                 }
-                Err(NoRoom::Records(InsertError::NeedsChunk { entries, .. })) => entries,
+                Err(NoRoom::Records(InsertError::NeedsChunk { entries })) => entries,
             };
             self.add_records(entries)?;
         }
@@ -109,11 +109,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoRoom> {
         self.areas.with(|areas| {
-            let id = areas.records.insert(None).map_err(NoRoom::Records)?;
+            let promise = areas.records.promise().map_err(NoRoom::Records)?;
             match areas.space.reserve(request) {
-                Ok(Reservation { usable, guard }) => Ok((usable, Reserved { guard, id })),
+                Ok(Reservation { usable, guard }) => Ok((usable, Reserved { guard, promise })),
                 Err(error) => {
-                    areas.records.remove(id);
+                    areas.records.release(promise);
                     Err(NoRoom::Addresses(error))
                 }
             }
@@ -154,13 +154,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 
     /// Makes the area live: from here on lookups find it.
+    #[inline(always)]
     pub(super) fn publish(
         &self,
         reserved: Reserved,
         mapping: Mapping,
         new: NewArea,
     ) -> AreaSummary {
-        let Reserved { guard, id } = reserved;
+        let Reserved { guard, promise } = reserved;
         let pages = mapping.pages();
         let vm = VmStruct {
             next: 0,
@@ -174,16 +175,16 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let record = AreaRecord { vm, kind: new.kind, mapping, guard };
         let summary = record.summary();
-        let published = self.areas.with(|areas| areas.publish(id, record).is_some());
+        let published = self.areas.with(|areas| areas.publish(promise, record).is_some());
         debug_assert!(published, "the place and the addresses were taken by `reserve`");
         summary
     }
 
     /// Gives back addresses at which nothing is mapped.
     pub(super) fn abandon(&self, usable: OwnedRange, reserved: Reserved) {
-        let Reserved { guard, id } = reserved;
+        let Reserved { guard, promise } = reserved;
         self.areas.with(|areas| {
-            areas.records.remove(id);
+            areas.records.release(promise);
             areas.release(usable, guard);
         });
     }
@@ -214,5 +215,5 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 /// Why one try to reserve failed.
 enum NoRoom {
     Addresses(ReserveError),
-    Records(InsertError<AreaSlot>),
+    Records(InsertError),
 }

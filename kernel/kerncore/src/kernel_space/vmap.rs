@@ -25,6 +25,11 @@ pub enum VmapError {
         /// Pages of RAM.
         total: u32,
     },
+    /// The list has a gap where a page should be (S18).
+    MissingFrame {
+        /// Which one.
+        index: u32,
+    },
     /// The frame is not RAM, or is free.
     NotMemory {
         /// The frame.
@@ -64,6 +69,7 @@ impl fmt::Display for VmapError {
             Self::MoreThanMemory { wanted, total } => {
                 write!(f, "{wanted} pages given, RAM has {total}")
             }
+            Self::MissingFrame { index } => write!(f, "page {index} is missing"),
             Self::NotMemory { frame, owner } => {
                 write!(f, "frame {frame} is not memory in use ({owner})")
             }
@@ -93,30 +99,37 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         attributes: Attributes,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError> {
-        self.vmap_flags(frames, attributes, AreaKind::Vmap.flags(), caller)
+        let flags = AreaKind::Vmap.flags();
+        self.vmap_flags(frames.iter().copied(), attributes, flags, caller)
     }
 
-    /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37).
+    /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37), and for frames that are known one by one:
+    /// an item may be a frame or an `Option` of one, for lists with gaps (S18). They are asked for twice, and must
+    /// be the same both times.
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken.
-    pub fn vmap_flags(
+    #[inline]
+    pub fn vmap_flags<I>(
         &self,
-        frames: &[Pfn],
+        frames: I,
         attributes: Attributes,
         flags: AreaFlags,
         caller: VirtAddr,
-    ) -> Result<AreaSummary, VmapError> {
+    ) -> Result<AreaSummary, VmapError>
+    where
+        I: ExactSizeIterator<Item: Into<Option<Pfn>>> + Clone,
+    {
         let total = self.zone.total();
         let pages = match u32::try_from(frames.len()) {
             Ok(0) => return Err(VmapError::NoPages),
             Ok(pages) if pages <= total => pages,
             _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
         };
-        frames.iter().try_for_each(|&frame| self.agrees(frame, attributes))?;
+        self.agree(frames.clone(), attributes)?;
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, reserved) = self.reserve(&request).map_err(VmapError::Area)?;
-        if let Err(error) = self.map(&mut usable, frames.iter().copied(), attributes) {
+        if let Err(error) = self.map(&mut usable, frames, attributes) {
             self.unwind(usable, reserved, &error, ());
             return Err(VmapError::Map(error));
         }
@@ -124,22 +137,89 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         Ok(self.publish(reserved, Mapping::Borrowed { usable }, new))
     }
 
-    /// Whether a second mapping of `frame` with these attributes is allowed: memory in use, whose linear mapping
-    /// exists and is of the same type, and no way round the kernel's own protection.
-    fn agrees(&self, frame: Pfn, attributes: Attributes) -> Result<(), VmapError> {
-        let owner = self.zone.table().owner_of(frame);
-        let wanted = attributes.memory();
-        if matches!(owner, FrameOwner::Free | FrameOwner::Absent | FrameOwner::Reserved) {
-            Err(VmapError::NotMemory { frame, owner })
-        } else if matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
-            || wanted != MemoryType::NormalWriteBack
-        {
-            Err(VmapError::MemoryType { frame, owner, wanted })
-        } else if attributes.is_executable() || attributes.is_writable() && is_kernels_own(owner) {
-            Err(VmapError::Protection { frame, owner, wanted: attributes })
-        } else {
-            Ok(())
+    /// Whether a second mapping of each frame with these attributes is allowed.
+    #[inline(always)]
+    fn agree<I>(&self, frames: I, attributes: Attributes) -> Result<(), VmapError>
+    where
+        I: Iterator<Item: Into<Option<Pfn>>>,
+    {
+        let allowed = OwnerSet::allowed_under(attributes);
+        let table = self.zone.table();
+        let mut index = 0u32;
+        for frame in frames {
+            let frame = frame.into().ok_or(VmapError::MissingFrame { index })?;
+            let owner = table.owner_of(frame);
+            if !allowed.contains(owner) {
+                return Err(refusal(frame, owner, attributes));
+            }
+            index = index.wrapping_add(1);
         }
+        Ok(())
+    }
+}
+
+/// Owners of frames, a bit each.
+#[derive(Clone, Copy)]
+struct OwnerSet(u32);
+
+impl OwnerSet {
+    const NONE: Self = Self(0);
+    /// Memory in use whose linear mapping exists and is of the ordinary type.
+    const READABLE: Self = {
+        let mut set = 0;
+        let mut number = 0;
+        while number < FrameOwner::COUNT {
+            let owner = FrameOwner::ALL[number];
+            if !is_not_memory(owner) && !is_uncached(owner) {
+                set |= 1 << owner as u32;
+            }
+            number += 1;
+        }
+        Self(set)
+    };
+    /// Of those, what others than the kernel itself may write.
+    const WRITABLE: Self = {
+        let mut set = Self::READABLE.0;
+        let mut number = 0;
+        while number < FrameOwner::COUNT {
+            let owner = FrameOwner::ALL[number];
+            if is_kernels_own(owner) {
+                set &= !(1 << owner as u32);
+            }
+            number += 1;
+        }
+        Self(set)
+    };
+
+    /// Whose frames may have a second mapping with `attributes`: of the linear map's own type, and no way round the
+    /// kernel's own protection.
+    #[inline(always)]
+    fn allowed_under(attributes: Attributes) -> Self {
+        if attributes.memory() != MemoryType::NormalWriteBack || attributes.is_executable() {
+            Self::NONE
+        } else if attributes.is_writable() {
+            Self::WRITABLE
+        } else {
+            Self::READABLE
+        }
+    }
+
+    #[inline(always)]
+    const fn contains(self, owner: FrameOwner) -> bool {
+        self.0 >> owner as u32 & 1 != 0
+    }
+}
+
+/// Why frame `frame` of `owner` may not be mapped with `attributes` as well.
+#[cold]
+fn refusal(frame: Pfn, owner: FrameOwner, attributes: Attributes) -> VmapError {
+    let wanted = attributes.memory();
+    if is_not_memory(owner) {
+        VmapError::NotMemory { frame, owner }
+    } else if is_uncached(owner) || wanted != MemoryType::NormalWriteBack {
+        VmapError::MemoryType { frame, owner, wanted }
+    } else {
+        VmapError::Protection { frame, owner, wanted: attributes }
     }
 }
 
@@ -153,4 +233,14 @@ const fn is_kernels_own(owner: FrameOwner) -> bool {
             | FrameOwner::Slab
             | FrameOwner::VaStorage
     )
+}
+
+/// Nothing that anybody has.
+const fn is_not_memory(owner: FrameOwner) -> bool {
+    matches!(owner, FrameOwner::Free | FrameOwner::Absent | FrameOwner::Reserved)
+}
+
+/// Mapped uncached, and absent from the linear map.
+const fn is_uncached(owner: FrameOwner) -> bool {
+    matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
 }

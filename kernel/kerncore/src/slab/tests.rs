@@ -2,6 +2,14 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+impl<T, const N: usize> Slab<'_, T, N> {
+    /// A promise, kept at once.
+    fn insert(&mut self, value: T) -> Result<SlabId, InsertError> {
+        let promise = self.promise()?;
+        Ok(self.insert_promised(promise, value).expect("promised"))
+    }
+}
+
 fn chunk<T>(entries: u32) -> Vec<Entry<T>> {
     (0..entries).map(|_| Entry::vacant()).collect()
 }
@@ -38,19 +46,19 @@ fn a_slab_asks_for_each_chunk_by_its_size_and_at_last_for_none() {
     let mut wrong = chunk(63);
     let mut third = chunk(256);
     let mut slab: Slab<'_, u32, 2> = Slab::new();
-    assert_eq!(slab.insert(7), Err(InsertError::NeedsChunk { value: 7, entries: 64 }));
+    assert_eq!(slab.insert(7), Err(InsertError::NeedsChunk { entries: 64 }));
     assert_eq!(slab.add_chunk(&mut wrong), Err(ChunkError::WrongSize { wanted: 64, had: 63 }));
     assert_eq!(slab.add_chunk(&mut first), Ok(()));
     for value in 0..64 {
         let id = slab.insert(value).expect("64 entries");
         assert_eq!(id.index(), value);
     }
-    assert_eq!(slab.insert(64), Err(InsertError::NeedsChunk { value: 64, entries: 128 }));
+    assert_eq!(slab.insert(64), Err(InsertError::NeedsChunk { entries: 128 }));
     assert_eq!(slab.add_chunk(&mut second), Ok(()));
     for value in 64..192 {
         assert_eq!(slab.insert(value).map(SlabId::index), Ok(value));
     }
-    assert_eq!(slab.insert(9), Err(InsertError::Full { value: 9, capacity: 192 }));
+    assert_eq!(slab.insert(9), Err(InsertError::Full { capacity: 192 }));
     assert_eq!(slab.add_chunk(&mut third), Err(ChunkError::Full { capacity: 192 }));
     assert_eq!(slab.len(), 192);
     assert!(slab.iter().map(|(_, &value)| value).eq(0..192));
@@ -140,7 +148,7 @@ fn a_slab_is_a_map_from_names_to_records() {
                     let chunk = chunks.next().expect("four chunks");
                     slab.add_chunk(chunk).expect("its size");
                 }
-                Err(InsertError::Full { capacity, .. }) => {
+                Err(InsertError::Full { capacity }) => {
                     assert_eq!(model.len(), capacity as usize);
                 }
             }
@@ -157,4 +165,36 @@ fn a_slab_is_a_map_from_names_to_records() {
     let mut listed: Vec<SlabId> = slab.iter().map(|(id, _)| id).collect();
     listed.sort_unstable();
     assert!(listed.iter().eq(model.keys()));
+}
+
+/// A promise counts as taken: whoever holds one finds room, whatever others take meanwhile.
+#[test]
+fn a_promised_entry_is_there_when_its_record_comes() {
+    let mut memory = chunk(64);
+    let mut slab: Slab<'_, u32, 1> = Slab::new();
+    assert_eq!(slab.promise(), Err(InsertError::NeedsChunk { entries: 64 }));
+    slab.add_chunk(&mut memory).expect("the first chunk");
+    let kept = slab.promise().expect("room");
+    let given_up = slab.promise().expect("room");
+    assert_eq!((slab.promised(), slab.len()), (2, 0));
+    let taken: Vec<SlabId> = (0..62).map(|value| slab.insert(value).expect("room")).collect();
+    assert_eq!(slab.insert(62), Err(InsertError::Full { capacity: 64 }));
+    slab.release(given_up);
+    assert!(slab.insert(62).is_ok());
+    assert_eq!(slab.insert(63), Err(InsertError::Full { capacity: 64 }));
+    let id = slab.insert_promised(kept, 64).expect("promised");
+    assert_eq!((slab.get(id), slab.promised(), slab.len()), (Some(&64), 0, 64));
+    assert_eq!(slab.remove(taken[5]), Some(5));
+    assert!(slab.promise().is_ok(), "what was removed can be promised");
+}
+
+#[test]
+fn a_promise_of_another_slab_takes_nothing_in() {
+    let mut memory = chunk(64);
+    let mut slab: Slab<'_, u32, 1> = Slab::new();
+    slab.add_chunk(&mut memory).expect("the first chunk");
+    let foreign = slab.promise().expect("room");
+    let mut empty: Slab<'_, u32, 1> = Slab::new();
+    assert_eq!(empty.insert_promised(foreign, 1), None);
+    assert!(empty.is_empty());
 }

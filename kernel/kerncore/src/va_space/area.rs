@@ -72,11 +72,34 @@ pub struct Area {
     pub state: AreaState,
 }
 
+/// A live area that was found, before anything else could happen to it.
+#[derive(Debug)]
+pub struct Live<'a> {
+    tag: &'a mut u32,
+    record: RecordId,
+}
+
+impl Live<'_> {
+    /// Its record.
+    #[inline(always)]
+    pub const fn record(&self) -> RecordId {
+        self.record
+    }
+
+    /// Ends its life, as [`VaSpace::retire`] does.
+    #[inline(always)]
+    pub fn retire(self) -> RecordId {
+        *self.tag = DYING;
+        self.record
+    }
+}
+
 impl VaSpace<'_> {
     /// Makes the reserved area at `base` live under `record`: from now on lookups find it.
     ///
     /// # Errors
     /// [`PublishError`] if no area begins at `base` or if it is not in the state that follows [`VaSpace::reserve`].
+    #[inline(always)]
     pub fn publish(&mut self, base: VirtAddr, record: RecordId) -> Result<(), PublishError> {
         let Some(page) = self.area_at(base) else {
             return Err(PublishError::NotReserved { base });
@@ -111,17 +134,21 @@ impl VaSpace<'_> {
         }
     }
 
+    /// The live area that begins exactly at `base`, to be looked at and then perhaps retired.
+    #[inline(always)]
+    pub fn live(&mut self, base: VirtAddr) -> Option<Live<'_>> {
+        let page = self.area_at(base)?;
+        let tag = &mut self.tags[page as usize];
+        match AreaState::from_tag(*tag) {
+            AreaState::Live(record) => Some(Live { tag, record }),
+            AreaState::Reserved | AreaState::Dying => None,
+        }
+    }
+
     /// Ends the life of the live area that begins at `base`: it is no longer found, its addresses stay taken until
     /// [`VaSpace::release`] (S14a). Gives its record; a second time, and for what is not live, `None` (S14).
     pub fn retire(&mut self, base: VirtAddr) -> Option<RecordId> {
-        let page = self.area_at(base)?;
-        match self.state_of(page) {
-            AreaState::Live(record) => {
-                self.tags[page as usize] = DYING;
-                Some(record)
-            }
-            AreaState::Reserved | AreaState::Dying => None,
-        }
+        self.live(base).map(Live::retire)
     }
 
     /// The lowest area, in whatever state, whose base is `address` or above it. O(log n).

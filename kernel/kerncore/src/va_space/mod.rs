@@ -34,7 +34,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use area::{Area, AreaState, Areas, RecordId};
+pub use area::{Area, AreaState, Areas, Live, RecordId};
 pub use check::{CheckError, Count};
 pub use error::{NewError, PublishError, ReleaseError, ReserveError, StorageArray};
 pub use request::{

@@ -191,8 +191,8 @@ fn errors_of_books_name_the_place_and_the_numbers() {
     says(&PublishError::Dying { base: start }, &[ADDRESS, "dying"]);
     says(&CheckError::Unowned { page: 9 }, &["9"]);
     says(&CheckError::BadLength { area: 9, length: 1 }, &["9", "1"]);
-    says(&InsertError::NeedsChunk { value: (), entries: 32 }, &["32"]);
-    says(&InsertError::Full { value: (), capacity: 64 }, &["64"]);
+    says(&InsertError::NeedsChunk { entries: 32 }, &["32"]);
+    says(&InsertError::Full { capacity: 64 }, &["64"]);
     says(&ChunkError::WrongSize { wanted: 32, had: 31 }, &["32", "31"]);
     says(&ChunkError::Full { capacity: 64 }, &["64"]);
 }

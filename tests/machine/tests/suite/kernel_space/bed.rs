@@ -10,11 +10,12 @@
 
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    area::AreaRecord,
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
     frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
-    kernel_space::{AreaChunk, AreaSlot, KernelSpace, Parts, Support},
+    kernel_space::{AreaChunk, KernelSpace, Parts, Support},
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
@@ -59,7 +60,7 @@ struct LeakedRecords;
 impl Support<'static> for LeakedRecords {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         block.leak();
-        let entry = || Entry::<AreaSlot>::vacant();
+        let entry = || Entry::<AreaRecord>::vacant();
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
     }
 
