@@ -246,6 +246,13 @@ impl PageRange {
         (first < end).then(|| Self { first, count: end - first })
     }
 
+    /// All pages but the last, and the last; two empty ranges of an empty one.
+    pub(crate) const fn split_last(self) -> (Self, Self) {
+        let before = self.count.saturating_sub(1);
+        let last = self.count - before;
+        (Self { count: before, ..self }, Self { first: self.first + before, count: last })
+    }
+
     /// The `count` pages from the page at `offset`, or `None` if they do not all lie inside.
     pub const fn sub_range(self, offset: u32, count: u32) -> Option<Self> {
         match offset.checked_add(count) {

@@ -17,6 +17,7 @@
 //! the heap may want an area in turn. A slab is given its memory chunk by chunk, never moves an entry, and finds
 //! an entry by its id in a constant number of steps.
 
+use core::convert::Infallible;
 use core::fmt;
 use core::num::NonZeroU32;
 
@@ -259,16 +260,20 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
         self.unpromised += 1;
     }
 
-    /// Takes in a record for which there is a promise of this slab's, and names it. The entry that became vacant last is
+    /// Takes in the record that `value` makes, for which there is a promise of this slab's, and names it. The entry that became vacant last is
     /// used first. `None`, and no record, if the promise was another slab's.
     #[inline(always)]
-    pub fn insert_promised(&mut self, _promise: Promise, value: T) -> Option<SlabId> {
+    pub fn insert_promised(
+        &mut self,
+        _promise: Promise,
+        value: impl FnOnce() -> T,
+    ) -> Option<SlabId> {
         let index = self.vacant;
         let entry = self.entry_mut(index)?;
         // The chain of vacant entries holds vacant ones only.
         let Place::Vacant { next } = entry.place else { return None };
         let id = SlabId::new(index, entry.generation)?;
-        entry.place = Place::Occupied(value);
+        entry.place = Place::Occupied(value());
         self.vacant = next;
         self.len += 1;
         Some(id)
@@ -283,24 +288,40 @@ impl<'s, T, const N: usize> Slab<'s, T, N> {
     }
 
     /// Takes a record out. `None` if `id` names none: a second removal, for one.
-    #[inline(always)]
     pub fn remove(&mut self, id: SlabId) -> Option<T> {
+        match self.remove_if(id, |_| Ok::<(), Infallible>(()))? {
+            Ok(value) => Some(value),
+            Err(never) => match never {},
+        }
+    }
+
+    /// Takes a record out, unless `check` refuses. `None` if `id` names none.
+    ///
+    /// # Errors
+    /// What `check` said; nothing has changed.
+    #[inline(always)]
+    pub fn remove_if<E>(
+        &mut self,
+        id: SlabId,
+        check: impl FnOnce(&T) -> Result<(), E>,
+    ) -> Option<Result<T, E>> {
         let next = self.vacant;
         let entry = self.entry_mut(id.index())?;
+        let Place::Occupied(value) = &entry.place else { return None };
         if entry.generation != id.generation() {
             return None;
         }
-        if let Place::Vacant { .. } = entry.place {
-            return None;
+        if let Err(refusal) = check(value) {
+            return Some(Err(refusal));
         }
         let place = core::mem::replace(&mut entry.place, Place::Vacant { next });
         entry.generation =
             if entry.generation == LAST_GENERATION { 1 } else { entry.generation + 1 };
         self.vacant = id.index();
-        self.len -= 1;
-        self.unpromised += 1;
+        self.len = self.len.wrapping_sub(1);
+        self.unpromised = self.unpromised.wrapping_add(1);
         match place {
-            Place::Occupied(value) => Some(value),
+            Place::Occupied(value) => Some(Ok(value)),
             Place::Vacant { .. } => None,
         }
     }

@@ -87,10 +87,14 @@ impl<'s> Areas<'s> {
         }
     }
 
-    /// Makes the area of `record` findable.
+    /// Makes the area at `base` findable, by the record that `record` makes.
     #[inline(always)]
-    pub(super) fn publish(&mut self, promise: Promise, record: AreaRecord) -> Option<()> {
-        let base = record.pages().start();
+    pub(super) fn publish(
+        &mut self,
+        promise: Promise,
+        base: VirtAddr,
+        record: impl FnOnce() -> AreaRecord,
+    ) -> Option<()> {
         let id = self.records.insert_promised(promise, record)?;
         self.space.publish(base, RecordId::new(id.raw())?).ok()
     }
@@ -105,12 +109,13 @@ impl<'s> Areas<'s> {
         let unknown = RemoveError::Unknown { address: base };
         let live = self.space.live(base).ok_or(unknown)?;
         let id = SlabId::from_raw(live.record().index()).ok_or(unknown)?;
-        let found = self.records.get(id).ok_or(unknown)?.kind;
-        if found != kind {
-            return Err(RemoveError::WrongKind { address: base, found });
-        }
+        let is_of_kind = |record: &AreaRecord| match record.kind {
+            found if found == kind => Ok(()),
+            found => Err(RemoveError::WrongKind { address: base, found }),
+        };
+        let record = self.records.remove_if(id, is_of_kind).ok_or(unknown)??;
         live.retire();
-        self.records.remove(id).ok_or(unknown)
+        Ok(record)
     }
 
     /// Flushed → Free. The ranges are the ones that this set gave out, so the space takes them back.

@@ -7,7 +7,7 @@ use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruc
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::AreaChunk;
+use crate::kernel_space::areas::{AreaChunk, Areas};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -163,21 +163,26 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> AreaSummary {
         let Reserved { guard, promise } = reserved;
         let pages = mapping.pages();
-        let vm = VmStruct {
-            next: 0,
-            addr: pages.start(),
-            size: (pages.count() + guard.count()).wrapping_mul(PAGE_SIZE),
-            flags: new.flags,
-            pages: 0,
-            nr_pages: pages.count(),
-            phys_addr: new.physical,
-            caller: new.caller,
+        let NewArea { kind, flags, caller, physical } = new;
+        let record = || AreaRecord {
+            vm: VmStruct {
+                next: 0,
+                addr: pages.start(),
+                size: (pages.count() + guard.count()).wrapping_mul(PAGE_SIZE),
+                flags,
+                pages: 0,
+                nr_pages: pages.count(),
+                phys_addr: physical,
+                caller,
+            },
+            kind,
+            mapping,
+            guard,
         };
-        let record = AreaRecord { vm, kind: new.kind, mapping, guard };
-        let summary = record.summary();
-        let published = self.areas.with(|areas| areas.publish(promise, record).is_some());
+        let publish = |areas: &mut Areas<'_>| areas.publish(promise, pages.start(), record);
+        let published = self.areas.with(publish).is_some();
         debug_assert!(published, "the place and the addresses were taken by `reserve`");
-        summary
+        AreaSummary { pages, kind, flags, physical, caller }
     }
 
     /// Gives back addresses at which nothing is mapped.

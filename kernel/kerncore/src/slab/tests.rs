@@ -6,7 +6,7 @@ impl<T, const N: usize> Slab<'_, T, N> {
     /// A promise, kept at once.
     fn insert(&mut self, value: T) -> Result<SlabId, InsertError> {
         let promise = self.promise()?;
-        Ok(self.insert_promised(promise, value).expect("promised"))
+        Ok(self.insert_promised(promise, || value).expect("promised"))
     }
 }
 
@@ -182,7 +182,7 @@ fn a_promised_entry_is_there_when_its_record_comes() {
     slab.release(given_up);
     assert!(slab.insert(62).is_ok());
     assert_eq!(slab.insert(63), Err(InsertError::Full { capacity: 64 }));
-    let id = slab.insert_promised(kept, 64).expect("promised");
+    let id = slab.insert_promised(kept, || 64).expect("promised");
     assert_eq!((slab.get(id), slab.promised(), slab.len()), (Some(&64), 0, 64));
     assert_eq!(slab.remove(taken[5]), Some(5));
     assert!(slab.promise().is_ok(), "what was removed can be promised");
@@ -195,6 +195,6 @@ fn a_promise_of_another_slab_takes_nothing_in() {
     slab.add_chunk(&mut memory).expect("the first chunk");
     let foreign = slab.promise().expect("room");
     let mut empty: Slab<'_, u32, 1> = Slab::new();
-    assert_eq!(empty.insert_promised(foreign, 1), None);
+    assert_eq!(empty.insert_promised(foreign, || 1), None);
     assert!(empty.is_empty());
 }

@@ -199,22 +199,23 @@ impl<'s> VaSpace<'s> {
     }
 
     /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.
-    #[inline]
+    #[inline(always)]
     fn make_area(&mut self, base: u32, taken: u32) -> Option<Reservation> {
-        let pages = self.space.pages().sub_range(base, taken)?;
-        let usable = PageRange::from_numbers(pages.first(), taken - GUARD_PAGES)?;
-        let guard = PageRange::from_numbers(usable.end(), GUARD_PAGES)?;
-        self.tags[base as usize] = AreaState::RESERVED_TAG;
-        self.tags[base as usize + 1] = taken;
-        self.tags[(base + taken) as usize - 1] = taken;
+        // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
+        let tags = self.tags.get_mut(base as usize..)?.get_mut(..taken as usize)?;
+        let [state, length, ..] = tags else { return None };
+        *state = AreaState::RESERVED_TAG;
+        *length = taken;
+        *tags.last_mut()? = taken;
         self.starts.insert(base);
-        self.areas += 1;
-        self.free -= taken;
+        self.areas = self.areas.wrapping_add(1);
+        self.free = self.free.wrapping_sub(taken);
+        let (usable, guard) = self.space.pages().sub_range(base, taken)?.split_last();
         Some(Reservation { usable: OwnedRange::mint(usable), guard: OwnedRange::mint(guard) })
     }
 
     /// Makes the area of `taken` pages at the offset `first` free.
-    #[inline]
+    #[inline(always)]
     fn give_back(&mut self, first: u32, taken: u32) {
         self.starts.remove(first);
         self.areas -= 1;
