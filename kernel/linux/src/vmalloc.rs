@@ -144,8 +144,10 @@ fn map(
     caller: VirtAddr,
 ) -> Result<AreaSummary, Unmapped> {
     let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
-    let frames = pages.iter().map(|&page| page::frame_of(page));
-    let mapped = mm::kernel().vmap_flags(frames, attributes, flags, caller);
+    let kernel = mm::kernel();
+    let table = kernel.zone().table();
+    let frames = pages.iter().map(|page| table.frame_at_record(page.addr()));
+    let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
     mapped.map_err(|error| match error {
         VmapError::MissingFrame { index } => {
             Unmapped::NoPage { index, page: pages[index as usize] }

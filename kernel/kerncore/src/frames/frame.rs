@@ -67,6 +67,29 @@ impl FrameOwner {
         Self::Test,
     ];
 
+    /// The owner that is written as `number`. What nobody writes is set aside for good.
+    #[inline(always)]
+    const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Absent,
+            1 => Self::Free,
+            3 => Self::KernelImage,
+            4 => Self::FrameTable,
+            5 => Self::PageTable,
+            6 => Self::Heap,
+            7 => Self::Slab,
+            8 => Self::VaStorage,
+            9 => Self::Vmalloc,
+            10 => Self::Dma,
+            11 => Self::AtomicPool,
+            12 => Self::User,
+            13 => Self::Pages,
+            14 => Self::Stack,
+            15 => Self::Test,
+            _ => Self::Reserved,
+        }
+    }
+
     /// The word used in listings.
     pub const fn name(self) -> &'static str {
         match self {
@@ -171,8 +194,7 @@ impl State {
     }
 
     pub(super) fn owner(self) -> FrameOwner {
-        let number = (self.0 & Self::OWNER_MASK) as usize;
-        FrameOwner::ALL.get(number).copied().unwrap_or(FrameOwner::Reserved)
+        FrameOwner::from_number(self.0 & Self::OWNER_MASK)
     }
 }
 
@@ -218,5 +240,18 @@ impl Frame {
 impl Default for Frame {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_read_as_it_was_written() {
+        for owner in FrameOwner::ALL {
+            assert_eq!(State::owned(0, owner).owner(), owner);
+        }
+        assert_eq!(FrameOwner::from_number(16), FrameOwner::Reserved);
     }
 }

@@ -72,15 +72,14 @@ impl<'t> FrameTable<'t> {
     }
 
     /// The frame whose record begins at `address`, as C code that holds page pointers asks (S85a).
-    #[inline]
+    #[inline(always)]
     pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
-        let offset = address.checked_sub(self.frames.as_ptr().addr())?;
-        let size = size_of::<Frame>();
-        let index = offset / size;
-        if !offset.is_multiple_of(size) || index >= self.frames.len() {
-            return None;
-        }
-        self.first.checked_add(u32::try_from(index).ok()?)
+        const SHIFT: u32 = size_of::<Frame>().trailing_zeros();
+        const { assert!(size_of::<Frame>().is_power_of_two(), "a stride that shifts can find") };
+        let offset = address.wrapping_sub(self.frames.as_ptr().addr());
+        // Turned right: what lies below or beyond the table, or between two records, gives a number that is too large.
+        let index = u32::try_from(offset.rotate_right(SHIFT)).ok()?;
+        (index < self.len()).then(|| self.pfn_at(index))
     }
 
     /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.

@@ -92,21 +92,30 @@ impl NewArea {
 }
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Takes addresses and a place for the record; a second chunk of records is made when the first is full.
+    /// Takes addresses and a place for the record; a further chunk of records is made when the last is full.
+    #[inline(always)]
     pub(super) fn reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoArea> {
         loop {
-            let entries = match self.try_reserve(request) {
+            match self.try_reserve(request) {
                 Ok(reserved) => return Ok(reserved),
-                Err(NoRoom::Addresses(error)) => return Err(NoArea::Addresses(error)),
-                Err(NoRoom::Records(InsertError::Full { capacity })) => {
-                    return Err(NoArea::TooManyAreas { capacity });
-                }
-                Err(NoRoom::Records(InsertError::NeedsChunk { entries })) => entries,
-            };
-            self.add_records(entries)?;
+                Err(error) => self.make_room(error)?,
+            }
         }
     }
 
+    /// Makes a chunk of records if that was what was missing.
+    #[cold]
+    fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
+        match missing {
+            NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
+            NoRoom::Records(InsertError::Full { capacity }) => {
+                Err(NoArea::TooManyAreas { capacity })
+            }
+            NoRoom::Records(InsertError::NeedsChunk { entries }) => self.add_records(entries),
+        }
+    }
+
+    #[inline(always)]
     fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoRoom> {
         self.areas.with(|areas| {
             let promise = areas.records.promise().map_err(NoRoom::Records)?;
@@ -218,6 +227,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 }
 
 /// Why one try to reserve failed.
+#[derive(Clone, Copy)]
 enum NoRoom {
     Addresses(ReserveError),
     Records(InsertError),

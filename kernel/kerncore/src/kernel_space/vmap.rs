@@ -104,15 +104,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 
     /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37), and for frames that are known one by one:
-    /// an item may be a frame or an `Option` of one, for lists with gaps (S18). They are asked for twice, and must
-    /// be the same both times.
+    /// an item may be a frame or an `Option` of one, for lists with gaps (S18). The first that may not be mapped ends
+    /// it, with what was mapped before unmapped again.
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken.
     #[inline]
     pub fn vmap_flags<I>(
         &self,
-        frames: I,
+        mut frames: I,
         attributes: Attributes,
         flags: AreaFlags,
         caller: VirtAddr,
@@ -126,35 +126,47 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             Ok(pages) if pages <= total => pages,
             _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
         };
-        self.agree(frames.clone(), attributes)?;
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, reserved) = self.reserve(&request).map_err(VmapError::Area)?;
-        if let Err(error) = self.map(&mut usable, frames, attributes) {
+        let allowed = OwnerSet::allowed_under(attributes);
+        let table = self.zone.table();
+        // A frame that may not be mapped is a gap to the tables, which stop before it.
+        let checked = frames
+            .clone()
+            .map(|frame| frame.into().filter(|&frame| allowed.contains(table.owner_of(frame))));
+        if let Err(error) = self.map(&mut usable, checked, attributes) {
             self.unwind(usable, reserved, &error, ());
-            return Err(VmapError::Map(error));
+            return Err(match error {
+                MapError::MissingFrame { mapped, .. } => {
+                    self.refusal(mapped, frames.nth(mapped as usize), attributes)
+                }
+                error => VmapError::Map(error),
+            });
         }
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
         Ok(self.publish(reserved, Mapping::Borrowed { usable }, new))
     }
 
-    /// Whether a second mapping of each frame with these attributes is allowed.
-    #[inline(always)]
-    fn agree<I>(&self, frames: I, attributes: Attributes) -> Result<(), VmapError>
-    where
-        I: Iterator<Item: Into<Option<Pfn>>>,
-    {
-        let allowed = OwnerSet::allowed_under(attributes);
-        let table = self.zone.table();
-        let mut index = 0u32;
-        for frame in frames {
-            let frame = frame.into().ok_or(VmapError::MissingFrame { index })?;
-            let owner = table.owner_of(frame);
-            if !allowed.contains(owner) {
-                return Err(refusal(frame, owner, attributes));
-            }
-            index = index.wrapping_add(1);
+    /// Why the item at `index` stopped the mapping.
+    #[cold]
+    fn refusal(
+        &self,
+        index: u32,
+        frame: Option<impl Into<Option<Pfn>>>,
+        attributes: Attributes,
+    ) -> VmapError {
+        let Some(frame) = frame.and_then(Into::into) else {
+            return VmapError::MissingFrame { index };
+        };
+        let owner = self.zone.table().owner_of(frame);
+        let wanted = attributes.memory();
+        if is_not_memory(owner) {
+            VmapError::NotMemory { frame, owner }
+        } else if is_uncached(owner) || wanted != MemoryType::NormalWriteBack {
+            VmapError::MemoryType { frame, owner, wanted }
+        } else {
+            VmapError::Protection { frame, owner, wanted: attributes }
         }
-        Ok(())
     }
 }
 
@@ -207,19 +219,6 @@ impl OwnerSet {
     #[inline(always)]
     const fn contains(self, owner: FrameOwner) -> bool {
         self.0 >> owner as u32 & 1 != 0
-    }
-}
-
-/// Why frame `frame` of `owner` may not be mapped with `attributes` as well.
-#[cold]
-fn refusal(frame: Pfn, owner: FrameOwner, attributes: Attributes) -> VmapError {
-    let wanted = attributes.memory();
-    if is_not_memory(owner) {
-        VmapError::NotMemory { frame, owner }
-    } else if is_uncached(owner) || wanted != MemoryType::NormalWriteBack {
-        VmapError::MemoryType { frame, owner, wanted }
-    } else {
-        VmapError::Protection { frame, owner, wanted: attributes }
     }
 }
 

@@ -108,6 +108,7 @@ impl<'s> VaSpace<'s> {
     ///
     /// # Errors
     /// [`ReserveError`]; nothing has changed.
+    #[inline(always)]
     pub fn reserve(&mut self, request: &Request) -> Result<Reservation, ReserveError> {
         let wanted = request.pages_with_guard()?;
         let base = if request.is_for_anywhere() && self.holes.longest() < wanted {
@@ -125,6 +126,7 @@ impl<'s> VaSpace<'s> {
     ///
     /// # Errors
     /// [`ReleaseError`] with both ranges if they are not exactly one area of this space, or if it is still live.
+    #[inline(always)]
     pub fn release(&mut self, usable: OwnedRange, guard: OwnedRange) -> Result<(), ReleaseError> {
         let first = usable.pages().first().wrapping_sub(self.first());
         let is_area = self.starts.contains(first)
