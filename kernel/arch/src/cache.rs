@@ -44,21 +44,25 @@ unsafe fn each_line<R: SysRegWrite>(start: VirtAddr, bytes: u32, line: u32) {
     // A range that would pass the top ends there.
     let last = start.raw().saturating_add(bytes - 1);
     let mut address = start.raw() & !(line - 1);
-    let mut lines = ((last - address) >> line.trailing_zeros()) + 1;
-    while lines >= 4 {
-        // Wrapping: the address behind the last line may be 2³².
+    // What lies behind the first byte of the line at `address`, up to the last byte of the range.
+    let mut behind = last.wrapping_sub(address);
+    let four = line << 2;
+    while behind >= four {
         for _ in 0..4 {
             // SAFETY: by the caller's promise.
             unsafe { cp15::issue::<R>(address) };
             address = address.wrapping_add(line);
         }
-        lines -= 4;
+        behind = behind.wrapping_sub(four);
     }
-    while lines > 0 {
+    loop {
         // SAFETY: by the caller's promise.
         unsafe { cp15::issue::<R>(address) };
+        if behind < line {
+            return;
+        }
         address = address.wrapping_add(line);
-        lines -= 1;
+        behind = behind.wrapping_sub(line);
     }
 }
 

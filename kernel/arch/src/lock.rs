@@ -21,9 +21,13 @@ impl<T> IrqSpinLock<T> {
 
     /// Runs `critical_section` with exclusive access and IRQs masked. It may not sleep and may not take the same lock
     /// again, on pain of spinning for ever.
-    #[inline]
+    #[inline(always)]
     pub fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
-        irq::masked(|| critical_section(&mut self.0.lock()))
+        let saved = irq::save_and_mask();
+        // The guard is a temporary: the lock is given back at the end of the statement, before the mask is.
+        let result = critical_section(&mut self.0.lock());
+        saved.restore();
+        result
     }
 
     /// As [`IrqSpinLock::with`], but `None` at once if it is held, be it by this CPU.
@@ -43,7 +47,7 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
         Self::new(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
         self.with(critical_section)
     }

@@ -1,7 +1,7 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::OwnedRange;
@@ -19,6 +19,16 @@ const _: () = assert!(
 
 /// A run of places that a [`super::Support`] makes from frames.
 pub type AreaChunk<'s> = &'s mut [Entry<AreaRecord>];
+
+/// What an area leaves when it is found no more: all that must come back.
+#[derive(Debug)]
+#[must_use = "dropping it leaks the area"]
+pub(super) struct Dying {
+    /// The usable addresses, and what stands behind them.
+    pub(super) mapping: Mapping,
+    /// The page behind them.
+    pub(super) guard: OwnedRange,
+}
 
 /// What the lock of areas guards.
 #[derive(Debug)]
@@ -101,11 +111,7 @@ impl<'s> Areas<'s> {
 
     /// Live → Dying, if the area at `base` is of `kind`: takes the record out, leaves the addresses taken.
     #[inline(always)]
-    pub(super) fn retire(
-        &mut self,
-        base: VirtAddr,
-        kind: AreaKind,
-    ) -> Result<AreaRecord, RemoveError> {
+    pub(super) fn retire(&mut self, base: VirtAddr, kind: AreaKind) -> Result<Dying, RemoveError> {
         let unknown = RemoveError::Unknown { address: base };
         let live = self.space.live(base).ok_or(unknown)?;
         let id = SlabId::from_raw(live.record().index()).ok_or(unknown)?;
@@ -113,9 +119,10 @@ impl<'s> Areas<'s> {
             found if found == kind => Ok(()),
             found => Err(RemoveError::WrongKind { address: base, found }),
         };
-        let record = self.records.remove_if(id, is_of_kind).ok_or(unknown)??;
+        let AreaRecord { mapping, guard, .. } =
+            self.records.remove_if(id, is_of_kind).ok_or(unknown)??;
         live.retire();
-        Ok(record)
+        Ok(Dying { mapping, guard })
     }
 
     /// Flushed → Free. The ranges are the ones that this set gave out, so the space takes them back.

@@ -124,10 +124,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         base: VirtAddr,
         bytes: u32,
     ) -> Result<CoherentFreed, RemoveError> {
-        let record = self.retire(base, AreaKind::Dma)?;
+        let dying = self.retire(base, AreaKind::Dma)?;
         let given = pages_for(bytes);
-        let actual = record.pages().count();
-        let found = self.tear_down(record)?.pages;
+        let actual = dying.mapping.pages().count();
+        let found = self.tear_down(dying)?.pages;
         Ok(CoherentFreed { actual, given, missing: actual - found.min(actual) })
     }
 

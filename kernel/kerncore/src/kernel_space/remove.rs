@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::area::{AreaKind, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
+use crate::kernel_space::areas::Dying;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -104,22 +105,22 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// [`RemoveError`].
     pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
-        let record = self.areas.with(|areas| {
+        let dying = self.areas.with(|areas| {
             let area = areas.find_containing(address).ok_or(RemoveError::Unknown { address })?;
             areas.retire(area.pages.start(), AreaKind::IoRemap)
         })?;
-        self.tear_down(record).map(|_| ())
+        self.tear_down(dying).map(|_| ())
     }
 
     #[inline(always)]
     fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
-        let record = self.retire(base, kind)?;
-        self.tear_down(record).map(|_| ())
+        let dying = self.retire(base, kind)?;
+        self.tear_down(dying).map(|_| ())
     }
 
     /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
     #[inline(always)]
-    pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<AreaRecord, RemoveError> {
+    pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<Dying, RemoveError> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
@@ -128,10 +129,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
     #[inline(always)]
-    pub(super) fn tear_down(&self, record: AreaRecord) -> Result<Removal, RemoveError> {
-        let address = record.pages().start();
-        let AreaRecord { mapping, guard, .. } = record;
+    pub(super) fn tear_down(&self, dying: Dying) -> Result<Removal, RemoveError> {
+        let Dying { mapping, guard } = dying;
         let pages = mapping.pages();
+        let address = pages.start();
         let (range, removal, freed) = match mapping {
             Mapping::Frames { usable, list } => {
                 let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
