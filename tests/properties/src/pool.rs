@@ -154,6 +154,7 @@ fn s71_s74_every_pool_agrees_with_a_list_of_runs() {
     let pages = prop_oneof![1..=70_u32, 1..=400_u32];
     let histories = (pages, 0..PAGE_SIZE, any::<u32>(), any::<bool>(), vec(steps(), 1..150));
     prove(
+        "-p properties",
         "pool::s71_s74_every_pool_agrees_with_a_list_of_runs",
         600,
         &histories,

@@ -11,12 +11,14 @@ pub const DEFAULT_SEED: u64 = 0x6d61_7077;
 /// For how many milliseconds a failing history is made shorter. On a slower machine it stays longer, and fails all the same.
 const SHRINK_TIME: u32 = 8000;
 
-/// Checks `property` on `cases` values of `values`. `name` is the test's path, as `cargo test` takes it.
+/// Checks `property` on `cases` values of `values`. `target` says where the test is and `name` is its path, as `cargo test`
+/// takes them.
 ///
 /// # Panics
 /// With the smallest value found that fails, and the command that runs it again.
 #[track_caller]
 pub fn prove<S: Strategy>(
+    target: &str,
     name: &str,
     cases: u32,
     values: &S,
@@ -38,7 +40,7 @@ pub fn prove<S: Strategy>(
         Err(TestError::Abort(reason)) => panic!("{name}: gave up: {reason}"),
         Err(TestError::Fail(reason, value)) => panic!(
             "{reason}\nsmallest history: {value:#?}\n\
-             again: PROPERTIES_SEED={seed} PROPERTIES_CASES={factor} cargo test -p properties -- --exact {name}"
+             again: PROPERTIES_SEED={seed} PROPERTIES_CASES={factor} cargo test {target} -- --exact {name}"
         ),
     }
 }

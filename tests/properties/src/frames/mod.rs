@@ -36,6 +36,7 @@ fn steps() -> impl Strategy<Value = Step> {
 fn small_memories_agree_with_a_cell_a_frame_at_every_step() {
     let histories = (scenes(1..600_u32), vec(steps(), 1..80));
     prove(
+        "-p properties",
         "frames::small_memories_agree_with_a_cell_a_frame_at_every_step",
         300,
         &histories,
@@ -55,6 +56,7 @@ fn small_memories_agree_with_a_cell_a_frame_at_every_step() {
 fn memories_of_several_largest_blocks_agree_with_a_cell_a_frame() {
     let histories = (scenes(2000..9000_u32), vec(steps(), 50..150));
     prove(
+        "-p properties",
         "frames::memories_of_several_largest_blocks_agree_with_a_cell_a_frame",
         40,
         &histories,

@@ -17,6 +17,7 @@ fn s1_s14a_small_spaces_agree_with_a_flag_a_page_at_every_step() {
     let pages = prop_oneof![1..=16_u32, 17..=70_u32, 200..=300_u32];
     let small = histories(Scene::anywhere(pages), 1..80);
     prove(
+        "-p properties",
         "va_space::s1_s14a_small_spaces_agree_with_a_flag_a_page_at_every_step",
         400,
         &small,
@@ -37,6 +38,7 @@ fn s1_s14a_small_spaces_agree_with_a_flag_a_page_at_every_step() {
 fn s1_s7_the_whole_window_agrees_with_a_flag_a_page() {
     let large = histories(Scene::vmalloc_window(), 100..400);
     prove(
+        "-p properties",
         "va_space::s1_s7_the_whole_window_agrees_with_a_flag_a_page",
         12,
         &large,
