@@ -38,7 +38,7 @@
 //! On the way back nothing is cached that could be stale: [`LinearMap::restore`] needs no maintenance.
 
 use crate::{
-    addr::{PageRange, Pfn, PhysAddr, VirtAddr},
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     descriptor::l2::SmallPages,
     frames::FrameBlock,
@@ -47,7 +47,7 @@ use crate::{
     owned_range::OwnedRange,
     page_table::{AdoptError, MapError, PageTable, Slots, TableSource, Unmapped, consecutive},
 };
-use core::{fmt, iter};
+use core::fmt;
 
 /// What an entry of the linear map promises outside the kernel's image.
 const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
@@ -213,9 +213,7 @@ impl<M: Machine> LinearMap<M> {
     #[inline]
     pub fn withdraw(&self, block: FrameBlock) -> Result<Withdrawn<'_, M>, LinearError<FrameBlock>> {
         let words = SmallPages::new(ATTRIBUTES);
-        let count = block.pages() as usize;
-        let stale = self.replace(&block, |frame| words.word(frame), iter::repeat_n(0, count));
-        match stale {
+        match self.replace::<PAGE_SIZE, 0>(&block, words.word(block.first()), 0) {
             Ok(stale) => Ok(Withdrawn { machine: &self.machine, stale, block }),
             Err(mismatch) => Err(mismatch.with(block)),
         }
@@ -229,35 +227,33 @@ impl<M: Machine> LinearMap<M> {
     pub fn restore(&self, absent: Absent) -> Result<FrameBlock, LinearError<Absent>> {
         let Absent(block) = absent;
         let words = SmallPages::new(ATTRIBUTES);
-        let Some(frames) = consecutive(block.first(), block.pages()) else {
-            return Err(LinearError::Outside(Absent(block)));
-        };
-        match self.replace(&block, |_| 0, frames.map(|frame| words.word(frame))) {
+        match self.replace::<0, PAGE_SIZE>(&block, 0, words.word(block.first())) {
             Ok(_) => Ok(block),
             Err(mismatch) => Err(mismatch.with(Absent(block))),
         }
     }
 
-    /// Writes the slots of `block`, all of which must hold what `wanted` says, and makes it visible to walkers.
+    /// Writes the slots of `block` from `new` on, `NEW` more in each, and makes it visible to walkers. All of them must
+    /// hold what is wanted: `wanted`, and `WANTED` more in each.
     #[inline]
-    fn replace(
+    fn replace<const WANTED: u32, const NEW: u32>(
         &self,
         block: &FrameBlock,
-        wanted: impl Fn(Pfn) -> u32,
-        descriptors: impl Iterator<Item = u32>,
+        mut wanted: u32,
+        new: u32,
     ) -> Result<PageRange, Mismatch> {
         let (first, count) = (block.first(), block.pages());
         let pages = self.pages_of(first, count).ok_or(Mismatch::Outside)?;
-        let frames = consecutive(first, count).ok_or(Mismatch::Outside)?;
         self.with_slots(pages, |slots| {
-            for (index, frame) in (0..count).zip(frames) {
-                let (wanted, found) = (wanted(frame), slots.read(&self.machine, index));
+            for index in 0..count {
+                let found = slots.read(&self.machine, index);
                 if found != wanted {
                     let address = slots.address(index);
                     return Err(Mismatch::Unexpected { address, wanted, found });
                 }
+                wanted = wanted.wrapping_add(WANTED);
             }
-            slots.write(&self.machine, descriptors);
+            slots.write_steps::<NEW>(&self.machine, new);
             Ok(())
         })
         .ok_or(Mismatch::Outside)??;
@@ -313,12 +309,12 @@ impl Absent {
     ) -> Result<Lent, LendError> {
         let (first, count) = (self.first(), self.pages());
         let whole = range.pages();
-        let fit = whole.sub_range(0, count).zip(consecutive(first, count));
-        let Some((pages, frames)) = fit else {
+        let Some(pages) = whole.sub_range(0, count) else {
             let reason = MapError::DoesNotFit { range: whole, offset: 0, frames: count };
             return Err(LendError { reason, block: self, range });
         };
-        if let Err(reason) = table.map(&mut range, 0, frames, attributes, tables) {
+        let mapped = table.map_consecutive(&mut range, 0, (first, count), attributes, tables);
+        if let Err(reason) = mapped {
             // Cannot fail: these pages were mapped a moment ago. Nobody has used them.
             let _removal = table.unmap_part(&mut range, 0, reason.mapped());
             return Err(LendError { reason, block: self, range });

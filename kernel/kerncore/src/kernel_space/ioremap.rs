@@ -9,7 +9,7 @@ use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::{MapError, consecutive};
+use crate::page_table::MapError;
 use crate::va_space::{Alignment, IoRemapPolicy, Request};
 
 /// Why ioremap failed. Nothing was taken.
@@ -88,9 +88,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
         };
-        let frames = consecutive(first, pages).ok_or(wraps)?;
         let (mut usable, reserved) = self.reserve(&request).map_err(IoRemapError::Area)?;
-        if let Err(error) = self.map(&mut usable, frames, attributes) {
+        let tables = self.tables.source(&self.zone);
+        let mapped =
+            self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
+        if let Err(error) = mapped {
             self.unwind(usable, reserved, &error, ());
             return Err(IoRemapError::Map(error));
         }

@@ -6,7 +6,7 @@ use super::{
     tables::ReserveError,
 };
 use crate::{
-    addr::{PAGE_SHIFT, PageRange, Pfn, PhysAddr, VirtAddr},
+    addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     descriptor::l2::SmallPages,
     lock::Locks,
@@ -115,18 +115,53 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let words = SmallPages::new(attributes);
         let mut descriptors = frames.by_ref().map_while(Into::into).map(|frame| words.word(frame));
         let mut mapped = 0;
-        let outcome =
-            runs.try_for_each(|run| self.map_run(run, &mut descriptors, tables, &mut mapped));
+        let mut write = |slots: &mut Slots<'_>| slots.write(&self.machine, &mut descriptors);
+        let outcome = runs.try_for_each(|run| self.map_run(run, &mut write, tables, &mut mapped));
         // Also after an error: the pages that are mapped are the caller's to use or to unmap.
         self.machine.barrier();
         outcome.map(|()| mapped)
     }
 
+    /// As [`PageTable::map`], for `count` consecutive frames from `first`, which is cheaper a page.
+    ///
+    /// # Errors
+    /// As [`PageTable::map`]; frames that would pass 4 GiB do not fit.
+    #[inline]
+    pub fn map_consecutive(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        (first, count): (Pfn, u32),
+        attributes: Attributes,
+        tables: &impl TableSource,
+    ) -> Result<u32, MapError> {
+        let whole = range.pages();
+        let Some(beyond) = count.checked_sub(1) else {
+            return Err(MapError::NoFrames { range: whole });
+        };
+        let runs = first.checked_add(beyond).and_then(|_| Runs::of(range, offset, count));
+        let Some(mut runs) = runs else {
+            return Err(MapError::DoesNotFit { range: whole, offset, frames: count });
+        };
+        let mut word = SmallPages::new(attributes).word(first);
+        let mut mapped = 0;
+        let mut write = |slots: &mut Slots<'_>| {
+            slots.write_steps::<PAGE_SIZE>(&self.machine, word);
+            word = word.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
+            slots.count()
+        };
+        let outcome = runs.try_for_each(|run| self.map_run(run, &mut write, tables, &mut mapped));
+        // Also after an error, as in `map`.
+        self.machine.barrier();
+        outcome.map(|()| mapped)
+    }
+
+    /// Maps one run by `write`, which gives how many of its slots it wrote and cleaned.
     #[inline(always)]
     fn map_run(
         &self,
         run: Run<'_>,
-        descriptors: &mut impl Iterator<Item = u32>,
+        write: &mut impl FnMut(&mut Slots<'_>) -> u32,
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
@@ -140,7 +175,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         if in_use != 0 {
             return Err(self.occupied(&slots, *mapped));
         }
-        let written = slots.write(&self.machine, descriptors);
+        let written = write(&mut slots);
         *mapped = mapped.wrapping_add(written);
         if written == count {
             Ok(())

@@ -32,6 +32,39 @@ fn frames_are_mapped_in_order_over_a_tables_border_and_the_guard_is_not() {
     });
 }
 
+/// S16, S17, S20: frames in a row, over a table's border, with whole and broken groups of slots on either side; refused
+/// as a list of them is.
+#[test]
+fn consecutive_frames_are_mapped_in_order_and_refused_as_a_list_is() {
+    everywhere(|world| {
+        let (table, window) = world.table();
+        let mut range = cut(window, 237, 46);
+        let first = frame(0x6_0300);
+        let mut map =
+            |offset, frames| table.map_consecutive(&mut range, offset, frames, DATA, &world.tables);
+        let whole = pages(WINDOW + 237, 46);
+        assert_eq!(map(0, (first, 0)), Err(MapError::NoFrames { range: whole }));
+        for (offset, first, frames) in [(0, first, 47), (2, first, 45), (0, frame(0xf_ffff), 2)] {
+            let error = MapError::DoesNotFit { range: whole, offset, frames };
+            assert_eq!(map(offset, (first, frames)), Err(error));
+        }
+        assert_eq!(map(1, (first, 44)), Ok(44));
+        (0..44).for_each(|page| {
+            assert_eq!(world.reach(WINDOW + 238 + page), Ok(frame(0x6_0300 + page)));
+        });
+        for page in [237, 282] {
+            assert_eq!(world.reach(WINDOW + page), absent(WINDOW + page));
+        }
+        let address = at(WINDOW + 238);
+        let error = MapError::Occupied { address, descriptor: 0x6030_045f, mapped: 0 };
+        assert_eq!(map(0, (frame(0x6_0500), 46)), Err(error));
+        assert_eq!(world.reach(WINDOW + 238), Ok(first));
+        let released = table.unmap(range, ()).flush();
+        assert_eq!(released.removal, Removal { pages: 44, ..Removal::default() });
+        (237..283).for_each(|page| assert_eq!(world.reach(WINDOW + page), absent(WINDOW + page)));
+    });
+}
+
 /// S17, S19: refused, named, left alone; what was mapped before stays and is usable; one barrier all the same.
 #[test]
 fn an_occupied_slot_is_refused_and_left_alone() {
