@@ -100,13 +100,18 @@ fn every_request_in_every_state(pages: u32) -> (usize, usize) {
 
 #[test]
 fn s1_s7_every_request_in_every_state_of_a_tiny_space_goes_where_the_model_says() {
+    let mut total = (0, 0);
     for pages in 1..=9 {
         let (states, requests) = every_request_in_every_state(pages);
-        println!("{pages} pages: {states} states, {requests} requests");
+        total = (total.0 + states, total.1 + requests);
         // An arrangement is a free page or an area of two or more, and then an arrangement of the rest.
         let arrangements = 1_usize << pages.saturating_sub(1);
         assert_eq!(states, arrangements, "every arrangement of areas is reached");
     }
+    let (states, requests) = total;
+    println!(
+        "states: {states} of spaces of 1 to 9 pages, all that can be reached; {requests} requests"
+    );
 }
 
 /// Every history of `depth` more steps: reserve one to three pages, on any page or an even one, or free any area.
@@ -151,7 +156,9 @@ fn s1_every_short_history_in_a_tiny_space_goes_as_in_the_model() {
         let mut memory = storage_for(pages);
         let space = space(&mut memory, FIRST, pages);
         let histories = every_history(&space, &Model::new(FIRST, pages), DEPTH);
-        println!("{pages} pages: {histories} histories of up to {DEPTH} steps");
+        println!(
+            "states: {histories} histories of up to {DEPTH} steps in a space of {pages} pages"
+        );
         assert!(histories > 5_000);
     }
 }
