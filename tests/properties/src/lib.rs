@@ -6,7 +6,7 @@
 //! The histories are a function of one seed, [`run::DEFAULT_SEED`] unless `PROPERTIES_SEED` says otherwise; a failure
 //! prints the line that runs it again alone. `PROPERTIES_CASES` multiplies the number of histories.
 //!
-//! Histories of the whole kernel space need SoftMachine and lie with it, in `tests/machine`.
+//! Histories of the page table and of the whole kernel space need SoftMachine and lie with it, in `tests/machine`.
 //!
 //! A new machine is a module here whose tests call [`run::prove`].
 

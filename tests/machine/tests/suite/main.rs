@@ -6,6 +6,7 @@ mod linear_map;
 mod messages;
 mod mutants;
 mod page_table;
+mod page_table_history;
 mod page_table_oddities;
 mod race;
 mod rules;
