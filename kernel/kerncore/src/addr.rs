@@ -178,6 +178,9 @@ pub struct PageRange {
 }
 
 impl PageRange {
+    /// No page.
+    pub const EMPTY: Self = Self { first: 0, count: 0 };
+
     /// `count` pages from `start`, which must be page-aligned; `None` if it is not or if the range passes 2³².
     pub const fn new(start: VirtAddr, count: u32) -> Option<Self> {
         if start.is_page_aligned() { Self::from_numbers(start.page_number(), count) } else { None }
@@ -244,13 +247,6 @@ impl PageRange {
         let first = self.first.max(other.first);
         let end = self.end().min(other.end());
         (first < end).then(|| Self { first, count: end - first })
-    }
-
-    /// All pages but the last, and the last; two empty ranges of an empty one.
-    pub(crate) const fn split_last(self) -> (Self, Self) {
-        let before = self.count.saturating_sub(1);
-        let last = self.count - before;
-        (Self { count: before, ..self }, Self { first: self.first + before, count: last })
     }
 
     /// The `count` pages from the page at `offset`, or `None` if they do not all lie inside.

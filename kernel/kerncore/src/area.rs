@@ -7,8 +7,9 @@
 //!                                                addresses taken)
 //! ```
 //!
-//! The states are kept by types rather than by a field: a Live area's addresses and frames lie in its record; a Dying
-//! one's are hidden in an `Unmapped`; a Flushed one's come out of that as a `Released` (S14a).
+//! The states are kept by types rather than by a field: a Live area's addresses and frames lie in its record, which is in
+//! the hands of the address space; a Dying one's are hidden in an `Unmapped`; a Flushed one's come out of that as a
+//! `Released` (S14a).
 
 use core::fmt;
 
@@ -149,6 +150,8 @@ impl fmt::Display for AreaKind {
 #[derive(Debug)]
 #[must_use = "dropping a mapping leaks its addresses and frames"]
 pub enum Mapping {
+    /// Of a record that no area has.
+    Nothing,
     /// vmalloc: frames taken one by one.
     Frames {
         /// The right to write the descriptors.
@@ -169,13 +172,14 @@ impl Mapping {
     /// The usable pages.
     pub const fn pages(&self) -> PageRange {
         match self {
+            Self::Nothing => PageRange::EMPTY,
             Self::Frames { usable, .. } | Self::Borrowed { usable } => usable.pages(),
             Self::Lent(lent) => lent.pages(),
         }
     }
 }
 
-/// A live area.
+/// What is known of an area, and what must come back when it goes.
 #[derive(Debug)]
 #[must_use = "dropping a record leaks the area"]
 pub struct AreaRecord {
@@ -185,11 +189,25 @@ pub struct AreaRecord {
     pub kind: AreaKind,
     /// The usable addresses, and what stands behind them.
     pub mapping: Mapping,
-    /// The page behind them, never mapped.
-    pub guard: OwnedRange,
 }
 
 impl AreaRecord {
+    /// The record of no area: what a vacant place holds.
+    pub const VACANT: Self = Self {
+        vm: VmStruct {
+            next: 0,
+            addr: VirtAddr::new(0),
+            size: 0,
+            flags: AreaFlags::NONE,
+            pages: 0,
+            nr_pages: 0,
+            phys_addr: PhysAddr::new(0),
+            caller: VirtAddr::new(0),
+        },
+        kind: AreaKind::Vmalloc,
+        mapping: Mapping::Nothing,
+    };
+
     /// The usable pages.
     pub const fn pages(&self) -> PageRange {
         self.mapping.pages()

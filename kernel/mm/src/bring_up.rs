@@ -27,12 +27,11 @@ use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable,
 };
-use kerncore::kernel_space::{AreaChunk, Parts, Support};
+use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal};
-use kerncore::slab::Entry;
 use kerncore::va_space::{VaSpace, VaStorage};
 use kerncore::zone::Zone;
 
@@ -321,20 +320,43 @@ fn upper_part(window: OwnedRange, bytes: u32) -> Result<OwnedRange, BringUpError
 fn make_storage(
     allocator: &mut FrameAllocator<'static>,
     pages: u32,
-) -> Result<VaStorage<'static>, BringUpError> {
+) -> Result<VaStorage<'static, AreaPlace<'static>>, BringUpError> {
     let failed = BringUpError::Window { pages };
-    let words = VaStorage::words(pages);
-    let bytes = u32::try_from(words * size_of::<u32>()).map_err(|_| failed)?;
+    let words = make_array(allocator, VaStorage::<AreaPlace<'_>>::words(pages), || 0)?;
+    let records = make_array(allocator, pages as usize, || None)?;
+    VaStorage::carve(words.ok_or(failed)?, records.ok_or(failed)?, pages).ok_or(failed)
+}
+
+/// Takes frames for `count` elements, each as `make` makes it. `None` if no block of frames is so large.
+fn make_array<T>(
+    allocator: &mut FrameAllocator<'static>,
+    count: usize,
+    make: impl Fn() -> T,
+) -> Result<Option<&'static mut [T]>, BringUpError> {
+    let Ok(bytes) = u32::try_from(count * size_of::<T>()) else { return Ok(None) };
     let block = allocator
         .allocate_pages(pages_for(bytes), FrameOwner::VaStorage)
         .map_err(BringUpError::Books)?;
-    let start: *mut u32 = linear_pointer(block.leak().0.base()).ok_or(failed)?;
-    // SAFETY: the block has room for `words` words, is mapped, and was leaked just now, so that nobody else uses it;
-    // writing zeros makes every word valid.
-    unsafe { start.write_bytes(0, words) };
-    // SAFETY: as above: initialised, exclusive, for good.
-    let memory = unsafe { slice::from_raw_parts_mut(start, words) };
-    VaStorage::carve(memory, pages).ok_or(failed)
+    Ok(array_in(block, count, make))
+}
+
+/// `count` elements, each as `make` makes it, in a block that never comes back. `None` if it has no room for them or no
+/// linear address.
+fn array_in<T>(block: FrameBlock, count: usize, make: impl Fn() -> T) -> Option<&'static mut [T]> {
+    let (first, pages) = block.leak();
+    let start: *mut T = linear_pointer(first.base())?;
+    if count * size_of::<T>() > (pages * PAGE_SIZE) as usize {
+        return None;
+    }
+    for index in 0..count {
+        // SAFETY: the block has room for `count` elements, as was checked.
+        let element = unsafe { start.add(index) };
+        // SAFETY: the block is mapped and was leaked just now, so that nobody else uses it; it begins on a page boundary,
+        // which is aligned enough.
+        unsafe { element.write(make()) };
+    }
+    // SAFETY: every element was written, and nobody else will ever have the block.
+    Some(unsafe { slice::from_raw_parts_mut(start, count) })
 }
 
 /// Area records in the linear map, oddities on the console.
@@ -342,19 +364,8 @@ struct KernelSupport;
 
 impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
-        let (first, pages) = block.leak();
-        let entries = entries as usize;
-        assert!(entries * size_of::<Entry<AreaRecord>>() <= (pages * PAGE_SIZE) as usize);
-        let start: *mut Entry<AreaRecord> =
-            linear_pointer(first.base()).expect("the zone has low memory only");
-        for index in 0..entries {
-            // SAFETY: the block holds `entries` records (asserted), is mapped, and was leaked just now.
-            let entry = unsafe { start.add(index) };
-            // SAFETY: as above; a page boundary is aligned enough.
-            unsafe { entry.write(Entry::vacant()) };
-        }
-        // SAFETY: every entry was written; the block never comes back, so the slice is exclusive for good.
-        unsafe { slice::from_raw_parts_mut(start, entries) }
+        array_in(block, entries as usize, || AreaEntry::new(AreaRecord::VACANT))
+            .expect("the block has the size that was asked for, in low memory")
     }
 
     fn odd_tables(&self, area: PageRange, removal: Removal) {

@@ -19,6 +19,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
             (Mapping::Borrowed { .. }, _) => self.vmap_pages(record),
+            (Mapping::Nothing, _) => {}
         }
     }
 
@@ -30,21 +31,25 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Mapping::Borrowed { .. } if record.kind == AreaKind::IoRemap => {
                 record.vm.phys_addr.page_base()
             }
-            Mapping::Frames { .. } | Mapping::Borrowed { .. } => PhysAddr::new(0),
+            Mapping::Frames { .. } | Mapping::Borrowed { .. } | Mapping::Nothing => {
+                PhysAddr::new(0)
+            }
         };
         let kind = match (&record.mapping, record.kind) {
             (Mapping::Frames { .. }, _) => AreaKind::Vmalloc,
             (Mapping::Lent(_), _) => AreaKind::Dma,
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => AreaKind::IoRemap,
             (Mapping::Borrowed { .. }, _) => AreaKind::Vmap,
+            // Seen by its pages: an area has one or more.
+            (Mapping::Nothing, kind) => kind,
         };
         let owned = match &record.mapping {
             Mapping::Frames { list, .. } => list.pages(),
             Mapping::Lent(_) | Mapping::Borrowed { .. } => pages.count(),
+            Mapping::Nothing => 0,
         };
         let vm = &record.vm;
         let size = pages.bytes().wrapping_add(PAGE_SIZE);
-        let guard = record.guard.pages();
         // What vmap's descriptor shows is its caller's choice (S37).
         let flags = if kind == AreaKind::Vmap { 0 } else { kind.flags().bits() };
         for (part, wanted, had) in [
@@ -54,8 +59,6 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             ("size", size, vm.size),
             ("page count", pages.count(), vm.nr_pages),
             ("physical address", physical.raw(), vm.phys_addr.raw()),
-            ("guard", pages.end(), guard.first()),
-            ("guard pages", 1, guard.count()),
             ("frames", pages.count(), owned),
         ] {
             if wanted != had {

@@ -93,7 +93,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::Order(order_for(pages).min(SECTION_ORDER)),
         };
-        let (usable, reserved) = match self.reserve(&request) {
+        let (usable, place) = match self.reserve(&request) {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.take_back_own(absent);
@@ -104,10 +104,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
             Ok(lent) => {
                 let new = NewArea::new(AreaKind::Dma, caller).at(first.base());
-                Ok(self.publish(reserved, Mapping::Lent(lent), new))
+                Ok(self.publish(place, Mapping::Lent(lent), new))
             }
             Err(LendError { reason, block, range }) => {
-                self.abandon(range, reserved);
+                self.abandon(range, place);
                 self.take_back_own(block);
                 Err(CoherentError::Map(reason))
             }
@@ -126,7 +126,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> Result<CoherentFreed, RemoveError> {
         let dying = self.retire(base, AreaKind::Dma)?;
         let given = pages_for(bytes);
-        let actual = dying.mapping.pages().count();
+        let actual = dying.pages().count();
         let found = self.tear_down(dying)?.pages;
         Ok(CoherentFreed { actual, given, missing: actual - found.min(actual) })
     }

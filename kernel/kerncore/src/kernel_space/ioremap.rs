@@ -88,16 +88,16 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
         };
-        let (mut usable, reserved) = self.reserve(&request).map_err(IoRemapError::Area)?;
+        let (mut usable, place) = self.reserve(&request).map_err(IoRemapError::Area)?;
         let tables = self.tables.source(&self.zone);
         let mapped =
             self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
         if let Err(error) = mapped {
-            self.unwind(usable, reserved, &error, ());
+            self.unwind(usable, place, &error, ());
             return Err(IoRemapError::Map(error));
         }
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
-        let area = self.publish(reserved, Mapping::Borrowed { usable }, new);
+        let area = self.publish(place, Mapping::Borrowed { usable }, new);
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
     }
 }

@@ -34,7 +34,7 @@ mod tests;
 mod vmalloc;
 mod vmap;
 
-pub use areas::AreaChunk;
+pub use areas::{AreaChunk, AreaEntry, AreaPlace};
 pub use coherent::{CoherentError, CoherentFreed};
 pub use extend::ExtendError;
 pub use ioremap::IoRemapError;
@@ -63,7 +63,7 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     /// The live tables.
     pub table: PageTable<M, L>,
     /// The vmalloc window's addresses.
-    pub space: VaSpace<'s>,
+    pub space: VaSpace<'s, AreaPlace<'s>>,
     /// RAM.
     pub zone: Zone<'s, L>,
     /// The linear map of RAM.

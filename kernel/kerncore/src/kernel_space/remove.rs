@@ -1,12 +1,12 @@
 //! Removing an area, of whatever kind.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::Dying;
+use crate::kernel_space::areas::AreaPlace;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -80,7 +80,7 @@ impl fmt::Display for RemoveError {
 
 impl core::error::Error for RemoveError {}
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Removes the vmalloc area at `base` and frees its frames (S33). May not be called in interrupt context (S35).
     ///
     /// # Errors
@@ -120,7 +120,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
     #[inline(always)]
-    pub(super) fn retire(&self, base: VirtAddr, kind: AreaKind) -> Result<Dying, RemoveError> {
+    pub(super) fn retire(
+        &self,
+        base: VirtAddr,
+        kind: AreaKind,
+    ) -> Result<AreaPlace<'s>, RemoveError> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
@@ -129,11 +133,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
     #[inline(always)]
-    pub(super) fn tear_down(&self, dying: Dying) -> Result<Removal, RemoveError> {
-        let Dying { mapping, guard } = dying;
+    pub(super) fn tear_down(&self, mut dying: AreaPlace<'s>) -> Result<Removal, RemoveError> {
+        let mapping = mem::replace(&mut dying.mapping, Mapping::Nothing);
         let pages = mapping.pages();
         let address = pages.start();
         let (range, removal, freed) = match mapping {
+            Mapping::Nothing => return Err(RemoveError::Unknown { address }),
             Mapping::Frames { usable, list } => {
                 let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
                 let freed = self.unless_odd(pages, removal, || {
@@ -150,9 +155,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }
         };
-        if removal.left_alone == 0 {
-            self.areas.with(|areas| areas.release(range, guard));
-        }
+        self.areas.with(|areas| {
+            if removal.left_alone == 0 {
+                areas.release(range, dying);
+            } else {
+                areas.records.give_back(dying);
+            }
+        });
         freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
     }
 

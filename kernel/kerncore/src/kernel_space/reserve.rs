@@ -7,16 +7,16 @@ use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruc
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::{AreaChunk, Areas};
+use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Removal};
-use crate::slab::{Entry, InsertError, Promise};
-use crate::va_space::{Request, Reservation, ReserveError};
+use crate::slab::NoPlace;
+use crate::va_space::{GUARD_PAGES, Request, ReserveError};
 
 #[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
-const ENTRY_BYTES: u32 = size_of::<Entry<AreaRecord>>() as u32;
+const ENTRY_BYTES: u32 = size_of::<AreaEntry<'static>>() as u32;
 
 /// What a [`KernelSpace`] needs of whoever runs it.
 pub trait Support<'s>: Sync {
@@ -56,14 +56,6 @@ impl fmt::Display for NoArea {
     }
 }
 
-/// What is taken beside the usable addresses for an area which cannot be found yet: the guard, a place for the record.
-#[derive(Debug)]
-#[must_use = "a dropped reservation leaks its addresses"]
-pub(super) struct Reserved {
-    guard: OwnedRange,
-    promise: Promise,
-}
-
 /// What a new area is, beyond its addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewArea {
@@ -91,10 +83,10 @@ impl NewArea {
     }
 }
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Takes addresses and a place for the record; a further chunk of records is made when the last is full.
     #[inline(always)]
-    pub(super) fn reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoArea> {
+    pub(super) fn reserve(&self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
         loop {
             match self.try_reserve(request) {
                 Ok(reserved) => return Ok(reserved),
@@ -108,21 +100,19 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
         match missing {
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
-            NoRoom::Records(InsertError::Full { capacity }) => {
-                Err(NoArea::TooManyAreas { capacity })
-            }
-            NoRoom::Records(InsertError::NeedsChunk { entries }) => self.add_records(entries),
+            NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
+            NoRoom::Records(NoPlace::NeedsChunk { entries }) => self.add_records(entries),
         }
     }
 
     #[inline(always)]
-    fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, Reserved), NoRoom> {
+    fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
         self.areas.with(|areas| {
-            let promise = areas.records.promise().map_err(NoRoom::Records)?;
+            let place = areas.records.take().map_err(NoRoom::Records)?;
             match areas.space.reserve(request) {
-                Ok(Reservation { usable, guard }) => Ok((usable, Reserved { guard, promise })),
+                Ok(usable) => Ok((usable, place)),
                 Err(error) => {
-                    areas.records.release(promise);
+                    areas.records.give_back(place);
                     Err(NoRoom::Addresses(error))
                 }
             }
@@ -166,18 +156,17 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(always)]
     pub(super) fn publish(
         &self,
-        reserved: Reserved,
+        mut place: AreaPlace<'s>,
         mapping: Mapping,
         new: NewArea,
     ) -> AreaSummary {
-        let Reserved { guard, promise } = reserved;
         let pages = mapping.pages();
         let NewArea { kind, flags, caller, physical } = new;
-        let record = || AreaRecord {
+        *place = AreaRecord {
             vm: VmStruct {
                 next: 0,
                 addr: pages.start(),
-                size: (pages.count() + guard.count()).wrapping_mul(PAGE_SIZE),
+                size: pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
                 flags,
                 pages: 0,
                 nr_pages: pages.count(),
@@ -186,21 +175,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             },
             kind,
             mapping,
-            guard,
         };
-        let publish = |areas: &mut Areas<'_>| areas.publish(promise, pages.start(), record);
-        let published = self.areas.with(publish).is_some();
-        debug_assert!(published, "the place and the addresses were taken by `reserve`");
+        self.areas.with(|areas| areas.publish(pages.start(), place));
         AreaSummary { pages, kind, flags, physical, caller }
     }
 
     /// Gives back addresses at which nothing is mapped.
-    pub(super) fn abandon(&self, usable: OwnedRange, reserved: Reserved) {
-        let Reserved { guard, promise } = reserved;
-        self.areas.with(|areas| {
-            areas.records.release(promise);
-            areas.release(usable, guard);
-        });
+    pub(super) fn abandon(&self, usable: OwnedRange, place: AreaPlace<'s>) {
+        self.areas.with(|areas| areas.release(usable, place));
     }
 
     /// Undoes a mapping that failed half way: unmap what was mapped, flush, and only then give back the addresses and
@@ -208,14 +190,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     pub(super) fn unwind<F>(
         &self,
         mut usable: OwnedRange,
-        reserved: Reserved,
+        place: AreaPlace<'s>,
         error: &MapError,
         frames: F,
     ) -> F {
         let mapped = error.mapped();
         let undone = self.table.unmap_part(&mut usable, 0, mapped);
         debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
-        self.abandon(usable, reserved);
+        self.abandon(usable, place);
         frames
     }
 
@@ -230,5 +212,5 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 #[derive(Clone, Copy)]
 enum NoRoom {
     Addresses(ReserveError),
-    Records(InsertError),
+    Records(NoPlace),
 }

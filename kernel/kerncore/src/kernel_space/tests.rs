@@ -11,7 +11,6 @@ use crate::audit::{Expected, Violation, audit};
 use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
-use crate::slab::{Entry, SlabId};
 use crate::va_space::{Count, VaStorage};
 
 const RAM: u32 = 0x6_0000;
@@ -74,7 +73,7 @@ struct Host;
 impl Support<'static> for Host {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         block.leak();
-        let vacant = (0..entries).map(|_| Entry::<AreaRecord>::vacant());
+        let vacant = (0..entries).map(|_| AreaEntry::new(AreaRecord::VACANT));
         vacant.collect::<Vec<_>>().leak()
     }
 
@@ -112,8 +111,9 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
         .add_range(Pfn::new(RAM + tables).expect("below 4 GiB"), ram_pages - tables)
         .expect("absent");
     allocator.table().reserve(ram, tables, FrameOwner::Reserved).expect("absent");
-    let books = vec![0; VaStorage::words(window_pages)].leak();
-    let storage = VaStorage::carve(books, window_pages).expect("enough words");
+    let books = vec![0; VaStorage::<AreaPlace<'_>>::words(window_pages)].leak();
+    let records = (0..window_pages).map(|_| None).collect::<Vec<_>>().leak();
+    let storage = VaStorage::carve(books, records, window_pages).expect("enough words");
     let space = VaSpace::new(OwnedRange::mint(pages(WINDOW, window_pages)), storage)
         .expect("enough storage");
     let zone = Zone::new(allocator);
@@ -129,12 +129,10 @@ fn finds(space: &Space, wanted: &[Violation]) {
     assert_eq!(found, wanted);
 }
 
-/// Three pages from vmalloc, and the name of their record.
-fn an_area(space: &Space) -> (VirtAddr, SlabId) {
+/// Three pages from vmalloc.
+fn an_area(space: &Space) -> VirtAddr {
     let area = space.vmalloc(3 * PAGE_SIZE, Fill::Uninitialised, VirtAddr::new(0)).expect("memory");
-    let base = area.pages.start();
-    let id = space.areas.with(|areas| areas.space.find(base)).expect("live");
-    (base, SlabId::from_raw(id.index()).expect("not zero"))
+    area.pages.start()
 }
 
 #[test]
@@ -142,8 +140,8 @@ fn a_record_without_an_area_is_seen() {
     let space = space();
     an_area(&space);
     finds(&space, &[]);
-    let promise = space.areas.with(|areas| areas.records.promise());
-    let _lost = promise.expect("room for 64");
+    let place = space.areas.with(|areas| areas.records.take());
+    let _lost = place.expect("room for 64");
     finds(&space, &[Violation::Records { records: 2, areas: 1 }]);
 }
 
@@ -152,7 +150,7 @@ type Damage = fn(&mut AreaRecord);
 #[test]
 fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
     let space = space();
-    let (base, id) = an_area(&space);
+    let base = an_area(&space);
     finds(&space, &[]);
     let damages: [(&str, u32, u32, Damage); 5] = [
         ("flags", 2, 0, |record| record.vm.flags = crate::area::AreaFlags::MAP),
@@ -165,7 +163,7 @@ fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
         let before = space.with_area(base, |record| record.vm).expect("live");
         let with_record = |change: &dyn Fn(&mut AreaRecord)| {
             space.areas.with(|areas| {
-                change(areas.records.get_mut(id).expect("taken"));
+                change(areas.space.find_mut(base).expect("live"));
             });
         };
         with_record(&damage);
@@ -218,7 +216,7 @@ fn a_report_names_the_live_area_next_to_an_address_s113() {
     space.vfree((), spacer).expect("live");
     space.areas.with(|areas| {
         for base in [dying, also_dying] {
-            areas.space.retire(base).expect("live");
+            let _place = areas.space.retire(base).expect("live");
         }
     });
     for (address, wanted) in [

@@ -79,11 +79,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             return Err(VmallocError::MoreThanMemory { wanted: pages, total });
         }
         let request = Request::of_bytes(bytes);
-        let (mut usable, reserved) = self.reserve(&request).map_err(VmallocError::Area)?;
+        let (mut usable, place) = self.reserve(&request).map_err(VmallocError::Area)?;
         let list = match self.zone.allocate_list(pages, FrameOwner::Vmalloc) {
             Ok(list) => list,
             Err(error) => {
-                self.abandon(usable, reserved);
+                self.abandon(usable, place);
                 return Err(VmallocError::Frames(error));
             }
         };
@@ -93,12 +93,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let frames = list.frames(self.zone.table());
         if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
-            let list = self.unwind(usable, reserved, &error, list);
+            let list = self.unwind(usable, place, &error, list);
             let freed = self.zone.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));
         }
         let new = NewArea::new(AreaKind::Vmalloc, caller);
-        Ok(self.publish(reserved, Mapping::Frames { usable, list }, new))
+        Ok(self.publish(place, Mapping::Frames { usable, list }, new))
     }
 }

@@ -127,7 +127,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
         };
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
-        let (mut usable, reserved) = self.reserve(&request).map_err(VmapError::Area)?;
+        let (mut usable, place) = self.reserve(&request).map_err(VmapError::Area)?;
         let allowed = OwnerSet::allowed_under(attributes);
         let table = self.zone.table();
         // A frame that may not be mapped is a gap to the tables, which stop before it.
@@ -135,7 +135,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             .clone()
             .map(|frame| frame.into().filter(|&frame| allowed.contains(table.owner_of(frame))));
         if let Err(error) = self.map(&mut usable, checked, attributes) {
-            self.unwind(usable, reserved, &error, ());
+            self.unwind(usable, place, &error, ());
             return Err(match error {
                 MapError::MissingFrame { mapped, .. } => {
                     self.refusal(mapped, frames.nth(mapped as usize), attributes)
@@ -144,7 +144,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             });
         }
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
-        Ok(self.publish(reserved, Mapping::Borrowed { usable }, new))
+        Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
 
     /// Why the item at `index` stopped the mapping.

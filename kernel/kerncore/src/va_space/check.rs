@@ -16,7 +16,7 @@ pub enum CheckError {
     BadLength {
         /// The offset of the area's first page.
         area: u32,
-        /// The length as it stands at the second page.
+        /// The length as it stands at the first page.
         length: u32,
     },
     /// A hole reaches the open space or beyond it, or the tag at its end is wrong.
@@ -40,6 +40,11 @@ pub enum CheckError {
     BadSummary {
         /// The word.
         word: u32,
+    },
+    /// A record lies where no live area begins.
+    StrayRecord {
+        /// The page's offset.
+        page: u32,
     },
     /// A count differs from what was walked.
     BadCount {
@@ -78,6 +83,7 @@ impl fmt::Display for CheckError {
             Self::Unmerged { hole } => write!(f, "the hole at page {hole} touches the one below"),
             Self::BadMaximum { group } => write!(f, "group {group} of the holes' tree is wrong"),
             Self::BadSummary { word } => write!(f, "word {word} of the starts' set is wrong"),
+            Self::StrayRecord { page } => write!(f, "page {page} has a record and no live area"),
             Self::BadCount { what, noted, found } => {
                 write!(f, "{what:?}: {noted} noted, {found} found")
             }
@@ -85,7 +91,7 @@ impl fmt::Display for CheckError {
     }
 }
 
-impl VaSpace<'_> {
+impl<R> VaSpace<'_, R> {
     /// Walks the whole space and proves that areas and holes tile it up to the open space, that no two holes touch,
     /// and that every index and count agrees with that.
     ///
@@ -111,6 +117,13 @@ impl VaSpace<'_> {
                 after_hole = true;
             }
         }
+        let is_stray = |&page: &u32| {
+            self.records[page as usize].is_some()
+                && (!self.starts.contains(page) || self.is_dying(page))
+        };
+        if let Some(page) = (0..self.pages).find(is_stray) {
+            return Err(CheckError::StrayRecord { page });
+        }
         let in_tree = self.holes.audit().map_err(|group| CheckError::BadMaximum { group })?;
         let in_set = self.starts.audit().map_err(|word| CheckError::BadSummary { word })?;
         for (what, noted, found) in [
@@ -127,7 +140,7 @@ impl VaSpace<'_> {
     }
 
     fn checked_area(&self, area: u32) -> Result<u32, CheckError> {
-        let length = if area + GUARD_PAGES < self.top { self.taken_at(area) } else { 0 };
+        let length = self.taken_at(area);
         let fits = length > GUARD_PAGES && length <= self.top - area;
         if fits && self.tags[(area + length) as usize - 1] == length {
             Ok(length)
@@ -151,7 +164,7 @@ impl VaSpace<'_> {
 }
 
 #[cfg(test)]
-impl VaSpace<'_> {
+impl<R> VaSpace<'_, R> {
     /// Makes the books contradict themselves, for a test of who must notice.
     pub(crate) fn miscount(&mut self) {
         self.free += 1;

@@ -5,29 +5,29 @@ use core::fmt;
 use crate::addr::VirtAddr;
 use crate::owned_range::OwnedRange;
 
-use super::{FIRST_REFUSED_SIZE, RecordId, VaStorage};
+use super::{FIRST_REFUSED_SIZE, VaStorage};
 
 /// Why [`super::VaSpace::new`] refused. What was lent and given comes back.
 #[derive(Debug)]
-pub enum NewError<'s> {
+pub enum NewError<'s, R> {
     /// The space has no page.
     EmptySpace {
         /// The range that was given.
         space: OwnedRange,
         /// The storage that was lent.
-        storage: VaStorage<'s>,
+        storage: VaStorage<'s, R>,
     },
-    /// One of the storage's arrays has fewer words than a space of this size needs.
+    /// One of the storage's arrays is shorter than a space of this size needs.
     StorageTooSmall {
         /// The range that was given.
         space: OwnedRange,
         /// The storage that was lent.
-        storage: VaStorage<'s>,
+        storage: VaStorage<'s, R>,
         /// Which array.
         array: StorageArray,
-        /// Words needed.
+        /// Elements needed.
         wanted: usize,
-        /// Words lent.
+        /// Elements lent.
         had: usize,
     },
 }
@@ -41,6 +41,8 @@ pub enum StorageArray {
     Holes,
     /// [`VaStorage::starts`].
     Starts,
+    /// [`VaStorage::records`].
+    Records,
 }
 
 /// Why [`super::VaSpace::reserve`] refused. Nothing has changed.
@@ -64,46 +66,44 @@ pub enum ReserveError {
     },
 }
 
-/// Why [`super::VaSpace::publish`] refused. Nothing has changed.
+/// Why [`super::VaSpace::publish`] refused. Nothing has changed, and the record comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PublishError {
+pub enum PublishError<R> {
     /// No area begins at this address.
     NotReserved {
         /// The address.
         base: VirtAddr,
+        /// The record as it was given.
+        record: R,
     },
     /// The area was published before.
     AlreadyLive {
         /// The area's base.
         base: VirtAddr,
-        /// The record that it has.
-        record: RecordId,
+        /// The record as it was given; the area keeps the one that it has.
+        record: R,
     },
     /// The area was retired and is on its way out.
     Dying {
         /// The area's base.
         base: VirtAddr,
+        /// The record as it was given.
+        record: R,
     },
 }
 
-/// Why [`super::VaSpace::release`] refused. Nothing has changed, and the ranges come back.
+/// Why [`super::VaSpace::release`] refused. Nothing has changed, and the range comes back.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReleaseError {
-    /// The two are not exactly the usable pages and the guard of one area of this space.
+    /// These are not exactly the usable pages of one area of this space.
     NotReserved {
-        /// The usable pages as they were given.
+        /// The pages as they were given.
         usable: OwnedRange,
-        /// The guard as it was given.
-        guard: OwnedRange,
     },
     /// Lookups still find the area; it must be retired first (S14a).
     StillLive {
-        /// The usable pages as they were given.
+        /// The pages as they were given.
         usable: OwnedRange,
-        /// The guard as it was given.
-        guard: OwnedRange,
-        /// The area's record.
-        record: RecordId,
     },
 }
 
@@ -122,14 +122,12 @@ impl fmt::Display for ReserveError {
     }
 }
 
-impl fmt::Display for PublishError {
+impl<R> fmt::Display for PublishError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NotReserved { base } => write!(f, "no area begins at {base}"),
-            Self::AlreadyLive { base, record } => {
-                write!(f, "the area at {base} is live as record {}", record.index())
-            }
-            Self::Dying { base } => write!(f, "the area at {base} is dying"),
+        match self {
+            Self::NotReserved { base, .. } => write!(f, "no area begins at {base}"),
+            Self::AlreadyLive { base, .. } => write!(f, "the area at {base} is live already"),
+            Self::Dying { base, .. } => write!(f, "the area at {base} is dying"),
         }
     }
 }
@@ -137,12 +135,8 @@ impl fmt::Display for PublishError {
 impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotReserved { usable, guard } => {
-                write!(f, "{} with guard {} is not an area", usable.pages(), guard.pages())
-            }
-            Self::StillLive { usable, record, .. } => {
-                write!(f, "the area {} is live as record {}", usable.pages(), record.index())
-            }
+            Self::NotReserved { usable } => write!(f, "{} is not an area", usable.pages()),
+            Self::StillLive { usable } => write!(f, "the area {} is live", usable.pages()),
         }
     }
 }

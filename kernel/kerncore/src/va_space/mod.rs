@@ -5,20 +5,24 @@
 //!    ├───────────┬──┬───────┬────────┬──┬──────────┬──┼───────────────────────────┤
 //!    │   area    │gu│ hole  │  area  │gu│   area   │gu│        open space         │
 //!    └───────────┴──┴───────┴────────┴──┴──────────┴──┴───────────────────────────┘
-//!     tags: r n    n       h  r n      n  r n        n
+//!     tags: n      n       h  n        n  n          n
 //!     holes:         length
 //!     starts: 1               1           1
+//!     records: r              r           r
 //! ```
 //!
-//! Every area has one guard page behind it that is never mapped (S2). The free runs between areas are *holes*;
+//! Every area has one guard page behind it that is never mapped (S2): the right to map it is never handed out.
+//! The free runs between areas are *holes*;
 //! neighbouring free pages are always one hole. What is free above the highest area is the *open space*, a number
 //! and not a hole, so that taking from it and giving back to it touches no tree.
 //!
 //! * `holes` finds the lowest hole of a given length ([`holes`]).
 //! * `starts` finds the area at, below or above an address ([`starts`]).
-//! * `tags` has a word a page. An area's first page holds its state or record (r), its second and its last page its
-//!   length (n). A hole's last page holds the hole's length (h), marked, so that a free below sees it at once. All
-//!   other tags are stale.
+//! * `tags` has a word a page. An area's first and last page hold its length (n), the first with a mark while it is
+//!   dying. A hole's last page holds the hole's length (h), marked, so that a free below sees it at once. All other
+//!   tags are stale.
+//! * `records` has what the caller keeps of a live area (r), at the area's first page, and nothing elsewhere: to look up
+//!   an exact address costs one load.
 //!
 //! The space hands out [`OwnedRange`]s and takes them back; two that are out never overlap. It takes no lock (the
 //! caller has one around it), allocates nothing, does not sleep and may be called from any context.
@@ -34,12 +38,11 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use area::{Area, AreaState, Areas, Live, RecordId};
+pub use area::{Area, AreaState, Areas};
 pub use check::{CheckError, Count};
 pub use error::{NewError, PublishError, ReleaseError, ReserveError, StorageArray};
 pub use request::{
-    Alignment, FIRST_REFUSED_SIZE, GUARD_PAGES, IOREMAP_MAX_ORDER, IoRemapPolicy, Request,
-    Reservation, Window,
+    Alignment, FIRST_REFUSED_SIZE, GUARD_PAGES, IOREMAP_MAX_ORDER, IoRemapPolicy, Request, Window,
 };
 pub use storage::VaStorage;
 
@@ -52,10 +55,13 @@ use starts::StartSet;
 
 /// Marks the tag of a hole's last page. No length of an area has this bit.
 const HOLE: u32 = 1 << 31;
+/// Marks the tag of a dying area's first page. No length has this bit either.
+const DYING: u32 = 1 << 30;
 
-/// The books of a run of virtual addresses: which pages are taken, and by whom.
+/// The books of a run of virtual addresses: which pages are taken, and by whom. For each live area they keep an `R`, of
+/// which they ask nothing.
 #[derive(Debug)]
-pub struct VaSpace<'s> {
+pub struct VaSpace<'s, R> {
     /// All of it; parts of it are minted for callers while `starts` says that they are out.
     space: OwnedRange,
     /// Pages of the space.
@@ -69,47 +75,53 @@ pub struct VaSpace<'s> {
     tags: &'s mut [u32],
     holes: HoleTree<'s>,
     starts: StartSet<'s>,
+    /// As many as pages.
+    records: &'s mut [Option<R>],
 }
 
-impl<'s> VaSpace<'s> {
+impl<'s, R> VaSpace<'s, R> {
     /// Takes over `space`, all of it free, and keeps its books in `storage`.
     ///
     /// # Errors
     /// [`NewError`] if the space is empty or an array of the storage is too small for it; both come back.
-    pub fn new(space: OwnedRange, storage: VaStorage<'s>) -> Result<Self, NewError<'s>> {
+    pub fn new(space: OwnedRange, storage: VaStorage<'s, R>) -> Result<Self, NewError<'s, R>> {
         let pages = space.count();
         if pages == 0 {
             return Err(NewError::EmptySpace { space, storage });
         }
         let arrays = [
-            (StorageArray::Tags, VaStorage::tag_words(pages), storage.tags.len()),
-            (StorageArray::Holes, VaStorage::hole_words(pages), storage.holes.len()),
-            (StorageArray::Starts, VaStorage::start_words(pages), storage.starts.len()),
+            (StorageArray::Tags, VaStorage::<R>::tag_words(pages), storage.tags.len()),
+            (StorageArray::Holes, VaStorage::<R>::hole_words(pages), storage.holes.len()),
+            (StorageArray::Starts, VaStorage::<R>::start_words(pages), storage.starts.len()),
+            (StorageArray::Records, pages as usize, storage.records.len()),
         ];
         for (array, wanted, had) in arrays {
             if had < wanted {
                 return Err(NewError::StorageTooSmall { space, storage, array, wanted, had });
             }
         }
+        let records = &mut storage.records[..pages as usize];
+        records.fill_with(|| None);
         Ok(Self {
             space,
             pages,
             top: 0,
             free: pages,
             areas: 0,
-            tags: &mut storage.tags[..VaStorage::tag_words(pages)],
+            tags: &mut storage.tags[..VaStorage::<R>::tag_words(pages)],
             holes: HoleTree::new(storage.holes, pages),
             starts: StartSet::new(storage.starts, pages),
+            records,
         })
     }
 
-    /// Takes the lowest run of addresses that satisfies `request` (S1), guard included (S2, S7). Lookups do not find
-    /// it before [`VaSpace::publish`].
+    /// Takes the lowest run of addresses that satisfies `request` (S1), guard included (S2, S7), and gives the right to
+    /// all but the guard. Lookups do not find the area before [`VaSpace::publish`].
     ///
     /// # Errors
     /// [`ReserveError`]; nothing has changed.
     #[inline(always)]
-    pub fn reserve(&mut self, request: &Request) -> Result<Reservation, ReserveError> {
+    pub fn reserve(&mut self, request: &Request) -> Result<OwnedRange, ReserveError> {
         let wanted = request.pages_with_guard()?;
         let base = if request.is_for_anywhere() && self.holes.longest() < wanted {
             self.take_open(wanted)
@@ -117,29 +129,27 @@ impl<'s> VaSpace<'s> {
             self.take_lowest(request, wanted)
         };
         match base.and_then(|base| self.make_area(base, wanted)) {
-            Some(reservation) => Ok(reservation),
+            Some(usable) => Ok(usable),
             None => Err(self.no_space(request, wanted)),
         }
     }
 
-    /// Gives an area's addresses back, after the flush (S14a, S23). The neighbouring holes become one with it.
+    /// Gives an area's addresses back with its guard, after the flush (S14a, S23). The neighbouring holes become one
+    /// with them.
     ///
     /// # Errors
-    /// [`ReleaseError`] with both ranges if they are not exactly one area of this space, or if it is still live.
+    /// [`ReleaseError`] with the range if it is not exactly one area of this space, or if that is still live.
     #[inline(always)]
-    pub fn release(&mut self, usable: OwnedRange, guard: OwnedRange) -> Result<(), ReleaseError> {
+    pub fn release(&mut self, usable: OwnedRange) -> Result<(), ReleaseError> {
         let first = usable.pages().first().wrapping_sub(self.first());
-        let is_area = self.starts.contains(first)
-            && usable.pages().end() == guard.pages().first()
-            && guard.count() == GUARD_PAGES
-            && usable.count() + GUARD_PAGES == self.taken_at(first);
-        if !is_area {
-            return Err(ReleaseError::NotReserved { usable, guard });
+        let taken = usable.count().wrapping_add(GUARD_PAGES);
+        if !self.starts.contains(first) || taken != self.taken_at(first) {
+            return Err(ReleaseError::NotReserved { usable });
         }
-        if let AreaState::Live(record) = self.state_of(first) {
-            return Err(ReleaseError::StillLive { usable, guard, record });
+        if self.records[first as usize].is_some() {
+            return Err(ReleaseError::StillLive { usable });
         }
-        self.give_back(first, usable.count() + GUARD_PAGES);
+        self.give_back(first, taken);
         Ok(())
     }
 
@@ -202,18 +212,16 @@ impl<'s> VaSpace<'s> {
 
     /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.
     #[inline(always)]
-    fn make_area(&mut self, base: u32, taken: u32) -> Option<Reservation> {
+    fn make_area(&mut self, base: u32, taken: u32) -> Option<OwnedRange> {
         // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
         let tags = self.tags.get_mut(base as usize..)?.get_mut(..taken as usize)?;
-        let [state, length, ..] = tags else { return None };
-        *state = AreaState::RESERVED_TAG;
-        *length = taken;
-        *tags.last_mut()? = taken;
+        let [first, .., last] = tags else { return None };
+        (*first, *last) = (taken, taken);
         self.starts.insert(base);
         self.areas = self.areas.wrapping_add(1);
         self.free = self.free.wrapping_sub(taken);
-        let (usable, guard) = self.space.pages().sub_range(base, taken)?.split_last();
-        Some(Reservation { usable: OwnedRange::mint(usable), guard: OwnedRange::mint(guard) })
+        let usable = self.space.pages().sub_range(base, taken.wrapping_sub(GUARD_PAGES))?;
+        Some(OwnedRange::mint(usable))
     }
 
     /// Makes the area of `taken` pages at the offset `first` free.
@@ -260,12 +268,13 @@ impl<'s> VaSpace<'s> {
 }
 
 #[cfg(test)]
-impl VaSpace<'_> {
+impl<R: Clone> VaSpace<'_, R> {
     /// Makes these books a copy of `other`'s, which are of an equal space, stale tags included.
-    fn copy_from(&mut self, other: &VaSpace<'_>) {
+    fn copy_from(&mut self, other: &VaSpace<'_, R>) {
         (self.top, self.free, self.areas) = (other.top, other.free, other.areas);
         self.tags.copy_from_slice(other.tags);
         self.holes.copy_from(&other.holes);
         self.starts.copy_from(&other.starts);
+        self.records.clone_from_slice(other.records);
     }
 }

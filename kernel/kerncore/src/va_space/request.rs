@@ -1,10 +1,9 @@
-//! What may be asked of the address space, and what is handed out.
+//! What may be asked of the address space.
 //!
 //! A size is in bytes, because the rule that aligns I/O mappings looks at the size before it is rounded (S4). All
 //! else is in pages: a page number times the page size cannot pass 2³², so nothing here can wrap (S6).
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PageRange, VirtAddr, pages_for};
-use crate::owned_range::OwnedRange;
 
 use super::ReserveError;
 
@@ -142,18 +141,6 @@ impl IoRemapPolicy {
             order
         }
     }
-}
-
-/// A run of addresses that now belongs to the caller, taken but not yet found by lookups.
-///
-/// Both parts go back together, through [`super::VaSpace::release`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a dropped Reservation leaks its addresses"]
-pub struct Reservation {
-    /// The pages that may be mapped.
-    pub usable: OwnedRange,
-    /// The page right behind them, never to be mapped (S2).
-    pub guard: OwnedRange,
 }
 
 const _: () = assert!(FIRST_REFUSED_SIZE == 0u32.wrapping_sub(PAGE_SIZE));

@@ -31,7 +31,7 @@ struct Bounds {
     high: u32,
 }
 
-impl VaSpace<'_> {
+impl<R> VaSpace<'_, R> {
     /// The lowest place for `wanted` pages that satisfies `request`.
     #[inline]
     pub(super) fn lowest_fit(&self, request: &Request, wanted: u32) -> Option<Fit> {

@@ -18,8 +18,8 @@ use kerncore::{
     linear_map::{FillError, LinearError, LinearFault},
     page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
     pool,
-    slab::{ChunkError, InsertError},
-    va_space::{CheckError, PublishError, RecordId, ReserveError},
+    slab::{ChunkError, NoPlace},
+    va_space::{CheckError, PublishError, ReserveError},
 };
 use machine::Behaviour;
 use std::fmt::Display;
@@ -185,14 +185,14 @@ fn errors_of_books_name_the_place_and_the_numbers() {
     says(&FreeError::NotAllocated { start }, &[ADDRESS]);
     says(&FreeError::NotAStart { start, run, pages: 2 }, &[ADDRESS, "2 pages", "0xc0122000"]);
     says(&FreeError::WrongSize { start, pages: 2, allocated: 3 }, &[ADDRESS, "3", "2"]);
-    let record = RecordId::new(7).expect("a small number");
-    says(&PublishError::NotReserved { base: start }, &[ADDRESS]);
-    says(&PublishError::AlreadyLive { base: start, record }, &[ADDRESS, "7"]);
-    says(&PublishError::Dying { base: start }, &[ADDRESS, "dying"]);
+    says(&PublishError::NotReserved { base: start, record: () }, &[ADDRESS]);
+    says(&PublishError::AlreadyLive { base: start, record: () }, &[ADDRESS, "live"]);
+    says(&PublishError::Dying { base: start, record: () }, &[ADDRESS, "dying"]);
     says(&CheckError::Unowned { page: 9 }, &["9"]);
     says(&CheckError::BadLength { area: 9, length: 1 }, &["9", "1"]);
-    says(&InsertError::NeedsChunk { entries: 32 }, &["32"]);
-    says(&InsertError::Full { capacity: 64 }, &["64"]);
+    says(&CheckError::StrayRecord { page: 9 }, &["9", "record"]);
+    says(&NoPlace::NeedsChunk { entries: 32 }, &["32"]);
+    says(&NoPlace::Full { capacity: 64 }, &["64"]);
     says(&ChunkError::WrongSize { wanted: 32, had: 31 }, &["32", "31"]);
     says(&ChunkError::Full { capacity: 64 }, &["64"]);
 }

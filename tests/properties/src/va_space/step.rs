@@ -30,13 +30,22 @@ impl Scene {
     }
 
     /// Memory for the books, full of what they must not rely on.
-    pub(super) fn storage(self) -> Vec<u32> {
-        vec![0xdead_beef; VaStorage::words(self.pages)]
+    pub(super) fn storage(self) -> Memory {
+        Memory {
+            words: vec![0xdead_beef; VaStorage::<u32>::words(self.pages)],
+            records: vec![Some(0xdead_beef); self.pages as usize],
+        }
     }
 
     pub(super) fn range(self) -> PageRange {
         PageRange::from_numbers(self.first, self.pages).expect("a scene lies in the address space")
     }
+}
+
+/// Memory for books.
+pub(super) struct Memory {
+    pub(super) words: Vec<u32>,
+    pub(super) records: Vec<Option<u32>>,
 }
 
 /// One thing that is done to a space. Areas are picked among those that exist.

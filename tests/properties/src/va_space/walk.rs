@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use kerncore::addr::{PAGE_SHIFT, VirtAddr};
+use kerncore::owned_range::OwnedRange;
 use kerncore::va_space::{
-    AreaState, PublishError, RecordId, ReleaseError, Reservation, ReserveError, VaSpace, VaStorage,
+    Area, AreaState, PublishError, ReleaseError, ReserveError, VaSpace, VaStorage,
 };
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseResult;
@@ -12,19 +13,20 @@ use proptest::{prop_assert, prop_assert_eq};
 
 use super::model::{Model, State, Verdict};
 use super::right;
-use super::step::{Scene, Step, Wish};
+use super::step::{Memory, Scene, Step, Wish};
 
 pub(super) struct Walk<'s> {
-    space: VaSpace<'s>,
+    space: VaSpace<'s, u32>,
     model: Model,
     /// The ranges that are out, by base.
-    held: BTreeMap<u64, Reservation>,
+    held: BTreeMap<u64, OwnedRange>,
     next_record: u32,
 }
 
 impl<'s> Walk<'s> {
-    pub(super) fn new(scene: Scene, memory: &'s mut [u32]) -> Self {
-        let storage = VaStorage::carve(memory, scene.pages).expect("enough memory for the scene");
+    pub(super) fn new(scene: Scene, memory: &'s mut Memory) -> Self {
+        let storage = VaStorage::carve(&mut memory.words, &mut memory.records, scene.pages);
+        let storage = storage.expect("enough memory for the scene");
         let space = VaSpace::new(right::to(scene.range()), storage).expect("a scene has a page");
         Self { space, model: Model::new(scene), held: BTreeMap::new(), next_record: 0 }
     }
@@ -57,13 +59,13 @@ impl<'s> Walk<'s> {
 
     fn reserve(&mut self, wish: Wish) -> TestCaseResult {
         let expected = self.model.judge(&wish);
+        let free = self.space.free_pages();
         match self.space.reserve(&wish.request()) {
             Ok(area) => {
-                let base = u64::from(area.usable.start().raw());
+                let base = u64::from(area.start().raw());
                 prop_assert_eq!(Verdict::At(base), expected, "{:?}", wish);
-                prop_assert_eq!(area.usable.count(), wish.bytes.div_ceil(4096));
-                prop_assert_eq!(area.usable.pages().end(), area.guard.pages().first());
-                prop_assert_eq!(area.guard.count(), 1);
+                prop_assert_eq!(area.count(), wish.bytes.div_ceil(4096));
+                prop_assert_eq!(self.space.free_pages() + area.count() + 1, free, "S2");
                 self.model.reserve(base, wish.bytes);
                 self.held.insert(base, area);
             }
@@ -81,16 +83,13 @@ impl<'s> Walk<'s> {
     }
 
     fn publish(&mut self, base: u64) -> TestCaseResult {
-        let record = RecordId::new(self.next_record).expect("few records");
+        let record = self.next_record;
         let address = virtual_address(base);
         let area = self.model.areas.get_mut(&base).expect("a known area");
         let expected = match area.state {
             State::Reserved => Ok(()),
-            State::Live(index) => {
-                let record = RecordId::new(index).expect("few records");
-                Err(PublishError::AlreadyLive { base: address, record })
-            }
-            State::Dying => Err(PublishError::Dying { base: address }),
+            State::Live(_) => Err(PublishError::AlreadyLive { base: address, record }),
+            State::Dying => Err(PublishError::Dying { base: address, record }),
         };
         prop_assert_eq!(self.space.publish(address, record), expected);
         if area.state == State::Reserved {
@@ -106,7 +105,7 @@ impl<'s> Walk<'s> {
             State::Live(record) => Some(record),
             State::Reserved | State::Dying => None,
         };
-        let retired = self.space.retire(virtual_address(base)).map(RecordId::index);
+        let retired = self.space.retire(virtual_address(base));
         prop_assert_eq!(retired, expected);
         if expected.is_some() {
             area.state = State::Dying;
@@ -118,11 +117,10 @@ impl<'s> Walk<'s> {
     fn release(&mut self, base: u64) -> TestCaseResult {
         let state = self.model.areas.get(&base).expect("a known area").state;
         let area = self.held.remove(&base).expect("a held area");
-        match (self.space.release(area.usable, area.guard), state) {
+        match (self.space.release(area), state) {
             (Ok(()), State::Reserved | State::Dying) => self.model.release(base),
-            (Err(ReleaseError::StillLive { usable, guard, record }), State::Live(index)) => {
-                prop_assert_eq!(record.index(), index);
-                self.held.insert(base, Reservation { usable, guard });
+            (Err(ReleaseError::StillLive { usable }), State::Live(_)) => {
+                self.held.insert(base, usable);
             }
             (outcome, _) => prop_assert!(false, "{:#x} was {:?}: {:?}", base, state, outcome),
         }
@@ -136,17 +134,16 @@ impl<'s> Walk<'s> {
         let containing = self
             .space
             .find_containing(VirtAddr::new(raw))
-            .map(|(pages, record)| (u64::from(pages.start().raw()), record.index()));
+            .map(|(pages, record)| (u64::from(pages.start().raw()), *record));
         prop_assert_eq!(containing, self.model.containing(address), "S88 at {:#x}", raw);
-        let exact = self.space.find(VirtAddr::new(raw)).map(RecordId::index);
+        let exact = self.space.find(VirtAddr::new(raw)).copied();
         let expected = self.model.areas.get(&address).and_then(|area| match area.state {
             State::Live(record) => Some(record),
             State::Reserved | State::Dying => None,
         });
         prop_assert_eq!(exact, expected, "S13 at {:#x}", raw);
-        let base = |area: Option<kerncore::va_space::Area>| {
-            area.map(|area| u64::from(area.usable.start().raw()))
-        };
+        let base =
+            |area: Option<Area<'_, u32>>| area.map(|area| u64::from(area.usable.start().raw()));
         let next = self.model.areas.range(address..).next().map(|(&base, _)| base);
         prop_assert_eq!(base(self.space.next_area_from(VirtAddr::new(raw))), next);
         let previous = self.model.areas.range(..=address).next_back().map(|(&base, _)| base);
@@ -165,7 +162,7 @@ impl<'s> Walk<'s> {
             prop_assert_eq!(u64::from(area.usable.count()) << PAGE_SHIFT, modelled.bytes);
             let state = match area.state {
                 AreaState::Reserved => State::Reserved,
-                AreaState::Live(record) => State::Live(record.index()),
+                AreaState::Live(record) => State::Live(*record),
                 AreaState::Dying => State::Dying,
             };
             prop_assert_eq!(state, modelled.state, "S14a");

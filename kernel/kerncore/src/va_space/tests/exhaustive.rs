@@ -9,14 +9,14 @@ use super::*;
 const FIRST: u32 = 0xc_0001;
 
 /// A copy of the books in memory of its own.
-fn fork<'a>(space: &VaSpace<'_>, memory: &'a mut [u32]) -> VaSpace<'a> {
+fn fork<'a>(space: &VaSpace<'_, Record>, memory: &'a mut Memory) -> VaSpace<'a, Record> {
     let mut copy = super::space(memory, space.range().first(), space.range().count());
     copy.copy_from(space);
     copy
 }
 
 /// A space that holds exactly the areas of `model`, made through the front door.
-fn build<'a>(model: &Model, memory: &'a mut [u32]) -> VaSpace<'a> {
+fn build<'a>(model: &Model, memory: &'a mut Memory) -> VaSpace<'a, Record> {
     let mut built = space(memory, model.first, model.end - model.first);
     for (&first, &length) in &model.areas {
         let exactly = PageRange::from_numbers(first, length).expect("pages of the space");
@@ -27,7 +27,7 @@ fn build<'a>(model: &Model, memory: &'a mut [u32]) -> VaSpace<'a> {
 }
 
 /// Compares everything that can be asked without changing anything.
-fn assert_agrees(space: &VaSpace<'_>, model: &Model) {
+fn assert_agrees(space: &VaSpace<'_, Record>, model: &Model) {
     space.check().expect("sound books");
     let seen: Vec<_> =
         space.iter().map(|area| (area.usable.first(), area.usable.count() + 1)).collect();
@@ -40,7 +40,7 @@ fn assert_agrees(space: &VaSpace<'_>, model: &Model) {
 /// Asks for `count` pages at an alignment in a window, and compares base, guard and the books. Gives the area back,
 /// which must restore the state; gives the state that the request led to.
 fn try_request(
-    space: &mut VaSpace<'_>,
+    space: &mut VaSpace<'_, Record>,
     model: &Model,
     count: u32,
     order: u32,
@@ -55,11 +55,11 @@ fn try_request(
     let expected = model.lowest_fit(count + 1, 1 << order, low, high);
     match space.reserve(&request) {
         Ok(area) => {
-            assert_eq!(Some(area.usable.pages().first()), expected, "{request:?} in {model:?}");
+            assert_eq!(Some(area.pages().first()), expected, "{request:?} in {model:?}");
             let mut next = model.clone();
-            next.areas.insert(area.usable.pages().first(), count + 1);
+            next.areas.insert(area.pages().first(), count + 1);
             assert_agrees(space, &next);
-            space.release(area.usable, area.guard).expect("the area just taken");
+            space.release(area).expect("the area just taken");
             assert_agrees(space, model);
             Some(next)
         }
@@ -115,7 +115,7 @@ fn s1_s7_every_request_in_every_state_of_a_tiny_space_goes_where_the_model_says(
 }
 
 /// Every history of `depth` more steps: reserve one to three pages, on any page or an even one, or free any area.
-fn every_history(space: &VaSpace<'_>, model: &Model, depth: u32) -> usize {
+fn every_history(space: &VaSpace<'_, Record>, model: &Model, depth: u32) -> usize {
     assert_agrees(space, model);
     if depth == 0 {
         return 1;
@@ -127,7 +127,7 @@ fn every_history(space: &VaSpace<'_>, model: &Model, depth: u32) -> usize {
         let request = Request { alignment: Alignment::Order(order), ..pages(count) };
         let request = if order == 0 { pages(count) } else { request };
         let expected = model.lowest_fit(count + 1, 1 << order, 0, u32::MAX);
-        let got = space.reserve(&request).ok().map(|area| area.usable.pages().first());
+        let got = space.reserve(&request).ok().map(|area| area.pages().first());
         assert_eq!(got, expected, "{request:?} in {model:?}");
         if let Some(base) = expected {
             let mut model = model.clone();
@@ -141,9 +141,7 @@ fn every_history(space: &VaSpace<'_>, model: &Model, depth: u32) -> usize {
         model.areas.remove(&first);
         let minted =
             |first, count| OwnedRange::mint(PageRange::from_numbers(first, count).expect("pages"));
-        space
-            .release(minted(first, length - 1), minted(first + length - 1, 1))
-            .expect("an area of the model");
+        space.release(minted(first, length - 1)).expect("an area of the model");
         histories += every_history(&space, &model, depth - 1);
     }
     histories
@@ -170,7 +168,7 @@ fn s1_long_walks_agree_with_the_model_at_sizes_around_the_indices_limits() {
         let mut memory = storage_for(pages);
         let mut space = space(&mut memory, FIRST, pages);
         let mut model = Model::new(FIRST, pages);
-        let mut areas: Vec<Reservation> = Vec::new();
+        let mut areas: Vec<OwnedRange> = Vec::new();
         let mut state = 0x2545_f491_u32 ^ pages;
         let mut random = |below: u32| {
             state ^= state << 13;
@@ -182,17 +180,17 @@ fn s1_long_walks_agree_with_the_model_at_sizes_around_the_indices_limits() {
             if random(5) < 2 && !areas.is_empty() {
                 let index = random(u32::try_from(areas.len()).expect("few areas")) as usize;
                 let area = areas.swap_remove(index);
-                model.areas.remove(&area.usable.pages().first());
-                space.release(area.usable, area.guard).expect("an area of the space");
+                model.areas.remove(&area.pages().first());
+                space.release(area).expect("an area of the space");
             } else {
                 let (count, order) = (1 + random(pages.div_ceil(8)), random(4));
                 let request = Request { alignment: Alignment::Order(order), ..super::pages(count) };
                 let expected = model.lowest_fit(count + 1, 1 << order, 0, u32::MAX);
                 let area = space.reserve(&request);
-                let base = area.as_ref().ok().map(|area| area.usable.pages().first());
+                let base = area.as_ref().ok().map(|area| area.pages().first());
                 assert_eq!(base, expected, "{request:?} at step {step} of {pages} pages");
                 if let Ok(area) = area {
-                    model.areas.insert(area.usable.pages().first(), count + 1);
+                    model.areas.insert(area.pages().first(), count + 1);
                     areas.push(area);
                 }
             }

@@ -7,8 +7,8 @@ fn s13_lookup_answers_the_exact_base_of_a_live_area_only() {
     let mut memory = storage_for(VMALLOC_PAGES);
     let mut space = vmalloc_space(&mut memory);
     let (base, _area) = taken(&mut space, &pages(3));
-    space.publish(at(base), record(7)).expect("a reserved area");
-    assert_eq!(space.find(at(base)), Some(record(7)));
+    space.publish(at(base), 7).expect("a reserved area");
+    assert_eq!(space.find(at(base)), Some(&7));
     for other in [base + 1, base + 0x1000, base + 0x2fff, base + 0x3000, base + 0x4000, base - 1] {
         assert_eq!(space.find(at(other)), None, "{other:#x}");
     }
@@ -25,11 +25,12 @@ fn s88_any_usable_byte_finds_its_area_and_the_guard_finds_none() {
     let mut space = vmalloc_space(&mut memory);
     let bases = [1, 3, 100_000, 1].map(|count| {
         let (base, area) = taken(&mut space, &pages(count));
-        space.publish(at(base), record(count)).expect("a reserved area");
-        (base, area.usable.pages())
+        space.publish(at(base), count).expect("a reserved area");
+        (base, area.pages())
     });
     for (base, usable) in bases {
-        let found = Some((usable, record(usable.count())));
+        let count = usable.count();
+        let found = Some((usable, &count));
         for inside in [base, base + 1, base + usable.bytes() / 2, base + usable.bytes() - 1] {
             assert_eq!(space.find_containing(at(inside)), found, "{inside:#x}");
         }
@@ -48,14 +49,14 @@ fn s14a_only_live_areas_are_found_and_dying_ones_keep_their_addresses() {
     assert_eq!(space.find(at(base)), None, "reserved, not live");
     assert_eq!(space.find_containing(at(base)), None, "reserved, not live");
     assert_eq!(space.retire(at(base)), None, "reserved, not live");
-    space.publish(at(base), record(1)).expect("a reserved area");
+    space.publish(at(base), 1).expect("a reserved area");
     assert_eq!(space.retire(at(base + 0x1000)), None, "inside is not the base");
-    assert_eq!(space.retire(at(base)), Some(record(1)));
+    assert_eq!(space.retire(at(base)), Some(1));
     assert_eq!(space.find(at(base)), None);
     assert_eq!(space.find_containing(at(base)), None);
     assert!(space.reserve(&pages(1)).is_err(), "the addresses are still taken");
     give_back(&mut space, area);
-    assert_eq!(space.reserve(&pages(1)).map(|area| area.usable.start()), Ok(at(base)));
+    assert_eq!(space.reserve(&pages(1)).map(|area| area.start()), Ok(at(base)));
 }
 
 #[test]
@@ -63,8 +64,8 @@ fn s14_a_second_removal_gives_none() {
     let mut memory = storage_for(8);
     let mut space = space(&mut memory, 0xc_0000, 8);
     let (base, area) = taken(&mut space, &pages(1));
-    space.publish(at(base), record(0)).expect("a reserved area");
-    assert_eq!(space.retire(at(base)), Some(record(0)));
+    space.publish(at(base), 0).expect("a reserved area");
+    assert_eq!(space.retire(at(base)), Some(0));
     assert_eq!(space.retire(at(base)), None);
     give_back(&mut space, area);
     assert_eq!(space.retire(at(base)), None);
@@ -76,70 +77,79 @@ fn publishing_is_refused_but_for_a_reserved_area() {
     let mut space = space(&mut memory, 0xc_0000, 8);
     let (base, _area) = taken(&mut space, &pages(2));
     let base = at(base);
-    for other in [at(0xc000_1000), at(0xc000_0001), at(0xc000_5000), at(0x1000)] {
-        let refusal = PublishError::NotReserved { base: other };
-        assert_eq!(space.publish(other, record(1)), Err(refusal));
+    for other in [at(0xc000_1000), at(0xc000_0001), at(0xc000_5000), at(0xc000_8000), at(0x1000)] {
+        let refusal = PublishError::NotReserved { base: other, record: 1 };
+        assert_eq!(space.publish(other, 1), Err(refusal));
     }
-    space.publish(base, record(1)).expect("a reserved area");
-    let refusal = PublishError::AlreadyLive { base, record: record(1) };
-    assert_eq!(space.publish(base, record(2)), Err(refusal));
-    assert_eq!(space.find(base), Some(record(1)));
-    assert_eq!(space.retire(base), Some(record(1)));
-    assert_eq!(space.publish(base, record(3)), Err(PublishError::Dying { base }));
+    space.publish(base, 1).expect("a reserved area");
+    assert_eq!(space.publish(base, 2), Err(PublishError::AlreadyLive { base, record: 2 }));
+    assert_eq!(space.find(base), Some(&1));
+    assert_eq!(space.retire(base), Some(1));
+    assert_eq!(space.publish(base, 3), Err(PublishError::Dying { base, record: 3 }));
+    space.check().expect("sound books");
 }
 
 #[test]
-fn a_live_area_is_not_released_and_its_ranges_come_back() {
+fn an_area_is_not_retired_when_the_look_at_its_record_says_no() {
+    let mut memory = storage_for(8);
+    let mut space = space(&mut memory, 0xc_0000, 8);
+    let (base, _area) = taken(&mut space, &pages(2));
+    space.publish(at(base), 5).expect("a reserved area");
+    let refused = space.retire_if(at(base), |&record| Err::<(), _>(record + 1));
+    assert_eq!(refused, Some(Err(6)));
+    assert_eq!(space.find_mut(at(base)).map(|record| core::mem::replace(record, 7)), Some(5));
+    let retired = space.retire_if(at(base), |&record| if record == 7 { Ok(()) } else { Err(()) });
+    assert_eq!(retired, Some(Ok(7)));
+    assert_eq!(space.find(at(base)), None);
+    assert_eq!(space.find_mut(at(base)), None);
+}
+
+#[test]
+fn a_live_area_is_not_released_and_its_range_comes_back() {
     let mut memory = storage_for(8);
     let mut space = space(&mut memory, 0xc_0000, 8);
     let (base, area) = taken(&mut space, &pages(2));
-    space.publish(at(base), record(5)).expect("a reserved area");
-    match space.release(area.usable, area.guard) {
-        Err(ReleaseError::StillLive { usable, guard, record: found }) => {
-            assert_eq!(
-                (usable.start(), guard.start(), found),
-                (at(base), at(0xc000_2000), record(5))
-            );
-            assert_eq!(space.retire(at(base)), Some(record(5)));
-            give_back(&mut space, Reservation { usable, guard });
+    space.publish(at(base), 5).expect("a reserved area");
+    match space.release(area) {
+        Err(ReleaseError::StillLive { usable }) => {
+            assert_eq!(usable.start(), at(base));
+            assert_eq!(space.retire(at(base)), Some(5));
+            give_back(&mut space, usable);
         }
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn only_a_whole_area_with_its_own_guard_is_released() {
+fn only_a_whole_area_is_released_s2() {
     let mut memory = storage_for(16);
     let mut space = space(&mut memory, 0xc_0000, 16);
     let (_, one) = taken(&mut space, &pages(3));
     let (_, two) = taken(&mut space, &pages(3));
     let minted =
         |first, count| OwnedRange::mint(PageRange::from_numbers(first, count).expect("a range"));
-    for (usable, guard) in [
-        ((0xc_0000, 3), (0xc_0007, 1)), // another area's guard
-        ((0xc_0000, 2), (0xc_0002, 1)), // the front part
-        ((0xc_0001, 2), (0xc_0003, 1)), // the back part
-        ((0xc_0000, 7), (0xc_0007, 1)), // two areas
-        ((0xc_0000, 3), (0xc_0003, 0)), // no guard
-        ((0xc_0000, 2), (0xc_0002, 2)), // a guard of two
-        ((0xc_0008, 3), (0xc_000b, 1)), // open space
-        ((0x8_0000, 3), (0x8_0003, 1)), // another space, below
-        ((0xc_0010, 3), (0xc_0013, 1)), // another space, above
-        ((0xc_0000, 0), (0xc_0000, 1)), // nothing
+    for (first, count) in [
+        (0xc_0000, 2), // the front part
+        (0xc_0001, 2), // the back part
+        (0xc_0000, 4), // with the guard
+        (0xc_0000, 7), // two areas
+        (0xc_0003, 1), // a guard
+        (0xc_0008, 3), // open space
+        (0x8_0000, 3), // another space, below
+        (0xc_0010, 3), // another space, above
+        (0xc_0000, 0), // nothing
     ] {
-        let (usable, guard) = (minted(usable.0, usable.1), minted(guard.0, guard.1));
-        let names = (usable.pages(), guard.pages());
-        match space.release(usable, guard) {
-            Err(ReleaseError::NotReserved { usable, guard }) => {
-                assert_eq!(names, (usable.pages(), guard.pages()));
+        match space.release(minted(first, count)) {
+            Err(ReleaseError::NotReserved { usable }) => {
+                assert_eq!((usable.pages().first(), usable.count()), (first, count));
             }
-            other => panic!("{names:?}: {other:?}"),
+            other => panic!("{first:#x}, {count}: {other:?}"),
         }
         assert_eq!((space.area_count(), space.free_pages()), (2, 8));
     }
-    let (usable, guard) = (two.usable.pages(), two.guard.pages());
+    let usable = two.pages();
     give_back(&mut space, two);
-    let again = space.release(OwnedRange::mint(usable), OwnedRange::mint(guard));
+    let again = space.release(OwnedRange::mint(usable));
     assert!(matches!(again, Err(ReleaseError::NotReserved { .. })), "a second time: {again:?}");
     give_back(&mut space, one);
     assert_eq!((space.area_count(), space.free_pages()), (0, 16));
@@ -153,21 +163,21 @@ fn listings_see_every_area_in_address_order_with_its_state() {
     let (dying, _d) = taken(&mut space, &far);
     let (live, _l) = taken(&mut space, &pages(1));
     let (reserved, _r) = taken(&mut space, &pages(40));
-    space.publish(at(dying), record(1)).expect("a reserved area");
-    space.publish(at(live), record(2)).expect("a reserved area");
-    assert_eq!(space.retire(at(dying)), Some(record(1)));
+    space.publish(at(dying), 1).expect("a reserved area");
+    space.publish(at(live), 2).expect("a reserved area");
+    assert_eq!(space.retire(at(dying)), Some(1));
     let seen: Vec<_> = space
         .iter()
         .map(|area| (area.usable.start().raw(), area.usable.count(), area.state))
         .collect();
     let expected = [
-        (live, 1, AreaState::Live(record(2))),
+        (live, 1, AreaState::Live(&2)),
         (reserved, 40, AreaState::Reserved),
         (dying, 2, AreaState::Dying),
     ];
     assert_eq!(seen, expected);
 
-    let base = |area: Option<Area>| area.map(|area| area.usable.start().raw());
+    let base = |area: Option<Area<'_, Record>>| area.map(|area| area.usable.start().raw());
     assert_eq!(base(space.next_area_from(at(0))), Some(live));
     assert_eq!(base(space.next_area_from(at(live))), Some(live));
     assert_eq!(base(space.next_area_from(at(live + 1))), Some(reserved));
@@ -178,11 +188,4 @@ fn listings_see_every_area_in_address_order_with_its_state() {
     assert_eq!(base(space.previous_area_from(at(reserved - 1))), Some(live));
     assert_eq!(base(space.previous_area_from(at(dying - 1))), Some(reserved));
     assert_eq!(base(space.previous_area_from(at(u32::MAX))), Some(dying));
-}
-
-#[test]
-fn record_numbers_stop_short_of_the_states_tags() {
-    assert_eq!(RecordId::new(RecordId::MAX.index()), Some(RecordId::MAX));
-    assert_eq!(RecordId::new(RecordId::MAX.index() + 1), None);
-    assert_eq!(RecordId::new(u32::MAX), None);
 }

@@ -15,22 +15,33 @@ use super::*;
 const VMALLOC_START: u32 = 0xc000_0000;
 const VMALLOC_PAGES: u32 = 0x3000_0000 >> PAGE_SHIFT;
 
+/// What the tests keep of a live area.
+type Record = u32;
+
+/// Memory for books.
+struct Memory {
+    words: Vec<u32>,
+    records: Vec<Option<Record>>,
+}
+
 /// Memory for the books of `pages` pages, full of what the books must not rely on.
-fn storage_for(pages: u32) -> Vec<u32> {
-    vec![0xffff_ffff; VaStorage::words(pages)]
+fn storage_for(pages: u32) -> Memory {
+    let words = vec![0xffff_ffff; VaStorage::<Record>::words(pages)];
+    Memory { words, records: vec![Some(0xffff_ffff); pages as usize] }
 }
 
 /// A space of `pages` pages from page number `first`.
 #[track_caller]
-fn space(memory: &mut [u32], first: u32, pages: u32) -> VaSpace<'_> {
+fn space(memory: &mut Memory, first: u32, pages: u32) -> VaSpace<'_, Record> {
     let range = PageRange::from_numbers(first, pages).expect("a range of the address space");
-    let storage = VaStorage::carve(memory, pages).expect("enough memory");
+    let storage = VaStorage::carve(&mut memory.words, &mut memory.records, pages);
+    let storage = storage.expect("enough memory");
     VaSpace::new(OwnedRange::mint(range), storage).expect("a space with enough storage")
 }
 
 /// The kernel's default window.
 #[track_caller]
-fn vmalloc_space(memory: &mut [u32]) -> VaSpace<'_> {
+fn vmalloc_space(memory: &mut Memory) -> VaSpace<'_, Record> {
     space(memory, VMALLOC_START >> PAGE_SHIFT, VMALLOC_PAGES)
 }
 
@@ -47,22 +58,19 @@ fn pages_between(count: u32, start: u32, end: u32) -> Request {
 
 /// Reserves and gives the base address.
 #[track_caller]
-fn taken(space: &mut VaSpace<'_>, request: &Request) -> (u32, Reservation) {
-    let reservation = space.reserve(request).expect("room for the request");
-    assert_eq!(reservation.usable.pages().end(), reservation.guard.pages().first(), "S2");
-    assert_eq!(reservation.guard.count(), 1, "S2");
+fn taken(space: &mut VaSpace<'_, Record>, request: &Request) -> (u32, OwnedRange) {
+    let free = space.free_pages();
+    let usable = space.reserve(request).expect("room for the request");
+    assert_eq!(usable.count(), request.bytes.div_ceil(1 << PAGE_SHIFT));
+    assert_eq!(space.free_pages() + usable.count() + 1, free, "S2: with a guard");
     space.check().expect("sound books");
-    (reservation.usable.start().raw(), reservation)
+    (usable.start().raw(), usable)
 }
 
 #[track_caller]
-fn give_back(space: &mut VaSpace<'_>, reservation: Reservation) {
-    space.release(reservation.usable, reservation.guard).expect("an area of this space");
+fn give_back(space: &mut VaSpace<'_, Record>, usable: OwnedRange) {
+    space.release(usable).expect("an area of this space");
     space.check().expect("sound books");
-}
-
-fn record(index: u32) -> RecordId {
-    RecordId::new(index).expect("a small number")
 }
 
 fn at(address: u32) -> VirtAddr {

@@ -81,7 +81,7 @@ fn s3_a_size_is_rounded_up_to_pages() {
     let mut memory = storage_for(64);
     let mut space = space(&mut memory, 0xc_0000, 64);
     for (bytes, pages) in [(1, 1), (0x1000, 1), (0x1001, 2), (0x2fff, 3)] {
-        assert_eq!(taken(&mut space, &Request::of_bytes(bytes)).1.usable.count(), pages);
+        assert_eq!(taken(&mut space, &Request::of_bytes(bytes)).1.count(), pages);
     }
 }
 
@@ -108,19 +108,39 @@ fn s6_a_start_that_rounds_up_past_the_top_leaves_nothing() {
 #[test]
 fn storage_that_is_too_small_comes_back_with_the_space() {
     let range = PageRange::from_numbers(0xc_0000, 40).expect("a range");
-    let (mut tags, mut holes, mut starts) = (vec![0; 40], vec![0; 400], vec![0; 1]);
-    let storage = VaStorage { tags: &mut tags, holes: &mut holes, starts: &mut starts };
-    match VaSpace::new(OwnedRange::mint(range), storage) {
-        Err(NewError::StorageTooSmall { space, array, wanted, had, .. }) => {
-            assert_eq!(space.pages(), range);
-            assert_eq!((array, wanted, had), (StorageArray::Starts, 3, 1));
-        }
-        other => panic!("{other:?}"),
+    // By one element: each array in turn, and none.
+    let lengths = [40, 400, 3, 40];
+    for (short, wanted) in [
+        (Some(0), Some((StorageArray::Tags, 40, 39))),
+        (Some(2), Some((StorageArray::Starts, 3, 2))),
+        (Some(3), Some((StorageArray::Records, 40, 39))),
+        (None, None),
+    ] {
+        let length = |array| lengths[array] - usize::from(short == Some(array));
+        let (mut tags, mut holes, mut starts) =
+            (vec![0; length(0)], vec![0; length(1)], vec![0; length(2)]);
+        let mut records = vec![Some(1); length(3)];
+        let storage = VaStorage {
+            tags: &mut tags,
+            holes: &mut holes,
+            starts: &mut starts,
+            records: &mut records,
+        };
+        let refused = match VaSpace::new(OwnedRange::mint(range), storage) {
+            Err(NewError::StorageTooSmall { space, array, wanted, had, .. }) => {
+                assert_eq!(space.pages(), range);
+                Some((array, wanted, had))
+            }
+            Err(NewError::EmptySpace { .. }) => panic!("it has 40 pages"),
+            Ok(_) => None,
+        };
+        assert_eq!(refused, wanted);
     }
     let nothing = PageRange::from_numbers(0xc_0000, 0).expect("an empty range");
     let mut memory = storage_for(8);
-    let storage = VaStorage::carve(&mut memory, 8).expect("enough memory");
+    let Memory { words, records } = &mut memory;
+    let storage = VaStorage::carve(words, records, 8).expect("enough memory");
     let refusal = VaSpace::new(OwnedRange::mint(nothing), storage);
     assert!(matches!(refusal, Err(NewError::EmptySpace { .. })), "{refusal:?}");
-    assert!(VaStorage::carve(&mut memory, 9).is_none());
+    assert!(VaStorage::carve(&mut memory.words, &mut memory.records, 9).is_none());
 }

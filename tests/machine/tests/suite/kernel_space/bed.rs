@@ -15,13 +15,12 @@ use kerncore::{
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
     frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
-    kernel_space::{AreaChunk, KernelSpace, Parts, Support},
+    kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, Support},
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
     owned_range::OwnedRange,
     page_table::{PageTable, Removal},
-    slab::Entry,
     va_space::{VaSpace, VaStorage},
     zone::Zone,
 };
@@ -60,7 +59,7 @@ struct LeakedRecords;
 impl Support<'static> for LeakedRecords {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         block.leak();
-        let entry = || Entry::<AreaRecord>::vacant();
+        let entry = || AreaEntry::new(AreaRecord::VACANT);
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
     }
 
@@ -167,8 +166,9 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
             LinearMap::new(&table, linear, LINEAR_TABLES, frame(RAM)).expect("adopted");
         linear.fill(frame(RAM), 16).expect("below the image");
         linear.fill(frame(AFTER_IMAGE), RAM + RAM_PAGES - AFTER_IMAGE).expect("above the image");
-        let books = vec![0; VaStorage::words(WINDOW_PAGES)].leak();
-        let storage = VaStorage::carve(books, WINDOW_PAGES).expect("enough words");
+        let books = vec![0; VaStorage::<AreaPlace<'_>>::words(WINDOW_PAGES)].leak();
+        let records = iter::repeat_with(|| None).take(WINDOW_PAGES as usize).collect::<Vec<_>>();
+        let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
         let support = &LeakedRecords;
         let space = KernelSpace::new(Parts { table, space, zone: zone(), linear, support });

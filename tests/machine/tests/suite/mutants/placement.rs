@@ -5,8 +5,9 @@ use super::{Verdict, board, same};
 use crate::support::{ROOT, pages};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
+    owned_range::OwnedRange,
     page_table::PageTable,
-    va_space::{Alignment, Request, Reservation, VaSpace, VaStorage, Window},
+    va_space::{Alignment, Request, VaSpace, VaStorage, Window},
 };
 use machine::{Behaviour, HostLocks, SoftMachine};
 
@@ -42,8 +43,8 @@ trait Placements {
 struct Right;
 
 struct Ours {
-    space: VaSpace<'static>,
-    held: Vec<Reservation>,
+    space: VaSpace<'static, ()>,
+    held: Vec<OwnedRange>,
 }
 
 impl Placements for Right {
@@ -52,8 +53,9 @@ impl Placements for Right {
         let machine = SoftMachine::new(Behaviour::Forgetful, 1, ROOT);
         let first = u32::try_from(first / PAGE).expect("a page number");
         let (_, range) = PageTable::<_, HostLocks>::new(machine.cpu(0), ROOT, pages(first, count));
-        let books = vec![0; VaStorage::words(count)].leak();
-        let storage = VaStorage::carve(books, count).expect("enough words");
+        let books = vec![0; VaStorage::<()>::words(count)].leak();
+        let records = vec![None; count as usize].leak();
+        let storage = VaStorage::carve(books, records, count).expect("enough words");
         let space = VaSpace::new(range, storage).expect("enough storage");
         Box::new(Ours { space, held: Vec::new() })
     }
@@ -70,14 +72,14 @@ impl Placement for Ours {
         let alignment = Alignment::Order(ask.order);
         let request = Request { bytes: ask.bytes, window: Some(window), alignment };
         let area = self.space.reserve(&request).ok()?;
-        let base = area.usable.start().raw().into();
+        let base = area.start().raw().into();
         self.held.push(area);
         Some(base)
     }
 
     fn usable(&self, base: u64) -> Option<u64> {
-        let area = self.held.iter().find(|area| u64::from(area.usable.start().raw()) == base)?;
-        Some(area.usable.pages().bytes().into())
+        let area = self.held.iter().find(|area| u64::from(area.start().raw()) == base)?;
+        Some(area.pages().bytes().into())
     }
 }
 
