@@ -32,12 +32,15 @@ pub fn instruction_line_bytes() -> u32 {
     4 << (Ctr::read().0 & 0xf)
 }
 
-/// Issues `R` for each line of `line` bytes, a power of two, that `bytes` from `start` touch.
+/// Bytes in a line of the Cortex-A9's data cache (A9 TRM 7.1).
+pub(crate) const A9_LINE: u32 = 32;
+
+/// Issues `R` for each line of `line` bytes, a power of two, that `bytes` from `start` touch, `AHEAD` lines a turn.
 ///
 /// # Safety
 /// As for [`cp15::issue`], for every line.
 #[inline(always)]
-unsafe fn each_line<R: SysRegWrite>(start: VirtAddr, bytes: u32, line: u32) {
+unsafe fn each_line<R: SysRegWrite, const AHEAD: u32>(start: VirtAddr, bytes: u32, line: u32) {
     if bytes == 0 {
         return;
     }
@@ -46,14 +49,14 @@ unsafe fn each_line<R: SysRegWrite>(start: VirtAddr, bytes: u32, line: u32) {
     let mut address = start.raw() & !(line - 1);
     // What lies behind the first byte of the line at `address`, up to the last byte of the range.
     let mut behind = last.wrapping_sub(address);
-    let four = line << 2;
-    while behind >= four {
-        for _ in 0..4 {
+    let turn = line * AHEAD;
+    while AHEAD > 1 && behind >= turn {
+        for _ in 0..AHEAD {
             // SAFETY: by the caller's promise.
             unsafe { cp15::issue::<R>(address) };
             address = address.wrapping_add(line);
         }
-        behind = behind.wrapping_sub(four);
+        behind = behind.wrapping_sub(turn);
     }
     loop {
         // SAFETY: by the caller's promise.
@@ -69,21 +72,22 @@ unsafe fn each_line<R: SysRegWrite>(start: VirtAddr, bytes: u32, line: u32) {
 /// Cleans data-cache lines to the point of unification.
 #[inline]
 pub fn clean_to_unification(start: VirtAddr, bytes: u32) {
-    clean_to_unification_by(start, bytes, data_line_bytes());
+    // SAFETY: cleaning changes no value that a program can read.
+    unsafe { each_line::<Dccmvau, 4>(start, bytes, data_line_bytes()) };
 }
 
-/// As [`clean_to_unification`], for a caller that remembers [`data_line_bytes`].
+/// As [`clean_to_unification`], on a Cortex-A9, for what seldom has more than a line or two: descriptors.
 #[inline(always)]
-pub(crate) fn clean_to_unification_by(start: VirtAddr, bytes: u32, line: u32) {
+pub(crate) fn clean_few_to_unification(start: VirtAddr, bytes: u32) {
     // SAFETY: cleaning changes no value that a program can read.
-    unsafe { each_line::<Dccmvau>(start, bytes, line) };
+    unsafe { each_line::<Dccmvau, 1>(start, bytes, A9_LINE) };
 }
 
 /// Cleans data-cache lines to the point of coherency: a device then reads what the CPU wrote.
 #[inline]
 pub fn clean(start: VirtAddr, bytes: u32) {
     // SAFETY: cleaning changes no value that a program can read.
-    unsafe { each_line::<Dccmvac>(start, bytes, data_line_bytes()) };
+    unsafe { each_line::<Dccmvac, 4>(start, bytes, data_line_bytes()) };
 }
 
 /// Cleans and invalidates data-cache lines to the point of coherency: nothing of the range is cached afterwards.
@@ -92,11 +96,11 @@ pub fn clean_and_invalidate(start: VirtAddr, bytes: u32) {
     clean_and_invalidate_by(start, bytes, data_line_bytes());
 }
 
-/// As [`clean_and_invalidate`], for a caller that remembers [`data_line_bytes`].
+/// As [`clean_and_invalidate`], for a caller that knows [`data_line_bytes`].
 #[inline(always)]
 pub(crate) fn clean_and_invalidate_by(start: VirtAddr, bytes: u32, line: u32) {
     // SAFETY: what the cache holds is written back before it is dropped.
-    unsafe { each_line::<Dccimvac>(start, bytes, line) };
+    unsafe { each_line::<Dccimvac, 8>(start, bytes, line) };
 }
 
 /// Invalidates data-cache lines to the point of coherency: the CPU then reads what a device wrote. A line that lies
@@ -111,7 +115,7 @@ pub unsafe fn invalidate(start: VirtAddr, bytes: u32) {
     let whole_end = (end & !(line - 1)).max(whole_start);
     clean_and_invalidate_by(start, whole_start - start.raw(), line);
     // SAFETY: whole lines of the range only, which the caller gives up.
-    unsafe { each_line::<Dcimvac>(VirtAddr::new(whole_start), whole_end - whole_start, line) };
+    unsafe { each_line::<Dcimvac, 4>(VirtAddr::new(whole_start), whole_end - whole_start, line) };
     clean_and_invalidate_by(VirtAddr::new(whole_end), end - whole_end, line);
 }
 
@@ -122,7 +126,7 @@ pub fn synchronize_instructions(start: VirtAddr, bytes: u32) {
     clean_to_unification(start, bytes);
     dsb();
     // SAFETY: an instruction cache holds copies only.
-    unsafe { each_line::<Icimvau>(start, bytes, instruction_line_bytes()) };
+    unsafe { each_line::<Icimvau, 4>(start, bytes, instruction_line_bytes()) };
     // SAFETY: a branch predictor holds guesses only.
     unsafe { cp15::issue::<Bpiallis>(0) };
     dsb();

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use kerncore::lock::{Lock, Locks};
-use spin::mutex::SpinMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::irq;
 
@@ -24,10 +24,22 @@ impl<T> IrqSpinLock<T> {
     #[inline(always)]
     pub fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
         let saved = irq::save_and_mask();
-        // The guard is a temporary: the lock is given back at the end of the statement, before the mask is.
-        let result = critical_section(&mut self.0.lock());
+        let mut guard = match self.0.try_lock() {
+            Some(guard) => guard,
+            None => self.wait(),
+        };
+        let result = critical_section(&mut guard);
+        // The lock is given back before the mask is.
+        drop(guard);
         saved.restore();
         result
+    }
+
+    /// Waits until nobody has it. Not inlined: whoever finds it free should not carry the loop about.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> SpinMutexGuard<'_, T> {
+        self.0.lock()
     }
 
     /// As [`IrqSpinLock::with`], but `None` at once if it is held, be it by this CPU.

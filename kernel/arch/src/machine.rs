@@ -19,10 +19,7 @@ const DESCRIPTOR: u32 = 4;
 
 /// The right to change this processor's translation tables.
 #[derive(Clone, Copy, Debug)]
-pub struct CortexA9 {
-    /// Bytes in a data-cache line.
-    line: u32,
-}
+pub struct CortexA9(());
 
 impl CortexA9 {
     /// Takes the right.
@@ -37,8 +34,12 @@ impl CortexA9 {
     ///    holds, and no such page is memory that Rust sees but through the handle that holds it;
     /// 3. frames given to [`Machine::zero_frames`] are free or exclusively the caller's, and mapped in the linear map;
     /// 4. it runs on a processor that the boot stub has set up: coherent, with the linear map in TTBR1.
+    ///
+    /// # Panics
+    /// If the processor's data-cache lines are not those of a Cortex-A9: every clean would miss some.
     pub unsafe fn new() -> Self {
-        Self { line: cache::data_line_bytes() }
+        assert_eq!(cache::data_line_bytes(), cache::A9_LINE, "this is no Cortex-A9");
+        Self(())
     }
 }
 
@@ -92,7 +93,7 @@ impl Machine for CortexA9 {
 
     #[inline(always)]
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {
-        cache::clean_to_unification_by(linear(first), count.wrapping_mul(DESCRIPTOR), self.line);
+        cache::clean_few_to_unification(linear(first), count.wrapping_mul(DESCRIPTOR));
     }
 
     #[inline(always)]
@@ -109,7 +110,7 @@ impl Machine for CortexA9 {
     #[inline]
     fn clean_and_invalidate(&self, pages: PageRange, _first: Pfn) {
         // The outer cache, which would want the frame's physical address, is off (crate::cache).
-        cache::clean_and_invalidate_by(pages.start(), pages.bytes(), self.line);
+        cache::clean_and_invalidate_by(pages.start(), pages.bytes(), cache::A9_LINE);
     }
 
     #[inline]

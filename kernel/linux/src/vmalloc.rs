@@ -145,8 +145,8 @@ fn map(
 ) -> Result<AreaSummary, Unmapped> {
     let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
     let kernel = mm::kernel();
-    let table = kernel.zone().table();
-    let frames = pages.iter().map(|page| table.frame_at_record(page.addr()));
+    let table = *kernel.zone().table();
+    let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
     let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
     mapped.map_err(|error| match error {
         VmapError::MissingFrame { index } => {

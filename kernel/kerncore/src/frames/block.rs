@@ -102,8 +102,15 @@ impl FrameList {
     }
 
     /// The frames, one by one, in the order of the list.
-    pub const fn frames<'l, 't>(&'l self, table: &'l FrameTable<'t>) -> Frames<'l, 't> {
-        Frames { table, list: PhantomData, next: self.head, current: 0, end: 0, left: self.pages }
+    pub const fn frames<'l, 't>(&'l self, table: &FrameTable<'t>) -> Frames<'l, 't> {
+        Frames {
+            table: *table,
+            list: PhantomData,
+            next: self.head,
+            current: 0,
+            end: 0,
+            left: self.pages,
+        }
     }
 
     /// Writes `owner` over every frame, which change hands. An owner that frames cannot be lent to changes nothing.
@@ -172,7 +179,7 @@ impl Default for FrameList {
 /// The frames of a [`FrameList`], one by one.
 #[derive(Debug)]
 pub struct Frames<'l, 't> {
-    table: &'l FrameTable<'t>,
+    table: FrameTable<'t>,
     /// Keeps the list from changing meanwhile.
     list: PhantomData<&'l FrameList>,
     /// The head of the next block.

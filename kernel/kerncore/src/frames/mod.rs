@@ -40,7 +40,7 @@ pub use audit::Unsound;
 pub use block::{FrameBlock, FrameList, Frames};
 pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
-pub use table::{Census, FrameTable};
+pub use table::{Belonging, Census, FrameTable};
 
 /// The largest order: blocks of 1,024 frames, 4 MiB.
 pub const MAX_ORDER: u32 = 10;

@@ -74,28 +74,56 @@ impl<'t> FrameTable<'t> {
     /// The frame whose record begins at `address`, as C code that holds page pointers asks (S85a).
     #[inline(always)]
     pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
+        self.index_at_record(address).map(|index| self.pfn_at(index))
+    }
+
+    /// As [`FrameTable::frame_at_record`], with the frame's owner.
+    #[inline(always)]
+    pub fn belonging_at_record(&self, address: usize) -> Option<Belonging> {
+        let index = self.index_at_record(address)?;
+        Some(Belonging { frame: self.pfn_at(index), owner: self.owner_at(index) })
+    }
+
+    /// `frame`, with its owner.
+    #[inline]
+    pub fn belonging(&self, frame: Pfn) -> Belonging {
+        Belonging { frame, owner: self.owner_of(frame) }
+    }
+
+    #[inline(always)]
+    fn index_at_record(&self, address: usize) -> Option<u32> {
         const SHIFT: u32 = size_of::<Frame>().trailing_zeros();
         const { assert!(size_of::<Frame>().is_power_of_two(), "a stride that shifts can find") };
         let offset = address.wrapping_sub(self.frames.as_ptr().addr());
         // Turned right: what lies below or beyond the table, or between two records, gives a number that is too large.
         let index = u32::try_from(offset.rotate_right(SHIFT)).ok()?;
-        (index < self.len()).then(|| self.pfn_at(index))
+        (index < self.len()).then_some(index)
     }
 
     /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.
     #[inline]
     pub fn owner_of(&self, frame: Pfn) -> FrameOwner {
-        match self.frame(frame).map(Frame::state) {
-            // What is taken page by page is known at once.
-            Some(state) if state.is_head() => state.owner(),
-            _ => self.owner_within(frame),
+        match self.index_of(frame) {
+            Some(index) => self.owner_at(index),
+            None => FrameOwner::Absent,
         }
     }
 
-    /// Whose the block is that `frame` lies in, behind its first frame.
+    #[inline(always)]
+    fn owner_at(&self, index: u32) -> FrameOwner {
+        match self.record(index).state() {
+            // What is taken page by page is known at once.
+            state if state.is_head() => state.owner(),
+            _ => self.owner_within(index),
+        }
+    }
+
+    /// Whose the block is that the frame at `index` lies in, behind its first frame.
+    ///
+    /// By value, for a loop over frames keeps the table in registers only if its address is not taken.
     #[inline(never)]
-    fn owner_within(&self, frame: Pfn) -> FrameOwner {
-        self.block_of(frame).map_or(FrameOwner::Absent, |(_, _, owner)| owner)
+    fn owner_within(self, index: u32) -> FrameOwner {
+        self.head_of(index).map_or(FrameOwner::Absent, |head| self.record(head).state().owner())
     }
 
     /// Whether `frame` is the allocator's to lend: free or owned, but neither absent nor set aside at boot.
@@ -216,6 +244,15 @@ impl<'t> FrameTable<'t> {
     pub(super) fn record(&self, index: u32) -> &'t Frame {
         &self.frames[index as usize]
     }
+}
+
+/// A frame, and whose it was when the table was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Belonging {
+    /// The frame.
+    pub frame: Pfn,
+    /// Whose it is; [`FrameOwner::Absent`] outside the table.
+    pub owner: FrameOwner,
 }
 
 /// Whether the allocator lends frames in this name.

@@ -5,8 +5,8 @@ use crate::area::{AreaKind, AreaRecord, AreaSummary};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::OwnedRange;
-use crate::slab::{Entry, LARGEST_CHUNK, Place, Slab};
-use crate::va_space::{AreaState, VaSpace};
+use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, Slab};
+use crate::va_space::{AreaState, Request, ReserveError, VaSpace};
 
 /// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
 /// and a guard that fill the largest window.
@@ -23,6 +23,13 @@ pub type AreaEntry<'s> = Entry<'s, AreaRecord>;
 pub type AreaChunk<'s> = &'s mut [AreaEntry<'s>];
 /// The record of an area, and the right to it.
 pub type AreaPlace<'s> = Place<'s, AreaRecord>;
+
+/// Why one try to reserve failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoRoom {
+    Addresses(ReserveError),
+    Records(NoPlace),
+}
 
 /// What the lock of areas guards.
 #[derive(Debug)]
@@ -44,6 +51,17 @@ impl<'s> Areas<'s> {
 
     pub(super) fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
         self.space.find_containing(address).map(|(_, place)| place.summary())
+    }
+
+    /// The first byte of the live area that `address` lies in.
+    #[inline(always)]
+    pub(super) fn base_of(&self, address: VirtAddr) -> Option<VirtAddr> {
+        let base = address.page_base();
+        // Most who ask mean the area's first page.
+        match self.space.find(base) {
+            Some(_) => Some(base),
+            None => Some(self.space.find_containing(address)?.0.start()),
+        }
     }
 
     /// The first live area at or above `address`.
@@ -79,6 +97,22 @@ impl<'s> Areas<'s> {
                 Some(if to_above < past_below { above } else { below })
             }
             (below, above) => below.or(above),
+        }
+    }
+
+    /// Free → Reserved: addresses, and a place for the record.
+    #[inline(always)]
+    pub(super) fn reserve(
+        &mut self,
+        request: &Request,
+    ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+        let place = self.records.take().map_err(NoRoom::Records)?;
+        match self.space.reserve(request) {
+            Ok(usable) => Ok((usable, place)),
+            Err(error) => {
+                self.records.give_back(place);
+                Err(NoRoom::Addresses(error))
+            }
         }
     }
 

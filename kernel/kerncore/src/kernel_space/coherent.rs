@@ -93,7 +93,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::Order(order_for(pages).min(SECTION_ORDER)),
         };
-        let (usable, place) = match self.reserve(&request) {
+        let (usable, place) = match self.reserve(|areas| areas.reserve(&request)) {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.take_back_own(absent);

@@ -106,8 +106,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let dying = self.areas.with(|areas| {
-            let area = areas.find_containing(address).ok_or(RemoveError::Unknown { address })?;
-            areas.retire(area.pages.start(), AreaKind::IoRemap)
+            let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
+            areas.retire(base, AreaKind::IoRemap)
         })?;
         self.tear_down(dying).map(|_| ())
     }

@@ -7,13 +7,13 @@ use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruc
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace};
+use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Removal};
 use crate::slab::NoPlace;
-use crate::va_space::{GUARD_PAGES, Request, ReserveError};
+use crate::va_space::{GUARD_PAGES, ReserveError};
 
 #[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
 const ENTRY_BYTES: u32 = size_of::<AreaEntry<'static>>() as u32;
@@ -84,11 +84,17 @@ impl NewArea {
 }
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
-    /// Takes addresses and a place for the record; a further chunk of records is made when the last is full.
+    /// Takes addresses and a place for the record by `reserve`, which is [`Areas::reserve`] with a request; a further
+    /// chunk of records is made when the last is full.
+    ///
+    /// It is a closure of each caller's own, so that what he knows of his request is known where it is judged.
     #[inline(always)]
-    pub(super) fn reserve(&self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
+    pub(super) fn reserve(
+        &self,
+        reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
+    ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
         loop {
-            match self.try_reserve(request) {
+            match self.areas.with(&reserve) {
                 Ok(reserved) => return Ok(reserved),
                 Err(error) => self.make_room(error)?,
             }
@@ -103,20 +109,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
             NoRoom::Records(NoPlace::NeedsChunk { entries }) => self.add_records(entries),
         }
-    }
-
-    #[inline(always)]
-    fn try_reserve(&self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
-        self.areas.with(|areas| {
-            let place = areas.records.take().map_err(NoRoom::Records)?;
-            match areas.space.reserve(request) {
-                Ok(usable) => Ok((usable, place)),
-                Err(error) => {
-                    areas.records.give_back(place);
-                    Err(NoRoom::Addresses(error))
-                }
-            }
-        })
     }
 
     /// Makes a chunk of `entries` records, outside the lock of areas. If another CPU was faster, the frames go back.
@@ -206,11 +198,4 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let freed = self.zone.free(block);
         debug_assert!(freed.is_ok(), "frames changed hands behind their owner's back: {freed:?}");
     }
-}
-
-/// Why one try to reserve failed.
-#[derive(Clone, Copy)]
-enum NoRoom {
-    Addresses(ReserveError),
-    Records(NoPlace),
 }

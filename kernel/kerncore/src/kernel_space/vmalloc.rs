@@ -79,7 +79,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             return Err(VmallocError::MoreThanMemory { wanted: pages, total });
         }
         let request = Request::of_bytes(bytes);
-        let (mut usable, place) = self.reserve(&request).map_err(VmallocError::Area)?;
+        let (mut usable, place) =
+            self.reserve(|areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
         let list = match self.zone.allocate_list(pages, FrameOwner::Vmalloc) {
             Ok(list) => list,
             Err(error) => {

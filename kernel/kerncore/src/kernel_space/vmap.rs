@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::{Attributes, MemoryType};
-use crate::frames::FrameOwner;
+use crate::frames::{Belonging, FrameOwner};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::lock::Locks;
@@ -100,12 +100,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError> {
         let flags = AreaKind::Vmap.flags();
-        self.vmap_flags(frames.iter().copied(), attributes, flags, caller)
+        let table = *self.zone.table();
+        let frames = frames.iter().map(move |&frame| Some(table.belonging(frame)));
+        self.vmap_flags(frames, attributes, flags, caller)
     }
 
-    /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37), and for frames that are known one by one:
-    /// an item may be a frame or an `Option` of one, for lists with gaps (S18). The first that may not be mapped ends
-    /// it, with what was mapped before unmapped again.
+    /// As [`KernelSpace::vmap`], with `flags` to be found in the descriptor (S37), and for frames that become known
+    /// one by one; `None` is a gap (S18). The first that may not be mapped ends it, with what was mapped before
+    /// unmapped again.
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken.
@@ -118,7 +120,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError>
     where
-        I: ExactSizeIterator<Item: Into<Option<Pfn>>> + Clone,
+        I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
     {
         let total = self.zone.total();
         let pages = match u32::try_from(frames.len()) {
@@ -127,18 +129,19 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
         };
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
-        let (mut usable, place) = self.reserve(&request).map_err(VmapError::Area)?;
+        let (mut usable, place) =
+            self.reserve(|areas| areas.reserve(&request)).map_err(VmapError::Area)?;
         let allowed = OwnerSet::allowed_under(attributes);
-        let table = self.zone.table();
         // A frame that may not be mapped is a gap to the tables, which stop before it.
-        let checked = frames
-            .clone()
-            .map(|frame| frame.into().filter(|&frame| allowed.contains(table.owner_of(frame))));
+        let checked = frames.clone().map(|item| match item {
+            Some(Belonging { frame, owner }) if allowed.contains(owner) => Some(frame),
+            _ => None,
+        });
         if let Err(error) = self.map(&mut usable, checked, attributes) {
             self.unwind(usable, place, &error, ());
             return Err(match error {
                 MapError::MissingFrame { mapped, .. } => {
-                    self.refusal(mapped, frames.nth(mapped as usize), attributes)
+                    refusal(mapped, frames.nth(mapped as usize).flatten(), attributes)
                 }
                 error => VmapError::Map(error),
             });
@@ -146,27 +149,21 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
+}
 
-    /// Why the item at `index` stopped the mapping.
-    #[cold]
-    fn refusal(
-        &self,
-        index: u32,
-        frame: Option<impl Into<Option<Pfn>>>,
-        attributes: Attributes,
-    ) -> VmapError {
-        let Some(frame) = frame.and_then(Into::into) else {
-            return VmapError::MissingFrame { index };
-        };
-        let owner = self.zone.table().owner_of(frame);
-        let wanted = attributes.memory();
-        if is_not_memory(owner) {
-            VmapError::NotMemory { frame, owner }
-        } else if is_uncached(owner) || wanted != MemoryType::NormalWriteBack {
-            VmapError::MemoryType { frame, owner, wanted }
-        } else {
-            VmapError::Protection { frame, owner, wanted: attributes }
-        }
+/// Why the item at `index` stopped the mapping.
+#[cold]
+fn refusal(index: u32, item: Option<Belonging>, attributes: Attributes) -> VmapError {
+    let Some(Belonging { frame, owner }) = item else {
+        return VmapError::MissingFrame { index };
+    };
+    let wanted = attributes.memory();
+    if is_not_memory(owner) {
+        VmapError::NotMemory { frame, owner }
+    } else if is_uncached(owner) || wanted != MemoryType::NormalWriteBack {
+        VmapError::MemoryType { frame, owner, wanted }
+    } else {
+        VmapError::Protection { frame, owner, wanted: attributes }
     }
 }
 

@@ -109,14 +109,14 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         if wanted == 0 {
             return Err(MapError::NoFrames { range: whole });
         }
-        let Some(mut runs) = Runs::of(range, offset, wanted) else {
+        let Some(runs) = Runs::of(range, offset, wanted) else {
             return Err(MapError::DoesNotFit { range: whole, offset, frames: wanted });
         };
         let words = SmallPages::new(attributes);
         let mut descriptors = frames.by_ref().map_while(Into::into).map(|frame| words.word(frame));
         let mut mapped = 0;
         let mut write = |slots: &mut Slots<'_>| slots.write(&self.machine, &mut descriptors);
-        let outcome = runs.try_for_each(|run| self.map_run(run, &mut write, tables, &mut mapped));
+        let outcome = self.map_runs(runs, &mut write, tables, &mut mapped);
         // Also after an error: the pages that are mapped are the caller's to use or to unmap.
         self.machine.barrier();
         outcome.map(|()| mapped)
@@ -140,7 +140,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             return Err(MapError::NoFrames { range: whole });
         };
         let runs = first.checked_add(beyond).and_then(|_| Runs::of(range, offset, count));
-        let Some(mut runs) = runs else {
+        let Some(runs) = runs else {
             return Err(MapError::DoesNotFit { range: whole, offset, frames: count });
         };
         let mut word = SmallPages::new(attributes).word(first);
@@ -150,10 +150,24 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             word = word.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
             slots.count()
         };
-        let outcome = runs.try_for_each(|run| self.map_run(run, &mut write, tables, &mut mapped));
+        let outcome = self.map_runs(runs, &mut write, tables, &mut mapped);
         // Also after an error, as in `map`.
         self.machine.barrier();
         outcome.map(|()| mapped)
+    }
+
+    #[inline(always)]
+    fn map_runs(
+        &self,
+        runs: Runs<'_>,
+        write: &mut impl FnMut(&mut Slots<'_>) -> u32,
+        tables: &impl TableSource,
+        mapped: &mut u32,
+    ) -> Result<(), MapError> {
+        for run in runs {
+            self.map_run(run, write, tables, mapped)?;
+        }
+        Ok(())
     }
 
     /// Maps one run by `write`, which gives how many of its slots it wrote and cleaned.
@@ -165,16 +179,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
-        let table = self
-            .table_for(run.section(), tables)
-            .map_err(|reason| MapError::Table { reason, mapped: *mapped })?;
+        let table = match self.table_above_empty(&run) {
+            Some(table) => table,
+            None => self.table_made_for(&run, tables, *mapped)?,
+        };
         let mut slots = run.slots(table);
         let count = slots.count();
-        // One `or` a slot; which of them is in use is asked only when one is.
-        let in_use = slots.join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
-        if in_use != 0 {
-            return Err(self.occupied(&slots, *mapped));
-        }
         let written = write(&mut slots);
         *mapped = mapped.wrapping_add(written);
         if written == count {
@@ -185,13 +195,38 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
     }
 
-    /// The error that names the first slot in use.
+    /// The second-level table above `run` if there is one and none of the run's slots is in use.
+    ///
+    /// Not inlined, so that the loop that writes the slots has the registers to itself.
+    #[inline(never)]
+    fn table_above_empty(&self, run: &Run<'_>) -> Option<PhysAddr> {
+        let table = self.table_there(run.section())?;
+        // One `or` a slot; which of them is in use is asked only when one is.
+        let in_use =
+            run.slots_in(table).join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
+        (in_use == 0).then_some(table)
+    }
+
+    /// When there was no table, or a slot in use: the table, made, or the error that names what is in the way.
     #[cold]
-    fn occupied(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
+    fn table_made_for(
+        &self,
+        run: &Run<'_>,
+        tables: &impl TableSource,
+        mapped: u32,
+    ) -> Result<PhysAddr, MapError> {
+        let table = self
+            .table_for(run.section(), tables)
+            .map_err(|reason| MapError::Table { reason, mapped })?;
+        let slots = run.slots_in(table);
         let in_use = |&index: &u32| slots.read(&self.machine, index) != 0;
-        let index = (0..slots.count()).find(in_use).unwrap_or(0);
-        let descriptor = slots.read(&self.machine, index);
-        MapError::Occupied { address: slots.address(index), descriptor, mapped }
+        match (0..slots.count()).find(in_use) {
+            Some(index) => {
+                let descriptor = slots.read(&self.machine, index);
+                Err(MapError::Occupied { address: slots.address(index), descriptor, mapped })
+            }
+            None => Ok(table),
+        }
     }
 }
 

@@ -42,6 +42,12 @@ pub(crate) struct Slots<'range> {
 }
 
 impl<'range> Runs<'range> {
+    /// All pages of `range`.
+    #[inline(always)]
+    pub(super) fn all(range: &'range mut OwnedRange) -> Self {
+        Self { first: range.pages().first(), left: range.count(), owner: PhantomData }
+    }
+
     /// `count` pages of `range` from `offset`, or `None` if they do not lie inside.
     #[inline(always)]
     pub(super) fn of(range: &'range mut OwnedRange, offset: u32, count: u32) -> Option<Self> {
@@ -97,6 +103,12 @@ impl<'range> Run<'range> {
         let first = PhysAddr::new(table.raw() | (self.first % L2_SLOTS * SLOT_SIZE));
         Slots { first, page: self.first, count: self.count, owner: PhantomData }
     }
+
+    /// As [`Run::slots`], to be read.
+    #[inline(always)]
+    pub(super) fn slots_in(&self, table: PhysAddr) -> Slots<'_> {
+        Run { first: self.first, count: self.count, owner: PhantomData }.slots(table)
+    }
 }
 
 impl Slots<'_> {
@@ -117,12 +129,6 @@ impl Slots<'_> {
     #[inline(always)]
     pub(crate) fn count(&self) -> u32 {
         self.count
-    }
-
-    /// Leaves the last one out.
-    #[inline(always)]
-    pub(super) fn shorten(&mut self) {
-        self.count = self.count.saturating_sub(1);
     }
 
     /// The address that the slot at `index` translates.

@@ -77,22 +77,26 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
     }
 
-    /// The second-level table of section number `section`, made if there is none. The caller ends with a barrier.
+    /// The second-level table of section number `section`, if there is one. The caller ends with a barrier.
     #[inline(always)]
+    pub(super) fn table_there(&self, section: u32) -> Option<PhysAddr> {
+        let slot = self.l1_slot(section);
+        let table = l1::table(self.machine.read_descriptor(slot))?;
+        // Another CPU may have written this slot just now and not have cleaned it yet. It will, but the walker must
+        // see the slot when *we* return, so we do not rely on that.
+        self.machine.clean_descriptors(slot, 1);
+        Some(table)
+    }
+
+    /// The second-level table of section number `section`, made if there is none. The caller ends with a barrier.
     pub(super) fn table_for(
         &self,
         section: u32,
         tables: &impl TableSource,
     ) -> Result<PhysAddr, ReserveError> {
-        match self.above(section) {
-            Above::Table(table) => {
-                // Another CPU may have written this slot just now and not have cleaned it yet. It will, but the
-                // walker must see the slot when *we* return, so we do not rely on that.
-                self.machine.clean_descriptors(self.l1_slot(section), 1);
-                Ok(table)
-            }
-            Above::Nothing => self.make_table(section, tables),
-            Above::Other(descriptor) => Err(not_a_table(section, descriptor)),
+        match self.table_there(section) {
+            Some(table) => Ok(table),
+            None => self.make_table(section, tables),
         }
     }
 
@@ -134,11 +138,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         range: &mut OwnedRange,
         tables: &impl TableSource,
     ) -> Result<(), ReserveError> {
-        let count = range.count();
-        let reserved = Runs::of(range, 0, count)
-            .into_iter()
-            .flatten()
-            .try_for_each(|run| self.table_for(run.section(), tables).map(drop));
+        let reserved =
+            Runs::all(range).try_for_each(|run| self.table_for(run.section(), tables).map(drop));
         self.machine.barrier();
         reserved
     }

@@ -78,8 +78,6 @@ impl Removal {
 pub struct Unmapped<'table, M, L: Locks, P> {
     table: &'table PageTable<M, L>,
     range: OwnedRange,
-    /// How many pages, from the first on, are to be flushed.
-    stale: u32,
     payload: ManuallyDrop<P>,
     removal: Removal,
 }
@@ -111,11 +109,10 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Clears every descriptor of `range`, visibly to every walker. `payload` waits with the range for the flush.
     ///
     /// Absent tables are skipped (S21), clearing what is clear does no harm (S25), tables stay (S24).
-    #[inline]
+    #[inline(always)]
     pub fn unmap<P>(&self, mut range: OwnedRange, payload: P) -> Unmapped<'_, M, L, P> {
-        let count = range.count();
-        let (stale, removal) = self.clear(Runs::of(&mut range, 0, count));
-        Unmapped { table: self, range, stale, payload: ManuallyDrop::new(payload), removal }
+        let removal = self.clear(Runs::all(&mut range));
+        Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
     }
 
     /// Clears `count` pages of `range` from `offset` on, and flushes them before it returns: a borrowed range
@@ -132,8 +129,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let whole = range.pages();
         let outside = OutsideRange { range: whole, offset, count };
         let runs = Runs::of(range, offset, count).ok_or(outside)?;
-        let (stale, removal) = self.clear(Some(runs));
-        self.flush_pages(whole.sub_range(offset, stale).unwrap_or(whole));
+        let removal = self.clear(runs);
+        self.flush_pages(whole.sub_range(offset, count).unwrap_or(whole));
         Ok(removal)
     }
 
@@ -143,34 +140,22 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         self.machine.barrier();
     }
 
-    /// Clears what `runs` name. Returns how many pages from the first on are to be flushed: all, but for the last
-    /// one if nothing was mapped there. What was not mapped since the range's last flush is in no TLB (an absent
-    /// entry is not cached, ARM DDI 0406C, B3.9), so a guard page costs no invalidation.
+    /// Clears what `runs` name.
     #[inline(always)]
-    fn clear(&self, runs: Option<Runs<'_>>) -> (u32, Removal) {
+    fn clear(&self, runs: Runs<'_>) -> Removal {
         let mut removal = Removal::default();
-        let Some(mut runs) = runs else { return (0, removal) };
         let (first, count) = (runs.first(), runs.left());
-        let mut guard = 0;
-        while let Some(run) = runs.next() {
-            let is_last = runs.left() == 0;
+        for run in runs {
             match self.above(run.section()) {
-                Above::Table(table) => {
-                    let mut slots = run.slots(table);
-                    if is_last && slots.read(&self.machine, slots.count().wrapping_sub(1)) == 0 {
-                        slots.shorten();
-                        guard = 1;
-                    }
-                    self.clear_slots(&mut slots, &mut removal);
-                }
-                Above::Nothing => guard = u32::from(is_last),
+                Above::Table(table) => self.clear_slots(&mut run.slots(table), &mut removal),
+                Above::Nothing => {}
                 Above::Other(descriptor) => {
                     self.clear_other(&run, (first, count), descriptor, &mut removal);
                 }
             }
         }
         self.machine.barrier();
-        (count.wrapping_sub(guard), removal)
+        removal
     }
 
     #[inline(always)]
@@ -236,10 +221,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 impl<M: Machine, L: Locks, P> Unmapped<'_, M, L, P> {
     /// Invalidates every TLB entry of the range, on every CPU, and waits for it. From then on the addresses and
     /// what was mapped there may be used anew (S23).
-    #[inline]
+    #[inline(always)]
     pub fn flush(self) -> Released<P> {
-        let whole = self.range.pages();
-        self.table.flush_pages(whole.sub_range(0, self.stale).unwrap_or(whole));
+        self.table.flush_pages(self.range.pages());
         let Self { range, payload, removal, .. } = self;
         Released { range, payload: ManuallyDrop::into_inner(payload), removal }
     }

@@ -75,6 +75,7 @@ impl<R> VaSpace<'_, R> {
 
     /// The usable pages and the record of the live area that has `address` among its usable bytes (S88); a guard
     /// answers `None`. O(log n).
+    #[inline(never)]
     pub fn find_containing(&self, address: VirtAddr) -> Option<(PageRange, &R)> {
         let area = self.previous_area_from(address)?;
         match area.state {

@@ -123,10 +123,11 @@ impl<'s, R> VaSpace<'s, R> {
     #[inline(always)]
     pub fn reserve(&mut self, request: &Request) -> Result<OwnedRange, ReserveError> {
         let wanted = request.pages_with_guard()?;
-        let base = if request.is_for_anywhere() && self.holes.longest() < wanted {
-            self.take_open(wanted)
-        } else {
-            self.take_lowest(request, wanted)
+        let align_mask = request.align_mask();
+        let base = match request.window {
+            None if self.holes.longest() < wanted => self.take_open(align_mask, wanted),
+            None if align_mask == 0 => self.take_hole(wanted),
+            window => self.take_within(window, align_mask, wanted),
         };
         match base.and_then(|base| self.make_area(base, wanted)) {
             Some(usable) => Ok(usable),
@@ -179,19 +180,42 @@ impl<'s, R> VaSpace<'s, R> {
         self.space.pages().first()
     }
 
-    /// Takes `wanted` pages from the bottom of the open space, which is the common case and costs no search.
-    #[inline]
-    fn take_open(&mut self, wanted: u32) -> Option<u32> {
-        let base = self.top;
-        let top = base.checked_add(wanted).filter(|&top| top <= self.pages)?;
+    /// Takes `wanted` pages from the lowest aligned page of the open space, which is the common case and costs no search.
+    #[inline(always)]
+    fn take_open(&mut self, align_mask: u32, wanted: u32) -> Option<u32> {
+        let below = self.top;
+        // Pages from here to the next aligned one; page numbers and mask are below 2²⁰, and what comes out is, too (S6).
+        let skipped = (self.first() + below).wrapping_neg() & align_mask;
+        let base = below.wrapping_add(skipped);
+        let top = base.wrapping_add(wanted);
+        if base > self.pages || wanted > self.pages.wrapping_sub(base) {
+            return None;
+        }
         self.top = top;
+        if skipped != 0 {
+            self.make_hole(below, base);
+        }
         Some(base)
     }
 
-    /// Takes `wanted` pages from the lowest free run that has a place for them, and leaves the rest of it free.
+    /// Takes `wanted` pages from the lowest hole that has so many, which there is.
     #[inline(never)]
-    fn take_lowest(&mut self, request: &Request, wanted: u32) -> Option<u32> {
-        let Fit { run, end, base } = self.lowest_fit(request, wanted)?;
+    fn take_hole(&mut self, wanted: u32) -> Option<u32> {
+        let run = self.holes.first_of(wanted)?;
+        let end = run + self.holes.starting_at(run);
+        Some(self.take_from(Fit { run, end, base: run }, wanted))
+    }
+
+    /// Takes `wanted` pages from the lowest place that `window` and alignment allow.
+    #[inline(never)]
+    fn take_within(&mut self, window: Option<Window>, align_mask: u32, wanted: u32) -> Option<u32> {
+        let fit = self.lowest_within(window, align_mask, wanted)?;
+        Some(self.take_from(fit, wanted))
+    }
+
+    /// Takes `wanted` pages at a place that was found, and leaves the rest of its free run free.
+    #[inline]
+    fn take_from(&mut self, Fit { run, end, base }: Fit, wanted: u32) -> u32 {
         let rest = base + wanted;
         if run == self.top {
             self.top = rest;
@@ -207,7 +231,7 @@ impl<'s, R> VaSpace<'s, R> {
         if base != run {
             self.make_hole(run, base);
         }
-        Some(base)
+        base
     }
 
     /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.

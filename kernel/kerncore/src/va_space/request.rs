@@ -14,6 +14,9 @@ pub const GUARD_PAGES: u32 = 1;
 /// would wrap to zero (S3).
 pub const FIRST_REFUSED_SIZE: u32 = 0xffff_f000;
 
+/// Alignments of so many pages, as a power of two, and all greater ones admit page 0 of the address space only.
+const ORDER_OF_ADDRESS_SPACE: u32 = PAGES_IN_ADDRESS_SPACE.trailing_zeros();
+
 /// The greatest alignment, as a power of two of bytes, that an I/O mapping gets: a supersection (S4).
 pub const IOREMAP_MAX_ORDER: u32 = 24;
 
@@ -34,10 +37,13 @@ impl Request {
         Self { bytes, window: None, alignment: Alignment::Page }
     }
 
-    /// Whether any page of the space will do for its base.
-    #[inline]
-    pub(super) fn is_for_anywhere(&self) -> bool {
-        self.window.is_none() && self.alignment == Alignment::Page
+    /// The alignment of its base in pages, minus one.
+    #[inline(always)]
+    pub(super) const fn align_mask(&self) -> u32 {
+        let order = self.alignment.order_in_pages(self.bytes);
+        // From there on no page but the first of the address space is aligned.
+        let order = if order < ORDER_OF_ADDRESS_SPACE { order } else { ORDER_OF_ADDRESS_SPACE };
+        (1 << order) - 1
     }
 
     /// Pages that this takes from the space: the usable ones and the guard.
@@ -103,6 +109,7 @@ pub enum Alignment {
 
 impl Alignment {
     /// The alignment of a request for `bytes`, as a power of two of pages.
+    #[inline(always)]
     pub const fn order_in_pages(self, bytes: u32) -> u32 {
         match self {
             Self::Page => 0,
@@ -128,6 +135,7 @@ pub enum IoRemapPolicy {
 
 impl IoRemapPolicy {
     /// The alignment for `bytes`, as a power of two of bytes, from a page up to a supersection.
+    #[inline(always)]
     pub const fn order(self, bytes: u32) -> u32 {
         let order = match self {
             Self::Seed => u32::BITS - bytes.leading_zeros(),

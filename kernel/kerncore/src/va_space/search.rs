@@ -1,14 +1,11 @@
 //! Where a request goes: the lowest address that fits (S1), judged exactly.
 //!
-//! A request for any page of the whole space is answered by the tree alone, or by the open space. With an alignment
-//! or a window, a hole that is long enough may still not fit, so the holes are tried one after the other by
-//! ascending address, O(log n) each, and the open space last. All offsets are pages from the start of the space;
-//! alignment is judged on page numbers of the address space.
+//! While no hole is long enough, a request without a window is answered by the open space, and else one for any page by
+//! the tree alone. With an alignment or a window, a hole that is long enough may still not fit, so the holes are tried
+//! one after the other by ascending address, O(log n) each, and the open space last. All offsets are pages from the
+//! start of the space; alignment is judged on page numbers of the address space.
 
-use super::{Request, VaSpace, Window};
-
-/// Alignments from here on admit page 0 of the address space only.
-const ORDER_OF_ADDRESS_SPACE: u32 = 20;
+use super::{VaSpace, Window};
 
 /// A place that was found: an area of the wanted length goes to `base`, inside the free run `[run, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -32,22 +29,15 @@ struct Bounds {
 }
 
 impl<R> VaSpace<'_, R> {
-    /// The lowest place for `wanted` pages that satisfies `request`.
-    #[inline]
-    pub(super) fn lowest_fit(&self, request: &Request, wanted: u32) -> Option<Fit> {
-        if request.is_for_anywhere()
-            && let Some(hole) = self.holes.first_of(wanted)
-        {
-            return Some(Fit { run: hole, end: hole + self.holes.starting_at(hole), base: hole });
-        }
-        let order = request.alignment.order_in_pages(request.bytes);
-        self.lowest_within(request.window, order, wanted)
-    }
-
-    /// The lowest place inside `window` at an alignment of two to `order` pages.
+    /// The lowest place inside `window` for `wanted` pages at an alignment of `align_mask` and one pages.
     #[inline(never)]
-    fn lowest_within(&self, window: Option<Window>, order: u32, wanted: u32) -> Option<Fit> {
-        let bounds = self.bounds(window, order, wanted)?;
+    pub(super) fn lowest_within(
+        &self,
+        window: Option<Window>,
+        align_mask: u32,
+        wanted: u32,
+    ) -> Option<Fit> {
+        let bounds = self.bounds(window, align_mask, wanted)?;
         // A hole may begin below the window and reach into it.
         let mut from = bounds.low;
         if let Some(hole) = self.hole_across(bounds.low) {
@@ -71,8 +61,7 @@ impl<R> VaSpace<'_, R> {
     }
 
     /// `window` clipped to the space, or `None` if nothing is left.
-    fn bounds(&self, window: Option<Window>, order: u32, wanted: u32) -> Option<Bounds> {
-        let align_mask = (1 << order.min(ORDER_OF_ADDRESS_SPACE)) - 1;
+    fn bounds(&self, window: Option<Window>, align_mask: u32, wanted: u32) -> Option<Bounds> {
         let (low, high) = match window {
             None => (0, self.pages),
             Some(window) => (

@@ -299,8 +299,9 @@ fn the_flags_given_are_the_flags_stored_s37() {
         [0, AreaFlags::MAP.bits(), AreaFlags::MAP.with(AreaFlags::USERMAP).bits(), 0x8000_0004]
     {
         let flags = AreaFlags::from_bits(bits);
+        let frame = kernel().zone().table().belonging(own[0].first());
         let area = kernel()
-            .vmap_flags([own[0].first()].into_iter(), Attributes::KERNEL_DATA, flags, NOBODY)
+            .vmap_flags([Some(frame)].into_iter(), Attributes::KERNEL_DATA, flags, NOBODY)
             .expect("addresses");
         assert_eq!(kernel().find(area.pages.start()).map(|area| area.flags), Some(flags));
         assert_eq!(area.kind, AreaKind::Vmap, "whatever the flags say, vmap made it (S34)");

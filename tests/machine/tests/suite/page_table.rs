@@ -150,12 +150,12 @@ fn a_missing_table_is_named_by_the_address_that_needs_it() {
     });
 }
 
-/// S21: clear, clean, barrier; exactly the mapped pages invalidated, once; barrier. The guard costs nothing.
+/// S21: clear, clean, barrier; exactly the range's pages invalidated, once; barrier.
 #[test]
 fn unmapping_asks_in_the_right_order_and_for_exactly_the_pages() {
     let world = World::new(Behaviour::Hoarding);
     let (table, window) = world.table();
-    let mut range = cut(window, 254, 5);
+    let mut range = cut(window, 254, 4);
     let list = consecutive(frame(0x6_0100), 4).expect("below 4 GiB");
     table.map(&mut range, 0, list, DATA, &world.tables).expect("empty");
     let (low, high) = (TABLES.raw() + 254 * 4, TABLES.raw() + 0x400);
@@ -170,14 +170,14 @@ fn unmapping_asks_in_the_right_order_and_for_exactly_the_pages() {
     assert_eq!(log[..2], asked);
     assert_eq!(log[2..], [wrote(high, 2), cleaned(high, 2)]);
     let released = unmapped.flush();
-    assert_eq!(released.range.pages(), pages(WINDOW + 254, 5));
+    assert_eq!(released.range.pages(), pages(WINDOW + 254, 4));
     let invalidated = Event::Invalidate(pages(WINDOW + 254, 4));
     assert_eq!(world.machine.take_log(), [(0, invalidated), (0, Event::Barrier)]);
 }
 
-/// S21, S23: a range that is mapped to its very end has no guard to spare.
+/// S21, S23.
 #[test]
-fn a_range_without_a_guard_is_flushed_to_its_last_page() {
+fn a_range_is_flushed_to_its_last_page() {
     everywhere(|world| {
         for (offset, count) in [(0, 1), (0, 3), (254, 2), (255, 2)] {
             let (table, window) = world.table();
@@ -193,7 +193,7 @@ fn a_range_without_a_guard_is_flushed_to_its_last_page() {
     });
 }
 
-/// S21: holes before a table's border, or a table that is absent, are no guard at the end.
+/// S21: holes before a table's border, or a table that is absent, end nothing.
 #[test]
 fn a_hole_in_the_middle_does_not_spare_the_last_page_its_flush() {
     everywhere(|world| {

@@ -215,7 +215,7 @@ fn everywhere(killer: impl Fn(&World) -> Verdict) -> Verdict {
 /// page's slot is the first of its cache line, so that a clean that is one slot short misses it.
 fn map_unmap_map(cpus: &impl Cpus, world: &World) -> Verdict {
     let (table, window) = table_of(cpus.cpu(world));
-    let mut range = cut(window, 250, 16);
+    let mut range = cut(window, 250, 15);
     let look = |page: u32, wanted| {
         (0..2).try_for_each(|number| {
             let found = world.cpu(number).access(at(page), Kind::Read, Privilege::Kernel);
