@@ -133,6 +133,12 @@ pub fn command_line(buffer: &mut [u8]) -> Result<&str, HostError> {
     Ok(core::str::from_utf8(line).unwrap_or_default())
 }
 
+/// The processor time that the host has spent on this emulation, in hundredths of a second, or `None` if there is no host.
+/// For patience with the host: on one that is busy with others it stands still, and no instruction count slows it down.
+pub fn clock() -> Option<u32> {
+    host::sys_clock().ok().and_then(|clock| u32::try_from(clock).ok())
+}
+
 /// What `SYS_HEAPINFO` fills in: four physical addresses.
 #[derive(Default)]
 #[repr(C)]

@@ -22,7 +22,7 @@ pub enum PortError {
         /// Its designer, by JEP106 code.
         designer: u8,
     },
-    /// The crate's error: a baud rate that the clock cannot make.
+    /// The crate's error: a baud rate that the clock cannot make, or a byte that came in damaged.
     Line(Error),
 }
 
@@ -51,6 +51,14 @@ impl SerialPort {
         identify(&mut registers)?;
         Uart::new(registers.registers()).enable(LINE, BAUD, clock).map_err(PortError::Line)?;
         Ok(Self(Uart::new(registers.leak())))
+    }
+
+    /// The next byte that came in, if there is one.
+    ///
+    /// # Errors
+    /// What went wrong on the line with that byte, which is lost.
+    pub fn read(&mut self) -> Result<Option<u8>, PortError> {
+        self.0.read_word().map_err(PortError::Line)
     }
 }
 

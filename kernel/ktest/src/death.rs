@@ -63,6 +63,11 @@ impl Current {
         self.place.store(0, Ordering::Relaxed);
     }
 
+    /// The test that runs, or whose ledgers are being examined.
+    pub(crate) fn test<'t>(&self, tests: &'t [Test]) -> Option<&'t Test> {
+        self.place.load(Ordering::Relaxed).checked_sub(1).and_then(|place| tests.get(place))
+    }
+
     /// Prints the result of the test that runs, which has died with `message` at `location`.
     pub(crate) fn report(
         &self,
@@ -74,8 +79,7 @@ impl Current {
         let deaths = self.deaths.fetch_add(1, Ordering::Relaxed);
         let number = self.number.load(Ordering::Relaxed);
         let returned = self.returned.load(Ordering::Relaxed) == 1;
-        let test =
-            self.place.load(Ordering::Relaxed).checked_sub(1).and_then(|place| tests.get(place));
+        let test = self.test(tests);
         let mut tap = Tap::new(out);
         if deaths > 0 {
             // The message is what killed the first report, perhaps, in the middle of a line; so end that.

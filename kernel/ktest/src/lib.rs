@@ -112,6 +112,11 @@ pub fn run<const LEDGERS: usize>(
     runner::run(&__private::KTESTS, &CURRENT, options, out, ledgers)
 }
 
+/// The full name of the test that runs, or whose ledgers are being examined; `None` between tests.
+pub fn running() -> Option<&'static str> {
+    CURRENT.test(&__private::KTESTS).map(Test::full_name)
+}
+
 /// Reports a panic as the end of the test that runs. For the image's panic handler, in any context and on any CPU: it
 /// takes no lock and allocates nothing. A panic that it meets itself comes back as [`Death::Nested`].
 pub fn report_panic(info: &PanicInfo<'_>, out: &mut dyn Write) -> Death {

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
 use crate::junit;
 use crate::qemu::{KERNEL_TESTS, Start};
+use crate::witness::Witnessed;
 
 /// What the user may choose.
 #[derive(Args, Debug, Default)]
@@ -54,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) output: PathBuf,
     /// A folder for what the tests make, empty at the start. Its path is relative and has no spaces.
     pub(crate) scratch: PathBuf,
+    /// What the witnesses agreed about, in all boots.
+    witnessed: Mutex<Witnessed>,
 }
 
 impl Context {
@@ -89,6 +93,7 @@ impl Context {
             timeout: options.timeout,
             output,
             scratch,
+            witnessed: Mutex::default(),
         })
     }
 
@@ -104,7 +109,18 @@ impl Context {
             timeout: options.timeout,
             output: scratch.clone(),
             scratch,
+            witnessed: Mutex::default(),
         }
+    }
+
+    /// Counts what was witnessed on one machine.
+    pub(crate) fn add_witnessed(&self, more: &Witnessed) {
+        self.witnessed.lock().unwrap_or_else(PoisonError::into_inner).add_all(more);
+    }
+
+    /// What was witnessed on all of them.
+    pub(crate) fn witnessed(&self) -> Witnessed {
+        self.witnessed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The image of the in-kernel tests, and how it is started.

@@ -20,12 +20,13 @@ use crate::qemu::{self, Console, DEFAULT_DISK, Ended, Machine, Start};
 
 /// The image that misbehaves.
 const IMAGE: &str = "target/harness-tests.elf";
-/// The one test of it that is right, and the one that says it cannot run.
+/// The tests of it that are right, and the one that says it cannot run.
 const RIGHT: &str = "well::holds";
+const TRUE: &str = "witness::tells_the_truth";
 const SKIPS: &str = "well::skips_itself";
 
 /// How every other test of the image is wrong: its name, and words of the reason that must be given for its failure.
-const WRONG: [(&str, &[&str]); 26] = [
+const WRONG: [(&str, &[&str]); 38] = [
     ("dies::of_an_assertion", &["left == right", "arithmetic", "left: 4", "right: 5", "dies.rs:"]),
     ("dies::of_a_panic", &["seventeen of a kind"]),
     ("dies::of_an_error_returned", &["returned Err(\"no room\")"]),
@@ -52,7 +53,25 @@ const WRONG: [(&str, &[&str]); 26] = [
     ("output::breaks_off_before_the_result", &["no result", "it ended the image with status 0"]),
     ("output::has_no_plan", &["no plan `1..N`"]),
     ("output::has_no_counts_at_its_end", &["does not end with", "1 passed"]),
+    ("witness::names_another_frame", &[LIE, ": our walker's entry against", "the decoder 0x6"]),
+    ("witness::names_other_rights", &[LIE, ": our walker's entry against", " r--/", " rw-/"]),
+    ("witness::names_another_memory_type", &[LIE, ": our walker's entry", "non-cacheable"]),
+    ("witness::names_another_kind", &[LIE, "guard 0xc", ": the rule for this kind against"]),
+    ("witness::says_that_a_store_would_be_refused", &[LIE, ": ATS1CPW against", "stores 0x6"]),
+    ("witness::shows_a_mapping_that_is_not_there", &[LIE, "ATS1CPR", "gva2gpa Unmapped"]),
+    ("witness::shows_what_was_there_before", &[LIE, "ATS1CPR", "gva2gpa Unmapped"]),
+    (
+        "witness::reads_through_a_stale_translation",
+        &[LIE, ": the access against", "the access 0x11111111", "0x22222222 lies there"],
+    ),
+    ("witness::does_not_listen", &["did not fail, and its witnesses disagree"]),
+    ("witness::gets_no_answer", &["the host has not answered"]),
+    ("witness::asks_what_is_no_question", &["no answer for the witnesses", "without a head"]),
+    ("witness::asks_nobody", &["the kernel asked no witness"]),
 ];
+
+/// How the kernel begins when the host does not bear out what it says.
+const LIE: &str = "the witnesses disagree: -";
 
 /// Seconds that a boot may take, and what it gets where that was too little even to begin.
 const PATIENCE: [&str; 2] = ["5", "100"];
@@ -70,6 +89,10 @@ pub(crate) fn jobs() -> Vec<Job> {
             let run = Run::of_the_binary(context, RIGHT, "100")?;
             run.expect(0, &["2 passed, 0 failed"])?;
             run.expect_cases(&[])
+        }),
+        Job::test("harness::a_kernel_that_tells_the_truth_is_believed", |context| {
+            let run = Run::of_the_binary(context, TRUE, "100")?;
+            run.expect(0, &["2 passed, 0 failed"])
         }),
         Job::test("harness::what_skips_itself_has_not_passed", |context| {
             let run = Run::of_the_binary(context, SKIPS, "100")?;
@@ -92,7 +115,7 @@ pub(crate) fn jobs() -> Vec<Job> {
         }),
         Job::test("harness::every_test_of_its_image_is_judged", |_| {
             let mut judged: BTreeSet<&str> = WRONG.iter().map(|&(name, _)| name).collect();
-            judged.extend([RIGHT, SKIPS]);
+            judged.extend([RIGHT, TRUE, SKIPS]);
             let listed = kernel::list(&Start::of(IMAGE))?;
             let listed: BTreeSet<&str> = listed.tests.iter().map(String::as_str).collect();
             let differ: Vec<_> = judged.symmetric_difference(&listed).collect();

@@ -21,6 +21,7 @@ mod qemu;
 mod run;
 mod symbols;
 mod tally;
+mod witness;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     if let Err(message) = written {
         tally.add(Verdict::of_a_run("junit::write", Err(message)));
     }
-    print!("{said}");
+    print!("{said}{}", context.witnessed());
     tally.print(&context);
     if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

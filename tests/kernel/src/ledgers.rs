@@ -4,9 +4,9 @@ use core::fmt;
 
 use ktest::{Ledger, Snapshot};
 
-/// The ledgers of every layer.
-pub(crate) fn all() -> [&'static dyn Ledger; 2] {
-    [&Memory, &Dma]
+/// The ledgers of every layer, and those who look at them from outside.
+pub(crate) fn all() -> [&'static dyn Ledger; 3] {
+    [&Memory, &Dma, &Witnesses]
 }
 
 /// Frames, addresses, areas, records, tables, the heap; the audit of the live tables and registers.
@@ -49,4 +49,25 @@ impl Ledger for Dma {
     }
 
     fn audit(&self, _violation: &mut dyn FnMut(fmt::Arguments<'_>)) {}
+}
+
+/// Who else reads the tables, the host among them. Nothing is counted.
+struct Witnesses;
+
+impl Ledger for Witnesses {
+    fn name(&self) -> &'static str {
+        "witness"
+    }
+
+    fn settle(&self) {}
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::new()
+    }
+
+    fn audit(&self, violation: &mut dyn FnMut(fmt::Arguments<'_>)) {
+        if let Err(failure) = witness::after_a_test() {
+            violation(format_args!("{failure}"));
+        }
+    }
 }

@@ -43,6 +43,10 @@ mod kernel {
         let config = &started.config;
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
+        // The host, which waits for questions, says so in its own report.
+        if let Err(why) = witness::open(config.witness) {
+            log::error!("{why}");
+        }
         let mode = match (config.list, config.fatal) {
             (true, _) => Mode::List,
             (false, Some(name)) => Mode::Fatal(name),

@@ -15,6 +15,7 @@
 //! | `fatal=` | run this one test, which stops the kernel | none |
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
+//! | `witness=` | the serial port at whose other end a host checks what tests map | none |
 //!
 //! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
 
@@ -59,6 +60,8 @@ pub struct Config<'c> {
     pub operations: Option<u32>,
     /// `list`.
     pub list: bool,
+    /// `witness=`.
+    pub witness: Option<&'c str>,
 }
 
 /// How much RAM is used.
@@ -114,6 +117,7 @@ impl Config<'_> {
         fatal: None,
         operations: None,
         list: false,
+        witness: None,
     };
 }
 
@@ -199,6 +203,9 @@ impl<'c> Config<'c> {
             Ok(())
         } else if named("fatal") {
             self.fatal = Some(text(value)?);
+            Ok(())
+        } else if named("witness") {
+            self.witness = Some(text(value)?);
             Ok(())
         } else if named("list") {
             self.list = true;

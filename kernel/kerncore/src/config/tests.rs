@@ -26,7 +26,8 @@ fn one_complaint(parameter: &str, line: &str) {
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
-         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt operations=5 list",
+         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt operations=5 list \
+         witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -40,6 +41,7 @@ fn s114_every_parameter_lands_in_its_field() {
         fatal: Some("vfree_in_interrupt"),
         operations: Some(5),
         list: true,
+        witness: Some("uart1"),
     };
     assert_eq!(config, expected);
 }

@@ -7,3 +7,4 @@ mod leaks;
 mod output;
 mod touches;
 mod well;
+mod witness;

@@ -1,15 +1,20 @@
 //! All tests on one machine, in as many boots as they need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use crate::context::Context;
 use crate::ktap::{Asked, Line, Report};
 use crate::qemu::{self, Console, DEFAULT_DISK, Ended, Machine, Start};
 use crate::tally::{Outcome, Verdict};
+use crate::witness::{self, Heard, Stand, Witnessed};
 
 /// The name under which a report itself is judged, beside the tests in it.
 const REPORT: &str = "kernel::report";
+/// The name under which it is judged whether every kind of mapping was witnessed.
+const WITNESSES: &str = "kernel::witnesses";
 /// The exit status of a run that had to be stopped.
 const TIMED_OUT: i32 = 124;
 /// The exit statuses of an image that a test killed: by a panic, by an exception.
@@ -34,6 +39,13 @@ pub(crate) struct Session {
     deaths: Vec<String>,
     hung: usize,
     faults: Vec<String>,
+    /// Where sockets may be made.
+    scratch: PathBuf,
+    /// Whether somebody answers what the kernel asks of its mappings.
+    watched: bool,
+    /// Whether it runs all tests, so that every kind of mapping must be witnessed.
+    complete: bool,
+    witnessed: Witnessed,
 }
 
 impl Session {
@@ -51,6 +63,10 @@ impl Session {
             deaths: vec![],
             hung: 0,
             faults: vec![],
+            scratch: context.scratch.clone(),
+            watched: true,
+            complete: context.filter.is_none() && context.image.is_none(),
+            witnessed: Witnessed::default(),
         }
     }
 
@@ -58,7 +74,7 @@ impl Session {
     /// whose names contain `filter`.
     pub(crate) fn with(self, parameters: &str, filter: &str, found: u32) -> Self {
         let parameters = parameters.split_ascii_whitespace().map(str::to_owned).collect();
-        Self { parameters, filter: Some(filter.to_owned()), found, ..self }
+        Self { parameters, filter: Some(filter.to_owned()), found, complete: false, ..self }
     }
 
     /// The same, of an image that is started otherwise.
@@ -66,22 +82,64 @@ impl Session {
         Self { start, ..self }
     }
 
+    /// The same, with nobody to answer: the kernel has only its own witnesses then.
+    pub(crate) fn unwatched(self) -> Self {
+        Self { watched: false, ..self }
+    }
+
     /// Boots until every test has had its turn.
-    pub(crate) fn run(mut self) -> Vec<Verdict> {
+    pub(crate) fn run(mut self, context: &Context) -> Vec<Verdict> {
         let mut next = Some(1);
         while let Some(from) = next {
-            let disk = Path::new(DEFAULT_DISK);
-            let words = self.words(from);
-            let booted = qemu::boot(self.machine, Console::Test, &self.start, disk, &words);
-            next = match booted {
-                Ok(ended) => self.read(from, &ended),
+            next = match self.boot(from) {
+                Ok((ended, heard)) => {
+                    let next = self.read(from, &ended);
+                    self.hear(heard);
+                    next
+                }
                 Err(message) => {
                     self.faults.push(message);
                     None
                 }
             };
         }
+        context.add_witnessed(&self.witnessed);
         self.verdicts()
+    }
+
+    /// Boots once, and answers what the kernel asks meanwhile.
+    fn boot(&self, from: usize) -> Result<(Ended, Heard), String> {
+        let disk = Path::new(DEFAULT_DISK);
+        if !self.watched {
+            let words = self.words(from);
+            let booted = qemu::boot(self.machine, Console::Test, &self.start, disk, &words);
+            return booted.map(|ended| (ended, Heard::default()));
+        }
+        let stand = Stand::open(&self.scratch, u64::from(self.found) << 20)?;
+        let mut start = self.start.clone();
+        start.options.extend(stand.options());
+        let (words, over) = (self.words(from), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let listener = scope.spawn(|| stand.serve(&over));
+            let booted = qemu::boot(self.machine, Console::Test, &start, disk, &words);
+            over.store(true, Relaxed);
+            let heard = listener.join().map_err(|_| "who listens to the kernel has panicked")?;
+            Ok((booted?, heard))
+        })
+    }
+
+    /// Takes in what the witnesses of a boot said, after its results.
+    fn hear(&mut self, heard: Heard) {
+        self.witnessed.add_all(&heard.witnessed);
+        self.faults.extend(heard.faults);
+        if self.watched && heard.requests == 0 && !self.results.is_empty() {
+            self.faults.push("the kernel asked no witness".into());
+        }
+        for (test, why) in heard.disagreements {
+            if !matches!(self.results.get(&test), Some(Outcome::Failed(_))) {
+                self.faults.push(format!("{test} did not fail, and its witnesses disagree: {why}"));
+            }
+        }
     }
 
     fn words(&self, from: usize) -> Vec<String> {
@@ -89,6 +147,7 @@ impl Session {
         words.extend(self.filter.as_ref().map(|filter| format!("test={filter}")));
         words.extend((from > 1).then(|| format!("from={from}")));
         words.extend_from_slice(&self.parameters);
+        words.extend(self.watched.then(|| witness::PARAMETER.to_owned()));
         words
     }
 
@@ -164,6 +223,14 @@ impl Session {
             && !verdict.is_failure()
         {
             verdict.outcome = Outcome::Failed(self.faults.join("\n"));
+        }
+        if self.complete && self.watched {
+            let suite = |name| str::rsplit_once(name, "::").map_or(name, |(suite, _)| suite);
+            let suites = self.wanted.iter().map(|name| suite(name.as_str())).collect();
+            let missing = self.witnessed.missing(&suites, u64::from(self.found) << 20).join(", ");
+            let never = || Err(format!("never witnessed: {missing}"));
+            let shown = if missing.is_empty() { Ok(()) } else { never() };
+            verdicts.push(Verdict::of_a_run(WITNESSES, shown));
         }
         for name in self.results.keys() {
             self.faults.push(format!("{name} has a result and was not listed"));

@@ -11,8 +11,8 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_leads, authority, each_page, frame_at, guard_of, last_of,
-    plus,
+    Books, NOBODY, ask_host_of, assert_absent, assert_leads, authority, each_page, frame_at,
+    guard_of, last_of, plus,
 };
 
 const PAGES: u32 = 3;
@@ -41,6 +41,9 @@ fn one_of_each() -> OneOfEach {
         kernel().coherent_alloc(bytes, FrameOwner::Dma, NOBODY).expect("memory"),
     ];
     assert_eq!(areas.map(|area| area.kind), KINDS);
+    for area in areas {
+        ask_host_of(area.pages);
+    }
     OneOfEach { areas, _pages: pages }
 }
 

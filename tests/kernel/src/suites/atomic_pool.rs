@@ -24,8 +24,8 @@ use ktest::{assert_err, ktest};
 use mm::kernel;
 
 use super::witness::{
-    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, authority, each_page, feed,
-    frame_at, linear, starve,
+    Books, NOBODY, Numbers, ask_host, assert_absent, assert_fenced, assert_leads, authority,
+    each_page, feed, frame_at, linear, starve,
 };
 
 static DEVICE: Device = Device::new("a test's device");
@@ -49,7 +49,9 @@ fn try_take(bytes: u32) -> Result<Buffer, AllocateError> {
 
 #[track_caller]
 fn take(bytes: u32) -> Buffer {
-    try_take(bytes).unwrap_or_else(|error| panic!("{bytes} bytes: {error}"))
+    let buffer = try_take(bytes).unwrap_or_else(|error| panic!("{bytes} bytes: {error}"));
+    ask_host(buffer.address);
+    buffer
 }
 
 fn try_free(bytes: u32, buffer: Buffer) -> Result<(), FreeError> {

@@ -21,8 +21,8 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
 use super::witness::{
-    Books, NOBODY, Numbers, assert_absent, assert_fenced, assert_leads, authority, byte_at,
-    each_page, feed, frame_at, linear, lowest_fit, plus, starve, word_at,
+    Books, NOBODY, Numbers, ask_host, assert_absent, assert_fenced, assert_leads, authority,
+    byte_at, each_page, feed, frame_at, linear, lowest_fit, plus, starve, word_at,
 };
 
 static DEVICE: Device = Device::new("a test's device");
@@ -53,7 +53,11 @@ const SIZES: [u32; 13] = [
 
 #[track_caller]
 fn take(device: &Device, bytes: u32) -> Buffer {
-    allocate(device, bytes, Sleep::May, NOBODY).unwrap_or_else(|error| panic!("{bytes}: {error}"))
+    let buffer = allocate(device, bytes, Sleep::May, NOBODY);
+    let buffer = buffer.unwrap_or_else(|error| panic!("{bytes}: {error}"));
+    ask_host(buffer.address);
+    ask_host(linear_of(buffer));
+    buffer
 }
 
 fn try_free(device: &Device, bytes: u32, buffer: Buffer) -> Result<(), FreeError> {

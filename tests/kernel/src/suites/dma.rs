@@ -24,7 +24,8 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_leads, byte_at, each_page, feed, plus, starve, word_at,
+    Books, NOBODY, ask_host, assert_absent, assert_leads, byte_at, each_page, feed, plus, starve,
+    word_at,
 };
 
 static DEVICE: Device = Device::new("a test's device");
@@ -128,6 +129,7 @@ fn a_box_is_a_slice_of_its_bytes_and_goes_back_when_dropped() {
             buffer.fill(0x77);
             assert_leads(buffer.address(), PhysAddr::new(buffer.dma_address().raw()));
             assert_eq!(byte_at(plus(buffer.address(), bytes - 1)), 0x77);
+            ask_host(buffer.address());
             if bytes % PAGE_SIZE != 0 {
                 assert_eq!(byte_at(plus(buffer.address(), bytes)), 0, "past the slice");
             }

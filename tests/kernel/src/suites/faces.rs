@@ -18,7 +18,7 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{
-    Books, assert_absent, byte_at, feed, frame_at, linear, plus, starve, word_at,
+    Books, ask_host, assert_absent, byte_at, feed, frame_at, linear, plus, starve, word_at,
 };
 
 const VM_IOREMAP: u32 = 0x01;
@@ -137,6 +137,7 @@ fn the_descriptor_says_what_the_area_is_in_c_s_own_layout_s11_s85a() {
     assert_eq!(found.addr, area);
     assert_eq!(found.size, 4 * PAGE_SIZE as usize, "three pages and the guard (S2)");
     assert_eq!((found.flags, found.nr_pages, found.phys_addr), (VM_ALLOC as usize, 3, 0));
+    ask_host(address(area));
     assert!(boot::layout::image().contains(address(found.caller)), "a return address");
     call(vfree, area);
 
@@ -144,6 +145,7 @@ fn the_descriptor_says_what_the_area_is_in_c_s_own_layout_s11_s85a() {
     assert!(find_vm_area(registers).is_null(), "the exact base only (S13)");
     let found = descriptor(pointer(address(registers).page_base()));
     assert_eq!((found.flags, found.phys_addr), (VM_IOREMAP as usize, 0x2000_1000));
+    ask_host(address(registers));
     assert_eq!(found.size, 2 * PAGE_SIZE as usize);
     call(iounmap, registers);
     assert!(find_vm_area(pointer(address(registers).page_base())).is_null());
@@ -218,6 +220,7 @@ fn vmap_takes_page_pointers_in_any_order_and_stores_the_flags_s37() {
         let at = plus(address(area), number * PAGE_SIZE);
         assert_eq!(vmalloc_to_page(pointer(at)), page);
         assert_eq!(byte_at(at), byte_at(linear(frame_at(at))));
+        ask_host(at);
     }
     call(vunmap, area);
     assert_absent(address(area));
@@ -225,6 +228,7 @@ fn vmap_takes_page_pointers_in_any_order_and_stores_the_flags_s37() {
     // SAFETY: nobody borrows the page, should the store succeed.
     let stored = unsafe { probe::write_u8(address(area), 1) };
     let fault = stored.expect_err("a read-only page was written");
+    ask_host(address(area));
     assert!(matches!(fault.status, FaultStatus::Permission(_)), "{fault}");
     call(vunmap, area);
 }
@@ -372,6 +376,7 @@ fn alloc_pages_gives_aligned_pages_zeroed_if_asked_and_free_pages_takes_them_bac
         unsafe { memory.write_bytes(0xff, (PAGE_SIZE << order) as usize) };
         // SAFETY: nobody uses them; what must be refused changes nothing.
         let free = |page, order| unsafe { __free_pages(page, order) };
+        ask_host(first);
         free(page, order + 1);
         assert_eq!(alloc_pages(GFP_KERNEL, 11), null(), "more than the largest block");
         free(page, order);

@@ -13,6 +13,8 @@ use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
+use super::witness::ask_host;
+
 const NO_SECOND_LEVEL: FaultStatus = FaultStatus::Translation(Level::First);
 const NO_PAGE: FaultStatus = FaultStatus::Translation(Level::Second);
 const NO_RIGHT: FaultStatus = FaultStatus::Permission(Level::Second);
@@ -50,6 +52,7 @@ pub(super) fn assert_unmapped(address: VirtAddr, level: Level) {
     let word = VirtAddr::new(address.raw() & !3);
     // SAFETY: as above.
     assert_fault(unsafe { probe::execute(word) }, status, Access::Execute, word);
+    ask_host(address);
 }
 
 global_asm!(

@@ -11,10 +11,13 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use arch::irq;
+use kerncore::addr::VirtAddr;
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START};
 use ktest::ktest;
 use mm::heap::usage;
+
+use super::witness::ask_host;
 
 /// A piece of the heap with a pattern in it.
 struct Piece {
@@ -57,6 +60,7 @@ impl Piece {
             let wanted = self.stamp ^ index.to_le_bytes()[0] ^ index.to_le_bytes()[1];
             assert_eq!(byte, wanted, "byte {index} of {:?}", self.layout);
         }
+        ask_host(VirtAddr::new(self.memory.as_ptr() as u32));
     }
 }
 

@@ -14,6 +14,8 @@ use ktest::ktest;
 use mm::page_alloc::Pages;
 use mm::vm_area::{VmArea, VmMap};
 
+use super::witness::ask_host_of;
+
 type Copy = unsafe extern "C" fn(*mut u8, *const u8, usize) -> *mut u8;
 type AeabiCopy = unsafe extern "C" fn(*mut u8, *const u8, usize);
 
@@ -225,7 +227,9 @@ fn the_run_time_abi_s_fills_take_their_arguments_in_their_own_order() {
 fn scattered(pages: usize) -> VmMap {
     let mut given: Vec<_> = (0..pages).map(|_| Pages::new(0).expect("a page")).collect();
     given.sort_by_key(|page| core::cmp::Reverse(page.first()));
-    VmArea::map(given).expect("a mapping")
+    let map = VmArea::map(given).expect("a mapping");
+    ask_host_of(map.pages());
+    map
 }
 
 #[ktest]

@@ -5,6 +5,8 @@ use alloc::string::String;
 use ktest::{assert_err, ktest};
 use monitor::{COMMANDS, CommandError};
 
+use super::witness::ask_host_of;
+
 fn shown(line: &str) -> String {
     let mut text = String::new();
     monitor::execute(line, &mut text).expect("a command that shows something");
@@ -51,6 +53,7 @@ fn areas_are_listed_in_order_with_bytes_guard_included_s91() {
 fn the_map_shows_an_area_while_it_lives_and_not_after() {
     let area = mm::vm_area::VmArea::new(4096).expect("a page");
     let start = alloc::format!("{:#010x}-", area.address().raw());
+    ask_host_of(area.pages());
     assert!(shown("map").contains(&start));
     drop(area);
     assert!(!shown("map").contains(&start));

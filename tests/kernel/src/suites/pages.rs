@@ -12,7 +12,7 @@ use ktest::{assert_err, ktest};
 use mm::Kernel;
 use mm::page_alloc::Pages;
 
-use super::witness::authority;
+use super::witness::{ask_host, authority, linear};
 
 fn kernel() -> &'static Kernel {
     mm::kernel()
@@ -44,6 +44,7 @@ fn check(pages: &Pages) {
         assert_eq!(page[..4], number.to_le_bytes(), "frame {number:#x}");
         assert_eq!(page[PAGE_SIZE as usize - 4..], (!number).to_le_bytes(), "frame {number:#x}");
     }
+    ask_host(linear(pages.first()));
 }
 
 #[ktest]

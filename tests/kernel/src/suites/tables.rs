@@ -22,7 +22,7 @@ use mm::vm_area::VmArea;
 
 use super::faults::{assert_fault, assert_unmapped};
 
-use super::witness::authority;
+use super::witness::{ask_host, authority};
 
 /// Small pages, as the ARM ARM (B3.5.1, tables B3-8 and B3-10) would have them, without the frame:
 /// nG 11, S 10, AP\[2\] 9, TEX 8..6, AP\[1:0\] 5..4, C 3, B 2, small page 1, XN 0.
@@ -70,6 +70,7 @@ pub(super) fn assert_entry(address: VirtAddr, physical: PhysAddr, bits: u32) {
         Err(TranslationFault::Refused { address, status })
     };
     assert_eq!(translate(address, Direction::Write), writing, "ATS1CPW of {address}");
+    ask_host(address);
 }
 
 /// Asserts that neither the walker nor the processor finds anything, and that every access is refused.

@@ -20,7 +20,7 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 use virtio_hal::{Slot, shared_buffers};
 
-use super::witness::{Books, each_page, feed, frame_at, starve};
+use super::witness::{Books, ask_host_of, each_page, feed, frame_at, starve};
 
 const NO_DISK: Completion = Skipped("no virtio slot holds a disk");
 
@@ -135,6 +135,7 @@ fn vmalloc_memory_over_scattered_frames_is_read_into() -> Completion {
         buffer.fill(0xee);
         assert_eq!(disk.read(2, buffer), Ok(()));
         assert_sectors(buffer, 2);
+        ask_host_of(area.pages());
     })
 }
 

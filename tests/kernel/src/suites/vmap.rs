@@ -21,8 +21,8 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
 use super::witness::{
-    Books, NOBODY, assert_absent, assert_fenced, assert_leads, authority, byte_at, each_page,
-    linear, lowest_fit, overwrite, plus, word_at,
+    Books, NOBODY, assert_absent, assert_fenced, assert_leads, assert_walkers_lead, authority,
+    byte_at, each_page, linear, lowest_fit, overwrite, plus, word_at,
 };
 
 #[track_caller]
@@ -329,7 +329,7 @@ fn an_entry_that_somebody_left_is_refused_by_name_and_left_alone_s17() {
             if (at, found) == (address, descriptor) && mapped > 0
     );
     books.assert_unchanged();
-    assert_leads(address, own[0].physical());
+    assert_walkers_lead(address, own[0].physical());
     assert_eq!(overwrite(address, 0), descriptor, "left alone");
     each_page(area.pages).filter(|&page| page != address).for_each(assert_absent);
     let again = map(&order);

@@ -1,14 +1,17 @@
-//! What the suites of mappings ask of the live kernel: three witnesses for where an address leads, a model of where the
+//! What the suites of mappings ask of the live kernel: the witnesses for where an address leads, a model of where the
 //! next area must lie, and the books that a refusal must not change.
 //!
 //! ```text
 //!                 ┌── our walker         PageTable::translate: the tables, as we understand them
 //!    an address ──┼── the CPU's walker   ATS1CPR: the tables, as the processor understands them
-//!                 └── an access          probe: what really happens, stale TLB entries included
+//!                 ├── an access          probe: what really happens, stale TLB entries included
+//!                 └── the host, if there is one to ask (crate `witness`): the emulator's walker, and a decoder of its own
 //! ```
 
+use core::fmt;
 use core::iter::once;
 
+use ::witness::{Failure, Testimony};
 use arch::exception::{Fault, FaultStatus};
 use arch::machine::Authority;
 use arch::probe;
@@ -66,7 +69,30 @@ pub(super) fn is_absent(fault: &Fault) -> bool {
     matches!(fault.status, FaultStatus::Translation(_))
 }
 
-/// Nothing is mapped at `address`, say all three witnesses.
+/// The host's witnesses agree with the kernel's own about `address`, an access included.
+#[track_caller]
+pub(super) fn ask_host(address: VirtAddr) {
+    let checked = ::witness::check(|| Testimony::of(address), address);
+    assert!(checked.is_ok(), "{}", Said(checked));
+}
+
+/// The same of the first and the last of `pages`, one between them, and the page behind.
+#[track_caller]
+pub(super) fn ask_host_of(pages: PageRange) {
+    let checked = ::witness::check_pages(pages);
+    assert!(checked.is_ok(), "{}", Said(checked));
+}
+
+/// What the host said, for an assertion.
+struct Said(Result<(), Failure>);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or_else(|failure| failure.fmt(f), |()| Ok(()))
+    }
+}
+
+/// Nothing is mapped at `address`, say all witnesses.
 #[track_caller]
 pub(super) fn assert_absent(address: VirtAddr) {
     assert_eq!(kernel().table().translate(address), None, "{address} has an entry");
@@ -78,14 +104,23 @@ pub(super) fn assert_absent(address: VirtAddr) {
             assert_eq!(fault.address, Some(address));
         }
     }
+    ask_host(address);
 }
 
 /// `address` leads to `physical`, say both walkers.
 #[track_caller]
-pub(super) fn assert_leads(address: VirtAddr, physical: PhysAddr) {
+pub(super) fn assert_walkers_lead(address: VirtAddr, physical: PhysAddr) {
     let walked = kernel().table().translate(address).expect("an entry");
     assert_eq!(walked.physical, physical, "our walker, of {address}");
     assert_eq!(translate(address, Direction::Read), Ok(physical), "the CPU's walker, of {address}");
+}
+
+/// `address` leads to `physical`, say all who read the tables, and it is mapped as the books say.
+#[track_caller]
+pub(super) fn assert_leads(address: VirtAddr, physical: PhysAddr) {
+    assert_walkers_lead(address, physical);
+    let checked = ::witness::check(|| Testimony::of_walkers(address), address);
+    assert!(checked.is_ok(), "{}", Said(checked));
 }
 
 /// The frame behind `address`.

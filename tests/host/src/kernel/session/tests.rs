@@ -31,6 +31,10 @@ fn session(wanted: &[&str]) -> Session {
         deaths: vec![],
         hung: 0,
         faults: vec![],
+        scratch: PathBuf::new(),
+        watched: true,
+        complete: false,
+        witnessed: Witnessed::default(),
     }
 }
 
@@ -88,7 +92,7 @@ fn a_panic_after_the_last_result_is_a_fault() {
 fn a_test_that_panics_is_the_last_of_its_boot_and_the_next_boot_goes_on_after_it() {
     let mut session = session(&["a::b", "a::c", "a::d"]);
     assert_eq!(session.read(1, &ended(101, "1..3\nok 1 a::b\nnot ok 2 a::c # no\n")), Some(3));
-    assert_eq!(session.words(3), ["seed=7", "from=3"]);
+    assert_eq!(session.words(3), ["seed=7", "from=3", witness::PARAMETER]);
     assert_eq!(session.read(3, &ended(0, "1..3\nok 3 a::d\n")), None);
     assert_eq!(failed(session), ["a::c"]);
 }
@@ -198,6 +202,41 @@ fn a_report_whose_counts_are_not_its_results_or_do_not_end_it_is_a_fault() {
 fn a_special_boot_has_its_parameters_and_its_own_filter() {
     let special = session(&["a::b"]).with("mem=48M loglevel=4", "a::", 48);
     let words = special.words(3);
-    assert_eq!(words[1..], ["test=a::", "from=3", "mem=48M", "loglevel=4"]);
+    assert_eq!(words[1..], ["test=a::", "from=3", "mem=48M", "loglevel=4", witness::PARAMETER]);
     assert!(words[0].starts_with("seed="));
+}
+
+#[test]
+fn a_test_that_ignores_what_its_witnesses_say_fails_and_so_does_a_kernel_that_asks_none() {
+    let boot = || ended(0, "1..1\nok 1 a::b\n");
+    let mut ignoring = session(&["a::b"]);
+    ignoring.read(1, &boot());
+    let disagreements = vec![("a::b".into(), "why".into())];
+    ignoring.hear(Heard { requests: 1, disagreements: disagreements.clone(), ..Heard::default() });
+    assert_eq!(failed(ignoring), ["a::b", REPORT]);
+    let mut silent = session(&["a::b"]);
+    silent.read(1, &boot());
+    silent.hear(Heard::default());
+    assert_eq!(failed(silent), ["a::b", REPORT]);
+    let mut heeding = session(&["a::b"]);
+    heeding.read(1, &ended(101, "1..1\nnot ok 1 a::b # why\n"));
+    heeding.hear(Heard { requests: 1, disagreements, ..Heard::default() });
+    assert_eq!(failed(heeding), ["a::b"]);
+}
+
+#[test]
+fn a_session_without_witnesses_tells_the_kernel_of_none_and_expects_none() {
+    let mut alone = session(&["a::b"]).unwatched();
+    assert_eq!(alone.words(1), ["seed=7"]);
+    alone.read(1, &ended(0, "1..1\nok 1 a::b\n"));
+    alone.hear(Heard::default());
+    assert_eq!(failed(alone), [""; 0]);
+}
+
+#[test]
+fn a_session_of_all_tests_must_show_every_kind() {
+    let mut all = Session { complete: true, ..session(&["a::b"]) };
+    all.read(1, &ended(0, "1..1\nok 1 a::b\n"));
+    all.hear(Heard { requests: 1, ..Heard::default() });
+    assert_eq!(failed(all), [WITNESSES]);
 }

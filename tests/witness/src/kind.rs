@@ -1,0 +1,144 @@
+//! What an address is by the books: areas, frame owners, the linker's symbols. None of them is a page table.
+
+use boot::layout::{Use, image, parts};
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::area::AreaKind;
+use kerncore::frames::FrameOwner;
+use kerncore::layout::{
+    HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END, linear_physical,
+};
+use mm::kernel;
+
+/// A kind of mapping, or of a place where there must be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The image's code.
+    Text,
+    /// The image's constants.
+    Constants,
+    /// The image's variables.
+    Data,
+    /// A stack of the image.
+    Stack,
+    /// The tables in the image.
+    Tables,
+    /// RAM through the linear map.
+    Linear,
+    /// A page that vmalloc made.
+    Vmalloc,
+    /// A page that vmap made.
+    Vmap,
+    /// A page that ioremap made.
+    IoRemap,
+    /// A page of a coherent buffer.
+    Coherent,
+    /// A page of the atomic pool.
+    Pool,
+    /// A page of the heap.
+    Heap,
+    /// Below a stack: nothing.
+    StackGuard,
+    /// Behind an area: nothing.
+    Guard,
+    /// An address of the window that a test has had and given back: nothing.
+    Freed,
+    /// Another address of the window that nobody has: nothing.
+    Unused,
+    /// The linear address of memory that is lent uncached: nothing.
+    Lent,
+    /// The linear address of RAM that the machine does not have, or may not use: nothing.
+    BeyondRam,
+    /// Above the heap: nothing.
+    AboveHeap,
+    /// Set aside for static mappings, of which there are none, and for temporary ones: nothing.
+    Fixed,
+    /// The user's half: nothing.
+    User,
+}
+
+impl Kind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 21;
+
+    /// Its word in a request.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Constants => "constants",
+            Self::Data => "data",
+            Self::Stack => "stack",
+            Self::Tables => "tables",
+            Self::Linear => "linear",
+            Self::Vmalloc => "vmalloc",
+            Self::Vmap => "vmap",
+            Self::IoRemap => "ioremap",
+            Self::Coherent => "coherent",
+            Self::Pool => "pool",
+            Self::Heap => "heap",
+            Self::StackGuard => "stack-guard",
+            Self::Guard => "guard",
+            Self::Freed => "freed",
+            Self::Unused => "unused",
+            Self::Lent => "lent",
+            Self::BeyondRam => "beyond-ram",
+            Self::AboveHeap => "above-heap",
+            Self::Fixed => "fixed",
+            Self::User => "user",
+        }
+    }
+
+    /// What `address` is. Any context; allocates nothing.
+    pub fn of(address: VirtAddr) -> Self {
+        match address {
+            below if below < KERNEL_START => Self::User,
+            linear if linear < LINEAR_END => Self::of_linear(linear),
+            window if window < VMALLOC_END => Self::of_window(window),
+            heap if heap < HEAP_END => {
+                let top = HEAP_START.checked_add(mm::heap::usage().pages * PAGE_SIZE);
+                if top.is_some_and(|top| heap < top) { Self::Heap } else { Self::AboveHeap }
+            }
+            _ => {
+                const { assert!(HEAP_END.raw() == STATIC_START.raw()) };
+                Self::Fixed
+            }
+        }
+    }
+
+    fn of_linear(address: VirtAddr) -> Self {
+        let frame = linear_physical(address).map(kerncore::addr::PhysAddr::pfn);
+        match frame.map_or(FrameOwner::Absent, |frame| kernel().zone().table().owner_of(frame)) {
+            FrameOwner::Absent => return Self::BeyondRam,
+            FrameOwner::Dma | FrameOwner::AtomicPool => return Self::Lent,
+            FrameOwner::KernelImage if image().contains(address) => {}
+            _ => return Self::Linear,
+        }
+        match parts().into_iter().find(|part| part.pages.contains(address)).map(|part| part.usage) {
+            Some(Use::Text) => Self::Text,
+            Some(Use::ReadOnly) => Self::Constants,
+            Some(Use::Data) => Self::Data,
+            Some(Use::Stack) => Self::Stack,
+            Some(Use::Tables) => Self::Tables,
+            None => Self::StackGuard,
+        }
+    }
+
+    fn of_window(address: VirtAddr) -> Self {
+        if let Some(area) = kernel().find_containing(address) {
+            let is_pool =
+                dma::atomic_pool::usage().is_some_and(|pool| area.pages.contains(pool.base));
+            return match area.kind {
+                AreaKind::Vmalloc => Self::Vmalloc,
+                AreaKind::Vmap => Self::Vmap,
+                AreaKind::IoRemap => Self::IoRemap,
+                AreaKind::Dma if is_pool => Self::Pool,
+                AreaKind::Dma => Self::Coherent,
+            };
+        }
+        let below = address.raw().checked_sub(PAGE_SIZE).map(VirtAddr::new);
+        match below.and_then(|below| kernel().find_containing(below)) {
+            Some(_) => Self::Guard,
+            None if crate::sample::was_witnessed(address) => Self::Freed,
+            None => Self::Unused,
+        }
+    }
+}
