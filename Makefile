@@ -3,7 +3,9 @@
 # As typed: a file's name may have a $ in it, and so may a word for the kernel.
 override DISK := $(value DISK)
 override ARGS := $(value ARGS)
-export BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS
+# Bash has a SECONDS of its own.
+override SECONDS_TO_FUZZ := $(value SECONDS)
+export BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS SECONDS_TO_FUZZ TARGET
 
 .PHONY: help
 help:
@@ -17,6 +19,8 @@ help:
 	@echo '                 PROFILE=row (which functions the instructions fall into; BY=line, OPERATIONS=number)'
 	@echo 'make mutants change kerncore a little and see whether its tests notice; all of it takes hours'
 	@echo '                 FILE=pool (a file or folder of it), FILTER=regular-expression, JOBS=number'
+	@echo 'make fuzz    look, guided by coverage, for histories that break something'
+	@echo '                 SECONDS=60, TARGET=histories (or boot), SEED=number'
 	@echo 'make gdb     boot halted at reset, with gdb attached'
 	@echo '                 GDBFLAGS="-batch -x FILE", IMAGE=kernel-tests, ARGS="test=vmalloc", MEM, SMP'
 	@echo 'make check   format, lints, documentation and scripts, with warnings denied'
@@ -46,6 +50,10 @@ bench: setup
 mutants: setup
 	@scripts/mutants
 
+.PHONY: fuzz
+fuzz: setup
+	@scripts/fuzz
+
 .PHONY: gdb
 gdb: setup
 	@scripts/gdb $(GDBFLAGS)
@@ -62,7 +70,7 @@ image: setup
 doc: setup
 	@scripts/cargo doc --no-deps
 	@scripts/cargo doc --no-deps --target armv7a-none-eabi --workspace --exclude machine --exclude properties \
-		--exclude host --exclude bench-report --exclude ksyms --exclude mkdtb --exclude ktest-macros
+		--exclude histories --exclude fuzz --exclude host --exclude bench-report --exclude ksyms --exclude mkdtb --exclude ktest-macros
 
 .PHONY: fmt
 fmt: setup

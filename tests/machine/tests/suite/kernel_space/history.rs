@@ -1,83 +1,14 @@
-//! Random histories of the whole kernel space: vmalloc, vmap, ioremap and coherent buffers, rightly used and wrongly.
-//!
-//! ```text
-//!   model     areas by base, what each page leads to, and the word last written to each frame
-//!   tables    what a walk finds
-//!   CPUs      what an access through each CPU's TLB reaches, and what it reads there
-//!   device    what a bus master reads past the cache, of coherent buffers
-//! ```
-//!
-//! After each step the four agree about every page of every live area, about the guards and about the addresses that were
-//! given up, and the audit finds nothing. A history ends with everything removed and the ledger as it was.
+//! Random histories of the whole kernel space, by proptest. The steps, the model and what is compared after each step are
+//! in `histories`, which the fuzzer uses as well.
 
-use super::bed::{Bed, CALLER, WINDOW, page};
+use histories::bed::Bed;
+use histories::history::{Audits, Mistake, Step, live};
 use kerncore::{
-    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for},
-    area::AreaKind,
-    attributes::Attributes,
-    frames::FrameOwner,
-    kernel_space::{Fill, RemoveError},
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr},
     machine::Machine,
 };
-use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu};
+use machine::{Behaviour, SoftCpu};
 use proptest::{collection::vec, prelude::*};
-use std::collections::BTreeMap;
-
-/// Registers that are nobody's memory.
-const DEVICE: u32 = 0x1001_3000;
-/// Frames of the test's own that are lent to vmap.
-const OWN_FRAMES: u32 = 6;
-/// Which word of a page is written and read.
-const PLACE: u32 = 0x7fc;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
-    Vmalloc {
-        bytes: u32,
-        zeroed: bool,
-    },
-    Vmap {
-        first: u32,
-        count: u32,
-        stride: u32,
-    },
-    IoRemap {
-        offset: u32,
-        bytes: u32,
-    },
-    Coherent {
-        bytes: u32,
-    },
-    Remove {
-        pick: u32,
-    },
-    /// Another word in every page, from the CPU of that number.
-    Write {
-        pick: u32,
-        cpu: usize,
-    },
-    /// A device writes to a coherent buffer, past the cache.
-    DeviceWrite {
-        pick: u32,
-    },
-    WrongFree {
-        pick: u32,
-        how: Mistake,
-    },
-    /// As few frames are left as this; who wants more is refused.
-    Famine {
-        left: u32,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Mistake {
-    Misaligned,
-    Interior,
-    Guard,
-    Twice,
-    AnotherKind,
-}
 
 fn steps() -> impl Strategy<Value = Step> {
     let bytes = || prop_oneof![Just(1), Just(PAGE_SIZE), 1..5 * PAGE_SIZE];
@@ -100,6 +31,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => pick().prop_map(|pick| Step::DeviceWrite { pick }),
         2 => (pick(), mistake).prop_map(|(pick, how)| Step::WrongFree { pick, how }),
         1 => (0..6_u32).prop_map(|left| Step::Famine { left }),
+        1 => pick().prop_map(|bytes| Step::Absurd { bytes }),
     ]
 }
 
@@ -111,277 +43,6 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
     ]
 }
 
-/// A live area as the model knows it.
-#[derive(Clone, Debug)]
-struct Held {
-    kind: AreaKind,
-    /// What each page leads to.
-    frames: Vec<Pfn>,
-    /// What the caller named when it asked, for coherent buffers.
-    bytes: u32,
-}
-
-struct History<'b, M: Machine> {
-    bed: &'b Bed<M>,
-    own: Vec<Pfn>,
-    areas: BTreeMap<u32, Held>,
-    /// The word at [`PLACE`] of every frame that was written to, while it is known.
-    words: BTreeMap<Pfn, u32>,
-    /// Pages of addresses that were given up, the latest last.
-    given_up: Vec<u32>,
-    written: u32,
-}
-
-impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
-    fn pick(&self, pick: u32) -> Option<(VirtAddr, Held)> {
-        let index = (pick as usize).checked_rem(self.areas.len())?;
-        let (&base, held) = self.areas.iter().nth(index)?;
-        Some((VirtAddr::new(base), held.clone()))
-    }
-
-    fn remove_as(&self, kind: AreaKind, base: VirtAddr, bytes: u32) -> Result<(), RemoveError> {
-        let space = &self.bed.space;
-        match kind {
-            AreaKind::Vmalloc => space.vfree((), base),
-            AreaKind::Vmap => space.vunmap((), base),
-            AreaKind::IoRemap => space.iounmap((), base),
-            AreaKind::Dma => {
-                let freed = space.coherent_free((), base, bytes)?;
-                assert_eq!((freed.actual, freed.missing), (pages_for(bytes), 0));
-                Ok(())
-            }
-        }
-    }
-
-    /// An area has come: nobody else's addresses, and frames that no other owner has.
-    fn came(&mut self, kind: AreaKind, base: VirtAddr, bytes: u32) {
-        let count = pages_for(bytes);
-        let (first, end) = (base.raw(), base.raw() + (count + 1) * PAGE_SIZE);
-        for (&other, held) in &self.areas {
-            let other_end =
-                other + (u32::try_from(held.frames.len()).expect("few") + 1) * PAGE_SIZE;
-            assert!(end <= other || other_end <= first, "{base} overlaps the area at {other:#x}");
-        }
-        let at = |offset| VirtAddr::new(base.raw() + offset * PAGE_SIZE);
-        let frames: Vec<Pfn> = (0..count).map(|offset| self.bed.frame_at(at(offset))).collect();
-        if matches!(kind, AreaKind::Vmalloc | AreaKind::Dma) {
-            let taken: Vec<Pfn> =
-                self.areas.values().flat_map(|held| held.frames.clone()).collect();
-            for frame in &frames {
-                assert!(!taken.contains(frame) && !self.own.contains(frame), "{frame} is in use");
-                self.words.remove(frame);
-            }
-        }
-        if kind == AreaKind::Dma {
-            assert!(frames.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])));
-        }
-        self.areas.insert(base.raw(), Held { kind, frames, bytes });
-    }
-
-    fn write(&mut self, base: VirtAddr, held: &Held, cpu: SoftCpu<'_>) {
-        for (offset, frame) in (0..).zip(&held.frames) {
-            self.written += 1;
-            let address = VirtAddr::new(base.raw() + offset * PAGE_SIZE + PLACE);
-            assert_eq!(cpu.store(address, self.written), Ok(()), "{address}");
-            self.words.insert(*frame, self.written);
-        }
-    }
-
-    fn take(&mut self, step: Step) {
-        let bed = self.bed;
-        let space = &bed.space;
-        match step {
-            Step::Vmalloc { bytes, zeroed } => {
-                let fill = if zeroed { Fill::Zeroed } else { Fill::Uninitialised };
-                let base = space.vmalloc(bytes, fill, CALLER).expect("memory").pages.start();
-                self.came(AreaKind::Vmalloc, base, bytes);
-                if zeroed {
-                    for frame in self.areas[&base.raw()].frames.clone() {
-                        self.words.insert(frame, 0);
-                    }
-                }
-            }
-            Step::Vmap { first, count, stride } => {
-                let place = |index: u32| (first % OWN_FRAMES + index * stride) % OWN_FRAMES;
-                let frames: Vec<Pfn> =
-                    (0..count).map(|index| self.own[place(index) as usize]).collect();
-                let area = space.vmap(&frames, Attributes::KERNEL_DATA, CALLER).expect("addresses");
-                self.came(AreaKind::Vmap, area.pages.start(), count * PAGE_SIZE);
-                assert_eq!(self.areas[&area.pages.start().raw()].frames, frames);
-            }
-            Step::IoRemap { offset, bytes } => {
-                let physical = PhysAddr::new(DEVICE + offset);
-                let address = space.ioremap(physical, bytes, Attributes::DEVICE, CALLER);
-                let address = address.expect("addresses");
-                assert_eq!(address.page_offset(), physical.page_offset());
-                let base = VirtAddr::new(address.raw() - address.page_offset());
-                self.came(AreaKind::IoRemap, base, physical.page_offset() + bytes);
-                assert_eq!(self.areas[&base.raw()].frames[0], physical.pfn());
-            }
-            Step::Coherent { bytes } => {
-                let area = space.coherent_alloc(bytes, FrameOwner::Dma, CALLER).expect("memory");
-                self.came(AreaKind::Dma, area.pages.start(), bytes);
-                for frame in self.areas[&area.pages.start().raw()].frames.clone() {
-                    self.words.insert(frame, 0);
-                }
-            }
-            Step::Remove { pick } => {
-                let Some((base, held)) = self.pick(pick) else { return };
-                assert_eq!(self.remove_as(held.kind, base, held.bytes), Ok(()));
-                self.areas.remove(&base.raw());
-                let count = u32::try_from(held.frames.len()).expect("few");
-                self.given_up.extend((0..count).map(|offset| base.page_number() + offset));
-                self.given_up.drain(..self.given_up.len().saturating_sub(12));
-            }
-            Step::Write { pick, cpu } => {
-                let Some((base, held)) = self.pick(pick) else { return };
-                if held.kind != AreaKind::IoRemap {
-                    self.write(base, &held, bed.machine.cpu(cpu));
-                }
-            }
-            Step::DeviceWrite { pick } => {
-                let Some((_, held)) = self.pick(pick) else { return };
-                if held.kind == AreaKind::Dma {
-                    for frame in held.frames {
-                        self.written += 1;
-                        bed.machine.device_write(place_in(frame), self.written);
-                        self.words.insert(frame, self.written);
-                    }
-                }
-            }
-            Step::WrongFree { pick, how } => self.free_wrongly(pick, how),
-            Step::Famine { left } => {
-                let hunger = bed.starve(left.min(space.zone().free_pages()));
-                let want = (left + 1) * PAGE_SIZE;
-                assert!(space.vmalloc(want, Fill::Zeroed, CALLER).is_err());
-                assert!(space.coherent_alloc(want, FrameOwner::Dma, CALLER).is_err());
-                bed.feed(hunger);
-            }
-        }
-    }
-
-    /// Every refusal names what was wrong; nothing changes, as the comparison after the step shows.
-    fn free_wrongly(&mut self, pick: u32, how: Mistake) {
-        let Some((base, held)) = self.pick(pick) else { return };
-        let count = u32::try_from(held.frames.len()).expect("few");
-        let wrong = |address| self.remove_as(held.kind, address, held.bytes);
-        match how {
-            Mistake::Misaligned if held.kind != AreaKind::IoRemap => {
-                let address = VirtAddr::new(base.raw() + 4);
-                assert_eq!(wrong(address), Err(RemoveError::Misaligned { address }));
-            }
-            // Any address inside a mapping of registers stands for it.
-            Mistake::Interior if count > 1 && held.kind != AreaKind::IoRemap => {
-                let address = VirtAddr::new(base.raw() + PAGE_SIZE);
-                assert_eq!(wrong(address), Err(RemoveError::Unknown { address }));
-            }
-            Mistake::Guard => {
-                let address = VirtAddr::new(base.raw() + count * PAGE_SIZE);
-                assert_eq!(wrong(address), Err(RemoveError::Unknown { address }));
-            }
-            Mistake::Twice => {
-                let Some(&gone) = self.given_up.last() else { return };
-                let address = page(gone);
-                if self.bed.space.find_containing(address).is_none() {
-                    assert_eq!(wrong(address), Err(RemoveError::Unknown { address }));
-                }
-            }
-            Mistake::AnotherKind => {
-                let found = held.kind;
-                let other =
-                    if found == AreaKind::Vmalloc { AreaKind::Vmap } else { AreaKind::Vmalloc };
-                let refused = self.remove_as(other, base, held.bytes);
-                assert_eq!(refused, Err(RemoveError::WrongKind { address: base, found }));
-            }
-            Mistake::Misaligned | Mistake::Interior => {}
-        }
-    }
-
-    /// Model, tables, both CPUs and the device agree.
-    fn compare(&self) {
-        let bed = self.bed;
-        let mut next = page(WINDOW);
-        for (&base, held) in &self.areas {
-            let base = VirtAddr::new(base);
-            let found = bed.space.next_area(next).expect("an area of the model");
-            let count = u32::try_from(held.frames.len()).expect("few");
-            assert_eq!(
-                (found.pages.start(), found.pages.count(), found.kind),
-                (base, count, held.kind)
-            );
-            next = VirtAddr::new(base.raw() + (count + 1) * PAGE_SIZE);
-            for (offset, frame) in (0..).zip(&held.frames) {
-                self.page_agrees(VirtAddr::new(base.raw() + offset * PAGE_SIZE), *frame, held.kind);
-            }
-            self.is_absent(base.page_number() + count);
-        }
-        assert_eq!(bed.space.next_area(next), None, "no area that the model does not know");
-        for &gone in &self.given_up {
-            if bed.space.find_containing(page(gone)).is_none() {
-                self.is_absent(gone);
-            }
-        }
-        bed.clean();
-    }
-
-    fn page_agrees(&self, address: VirtAddr, frame: Pfn, kind: AreaKind) {
-        assert_eq!(self.bed.frame_at(address), frame, "the tables at {address}");
-        for number in 0..2 {
-            let cpu = self.bed.machine.cpu(number);
-            for access in [Kind::Read, Kind::Write] {
-                let reached = cpu.access(address, access, Privilege::Kernel).map(PhysAddr::pfn);
-                assert_eq!(reached, Ok(frame), "CPU {number} at {address}");
-            }
-            let run = cpu.access(address, Kind::Execute, Privilege::Kernel);
-            assert_eq!(run, Err(Fault::Permission(address)), "CPU {number}");
-            if kind != AreaKind::IoRemap
-                && let Some(&word) = self.words.get(&frame)
-            {
-                let place = VirtAddr::new(address.raw() + PLACE);
-                assert_eq!(cpu.load(place), Ok(word), "CPU {number} at {place}");
-            }
-        }
-        if kind == AreaKind::Dma
-            && let Some(&word) = self.words.get(&frame)
-        {
-            assert_eq!(self.bed.machine.device_read(place_in(frame)), word, "the device, {frame}");
-        }
-    }
-
-    fn is_absent(&self, number: u32) {
-        let address = page(number);
-        assert!(self.bed.space.table().translate(address).is_none(), "the tables at {address}");
-        for number in 0..2 {
-            let reached =
-                self.bed.machine.cpu(number).access(address, Kind::Read, Privilege::Kernel);
-            assert_eq!(reached, Err(Fault::Translation(address)), "CPU {number}");
-        }
-    }
-}
-
-fn place_in(frame: Pfn) -> PhysAddr {
-    PhysAddr::new(frame.base().raw() + PLACE)
-}
-
-/// Lives through a history on the bed, comparing after every step, and leaves nothing behind.
-pub(super) fn live<M: Machine<Authority = ()> + Clone>(bed: &Bed<M>, steps: &[Step]) {
-    bed.warm_up();
-    bed.gives_back(|bed| {
-        let (list, own) = bed.frames(OWN_FRAMES);
-        let (areas, words) = (BTreeMap::new(), BTreeMap::new());
-        let mut history = History { bed, own, areas, words, given_up: Vec::new(), written: 0 };
-        for &step in steps {
-            history.take(step);
-            history.compare();
-        }
-        while !history.areas.is_empty() {
-            history.take(Step::Remove { pick: 0 });
-            history.compare();
-        }
-        bed.feed(list);
-    });
-}
-
 #[test]
 fn model_tables_cpus_and_device_agree_after_every_step() {
     let histories = (behaviours(), vec(steps(), 1..25));
@@ -391,7 +52,7 @@ fn model_tables_cpus_and_device_agree_after_every_step() {
         24,
         &histories,
         |(behaviour, steps)| {
-            live(&Bed::on(behaviour), &steps);
+            live(&Bed::on(behaviour), &steps, Audits::AfterEachStep);
             Ok(())
         },
     );
@@ -470,7 +131,7 @@ fn a_cpu_that_forgets_a_step_disagrees() {
                 cpu: machine.cpu(0),
                 step,
             });
-            live(&bed, &steps);
+            live(&bed, &steps, Audits::AfterEachStep);
         };
         std::panic::catch_unwind(lives).is_ok()
     };

@@ -1,7 +1,6 @@
 //! The kernel's whole address space on SoftMachine: what vmalloc, vmap, ioremap and coherent memory promise, what they leave
 //! behind when they fail (nothing), and whether the audit sees what is done to the tables behind its back.
 
-pub(crate) mod bed;
 mod coherent;
 mod damage;
 mod damage_to_areas;
@@ -12,3 +11,5 @@ mod map;
 mod race;
 mod runs;
 mod vmalloc;
+
+use histories::bed;

@@ -1,7 +1,7 @@
 //! Frames that come back before the flush.
 
 use super::{Verdict, board, same};
-use crate::kernel_space::bed::Bed;
+use histories::bed::Bed;
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     frames::FrameOwner,

@@ -27,29 +27,40 @@ use kerncore::{
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
 use std::iter;
 
-pub(crate) const RAM: u32 = 0x6_0000;
-pub(crate) const RAM_PAGES: u32 = 8 << 8;
+/// The number of the first frame.
+pub const RAM: u32 = 0x6_0000;
+/// How many frames there are.
+pub const RAM_PAGES: u32 = 8 << 8;
 const IMAGE: u32 = 0x8_0010;
 const IMAGE_PAGES: u32 = 16;
-pub(crate) const TEXT: VirtAddr = VirtAddr::new(0x8001_0000);
-pub(crate) const IMAGE_GUARD: VirtAddr = VirtAddr::new(0x8001_3000);
+/// A page of the image that is executed.
+pub const TEXT: VirtAddr = VirtAddr::new(0x8001_0000);
+/// A page of the image that is not mapped.
+pub const IMAGE_GUARD: VirtAddr = VirtAddr::new(0x8001_3000);
 const ROOT: PhysAddr = PhysAddr::new(0x6001_8000);
 const LINEAR_TABLES: PhysAddr = PhysAddr::new(0x6001_c000);
 /// Frames of the image that turned out not to be needed.
 const SPARE: u32 = RAM + 30;
 const AFTER_IMAGE: u32 = RAM + 32;
-pub(crate) const WINDOW: u32 = 0xc_0000;
-pub(crate) const WINDOW_PAGES: u32 = 4 << 8;
-pub(crate) const HEAP: u32 = 0xf_0000;
+/// The first page of the vmalloc window.
+pub const WINDOW: u32 = 0xc_0000;
+/// How many pages it has.
+pub const WINDOW_PAGES: u32 = 4 << 8;
+/// The first page of the heap.
+pub const HEAP: u32 = 0xf_0000;
 const HEAP_PAGES: u32 = 1 << 8;
-pub(crate) const HEAP_MAPPED: u32 = 4;
+/// How many of the heap's pages are mapped.
+pub const HEAP_MAPPED: u32 = 4;
 /// Whoever asks, in all tests.
-pub(crate) const CALLER: VirtAddr = VirtAddr::new(0x8001_0123);
+pub const CALLER: VirtAddr = VirtAddr::new(0x8001_0123);
 
-/// `M` is what drives the tables: the machine's CPU 0, or something around it.
-pub(crate) struct Bed<M: Machine = SoftCpu<'static>> {
-    pub(crate) machine: &'static SoftMachine,
-    pub(crate) space: KernelSpace<'static, M, HostLocks>,
+/// A small kernel. `M` is what drives its tables: the machine's CPU 0, or something around it.
+#[expect(missing_debug_implementations, reason = "a kernel space shows nothing")]
+pub struct Bed<M: Machine = SoftCpu<'static>> {
+    /// The processor and its memory.
+    pub machine: &'static SoftMachine,
+    /// What is tried.
+    pub space: KernelSpace<'static, M, HostLocks>,
     heap: OwnedRange,
 }
 
@@ -68,20 +79,29 @@ impl Support<'static> for LeakedRecords {
     }
 }
 
-pub(crate) fn pages(first: u32, count: u32) -> PageRange {
+/// So many pages from that number.
+///
+/// # Panics
+/// If they pass the end of the address space.
+pub fn pages(first: u32, count: u32) -> PageRange {
     PageRange::from_numbers(first, count).expect("a range of the address space")
 }
 
-pub(crate) fn frame(number: u32) -> Pfn {
+/// The frame of that number.
+///
+/// # Panics
+/// If there is none below 4 GiB.
+pub fn frame(number: u32) -> Pfn {
     Pfn::new(number).expect("below 4 GiB")
 }
 
-pub(crate) fn page(number: u32) -> VirtAddr {
+/// The first address of the page of that number.
+pub fn page(number: u32) -> VirtAddr {
     VirtAddr::new(number * PAGE_SIZE)
 }
 
 /// Where the first-level slot for `address` lies.
-pub(crate) fn l1_slot(address: VirtAddr) -> PhysAddr {
+pub fn l1_slot(address: VirtAddr) -> PhysAddr {
     PhysAddr::new(ROOT.raw() + l1::index(address) * 4)
 }
 
@@ -126,31 +146,40 @@ fn zone() -> Zone<'static, HostLocks> {
 
 impl Bed {
     /// The machine that forgives everything: for what is not about the order of steps.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::on(Behaviour::Forgetful)
     }
 
-    pub(crate) fn on(behaviour: Behaviour) -> Self {
+    /// A kernel on a machine that behaves so.
+    pub fn on(behaviour: Behaviour) -> Self {
         Self::driven_by(behaviour, |machine| machine.cpu(0))
     }
 
     /// A bed in which the first record and the window's first table were made, so that a ledger need not change.
-    pub(crate) fn warm() -> Self {
+    pub fn warm() -> Self {
         Self::warm_on(Behaviour::Forgetful)
     }
 
-    pub(crate) fn warm_on(behaviour: Behaviour) -> Self {
+    /// As [`Bed::warm`], on a machine that behaves so.
+    pub fn warm_on(behaviour: Behaviour) -> Self {
         let bed = Self::on(behaviour);
         bed.warm_up();
         bed
     }
 }
 
+impl Default for Bed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<M: Machine<Authority = ()> + Clone> Bed<M> {
-    pub(crate) fn driven_by(
-        behaviour: Behaviour,
-        drive: impl FnOnce(&'static SoftMachine) -> M,
-    ) -> Self {
+    /// A kernel whose tables are driven by what `drive` makes of the machine.
+    ///
+    /// # Panics
+    /// If the kernel cannot be made.
+    pub fn driven_by(behaviour: Behaviour, drive: impl FnOnce(&'static SoftMachine) -> M) -> Self {
         let machine: &'static SoftMachine =
             Box::leak(Box::new(SoftMachine::new(behaviour, 2, ROOT)));
         stub(machine);
@@ -179,18 +208,26 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     }
 
     /// Makes the first record and the window's first table.
-    pub(crate) fn warm_up(&self) {
+    pub fn warm_up(&self) {
         let area = self.vmalloc(1);
         self.space.vfree((), area).expect("a live area");
     }
 
-    pub(crate) fn vmalloc(&self, count: u32) -> VirtAddr {
+    /// So many pages by vmalloc.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn vmalloc(&self, count: u32) -> VirtAddr {
         let fill = kerncore::kernel_space::Fill::Uninitialised;
         let area = self.space.vmalloc(count * PAGE_SIZE, fill, CALLER).expect("empty memory");
         area.pages.start()
     }
 
-    pub(crate) fn audit(&self) -> (Summary, Vec<Violation>) {
+    /// Everything that the audit finds.
+    ///
+    /// # Panics
+    /// If it counts otherwise than it reports.
+    pub fn audit(&self) -> (Summary, Vec<Violation>) {
         let expected = Expected {
             image: pages(IMAGE, IMAGE_PAGES),
             parts: &parts(),
@@ -205,7 +242,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// The audit finds nothing.
     #[track_caller]
-    pub(crate) fn clean(&self) -> Summary {
+    pub fn clean(&self) -> Summary {
         let (summary, found) = self.audit();
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(lines, [""; 0]);
@@ -214,7 +251,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// The audit finds exactly this.
     #[track_caller]
-    pub(crate) fn finds(&self, violations: &[Violation]) {
+    pub fn finds(&self, violations: &[Violation]) {
         let (_, found) = self.audit();
         let lines =
             |list: &[Violation]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
@@ -222,7 +259,8 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         assert_eq!(found, violations);
     }
 
-    pub(crate) fn ledger(&self) -> Ledger {
+    /// The ledger, with no free frame waiting unmerged.
+    pub fn ledger(&self) -> Ledger {
         self.space.zone().drain();
         ledger(&self.space)
     }
@@ -230,7 +268,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// Runs `test`, after which everything must be back where it was: what is held exactly, and what is kept for reuse must
     /// account for every frame that is not free any more.
     #[track_caller]
-    pub(crate) fn gives_back<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
+    pub fn gives_back<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
         let before = self.ledger();
         let result = test(self);
         let after = self.ledger();
@@ -247,7 +285,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// As [`Bed::gives_back`], with nothing kept either.
     #[track_caller]
-    pub(crate) fn changes_nothing<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
+    pub fn changes_nothing<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
         let before = self.ledger();
         let result = test(self);
         let differences: Vec<String> =
@@ -257,23 +295,28 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         result
     }
 
-    pub(crate) fn count(&self, count: Count) -> u32 {
+    /// One of its counts.
+    pub fn count(&self, count: Count) -> u32 {
         self.ledger().counts[count as usize]
     }
 
     /// Takes all free frames but `left`, so that the next may be the one too many.
-    pub(crate) fn starve(&self, left: u32) -> FrameList {
+    pub fn starve(&self, left: u32) -> FrameList {
         let zone = self.space.zone();
         let list = zone.allocate_list(zone.free_pages() - left, FrameOwner::Test);
         list.expect("as many as are free")
     }
 
-    pub(crate) fn feed(&self, list: FrameList) {
+    /// Gives back what [`Bed::starve`] or [`Bed::frames`] took.
+    ///
+    /// # Panics
+    /// If they are not the test's own.
+    pub fn feed(&self, list: FrameList) {
         self.space.zone().free_list(list).expect("the test's own frames");
     }
 
     /// Frames for vmap, in the name of the test.
-    pub(crate) fn frames(&self, count: u32) -> (FrameList, Vec<Pfn>) {
+    pub fn frames(&self, count: u32) -> (FrameList, Vec<Pfn>) {
         let list = self.space.zone().allocate_list(count, FrameOwner::Test).expect("free frames");
         let frames = list.frames(self.space.zone().table()).collect();
         (list, frames)
@@ -281,19 +324,19 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// The frame behind `address`, by the tables.
     #[track_caller]
-    pub(crate) fn frame_at(&self, address: VirtAddr) -> Pfn {
+    pub fn frame_at(&self, address: VirtAddr) -> Pfn {
         self.space.table().translate(address).expect("mapped").physical.pfn()
     }
 
     /// Where the second-level slot for `address` lies.
-    pub(crate) fn l2_slot(&self, address: VirtAddr) -> PhysAddr {
+    pub fn l2_slot(&self, address: VirtAddr) -> PhysAddr {
         let above = self.machine.cpu(0).read_descriptor(l1_slot(address));
         assert_eq!(above & 3, 1, "no table above {address}");
         PhysAddr::new((above & !0x3ff) + l2::index(address) * 4)
     }
 
     /// Writes `descriptor` behind the kernel's back, and gives what was there.
-    pub(crate) fn poke(&self, slot: PhysAddr, descriptor: u32) -> u32 {
+    pub fn poke(&self, slot: PhysAddr, descriptor: u32) -> u32 {
         let cpu = self.machine.cpu(0);
         let before = cpu.read_descriptor(slot);
         cpu.write_descriptors(slot, iter::once(descriptor));
@@ -303,7 +346,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     }
 
     /// Writes the descriptor of a small page at `address` behind the kernel's back, and gives what was there.
-    pub(crate) fn poke_page(&self, address: VirtAddr, frame: Pfn, attributes: Attributes) -> u32 {
+    pub fn poke_page(&self, address: VirtAddr, frame: Pfn, attributes: Attributes) -> u32 {
         let page = l2::Descriptor::SmallPage(frame, attributes).encode().expect("a small page");
         self.poke(self.l2_slot(address), page)
     }
