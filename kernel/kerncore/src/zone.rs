@@ -12,8 +12,8 @@
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::frames::{
-    AllocateError, Census, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
-    FreeError, Unsound,
+    AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
+    FreeError, Freed, Unsound,
 };
 use crate::lock::{Lock, Locks};
 
@@ -62,6 +62,13 @@ impl<'s, L: Locks> Zone<'s, L> {
     /// [`AllocateError`].
     pub fn allocate(&self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
         self.allocator.with(|allocator| allocator.allocate(order, owner))
+    }
+
+    /// As [`Zone::allocate`], if that takes no more than a look at a front list, for callers that keep no handle: the
+    /// record of the first frame. `None` says nothing about memory: ask [`Zone::allocate`].
+    #[inline(always)]
+    pub fn take_waiting(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
+        self.allocator.with(|allocator| allocator.take_waiting(order, owner))
     }
 
     /// Takes exactly `pages` adjacent frames, the first aligned to the next power of two.
@@ -129,6 +136,18 @@ impl<'s, L: Locks> Zone<'s, L> {
         owner: FrameOwner,
     ) -> Result<(), FreeError> {
         self.allocator.with(|allocator| allocator.free_at(frame, order, owner))
+    }
+
+    /// As [`Zone::free_at`], of the frame whose record is at the address `record`, if that takes no more than putting it on
+    /// a front list. Otherwise nothing was changed, and [`Zone::free_at`] frees it or says what is wrong.
+    #[inline(always)]
+    pub(crate) fn give_back(&self, record: usize, order: u32, owner: FrameOwner) -> Freed {
+        match self.table.record_at(record) {
+            Some(record) => {
+                self.allocator.with(|allocator| allocator.give_back(record, order, owner))
+            }
+            None => Freed::No,
+        }
     }
 
     /// Runs `visit` on the allocator, under its lock.

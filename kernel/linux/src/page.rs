@@ -6,7 +6,7 @@ use core::ptr;
 use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, Pfn, PhysAddr};
 use kerncore::coherent::AllocationFlags;
-use kerncore::frames::{Frame, FrameOwner};
+use kerncore::frames::{Frame, FrameOwner, Freed};
 use kerncore::layout::linear_address;
 use mm::report::{RateLimit, dump_stack};
 
@@ -19,6 +19,17 @@ static REFUSED: RateLimit = RateLimit::new();
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
+    match mm::kernel().zone().take_waiting(order, FrameOwner::Pages) {
+        Some(record) if !gfp.zero() => record,
+        Some(record) => zeroed(record, order),
+        None => alloc_merged(gfp, order),
+    }
+}
+
+/// [`alloc_pages`], when no block of that order is at hand.
+#[cold]
+#[inline(never)]
+fn alloc_merged(gfp: AllocationFlags, order: c_uint) -> *const Frame {
     match mm::kernel().zone().allocate(order, FrameOwner::Pages) {
         Ok(block) => {
             let (first, pages) = block.leak();
@@ -34,8 +45,15 @@ pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Fra
     }
 }
 
-/// Fills with zeros what [`alloc_pages`] has just taken.
+/// The pages of `record`, filled with zeros.
 #[cold]
+#[inline(never)]
+fn zeroed(record: *const Frame, order: c_uint) -> *const Frame {
+    zero(frame_of(record).expect("a record of the zone"), 1 << order);
+    record
+}
+
+/// Fills with zeros what [`alloc_pages`] has just taken.
 fn zero(first: Pfn, pages: u32) {
     let address = linear_address(first.base()).expect("the zone has low memory only");
     let memory: *mut u8 = pointer(address);
@@ -52,6 +70,23 @@ fn zero(first: Pfn, pages: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn __free_pages(page: *const Frame, order: c_uint) {
+    // SAFETY: our caller promises that nobody uses them.
+    let authority = unsafe { Authority::claim() };
+    // That it is a page pointer, and the pages are in use and taken with this order, is checked against their record.
+    let freed = mm::kernel().give_back_frames(authority, page.addr(), order, FrameOwner::Pages);
+    if freed == Freed::No {
+        // SAFETY: by the same promise; nothing was done yet.
+        unsafe { free_merged(page, order) };
+    }
+}
+
+/// [`__free_pages`], when more is to be done, or something is wrong.
+///
+/// # Safety
+/// As for [`__free_pages`].
+#[cold]
+#[inline(never)]
+unsafe fn free_merged(page: *const Frame, order: c_uint) {
     if page.is_null() {
         return;
     }
@@ -62,7 +97,6 @@ pub unsafe extern "C" fn __free_pages(page: *const Frame, order: c_uint) {
     };
     // SAFETY: our caller promises that nobody uses them.
     let authority = unsafe { Authority::claim() };
-    // That they are in use, and taken with this order, is checked against their record.
     if let Err(error) = mm::kernel().free_frames_at(authority, frame, order, FrameOwner::Pages) {
         log::error!("__free_pages: {error}");
         dump_stack();

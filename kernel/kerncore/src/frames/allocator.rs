@@ -4,11 +4,11 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::buddy::BuddyLists;
 use super::frame::{NONE, State};
-use super::front::{FRONT_ORDERS, Fill, FrontLists};
+use super::front::{FRONT_ORDERS, FrontLists, Kept};
 use super::table::is_lendable;
 use super::{
-    AddError, AllocateError, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError, MAX_BLOCK,
-    MAX_ORDER, order_for, piece_order,
+    AddError, AllocateError, Frame, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError,
+    MAX_BLOCK, MAX_ORDER, order_for, piece_order,
 };
 use crate::addr::Pfn;
 
@@ -23,7 +23,7 @@ use crate::addr::Pfn;
 #[derive(Debug)]
 pub struct FrameAllocator<'t> {
     pub(super) table: FrameTable<'t>,
-    pub(super) front: FrontLists,
+    pub(super) front: FrontLists<'t>,
     pub(super) buddies: BuddyLists,
 }
 
@@ -68,12 +68,25 @@ impl<'t> FrameAllocator<'t> {
     /// [`AllocateError`], also for an order above [`MAX_ORDER`].
     #[inline(always)]
     pub fn allocate(&mut self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
-        if is_lendable(owner)
-            && let Some(index) = self.front.pop(&self.table, order)
-        {
-            return Ok(self.lend(index, order, owner));
+        match self.take_waiting(order, owner) {
+            Some(record) => {
+                let first = self.table.pfn_at(self.table.index_of_record(record));
+                Ok(FrameBlock::new(first, 1 << order))
+            }
+            None => self.allocate_merged(order, owner),
         }
-        self.allocate_merged(order, owner)
+    }
+
+    /// As [`FrameAllocator::allocate`], for callers that keep no handle but the first frame's record; `None` when no such
+    /// block waits on a front list, or `owner` is none.
+    #[inline(always)]
+    pub fn take_waiting(&mut self, order: u32, owner: FrameOwner) -> Option<&'t Frame> {
+        if !is_lendable(owner) {
+            return None;
+        }
+        let record = self.front.pop(order)?;
+        record.set_state(State::owned(order, owner));
+        Some(record)
     }
 
     /// Takes exactly `pages` adjacent frames; the first is aligned to the next power of two of `pages`.
@@ -131,11 +144,11 @@ impl<'t> FrameAllocator<'t> {
         let mut list = FrameList::new();
         let mut left = pages;
         while left != 0 {
-            let Some((index, order)) = self.take_at_most(left.ilog2().min(MAX_ORDER)) else {
+            let Some((record, order)) = self.take_at_most(left.ilog2().min(MAX_ORDER)) else {
                 break;
             };
-            self.table.record(index).set_state(State::owned(order, owner));
-            list.push_index(&self.table, index, order);
+            record.set_state(State::owned(order, owner));
+            list.push_record(&self.table, record, order);
             left -= 1 << order;
         }
         debug_assert_eq!(left, 0, "the free count is exact");
@@ -150,11 +163,11 @@ impl<'t> FrameAllocator<'t> {
     #[inline(always)]
     pub fn free(&mut self, block: FrameBlock) -> Result<(), FreeError> {
         let (first, pages) = block.leak();
-        if let Some(index) = self.table.index_of(first) {
-            let state = self.table.record(index).state();
+        if let Some(record) = self.table.frame(first) {
+            let state = record.state();
             let order = state.order();
             if state.is_owned() && pages == 1_u32.wrapping_shl(order) {
-                self.release(index, order);
+                self.release(record, order);
                 return Ok(());
             }
         }
@@ -173,7 +186,7 @@ impl<'t> FrameAllocator<'t> {
             if !state.is_owned() {
                 return Err(self.diagnose(self.table.pfn_at(index), 0));
             }
-            self.release(index, state.order());
+            self.release(record, state.order());
             index = next;
         }
         Ok(())
@@ -185,22 +198,35 @@ impl<'t> FrameAllocator<'t> {
     /// # Errors
     /// [`FreeError`]; nothing was changed.
     pub fn free_at(&mut self, frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
-        let index = self.table.index_of(frame).ok_or(FreeError::NotManaged { frame })?;
-        let state = self.table.record(index).state();
+        let record = self.table.frame(frame).ok_or(FreeError::NotManaged { frame })?;
+        let state = record.state();
         if order > MAX_ORDER || !state.is_owned_of(order) {
             return Err(self.diagnose(frame, order));
         }
         if state.owner() != owner {
             return Err(FreeError::OtherOwner { frame, owner: state.owner(), claimed: owner });
         }
-        self.release(index, order);
+        self.release(record, order);
         Ok(())
+    }
+
+    /// As [`FrameAllocator::free_at`] of the block that begins with `record`, where that takes no more than putting it on a
+    /// front list. Otherwise nothing was changed, and [`FrameAllocator::free_at`] frees it or says what is wrong.
+    #[inline(always)]
+    pub fn give_back(&mut self, record: &'t Frame, order: u32, owner: FrameOwner) -> Freed {
+        // One comparison tells that it is a head, in use, of that order, and that owner's.
+        if record.state() == State::owned(order, owner)
+            && self.front.push(record, order) == Kept::Yes
+        {
+            return Freed::Yes;
+        }
+        Freed::No
     }
 
     /// Merges all that waits on the front lists.
     pub fn drain(&mut self) {
         for order in 0..FRONT_ORDERS {
-            self.spill(order, u32::MAX);
+            self.spill(order, usize::MAX);
         }
     }
 
@@ -211,9 +237,9 @@ impl<'t> FrameAllocator<'t> {
 }
 
 /// How blocks are found and taken back. Indices, not frame numbers.
-impl FrameAllocator<'_> {
+impl<'t> FrameAllocator<'t> {
     #[inline(always)]
-    fn lend(&mut self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
+    fn lend(&self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
         self.table.record(index).set_state(State::owned(order, owner));
         FrameBlock::new(self.table.pfn_at(index), 1 << order)
     }
@@ -251,41 +277,46 @@ impl FrameAllocator<'_> {
 
     /// Takes a block of `order`, or the largest that is left when there is none.
     #[inline(always)]
-    fn take_at_most(&mut self, order: u32) -> Option<(u32, u32)> {
-        match self.front.pop(&self.table, order) {
-            Some(index) => Some((index, order)),
+    fn take_at_most(&mut self, order: u32) -> Option<(&'t Frame, u32)> {
+        match self.front.pop(order) {
+            Some(record) => Some((record, order)),
             None => self.take_merged_at_most(order),
         }
     }
 
     #[inline(never)]
-    fn take_merged_at_most(&mut self, order: u32) -> Option<(u32, u32)> {
+    fn take_merged_at_most(&mut self, order: u32) -> Option<(&'t Frame, u32)> {
         if let Some(index) = self.buddies.cut(&self.table, order) {
-            return Some((index, order));
+            return Some((self.table.record(index), order));
         }
         self.drain();
         let order = order.min(self.buddies.largest()?);
-        Some((self.buddies.cut(&self.table, order)?, order))
+        let index = self.buddies.cut(&self.table, order)?;
+        Some((self.table.record(index), order))
     }
 
     /// Takes back a block whose record was checked.
     #[inline(always)]
-    fn release(&mut self, index: u32, order: u32) {
-        if order < FRONT_ORDERS {
-            if self.front.push(&self.table, index, order) == Fill::Full {
-                self.spill(order, FrontLists::limit(order) / 2);
-            }
-        } else {
-            self.buddies.merge(&self.table, index, order);
+    fn release(&mut self, record: &'t Frame, order: u32) {
+        if self.front.push(record, order) == Kept::No {
+            self.release_merged(record, order);
         }
     }
 
-    /// Merges up to `blocks` blocks from the front list of `order`.
+    /// When the front list had no room.
     #[cold]
-    fn spill(&mut self, order: u32, blocks: u32) {
+    #[inline(never)]
+    fn release_merged(&mut self, record: &'t Frame, order: u32) {
+        // Half of what waits goes too, or the next one would come here again.
+        self.spill(order, self.front.blocks(order).len() / 2);
+        self.buddies.merge(&self.table, self.table.index_of_record(record), order);
+    }
+
+    /// Merges up to `blocks` blocks from the front list of `order`.
+    fn spill(&mut self, order: u32, blocks: usize) {
         for _ in 0..blocks {
-            let Some(index) = self.front.pop(&self.table, order) else { break };
-            self.buddies.merge(&self.table, index, order);
+            let Some(record) = self.front.pop(order) else { break };
+            self.buddies.merge(&self.table, self.table.index_of_record(record), order);
         }
     }
 
@@ -303,7 +334,7 @@ impl FrameAllocator<'_> {
             if !sound {
                 return Err(self.diagnose(self.table.pfn_at(index), order));
             }
-            self.release(index, order);
+            self.release(self.table.record(index), order);
             index += 1 << order;
         }
         Ok(())
@@ -330,4 +361,14 @@ impl FrameAllocator<'_> {
             FreeError::WrongOrder { frame, owner, order, actual }
         }
     }
+}
+
+/// Whether a block was given back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what was not given back is still in use"]
+pub enum Freed {
+    /// It was.
+    Yes,
+    /// It was not, and nothing has changed.
+    No,
 }

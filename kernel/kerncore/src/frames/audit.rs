@@ -165,13 +165,16 @@ impl FrameAllocator<'_> {
 
     /// The front list of `order`; gives its length.
     fn check_front(&self, order: u32) -> Result<u32, Unsound> {
-        let (mut index, mut length) = (self.front.first(order), 0);
-        while index != NONE {
-            let record = self.table.record(index);
-            if record.state() != State::front(order) || length > self.table.len() {
+        let mut blocks = self.front.blocks(order);
+        let mut length = 0;
+        while let [block, rest @ ..] = blocks {
+            // What lies here twice would be given out twice.
+            let twice = rest.iter().any(|other| core::ptr::eq(*other, *block));
+            if twice || block.state() != State::front(order) {
+                let index = self.table.index_of_record(block);
                 return Err(Unsound::Link { frame: self.table.pfn_at(index), order });
             }
-            index = record.next.load(Relaxed);
+            blocks = rest;
             length += 1;
         }
         Ok(length)

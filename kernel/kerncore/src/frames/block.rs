@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::frame::{NONE, State};
-use super::{FrameOwner, FrameTable};
+use super::{Frame, FrameOwner, FrameTable};
 use crate::addr::Pfn;
 
 /// Adjacent frames that somebody owns.
@@ -81,8 +81,9 @@ impl FrameList {
         let end = start + pages;
         let mut index = start;
         while index < end {
-            let order = table.record(index).state().order();
-            self.push_index(table, index, order);
+            let record = table.record(index);
+            let order = record.state().order();
+            self.push_record(table, record, order);
             index += 1 << order;
         }
     }
@@ -126,10 +127,11 @@ impl FrameList {
         }
     }
 
-    /// Appends the owned block at `index`.
+    /// Appends the owned block that begins with `record`.
     #[inline(always)]
-    pub(super) fn push_index(&mut self, table: &FrameTable<'_>, index: u32, order: u32) {
-        table.record(index).next.store(NONE, Relaxed);
+    pub(super) fn push_record(&mut self, table: &FrameTable<'_>, record: &Frame, order: u32) {
+        record.next.store(NONE, Relaxed);
+        let index = table.index_of_record(record);
         self.append_chain(table, index, index, 1 << order);
     }
 

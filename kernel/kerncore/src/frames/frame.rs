@@ -122,23 +122,24 @@ impl fmt::Display for FrameOwner {
 /// A record's first word.
 ///
 /// ```text
-///    31     20   19      18      17     16  15        8 7         0
-///   ┌────────┬────────┬───────┬───────┬────┬───────────┬───────────┐
-///   │   0    │ pinned │ front │ buddy │head│   order   │   owner   │
-///   └────────┴────────┴───────┴───────┴────┴───────────┴───────────┘
+///    31          16 15        8    7        6       5      4    3         0
+///   ┌──────────────┬───────────┬────────┬───────┬───────┬──────┬───────────┐
+///   │      0       │   order   │ pinned │ front │ buddy │ head │   owner   │
+///   └──────────────┴───────────┴────────┴───────┴───────┴──────┴───────────┘
 /// ```
 /// `head` is set in the first frame of every block and in no other. `buddy` and `front` say where a free block
-/// waits; a block with neither is owned. `pinned` marks what was set aside at boot and cannot be freed.
+/// waits; a block with neither is owned. `pinned` marks what was set aside at boot and cannot be freed. All but the
+/// order lies in one byte, which an instruction can hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct State(u32);
 
 impl State {
     const ORDER_SHIFT: u32 = 8;
-    const OWNER_MASK: u32 = 0xff;
-    const HEAD: u32 = 1 << 16;
-    const BUDDY: u32 = 1 << 17;
-    const FRONT: u32 = 1 << 18;
-    const PINNED: u32 = 1 << 19;
+    const OWNER_MASK: u32 = 0xf;
+    const HEAD: u32 = 1 << 4;
+    const BUDDY: u32 = 1 << 5;
+    const FRONT: u32 = 1 << 6;
+    const PINNED: u32 = 1 << 7;
 
     /// Inside a block, or absent.
     pub(super) const INSIDE: Self = Self(0);
@@ -252,6 +253,6 @@ mod tests {
         for owner in FrameOwner::ALL {
             assert_eq!(State::owned(0, owner).owner(), owner);
         }
-        assert_eq!(FrameOwner::from_number(16), FrameOwner::Reserved);
+        const { assert!(FrameOwner::COUNT <= 1 << State::OWNER_MASK.count_ones()) };
     }
 }

@@ -35,7 +35,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::FrameAllocator;
+pub use allocator::{FrameAllocator, Freed};
 pub use audit::Unsound;
 pub use block::{FrameBlock, FrameList, Frames};
 pub use error::{AddError, AllocateError, FreeError};

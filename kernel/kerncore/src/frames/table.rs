@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::frame::State;
+use super::frame::{NONE, State};
 use super::{AddError, Frame, FrameBlock, FrameOwner, MAX_BLOCK, MAX_ORDER, ORDERS};
 use crate::addr::{PAGES_IN_ADDRESS_SPACE, Pfn};
 
@@ -75,6 +75,12 @@ impl<'t> FrameTable<'t> {
     #[inline(always)]
     pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
         self.index_at_record(address).map(|index| self.pfn_at(index))
+    }
+
+    /// The record at `address`, if one begins there.
+    #[inline(always)]
+    pub fn record_at(&self, address: usize) -> Option<&'t Frame> {
+        self.frames.get(self.index_at_record(address)? as usize)
     }
 
     /// As [`FrameTable::frame_at_record`], with the frame's owner.
@@ -225,6 +231,13 @@ impl<'t> FrameTable<'t> {
 
     pub(super) fn index_of(&self, frame: Pfn) -> Option<u32> {
         frame.checked_sub(self.first).filter(|&index| index < self.len())
+    }
+
+    /// The index of a record of this table.
+    #[inline(always)]
+    pub(super) fn index_of_record(&self, record: &Frame) -> u32 {
+        let offset = core::ptr::from_ref(record).addr().wrapping_sub(self.frames.as_ptr().addr());
+        u32::try_from(offset / size_of::<Frame>()).unwrap_or(NONE)
     }
 
     #[inline(always)]

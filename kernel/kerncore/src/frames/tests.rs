@@ -251,6 +251,81 @@ fn each_wrong_free_is_told_apart_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_taken_and_given_back_at_once_touches_no_list_but_the_front_one() {
+    let records = records(1024);
+    let mut allocator = full(&records);
+    let owner = FrameOwner::Pages;
+    assert!(allocator.take_waiting(0, owner).is_none(), "nothing came back yet");
+    for order in [0, 4] {
+        let (first, _) = allocator.allocate(order, owner).expect("free").leak();
+        let record = allocator.table().frame(first).expect("in the table");
+        let before = allocator.table().census();
+        for (order, owner) in [(order, FrameOwner::Slab), (order + 1, owner), (u32::MAX, owner)] {
+            assert_eq!(allocator.give_back(record, order, owner), Freed::No);
+            assert_eq!(allocator.table().census(), before);
+        }
+        assert_eq!(allocator.give_back(record, order, owner), Freed::Yes);
+        assert_eq!(allocator.give_back(record, order, owner), Freed::No, "it is free");
+        assert_eq!(allocator.waiting_pages(), 1 << order);
+        sound(&allocator);
+        assert!(allocator.take_waiting(order, FrameOwner::Free).is_none());
+        assert!(allocator.take_waiting(order + 1, owner).is_none());
+        let again = allocator.take_waiting(order, owner).expect("it waits");
+        assert!(core::ptr::eq(again, record));
+        assert_eq!(allocator.table().owner_of(first), owner);
+        sound(&allocator);
+        assert_eq!(allocator.free_at(first, order, owner), Ok(()));
+        allocator.drain();
+    }
+    // Larger blocks never wait.
+    let (first, _) = allocator.allocate(5, owner).expect("free").leak();
+    let record = allocator.table().frame(first).expect("in the table");
+    assert_eq!(allocator.give_back(record, 5, owner), Freed::No);
+    assert_eq!(allocator.free_at(first, 5, owner), Ok(()));
+    assert_eq!(allocator.waiting_pages(), 0);
+}
+
+#[test]
+fn a_full_front_list_lets_half_of_it_go() {
+    let records = records(1024);
+    let mut allocator = full(&records);
+    let list = allocator.allocate_list(1024, FrameOwner::Test).expect("1,024 are free");
+    let mut singles = FrameList::new();
+    assert_eq!(allocator.free_list(list), Ok(()));
+    for _ in 0..64 {
+        singles.push(
+            &allocator.table(),
+            allocator.allocate(0, FrameOwner::Test).expect("1,024 are free"),
+        );
+    }
+    let (mut waited, mut went) = (0, 0);
+    let table = allocator.table();
+    while let Some(block) = singles.pop(&table) {
+        assert_eq!(allocator.free(block), Ok(()));
+        let waits = allocator.waiting_pages();
+        if waits < waited {
+            went = waited - waits;
+        }
+        waited = waits;
+        sound(&allocator);
+    }
+    assert!(went > 4 && waited > 4, "{went} went, {waited} wait: it is a half that goes");
+}
+
+#[test]
+fn a_block_that_waits_twice_is_unsound() {
+    let records = records(64);
+    let mut allocator = full(&records);
+    let blocks = [(); 2].map(|()| allocator.allocate(0, FrameOwner::Test).expect("free").leak().0);
+    let [first, second] = blocks.map(|block| allocator.table().frame(block).expect("in the table"));
+    for record in [first, second, first] {
+        record.set_state(frame::State::owned(0, FrameOwner::Test));
+        assert_eq!(allocator.give_back(record, 0, FrameOwner::Test), Freed::Yes);
+    }
+    assert_eq!(allocator.check(), Err(Unsound::Link { frame: blocks[0], order: 0 }));
+}
+
+#[test]
 fn a_handle_whose_frames_were_freed_behind_its_back_is_refused() {
     let records = records(64);
     let mut allocator = full(&records);

@@ -48,7 +48,7 @@ use core::fmt;
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
-use crate::frames::{AllocateError, FrameBlock, FrameOwner, FreeError};
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, FreeError, Freed};
 use crate::linear_map::LinearMap;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -148,6 +148,19 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
     ) -> Result<(), FreeError> {
         self.zone.free_at(frame, order, owner)
+    }
+
+    /// As [`KernelSpace::free_frames_at`], of the block whose first frame's record is at the address `record`, if that is
+    /// quickly done. Otherwise nothing has changed, and [`KernelSpace::free_frames_at`] frees it or says what is wrong.
+    #[inline(always)]
+    pub fn give_back_frames(
+        &self,
+        _authority: M::Authority,
+        record: usize,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Freed {
+        self.zone.give_back(record, order, owner)
     }
 
     /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the

@@ -3,7 +3,7 @@
 use kerncore::addr::Pfn;
 use kerncore::frames::{
     AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
-    MAX_BLOCK, MAX_ORDER,
+    Freed, MAX_BLOCK, MAX_ORDER,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -108,6 +108,9 @@ impl<'t> Walk<'t> {
             }
             Step::List(pages) => self.take_list(pages, owner),
             Step::Raw(order) => {
+                if let Some(record) = self.allocator.take_waiting(order, FrameOwner::Pages) {
+                    return self.took_record(record, order);
+                }
                 let block = self.allocator.allocate(order, FrameOwner::Pages);
                 self.took_block(1 << order, FrameOwner::Pages, block)?;
                 if let Some((Handle::Block(block), _)) = self.handles.pop_if(|(handle, frames)| {
@@ -204,6 +207,16 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// A block was taken without a handle.
+    fn took_record(&mut self, record: &Frame, order: u32) -> TestCaseResult {
+        let table = self.allocator.table();
+        let first = table.frame_at_record(core::ptr::from_ref(record).addr());
+        let first = first.expect("a record of the table");
+        prop_assert!(self.model.give(first, 1 << order, FrameOwner::Pages), "{first} was not free");
+        self.raw.push((first, order));
+        Ok(())
+    }
+
     fn take_list(&mut self, pages: u32, owner: FrameOwner) -> TestCaseResult {
         let (free, largest) = (self.model.free(), self.model.largest());
         match self.allocator.allocate_list(pages, owner) {
@@ -273,7 +286,18 @@ impl<'t> Walk<'t> {
 
     fn free_at(&mut self, frame: Pfn, order: u32) -> TestCaseResult {
         let expected = self.model.judge(frame, order, FrameOwner::Pages);
-        prop_assert_eq!(self.allocator.free_at(frame, order, FrameOwner::Pages), expected);
+        let owner = FrameOwner::Pages;
+        let at_once = match self.allocator.table().frame(frame) {
+            Some(record) if self.turn.is_multiple_of(2) => {
+                self.allocator.give_back(record, order, owner)
+            }
+            _ => Freed::No,
+        };
+        let freed = match at_once {
+            Freed::Yes => Ok(()),
+            Freed::No => self.allocator.free_at(frame, order, owner),
+        };
+        prop_assert_eq!(freed, expected);
         if expected.is_ok() {
             self.raw.retain(|&raw| raw != (frame, order));
             for number in frame.number()..frame.number() + (1 << order) {

@@ -11,6 +11,7 @@
 
 use std::fmt::Debug;
 
+mod frames;
 mod freeing;
 mod machine;
 mod placement;
@@ -93,8 +94,14 @@ use board;
 
 #[test]
 fn the_board_is_listed_and_no_name_is_there_twice() {
-    let families =
-        [freeing::LISTED, machine::LISTED, placement::LISTED, pool::LISTED, routing::LISTED];
+    let families = [
+        frames::LISTED,
+        freeing::LISTED,
+        machine::LISTED,
+        placement::LISTED,
+        pool::LISTED,
+        routing::LISTED,
+    ];
     let mut names = families.concat();
     println!("mutants listed: {}", names.join(" "));
     names.sort_unstable();
