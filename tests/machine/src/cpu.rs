@@ -1,7 +1,7 @@
 //! One CPU: the [`Machine`] that the code under test drives, and the accesses that show what it did.
 
 use crate::{
-    Event, Fault, Kind, Privilege, SoftMachine,
+    Event, Fault, Kind, Privilege, Reach, Register, Scope, SoftMachine,
     state::{Behaviour, Pending, State},
     tlb::Translation,
 };
@@ -88,8 +88,19 @@ impl<'machine> SoftCpu<'machine> {
 
     /// Invalidates `pages` in this CPU's TLB alone: what the wrong instruction would do.
     pub fn invalidate_tlb_local(&self, pages: PageRange) {
-        let mut state = self.begin(Some(Event::InvalidateLocal(pages)));
-        state.begin(self.number, Pending::Invalidate(pages, Some(self.number)));
+        self.invalidate(Scope::Pages(pages), Reach::Local);
+    }
+
+    /// Begins an invalidation of any kind; the next barrier completes it.
+    pub fn invalidate(&self, scope: Scope, reach: Reach) {
+        let mut state = self.begin(Some(Event::Invalidate(scope, reach)));
+        state.begin(self.number, Pending::Invalidate(scope, reach));
+    }
+
+    /// Begins to write a register; the next barrier completes it.
+    pub fn write_register(&self, register: Register) {
+        let mut state = self.begin(None);
+        state.begin(self.number, Pending::Write(register));
     }
 
     /// Lets the machine do something of its own accord, then notes what it is asked.
@@ -149,8 +160,7 @@ impl Machine for SoftCpu<'_> {
     }
 
     fn invalidate_tlb(&self, pages: PageRange) {
-        let mut state = self.begin(Some(Event::Invalidate(pages)));
-        state.begin(self.number, Pending::Invalidate(pages, None));
+        self.invalidate(Scope::Pages(pages), Reach::InnerShareable);
     }
 
     /// By MVA, as hardware does it: every page must translate, and to the frame that it is said to be.

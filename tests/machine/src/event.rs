@@ -1,5 +1,6 @@
 //! What was asked of the machine, in order: for tests that are about the asking itself.
 
+use crate::{Reach, Scope};
 use kerncore::addr::{PageRange, Pfn, PhysAddr};
 
 /// One call of a [`kerncore::machine::Machine`] method.
@@ -11,10 +12,8 @@ pub enum Event {
     Clean(PhysAddr, u32),
     /// A barrier.
     Barrier,
-    /// These pages invalidated on every CPU.
-    Invalidate(PageRange),
-    /// These pages invalidated on the CPU that asked, only.
-    InvalidateLocal(PageRange),
+    /// Translations invalidated.
+    Invalidate(Scope, Reach),
     /// The frames' lines, named by these pages, cleaned and invalidated.
     CleanAndInvalidate(PageRange, Pfn),
     /// This many frames filled with zeros.

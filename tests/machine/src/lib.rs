@@ -22,11 +22,16 @@
 //! Right code works on all of them. Code that forgets a step works on the forgetful machine, which is what an emulator
 //! is most like.
 //!
-//! The rules are ARM DDI 0406C's (B2.2 caches, B3.9 and B3.10 TLBs, A3.8 barriers); `tests/rules.rs` states them.
+//! Each CPU has its own TTBR0, TTBR1, TTBCR and ASID, and what its walker brings into its TLB while they change is
+//! tagged with whatever they hold at that moment.
+//!
+//! The rules are ARM DDI 0406C's (B2.2 caches, B3.9 and B3.10 TLBs, A3.8 barriers); `rules` and `rules_contexts` in
+//! `tests/suite/` state them.
 //! The walker is written anew from the manual's figures and shares nothing with `kerncore::descriptor`, so that a
 //! bit in the wrong place does not cancel out.
 
 mod chance;
+mod context;
 mod cpu;
 mod event;
 mod host;
@@ -35,8 +40,9 @@ mod state;
 mod tlb;
 mod walker;
 
+pub use context::{Asid, Register, Ttbcr};
 pub use cpu::SoftCpu;
 pub use event::Event;
 pub use host::{HostLock, HostLocks, TablePool};
 pub use state::{Behaviour, SoftMachine};
-pub use tlb::{Fault, Kind, Privilege};
+pub use tlb::{Fault, Kind, Privilege, Reach, Scope};

@@ -3,11 +3,12 @@
 use crate::{
     Event, SoftCpu,
     chance::Chance,
+    context::{Context, Register},
     memory::{LINE, Memory, Snapshot},
-    tlb::{Tlb, Translation},
+    tlb::{Reach, Scope, Tlb, Translation},
     walker,
 };
-use kerncore::addr::{PAGE_SIZE, PageRange, PhysAddr};
+use kerncore::addr::{PAGE_SIZE, PhysAddr};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -36,13 +37,14 @@ impl Behaviour {
 pub(crate) enum Pending {
     Clean(Snapshot),
     CleanAndInvalidate(PhysAddr),
-    /// On one CPU, or on all.
-    Invalidate(PageRange, Option<usize>),
+    Invalidate(Scope, Reach),
+    Write(Register),
 }
 
 #[derive(Debug)]
 pub(crate) struct Cpu {
     pub(crate) tlb: Tlb,
+    pub(crate) context: Context,
     pub(crate) pending: Vec<Pending>,
     /// Pages that this CPU has ever tried to reach: those that its walker reads ahead.
     pub(crate) tried: BTreeSet<u32>,
@@ -56,7 +58,6 @@ pub(crate) struct State {
     pace: u64,
     pub(crate) memory: Memory,
     pub(crate) cpus: Vec<Cpu>,
-    pub(crate) root: PhysAddr,
     pub(crate) log: Vec<(usize, Event)>,
 }
 
@@ -67,20 +68,25 @@ pub struct SoftMachine {
 }
 
 impl SoftMachine {
-    /// `cpus` CPUs that translate all addresses by the first-level table at `root`. Memory is zero.
+    /// `cpus` CPUs that translate all addresses by the first-level table at `root`, in the address space 0. Memory is
+    /// zero.
     pub fn new(behaviour: Behaviour, cpus: usize, root: PhysAddr) -> Self {
         let seed = match behaviour {
             Behaviour::Random(seed) => seed,
             Behaviour::Hoarding | Behaviour::Forgetful => 0,
         };
-        let cpu = || Cpu { tlb: Tlb::default(), pending: Vec::new(), tried: BTreeSet::new() };
+        let cpu = || Cpu {
+            tlb: Tlb::default(),
+            context: Context::new(root),
+            pending: Vec::new(),
+            tried: BTreeSet::new(),
+        };
         let state = State {
             behaviour,
             chance: Chance::new(seed),
             pace: 4 << (seed % 4 * 3),
             memory: Memory::default(),
             cpus: (0..cpus).map(|_| cpu()).collect(),
-            root,
             log: Vec::new(),
         };
         Self { state: Mutex::new(state) }
@@ -124,20 +130,35 @@ impl State {
     /// What CPU `cpu` translates `page` with: its TLB first, then the tables as memory holds them.
     pub(crate) fn translate(&mut self, cpu: usize, page: u32) -> Option<Translation> {
         self.cpus[cpu].tried.insert(page);
-        if let Some(entry) = self.cpus[cpu].tlb.find(page) {
+        if let Some(entry) = self.remembered(cpu, page) {
             return Some(entry);
         }
-        let entry = self.walk(page)?;
+        let entry = self.walk(cpu, page)?;
         self.cpus[cpu].tlb.insert(entry);
         Some(entry)
     }
 
-    fn walk(&self, page: u32) -> Option<Translation> {
-        walker::walk(self.root.raw(), page, |address| self.memory.read_memory(address))
+    /// What the TLB of `cpu` holds for `page` in the current address space.
+    fn remembered(&self, cpu: usize, page: u32) -> Option<Translation> {
+        let Cpu { tlb, context, .. } = &self.cpus[cpu];
+        tlb.find(page, context.asid())
+    }
+
+    fn walk(&self, cpu: usize, page: u32) -> Option<Translation> {
+        let context = &self.cpus[cpu].context;
+        let table = context.table_for(page)?.raw();
+        walker::walk(table, page, context.asid(), |address| self.memory.read_memory(address))
     }
 
     /// Begins `pending` on behalf of `cpu`.
     pub(crate) fn begin(&mut self, cpu: usize, pending: Pending) {
+        if let Pending::Write(register) = pending {
+            // Writes to one register come true in their order, so the last one is done by now.
+            let same = |other: &Pending| matches!(other, Pending::Write(earlier) if earlier.is_that_of(register));
+            if let Some(index) = self.cpus[cpu].pending.iter().position(same) {
+                self.complete(cpu, index);
+            }
+        }
         self.cpus[cpu].pending.push(pending);
     }
 
@@ -157,10 +178,11 @@ impl State {
         match self.cpus[cpu].pending.remove(index) {
             Pending::Clean(snapshot) => self.memory.complete_clean(snapshot),
             Pending::CleanAndInvalidate(line) => self.memory.evict(line.raw()),
-            Pending::Invalidate(pages, Some(cpu)) => self.cpus[cpu].tlb.invalidate(pages),
-            Pending::Invalidate(pages, None) => {
-                self.cpus.iter_mut().for_each(|cpu| cpu.tlb.invalidate(pages));
+            Pending::Invalidate(scope, Reach::Local) => self.cpus[cpu].tlb.invalidate(scope),
+            Pending::Invalidate(scope, Reach::InnerShareable) => {
+                self.cpus.iter_mut().for_each(|cpu| cpu.tlb.invalidate(scope));
             }
+            Pending::Write(register) => self.cpus[cpu].context.write(register),
         }
         self.speculate();
     }
@@ -207,11 +229,11 @@ impl State {
             Behaviour::Hoarding | Behaviour::Random(_) => {}
         }
         for cpu in 0..self.cpus.len() {
-            let unknown = |page: &u32| self.cpus[cpu].tlb.find(*page).is_none();
+            let unknown = |page: &u32| self.remembered(cpu, *page).is_none();
             let pages: Vec<u32> = self.cpus[cpu].tried.iter().copied().filter(unknown).collect();
             for page in pages {
                 // Another page of the same section may have brought its entry in meanwhile.
-                if let (Some(entry), None) = (self.walk(page), self.cpus[cpu].tlb.find(page)) {
+                if let (Some(entry), None) = (self.walk(cpu, page), self.remembered(cpu, page)) {
                     self.cpus[cpu].tlb.insert(entry);
                 }
             }

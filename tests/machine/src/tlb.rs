@@ -1,5 +1,6 @@
 //! One CPU's memory of translations, and the permission check that every access passes.
 
+use crate::context::Asid;
 use kerncore::addr::{PAGE_SHIFT, PageRange, PhysAddr, VirtAddr};
 
 /// What an access does.
@@ -46,11 +47,17 @@ pub(crate) struct Translation {
     pub(crate) execute_never: bool,
     /// Whether the memory type allows lines of it in the cache.
     pub(crate) cacheable: bool,
+    /// The address space that it belongs to; `None` if it is global.
+    pub(crate) asid: Option<Asid>,
 }
 
 impl Translation {
     pub(crate) const fn covers(&self, page: u32) -> bool {
         page >= self.first && page - self.first < self.count
+    }
+
+    fn covers_any_of(&self, pages: PageRange) -> bool {
+        self.first < pages.end() && pages.first() < self.first + self.count
     }
 
     pub(crate) const fn bytes(&self) -> u32 {
@@ -84,24 +91,61 @@ impl Translation {
     }
 }
 
+/// What an invalidation is about (B3.10.1, B4.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: TLBIALL.
+    All,
+    /// What translates these pages, in every address space: TLBIMVAA for each.
+    Pages(PageRange),
+    /// What translates these pages in that address space, global entries among it: TLBIMVA for each.
+    PagesOf(PageRange, Asid),
+    /// What belongs to that address space alone, so nothing that is global: TLBIASID.
+    Space(Asid),
+}
+
+impl Scope {
+    fn names(self, entry: &Translation) -> bool {
+        match self {
+            Self::All => true,
+            Self::Pages(pages) => entry.covers_any_of(pages),
+            Self::PagesOf(pages, asid) => {
+                entry.covers_any_of(pages) && entry.asid.is_none_or(|owner| owner == asid)
+            }
+            Self::Space(asid) => entry.asid == Some(asid),
+        }
+    }
+}
+
+/// How far an invalidation reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The CPU that asked.
+    Local,
+    /// All of them: the IS forms.
+    InnerShareable,
+}
+
 /// One CPU's translations.
 #[derive(Debug, Default)]
 pub(crate) struct Tlb(Vec<Translation>);
 
 impl Tlb {
-    pub(crate) fn find(&self, page: u32) -> Option<Translation> {
-        self.0.iter().find(|entry| entry.covers(page)).copied()
+    /// What translates `page` in the address space `asid`.
+    pub(crate) fn find(&self, page: u32, asid: Asid) -> Option<Translation> {
+        let serves = |entry: &&Translation| {
+            entry.covers(page) && entry.asid.is_none_or(|owner| owner == asid)
+        };
+        self.0.iter().find(serves).copied()
     }
 
     pub(crate) fn insert(&mut self, entry: Translation) {
         self.0.push(entry);
     }
 
-    /// Drops every entry that translates a page of `pages`, and nothing else.
-    pub(crate) fn invalidate(&mut self, pages: PageRange) {
-        self.0.retain(|entry| {
-            entry.first >= pages.end() || entry.first + entry.count <= pages.first()
-        });
+    /// Drops every entry that `scope` names, and nothing else.
+    pub(crate) fn invalidate(&mut self, scope: Scope) {
+        self.0.retain(|entry| !scope.names(entry));
     }
 
     /// Keeps the entries for which `keep` says so.

@@ -1,6 +1,6 @@
 //! The table walker, written from the manual's figures alone (ARM DDI 0406C, B3.5.1, B3.8.2).
 
-use crate::tlb::Translation;
+use crate::{context::Asid, tlb::Translation};
 
 const fn bits(word: u32, high: u32, low: u32) -> u32 {
     (word >> low) & (u32::MAX >> (31 - (high - low)))
@@ -11,17 +11,28 @@ const fn is_cacheable(tex: u32, c: u32, b: u32) -> bool {
     matches!((tex, c, b), (0b000, 1, _) | (0b001, 1, 1))
 }
 
-/// Walks for page number `page`, reading words of memory with `read`. `None` is a translation fault.
-pub(crate) fn walk(root: u32, page: u32, read: impl Fn(u32) -> u32) -> Option<Translation> {
+/// Walks for page number `page` on behalf of the address space `asid`, reading words of memory with `read`. `None` is a
+/// translation fault.
+pub(crate) fn walk(
+    root: u32,
+    page: u32,
+    asid: Asid,
+    read: impl Fn(u32) -> u32,
+) -> Option<Translation> {
     let first = read(root + (page >> 8) * 4);
     match bits(first, 1, 0) {
-        0b01 => second_level(page, read((first & !0x3ff) + bits(page, 7, 0) * 4)),
-        0b10 => Some(section(page, first)),
+        0b01 => second_level(page, asid, read((first & !0x3ff) + bits(page, 7, 0) * 4)),
+        0b10 => Some(section(page, asid, first)),
         _ => None,
     }
 }
 
-fn section(page: u32, word: u32) -> Translation {
+/// The owner of an entry with this nG bit.
+fn owner(not_global: u32, asid: Asid) -> Option<Asid> {
+    (not_global == 1).then_some(asid)
+}
+
+fn section(page: u32, asid: Asid, word: u32) -> Translation {
     let count = if bits(word, 18, 18) == 1 { 4096 } else { 256 };
     Translation {
         first: page & !(count - 1),
@@ -30,10 +41,12 @@ fn section(page: u32, word: u32) -> Translation {
         permissions: bits(word, 15, 15) << 2 | bits(word, 11, 10),
         execute_never: bits(word, 4, 4) == 1,
         cacheable: is_cacheable(bits(word, 14, 12), bits(word, 3, 3), bits(word, 2, 2)),
+        asid: owner(bits(word, 17, 17), asid),
     }
 }
 
-fn second_level(page: u32, word: u32) -> Option<Translation> {
+fn second_level(page: u32, asid: Asid, word: u32) -> Option<Translation> {
+    let asid = owner(bits(word, 11, 11), asid);
     let permissions = bits(word, 9, 9) << 2 | bits(word, 5, 4);
     let cacheable = |tex| is_cacheable(tex, bits(word, 3, 3), bits(word, 2, 2));
     match bits(word, 1, 0) {
@@ -45,6 +58,7 @@ fn second_level(page: u32, word: u32) -> Option<Translation> {
             permissions,
             execute_never: bits(word, 15, 15) == 1,
             cacheable: cacheable(bits(word, 14, 12)),
+            asid,
         }),
         _ => Some(Translation {
             first: page,
@@ -53,6 +67,7 @@ fn second_level(page: u32, word: u32) -> Option<Translation> {
             permissions,
             execute_never: bits(word, 0, 0) == 1,
             cacheable: cacheable(bits(word, 8, 6)),
+            asid,
         }),
     }
 }

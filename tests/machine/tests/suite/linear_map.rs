@@ -10,7 +10,7 @@ use kerncore::{
     owned_range::OwnedRange,
     page_table::{MapError, PageTable},
 };
-use machine::{Behaviour, Event, HostLocks, SoftCpu};
+use machine::{Behaviour, Event, HostLocks, Reach, Scope, SoftCpu};
 
 /// RAM in the linear map: 1 MiB from frame 0x60100, at `0x8010_0000`.
 const FIRST: u32 = 0x6_0100;
@@ -130,7 +130,8 @@ fn lines_are_cleaned_after_the_flush_and_through_the_new_mapping() {
     let cleared = place(
         &|event| matches!(event, Event::Write(slot, 2) if *slot < PhysAddr::new(0x6000_c400)),
     );
-    let flushed = place(&|event| *event == Event::Invalidate(linear_pages.expect("inside")));
+    let scope = Scope::Pages(linear_pages.expect("inside"));
+    let flushed = place(&|event| *event == Event::Invalidate(scope, Reach::InnerShareable));
     let cleaned = place(&|event| *event == Event::CleanAndInvalidate(pages(WINDOW, 2), first));
     assert!(cleared < flushed && flushed < cleaned, "{log:?}");
     assert_eq!(log[flushed - 1], Event::Barrier);

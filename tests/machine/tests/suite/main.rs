@@ -10,4 +10,5 @@ mod page_table_history;
 mod page_table_oddities;
 mod race;
 mod rules;
+mod rules_contexts;
 mod support;

@@ -8,7 +8,7 @@ use kerncore::{
     attributes::Attributes,
     page_table::{MapError, Removal, ReserveError, consecutive},
 };
-use machine::{Behaviour, Event, TablePool};
+use machine::{Behaviour, Event, Reach, Scope, TablePool};
 use std::cell::Cell;
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
@@ -171,7 +171,8 @@ fn unmapping_asks_in_the_right_order_and_for_exactly_the_pages() {
     assert_eq!(log[2..], [wrote(high, 2), cleaned(high, 2)]);
     let released = unmapped.flush();
     assert_eq!(released.range.pages(), pages(WINDOW + 254, 4));
-    let invalidated = Event::Invalidate(pages(WINDOW + 254, 4));
+    let scope = Scope::Pages(pages(WINDOW + 254, 4));
+    let invalidated = Event::Invalidate(scope, Reach::InnerShareable);
     assert_eq!(world.machine.take_log(), [(0, invalidated), (0, Event::Barrier)]);
 }
 

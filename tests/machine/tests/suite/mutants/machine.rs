@@ -8,12 +8,12 @@ use crate::{
 };
 use kerncore::{
     addr::{PageRange, Pfn, PhysAddr},
-    attributes::Attributes,
+    attributes::{self, Access, Attributes, Execute, MemoryType},
     frames::FrameBlock,
     machine::Machine,
     page_table::{MapError, consecutive},
 };
-use machine::{Behaviour, Kind, Privilege, SoftCpu};
+use machine::{Asid, Behaviour, Fault, Kind, Privilege, Reach, Register, Scope, SoftCpu};
 use std::cell::Cell;
 
 /// Whose CPU 0 drives the tables.
@@ -40,6 +40,9 @@ impl Cpus for Right {
     }
 }
 
+/// The address space that CPU 0 is in when it unmaps.
+const CURRENT: Asid = Asid(2);
+
 /// What goes wrong. Of several of a kind each is a mutant of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mistake {
@@ -48,6 +51,10 @@ enum Mistake {
     OnePageTooFew,
     OnlyTheFirstPage,
     LocalFlush,
+    /// Invalidated in the current address space only.
+    FlushOfOneSpace,
+    /// The whole address space is invalidated, and with it nothing that is global.
+    FlushOfAllOfASpace,
     NoClean,
     OneSlotTooFewCleaned,
     NoBarrier,
@@ -172,6 +179,12 @@ impl Machine for Wrong<'_> {
         match self.mistake {
             Mistake::NoFlush => {}
             Mistake::LocalFlush => self.cpu.invalidate_tlb_local(pages),
+            Mistake::FlushOfOneSpace => {
+                self.cpu.invalidate(Scope::PagesOf(pages, CURRENT), Reach::InnerShareable);
+            }
+            Mistake::FlushOfAllOfASpace => {
+                self.cpu.invalidate(Scope::Space(CURRENT), Reach::InnerShareable);
+            }
             Mistake::OnePageTooFew => {
                 if let Some(pages) = Self::but_last(pages) {
                     self.cpu.invalidate_tlb(pages);
@@ -247,6 +260,50 @@ fn every_cpu_sees_each_mapping_and_each_unmapping_at_once(cpus: &impl Cpus) -> V
     everywhere(|world| map_unmap_map(cpus, world))
 }
 
+/// S23: what is unmapped is gone from every address space that had seen it, whether it was global or not.
+fn every_address_space_forgets_what_was_unmapped(cpus: &impl Cpus) -> Verdict {
+    let of_one_space = Attributes::new(
+        MemoryType::NormalWriteBack,
+        Access::UserReadWrite,
+        Execute::Never,
+        attributes::Scope::NonGlobal,
+    )
+    .map_err(|error| error.to_string())?;
+    everywhere(|world| {
+        let (table, window) = table_of(cpus.cpu(world));
+        let mut range = cut(window, 0, 4);
+        let enter = |asid| {
+            world.cpu(0).write_register(Register::ContextId(asid));
+            world.cpu(0).barrier();
+        };
+        let look = |wanted: &dyn Fn(u32) -> Result<Pfn, Fault>| {
+            [Asid(1), CURRENT].into_iter().try_for_each(|asid| {
+                enter(asid);
+                (WINDOW..WINDOW + 4).try_for_each(|page| {
+                    let found = world.cpu(0).access(at(page), Kind::Read, Privilege::Kernel);
+                    same(
+                        &format!("{asid:?}, page {page:#x}"),
+                        &found.map(PhysAddr::pfn),
+                        &wanted(page),
+                    )
+                })
+            })
+        };
+        for attributes in [of_one_space, Attributes::KERNEL_DATA] {
+            let list = consecutive(frame(0x6_0200), 4).expect("below 4 GiB");
+            table
+                .map(&mut range, 0, list, attributes, &world.tables)
+                .map_err(|error| error.to_string())?;
+            cpus.settle(table.raw_machine(()));
+            look(&|page| Ok(frame(0x6_0200 + page - WINDOW)))?;
+            range = table.unmap(range, ()).flush().range;
+            cpus.settle(table.raw_machine(()));
+            look(&absent)?;
+        }
+        Ok(())
+    })
+}
+
 /// S85, S97: CPU and device see each other's words in a buffer all through its life.
 fn cpu_and_device_agree_on_a_buffer(cpus: &impl Cpus) -> Verdict {
     everywhere(|world| {
@@ -286,6 +343,10 @@ board! {
         no_barrier_before_the_link: "S16a", "a table is linked before its slots are visible", Mistake::NoBarrierBeforeLinking;
         barrier_before_the_clean: "S16a", "the barrier comes before the clean it is for", Mistake::BarrierBeforeClean;
         barrier_before_the_invalidation: "S23", "the barrier comes before the invalidation it is for", Mistake::BarrierBeforeFlush;
+    }
+    every_address_space_forgets_what_was_unmapped(Right) {
+        flush_of_the_current_address_space_only: "S23", "invalidated by address in one address space", Mistake::FlushOfOneSpace;
+        flush_of_an_address_space_for_a_global_page: "S23", "invalidated by address space, which leaves global pages", Mistake::FlushOfAllOfASpace;
     }
     cpu_and_device_agree_on_a_buffer(Right) {
         no_clean_of_the_buffer: "S85", "a lent frame's lines stay in the cache", Mistake::NoCleanOfBuffer;
