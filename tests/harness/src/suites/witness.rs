@@ -11,7 +11,7 @@ use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
-use witness::{Entry, Kind, Testimony};
+use witness::{Entry, Testimony};
 
 /// An area with something in it.
 fn area() -> VmArea {
@@ -39,13 +39,6 @@ fn next_frame(physical: PhysAddr) -> PhysAddr {
 }
 
 #[ktest]
-fn tells_the_truth() {
-    let area = area();
-    tell(Testimony::of(area.address()));
-    tell(Testimony::of(VirtAddr::new(area.address().raw() + PAGE_SIZE)));
-}
-
-#[ktest]
 fn names_another_frame() {
     tell_of_the_entry(&area(), |entry| Entry { physical: next_frame(entry.physical), ..entry });
 }
@@ -54,26 +47,6 @@ fn names_another_frame() {
 fn names_other_rights() {
     let attributes = Some(Attributes::KERNEL_RODATA);
     tell_of_the_entry(&area(), |entry| Entry { attributes, ..entry });
-}
-
-#[ktest]
-fn names_another_memory_type() {
-    let attributes = Some(Attributes::WRITE_COMBINE);
-    tell_of_the_entry(&area(), |entry| Entry { attributes, ..entry });
-}
-
-/// Right of an area, and told of what nobody should be able to reach.
-#[ktest]
-fn names_another_kind() {
-    let area = area();
-    tell(Testimony { kind: Kind::Guard, ..Testimony::of(area.address()) });
-}
-
-#[ktest]
-fn says_that_a_store_would_be_refused() {
-    let area = area();
-    let guard = Testimony::of(VirtAddr::new(area.address().raw() + PAGE_SIZE));
-    tell(Testimony { write: guard.write, ..Testimony::of(area.address()) });
 }
 
 /// All of the kernel's own witnesses are of one mind: what they say of a mapping, they say of the page behind it.

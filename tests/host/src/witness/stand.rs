@@ -18,6 +18,8 @@ use crate::witness::witnessed::Witnessed;
 const LONGEST_NAME: usize = 100;
 /// The most that an answer may say: the kernel has room for a line of 900 bytes.
 const LONGEST_ANSWER: usize = 850;
+/// How long bytes are left to gather while a request is not whole.
+const GATHERING: Duration = Duration::from_micros(300);
 /// How long to wait before one looks again whether the boot has ended.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -95,7 +97,13 @@ impl Stand {
         loop {
             match stream.read(&mut room) {
                 Ok(0) => break,
-                Ok(length) => text.extend_from_slice(&room[..length]),
+                Ok(length) => {
+                    text.extend_from_slice(&room[..length]);
+                    // Bytes come one by one: to take each as it comes would cost more than all else here.
+                    if !has_end(&text) {
+                        thread::sleep(GATHERING);
+                    }
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
@@ -137,6 +145,13 @@ fn accept(listener: &UnixListener, ended: &AtomicBool) -> std::io::Result<Option
             Err(_) => thread::sleep(NAP),
         }
     }
+}
+
+/// Whether the last line is whole and ends a request.
+fn has_end(text: &[u8]) -> bool {
+    let last =
+        text.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|&byte| byte == b'\n').next());
+    last.is_some_and(|line| line.starts_with(b"e "))
 }
 
 /// A request as far as it has been read.
