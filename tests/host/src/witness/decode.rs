@@ -278,17 +278,14 @@ impl Mapping {
     /// The faults that any access takes, whatever it does: access flag, then domain (B3.13.2, figure B3-27).
     fn checked(self, registers: Registers) -> Result<Self, Fault> {
         let level = self.size.level();
-        let mut mapping = self;
-        if registers.sctlr & SCTLR_AFE != 0 {
-            if self.ap & 1 == 0 {
-                return Err(Fault::AccessFlag(level));
-            }
-            // AP[2:1] alone say the rights then: those of the same three bits with AP[0] set (B3.7.1, table B3-7).
-            mapping.ap = self.ap | 1;
+        // With access flags AP[0] is one, and the rights are those of AP[2:1], which are those of the three bits with AP[0]
+        // set (B3.7.1, table B3-7): so there is nothing more to change.
+        if registers.sctlr & SCTLR_AFE != 0 && self.ap & 1 == 0 {
+            return Err(Fault::AccessFlag(level));
         }
         match self.domain {
             Domain::NoAccess => Err(Fault::Domain(level)),
-            Domain::Client | Domain::Manager => Ok(mapping),
+            Domain::Client | Domain::Manager => Ok(self),
         }
     }
 

@@ -70,6 +70,13 @@ fn a_small_page_gives_twelve_bits_to_the_offset() {
 }
 
 #[test]
+fn a_page_table_has_256_entries_and_lies_on_1_kib() {
+    let last = [(FIRST, TABLE), (0x6abc_d400 + 4 * 0xff, 0x6123_445f)];
+    let page = walk_words(REGISTERS, &last, 0xc01f_f456).expect("clear").expect("a mapping");
+    assert_eq!(page.physical, 0x6123_4456);
+}
+
+#[test]
 fn every_bit_of_a_small_page_has_its_own_meaning() {
     assert_eq!(small(0x45e).rights(), "rwx/---");
     assert_eq!(small(0x65f).rights(), "r--/---");
@@ -123,6 +130,7 @@ fn a_section_gives_twenty_bits_to_the_offset() {
     let section = mapped(&[(FIRST, 0x6121_141e)]);
     assert_eq!((section.physical, section.size), (0x6122_3456, Size::Section));
     assert_eq!((section.rights().as_str(), section.memory_type()), ("rw-/---", "write-back"));
+    assert!(!section.non_global);
     assert_eq!(mapped(&[(FIRST, 0x6121_140e)]).rights(), "rwx/---", "XN is bit 4");
     let read_only = mapped(&[(FIRST, 0x6121_941e)]);
     assert_eq!(read_only.rights(), "r--/---", "AP[2] is bit 15");

@@ -107,6 +107,44 @@ fn a_mapping_that_is_not_there_is_refused_however_many_say_so() {
     assert!(why.contains("gva2gpa 0x61234008") && why.contains("the rule"), "{why}");
 }
 
+#[test]
+fn what_was_touched_must_be_there() {
+    let said = ABSENT.replacen("Translation(Second)", "touched", 3).replacen(
+        "touched",
+        "Translation(Second)",
+        2,
+    );
+    let why = judge(64 << 20, &head(), &read(&said), &mut empty()).expect_err("nothing is there");
+    assert!(why.starts_with("freed 0xc0123008: the access against"), "{why}");
+}
+
+/// A linear address leads to one place only, whatever all say.
+#[test]
+fn the_linear_map_leads_to_its_own_frames() {
+    // A section at 0x60000000 for 0x80000000; and one for 0x80100000, which leads to the same place.
+    struct Linear;
+    impl Memory for Linear {
+        fn words(&mut self, address: u64) -> Result<[u32; 16], String> {
+            let mut words = [0; 16];
+            if address == 0x6000_6000 {
+                words[..2].fill(0x6001_141e);
+            }
+            Ok(words)
+        }
+    }
+    impl Emulator for Linear {
+        fn translate(&mut self, _cpu: u32, address: u32) -> Result<Option<u64>, String> {
+            Ok(Some(u64::from(address & 0x000f_ffff | 0x6000_0000)))
+        }
+    }
+    let line =
+        "r linear 0x80000000 0x60000000 section rw-/--- write-back global 0x60000000 0x60000000 -";
+    let told = |line: &str| judge(64 << 20, &head(), &read(line), &mut Linear);
+    assert_eq!(told(line), Ok(()));
+    let why = told(&line.replacen("0x80000000", "0x80100000", 1)).expect_err("elsewhere");
+    assert!(why.contains("the rule for this kind"), "{why}");
+}
+
 /// All agree about an entry that the kind may not have.
 #[test]
 fn what_all_agree_about_must_still_be_what_the_kind_promises() {
