@@ -228,8 +228,8 @@ impl PageRange {
 
     /// Whether the byte at `address` lies inside.
     pub const fn contains(self, address: VirtAddr) -> bool {
-        let page = address.page_number();
-        page >= self.first && page < self.end()
+        // What lies below the first page wraps to a number that is too large.
+        address.page_number().wrapping_sub(self.first) < self.count
     }
 
     /// Whether all of `other` lies inside; an empty range lies inside wherever its start does.

@@ -15,7 +15,7 @@ use kerncore::frames::Frame;
 use kerncore::kernel_space::{Fill, RemoveError, VmallocError, VmapError};
 use mm::report::{RateLimit, dump_stack};
 
-use crate::{address, page, pointer};
+use crate::{address, pointer};
 
 /// How a mapping may be used: the `pgprot_t` of callers, who may pass anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,11 +192,5 @@ pub extern "C" fn find_vm_area(addr: *const c_void) -> *const VmStruct {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vmalloc_to_page(addr: *const c_void) -> *const Frame {
-    let kernel = mm::kernel();
-    let address = address(addr);
-    if !kernel.window().contains(address) {
-        return ptr::null();
-    }
-    let translation = kernel.table().translate(address);
-    translation.map_or(ptr::null(), |found| page::pointer_to(found.physical.pfn()))
+    mm::kernel().frame_behind(address(addr)).map_or(ptr::null(), ptr::from_ref)
 }

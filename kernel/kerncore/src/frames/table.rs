@@ -68,7 +68,8 @@ impl<'t> FrameTable<'t> {
     /// The record of `frame`. Its address stands for the frame as long as the table lives (S85a).
     #[inline]
     pub fn frame(&self, frame: Pfn) -> Option<&'t Frame> {
-        self.frames.get(frame.checked_sub(self.first)? as usize)
+        // What lies below the first frame wraps to an index that is too large.
+        self.frames.get(frame.number().wrapping_sub(self.first.number()) as usize)
     }
 
     /// The frame whose record begins at `address`, as C code that holds page pointers asks (S85a).

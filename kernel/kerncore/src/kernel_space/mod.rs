@@ -48,7 +48,7 @@ use core::fmt;
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
-use crate::frames::{AllocateError, FrameBlock, FrameOwner, FreeError, Freed};
+use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed};
 use crate::linear_map::LinearMap;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -204,6 +204,25 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// The first [`CheckError`] found.
     pub fn check_books(&self) -> Result<(), CheckError> {
         self.areas.with(|areas| areas.space.check())
+    }
+
+    /// The record of the frame behind `address`, if that lies in the vmalloc window, is mapped, and leads to RAM (S88). Takes
+    /// no lock: it is the caller who keeps the mapping from going.
+    #[inline(always)]
+    pub fn frame_behind(&self, address: VirtAddr) -> Option<&'s Frame> {
+        if !self.window.contains(address) {
+            return None;
+        }
+        match self.table.small_page(address) {
+            Some(frame) => self.zone.table().frame(frame),
+            None => self.frame_behind_other(address),
+        }
+    }
+
+    /// When it is no small page.
+    #[cold]
+    fn frame_behind_other(&self, address: VirtAddr) -> Option<&'s Frame> {
+        self.zone.table().frame(self.table.translate(address)?.physical.pfn())
     }
 
     /// The pages of the vmalloc window. Takes no lock.

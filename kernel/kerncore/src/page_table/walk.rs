@@ -2,7 +2,7 @@
 
 use super::PageTable;
 use crate::{
-    addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
+    addr::{PAGES_PER_SECTION, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     descriptor::{BadDescriptor, L2_SLOTS, PageSize, SLOT_SIZE, l1, l2},
     lock::Locks,
@@ -132,6 +132,15 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             None => (above, l1::page_size(above)?),
         };
         Some(Translation { physical: leads_to(address, descriptor, size), size, descriptor })
+    }
+
+    /// The frame of the small page that `address`, which lies in the window, leads to. `None` says nothing of others.
+    #[inline(always)]
+    pub(crate) fn small_page(&self, address: VirtAddr) -> Option<Pfn> {
+        let above = self.machine.read_descriptor(self.l1_slot(l1::index(address)));
+        let slot = l2_slot(l1::table(above)?, l2::index(address));
+        let descriptor = self.machine.read_descriptor(slot);
+        l2::is_small(descriptor).then(|| PhysAddr::new(descriptor).pfn())
     }
 
     /// Shows every slot for `range` that is neither empty nor a table to `visit`, in order of addresses. What lies

@@ -1,10 +1,11 @@
 //! vmap and vunmap, and the refusals between the kinds.
 
-use super::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, frame, page};
+use super::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, WINDOW, WINDOW_PAGES, frame, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,
     attributes::{Attributes, MemoryType},
+    descriptor::l2,
     frames::FrameOwner,
     kernel_space::{RemoveError, VmapError},
 };
@@ -169,4 +170,32 @@ fn a_mapping_that_would_undo_the_images_protection_is_seen_s112() {
             linear_attributes: Attributes::KERNEL_TEXT,
         }]),
     }
+}
+
+/// S88: the record of the frame behind an address of the window, however it is mapped; nobody's, if it is no RAM's.
+#[test]
+fn the_frame_behind_an_address_is_found_and_nothing_else_is_s88() {
+    let bed = Bed::warm();
+    let behind = |address| {
+        let record =
+            bed.space.frame_behind(address).map(|record| std::ptr::from_ref(record).addr());
+        record.and_then(|address| bed.space.zone().table().frame_at_record(address))
+    };
+    let area = bed.vmalloc(2);
+    let at = |offset| VirtAddr::new(area.raw() + offset);
+    assert_eq!(behind(at(0)), Some(bed.frame_at(area)));
+    assert_eq!(behind(at(PAGE_SIZE + 77)), Some(bed.frame_at(at(PAGE_SIZE))));
+    assert_eq!(behind(at(2 * PAGE_SIZE)), None, "the guard");
+    assert_eq!(behind(TEXT), None, "mapped, and not by vmalloc");
+    assert_eq!(behind(page(WINDOW + WINDOW_PAGES)), None, "behind the window");
+    let registers = PhysAddr::new(0x1001_3000);
+    let mapped = bed.space.ioremap(registers, 4, Attributes::DEVICE, CALLER).expect("addresses");
+    assert_eq!(behind(mapped), None, "no RAM");
+    // What nobody makes yet: a large page, at the window's page 32.
+    let large = l2::Descriptor::LargePage(frame(RAM + 64).base(), Attributes::KERNEL_DATA);
+    let large = large.encode().expect("aligned");
+    for index in 32..48 {
+        bed.poke(bed.l2_slot(page(WINDOW + index)), large);
+    }
+    assert_eq!(behind(page(WINDOW + 37)), Some(frame(RAM + 69)));
 }
