@@ -1,5 +1,6 @@
 //! The address space on the host: each rule by itself, and small spaces against the dullest possible allocator.
 
+mod books;
 mod exhaustive;
 mod life;
 mod model;
