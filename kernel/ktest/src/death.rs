@@ -205,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn a_test_runs_until_its_ledgers_were_examined() {
+        let current = Current::new();
+        let name = || current.test(&TESTS).map(Test::full_name);
+        assert_eq!(name(), None);
+        current.begin(1, 4);
+        assert_eq!(name(), Some("a::bursts"));
+        current.returned();
+        assert_eq!(name(), Some("a::bursts"));
+        current.end();
+        assert_eq!(name(), None);
+    }
+
+    #[test]
     fn a_death_between_tests_is_no_tests_failure() {
         let current = Current::new();
         current.begin(0, 1);

@@ -80,8 +80,8 @@ const SPECIAL: [Special; 14] = [
         "--initrd",
         DEFAULT_DISK,
     ]),
-    // By a clock that counts instructions.
-    Special::with("loglevel=5", "areas::").started(&["--icount", "5"]),
+    // By a clock that counts instructions, with four CPUs.
+    Special::with("loglevel=5", "areas::").started(&["--icount", "5", "--smp", "4"]),
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
