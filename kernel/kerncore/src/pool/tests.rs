@@ -259,3 +259,17 @@ fn a_pool_that_ends_at_the_top_of_the_address_space_is_whole_and_wraps_nowhere()
     assert_eq!(pool.allocate(0), Err(AllocateError::Zero));
     assert_eq!(pool.free(base, 4 * PAGE_SIZE), Ok(()));
 }
+
+/// Many short runs side by side look much like one long run: all their pages are used, and the last is a run's last.
+#[test]
+fn s74_runs_side_by_side_are_not_freed_as_one() {
+    for first in [0, 1, 30] {
+        let (mut used, mut last) = ([0; 2], [0; 2]);
+        let mut pool = Pool::new(BASE, 64 * PAGE_SIZE, &mut used, &mut last).expect("64 pages");
+        while pool.allocate(PAGE_SIZE).is_ok() {}
+        let (start, pages) = (address(first.into(), 0), 32 - first);
+        let refusal = FreeError::WrongSize { start, pages, allocated: 1 };
+        assert_eq!(pool.free(start, pages * PAGE_SIZE), Err(refusal));
+        assert_eq!(pool.taken_pages(), 64);
+    }
+}

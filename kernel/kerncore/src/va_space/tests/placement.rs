@@ -204,6 +204,19 @@ fn a_window_counts_what_the_space_does_not_manage_as_taken() {
     assert_eq!(taken(&mut space, &Request { window, ..pages(13) }).0, 0xc001_2000);
 }
 
+/// Whatever the indices' last words are: full ones, too.
+#[test]
+fn a_window_behind_the_last_page_has_no_room() {
+    for count in [1, 31, 32, 33, 64, 1024] {
+        let mut memory = storage_for(count);
+        let mut space = space(&mut memory, 0xc_0000, count);
+        let behind = 0xc000_0000 + (count << PAGE_SHIFT);
+        for start in [behind, behind + 0x1000] {
+            assert_eq!(space.reserve(&pages_between(1, start, 0xf000_0000)), no_space(2, 0, count));
+        }
+    }
+}
+
 #[test]
 fn s8_a_refusal_changes_nothing() {
     let mut memory = storage_for(16);
