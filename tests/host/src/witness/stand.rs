@@ -14,7 +14,7 @@ use crate::witness::qmp::Qmp;
 use crate::witness::testimony::{Head, Testimony};
 use crate::witness::witnessed::Witnessed;
 
-/// The most that the name of a socket may have.
+/// The most that the name of a socket may have; one in a folder with a longer name is made elsewhere.
 const LONGEST_NAME: usize = 100;
 /// The most that an answer may say: the kernel has room for a line of 900 bytes.
 const LONGEST_ANSWER: usize = 850;
@@ -47,15 +47,16 @@ pub(crate) struct Heard {
 }
 
 impl Stand {
-    /// Opens one in `folder`, for a kernel with `ram` bytes.
+    /// Opens one in `folder`, if its name is short enough, for a kernel with `ram` bytes.
     pub(crate) fn open(folder: &Path, ram: u64) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);
-        let (uart, qmp) =
-            (folder.join(format!("{number}.uart")), folder.join(format!("{number}.qmp")));
+        let mut uart = folder.join(format!("{number}.uart"));
         if uart.as_os_str().len() > LONGEST_NAME {
-            return Err(format!("{}: too long for the name of a socket", uart.display()));
+            let short = format!("mapwright-{}-{number}.uart", std::process::id());
+            uart = std::env::temp_dir().join(short);
         }
+        let qmp = uart.with_extension("qmp");
         let listener = UnixListener::bind(&uart)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|error| format!("{}: {error}", uart.display()))?;

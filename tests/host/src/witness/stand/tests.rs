@@ -39,6 +39,14 @@ fn what_is_no_request_is_answered_all_the_same() {
 }
 
 #[test]
+fn a_folder_with_a_long_name_is_no_hindrance() {
+    let stand = Stand::open(Path::new(&"long/".repeat(40)), 0).expect("a stand elsewhere");
+    assert!(stand.uart.as_os_str().len() <= LONGEST_NAME, "{}", stand.uart.display());
+    let heard = stand.serve(&AtomicBool::new(true));
+    assert_eq!((heard.requests, heard.faults), (0, vec![]));
+}
+
+#[test]
 fn a_boot_that_never_connects_is_not_waited_for() {
     let folder = std::env::temp_dir().join(format!("witness-stand-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
