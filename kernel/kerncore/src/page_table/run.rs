@@ -268,3 +268,6 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 const fn page_start(page: u32) -> VirtAddr {
     VirtAddr::new(page << PAGE_SHIFT)
 }
+
+#[cfg(test)]
+mod tests;

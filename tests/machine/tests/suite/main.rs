@@ -12,3 +12,4 @@ mod race;
 mod rules;
 mod rules_contexts;
 mod support;
+mod zone;

@@ -1,14 +1,14 @@
 //! What the page table says of entries that it did not write: S21, S22, S88, S90.
 
-use crate::support::{ROOT, TABLES, WINDOW, World, at, cut, frame, frames, pages};
+use crate::support::{ROOT, TABLES, WINDOW, WINDOW_PAGES, World, at, cut, frame, frames, pages};
 use kerncore::{
     addr::{PhysAddr, VirtAddr},
     attributes::{Attributes, MemoryType},
     descriptor::{BadReason, PageSize},
     machine::Machine,
-    page_table::{AdoptError, Entry, MapError, Oddity, ReserveError},
+    page_table::{AdoptError, Entry, MapError, Oddity, PageTable, ReserveError},
 };
-use machine::Behaviour;
+use machine::{Behaviour, HostLocks};
 
 const SECTION: u32 = 0x6011_141e;
 const SUPERSECTION: u32 = 0x6105_141e;
@@ -28,7 +28,7 @@ fn a_section_in_the_way_is_reported_and_cleared_only_if_all_of_it_is_ours() {
     let whole_and_a_half = cut(window, 0, 256 + 128);
     assert!(world.reach(WINDOW + 5).is_ok() && world.reach(WINDOW + 300).is_ok());
     let released = table.unmap(whole_and_a_half, ()).flush();
-    assert_eq!(released.removal.oddities, 2);
+    assert_eq!((released.removal.oddities, released.removal.left_alone), (2, 1));
     let address = at(WINDOW);
     let first = Oddity::NotATable { address, descriptor: SECTION };
     assert_eq!(released.removal.first_oddity, Some(first));
@@ -44,14 +44,14 @@ fn a_supersection_is_not_cut() {
     let (table, window) = world.table();
     let (low, high) = window.split_at(15 * 256).expect("sixteen MiB");
     let released = table.unmap(low, ()).flush();
-    assert_eq!(released.removal.oddities, 15);
+    assert_eq!((released.removal.oddities, released.removal.left_alone), (15, 15));
     assert!(matches!(released.removal.first_oddity, Some(Oddity::ReachesOutside { .. })));
     (0..16).for_each(|index| {
         assert_eq!(world.cpu(0).read_descriptor(l1_slot(index)), SUPERSECTION);
     });
     let whole = released.range.join(high).expect("neighbours");
     let released = table.unmap(whole, ()).flush();
-    assert_eq!(released.removal.oddities, 16);
+    assert_eq!((released.removal.oddities, released.removal.left_alone), (16, 0));
     (0..16).for_each(|index| assert_eq!(world.cpu(0).read_descriptor(l1_slot(index)), 0));
 }
 
@@ -99,7 +99,7 @@ fn a_large_page_goes_whole_or_not_at_all() {
     let first = PhysAddr::new(TABLES.raw() + 16 * 4);
     world.cpu(0).write_descriptors(first, [0x6001_941d; 16].into_iter());
     let removal = table.unmap_part(&mut range, 0, 20).expect("inside");
-    assert_eq!((removal.pages, removal.oddities), (0, 4));
+    assert_eq!((removal.pages, removal.oddities, removal.left_alone), (0, 4, 4));
     assert_eq!(world.cpu(0).read_descriptor(first), 0x6001_941d);
     let released = table.unmap(range, ()).flush();
     assert_eq!((released.removal.pages, released.removal.oddities), (16, 0));
@@ -127,6 +127,10 @@ fn translation_answers_for_every_size_and_to_the_byte() {
     assert_eq!(ask(0xc000_3123), Some(small));
     assert_eq!(ask(0xc001_fffc), Some((0x6001_fffc, PageSize::Large, cached)));
     assert_eq!(ask(0xc01f_fffc), Some((0x601f_fffc, PageSize::Section, cached)));
+    let word = |address| table.translate(VirtAddr::new(address)).map(|found| found.descriptor());
+    assert_eq!(word(0xc001_fffc), Some(0x6001_941d));
+    assert_eq!(word(0xc01f_fffc), Some(SECTION));
+    assert_eq!(table.read_descriptor(large), 0x6001_941d);
     assert_eq!(ask(0xc000_2000), None, "no entry");
     assert_eq!(ask(0xc020_0000), None, "no table");
     let below = PhysAddr::new(ROOT.raw() + 0xb00 * 4);
@@ -175,6 +179,21 @@ fn a_walk_shows_every_entry_in_order_and_says_which_are_bad() {
     assert_eq!(reason(&seen[3]), Some((pages(WINDOW + 512, 92), BadReason::ReservedType)));
 }
 
+/// Page numbers below the number of slots in a table are as good as any.
+#[test]
+fn the_lowest_addresses_are_walked_as_all_others_are() {
+    let world = World::new(Behaviour::Hoarding);
+    let (table, window) =
+        PageTable::<_, HostLocks>::new(world.cpu(0), ROOT, pages(0, WINDOW_PAGES));
+    let mut range = cut(window, 0, 512);
+    let list = frames(&[0x6_0abc]);
+    table.map(&mut range, 5, list, Attributes::KERNEL_DATA, &world.tables).expect("empty");
+    assert_eq!(world.reach(5), Ok(frame(0x6_0abc)));
+    assert_eq!(table.count_tables(pages(5, 1)), 1);
+    assert_eq!(table.count_tables(pages(255, 2)), 1);
+    assert_eq!(table.count_tables(pages(256, 256)), 0);
+}
+
 /// The boot stub's tables stay, the missing ones are linked, anything else is refused.
 #[test]
 fn tables_made_elsewhere_are_adopted_where_nothing_else_is() {
@@ -210,11 +229,15 @@ fn every_adopted_table_is_visible_to_the_walker() {
     let (table, window) = world.table();
     let array = PhysAddr::new(0x6010_0000);
     for index in 0..4 {
-        let slot = PhysAddr::new(array.raw() + index * 0x400);
-        world.cpu(0).write_descriptors(slot, [(0x6_0100 + index) << 12 | 0x45f].into_iter());
+        for slot in [0, 255] {
+            let slot = PhysAddr::new(array.raw() + index * 0x400 + slot * 4);
+            world.cpu(0).write_descriptors(slot, [(0x6_0100 + index) << 12 | 0x45f].into_iter());
+        }
     }
     assert_eq!(table.adopt_tables(&mut cut(window, 0, 1024), array), Ok(()));
     for index in 0..4 {
-        assert_eq!(world.reach(WINDOW + 256 * index), Ok(frame(0x6_0100 + index)));
+        for slot in [0, 255] {
+            assert_eq!(world.reach(WINDOW + 256 * index + slot), Ok(frame(0x6_0100 + index)));
+        }
     }
 }
