@@ -5,27 +5,86 @@
 //!   one bit a page                 └───┴───────┴───┴───────────┴ … ┘
 //! ```
 //!
-//! Taking and giving back touches two bitmaps under a lock that masks interrupts, and nothing else: no page table, no
-//! frame, no waiting (S77).
+//! Taking and giving back touches the pages' bits under a lock that masks interrupts, and nothing else: no page table, no
+//! frame, no waiting (S77). Where the pool lies never changes, so whose an address is can be told without the lock.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::lock::IrqSpinLock;
-use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use kerncore::frames::FrameOwner;
+use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::frames::{FrameOwner, Freed};
 use kerncore::kernel_space::CoherentError;
-use kerncore::pool::{self, Pool};
+use kerncore::pool::{self, Pool, Word};
 use mm::report::{RateLimit, dump_stack};
 
-/// The pool: its bitmaps, and where its memory lies on the bus.
+/// The pool: where it lies, and which of its pages are taken. Where it lies is written once, its number of pages last; while that is
+/// zero there is no pool, and no address is the pool's.
+#[repr(C)] // with the lock at the start, where it is cheap to reach
 struct AtomicPool {
-    pool: Pool<'static>,
-    physical: PhysAddr,
+    pages: IrqSpinLock<Pool<'static>>,
+    base: AtomicU32,
+    physical: AtomicU32,
+    /// How many pages it has.
+    count: AtomicU32,
+    /// Somebody makes it, or has made it.
+    claimed: AtomicBool,
 }
 
-static POOL: IrqSpinLock<Option<AtomicPool>> = IrqSpinLock::new(None);
+impl AtomicPool {
+    const fn new() -> Self {
+        Self {
+            pages: IrqSpinLock::new(Pool::empty()),
+            base: AtomicU32::new(0),
+            physical: AtomicU32::new(0),
+            count: AtomicU32::new(0),
+            claimed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is there. Who was told so sees where it lies.
+    #[inline(always)]
+    fn is_made(&self) -> bool {
+        self.count.load(Acquire) != 0
+    }
+
+    /// How far `address` lies from the pool's start, if inside.
+    fn offset_of(&self, address: VirtAddr) -> Option<u32> {
+        let count = self.count.load(Acquire);
+        let offset = address.raw().wrapping_sub(self.base.load(Relaxed));
+        (offset / PAGE_SIZE < count).then_some(offset)
+    }
+
+    /// The page that begins at `address`, if one of the pool's does.
+    #[inline(always)]
+    fn page_at(&self, address: VirtAddr) -> Option<u32> {
+        let count = self.count.load(Acquire);
+        let offset = address.raw().wrapping_sub(self.base.load(Relaxed));
+        // Turned right: what lies inside a page gives a number that is too large.
+        let page = offset.rotate_right(PAGE_SHIFT);
+        (page < count).then_some(page)
+    }
+
+    /// What lies `offset` bytes from the start, on the bus. For an offset that is inside.
+    #[inline(always)]
+    fn physical_at(&self, offset: u32) -> PhysAddr {
+        // Neither the pool's memory nor its addresses wrap.
+        PhysAddr::new(self.physical.load(Relaxed).wrapping_add(offset))
+    }
+
+    /// What begins with `page`, which is one of the pool's.
+    #[inline(always)]
+    fn buffer_at(&self, page: u32) -> PoolBuffer {
+        let offset = page.wrapping_mul(PAGE_SIZE);
+        let address = VirtAddr::new(self.base.load(Relaxed).wrapping_add(offset));
+        PoolBuffer { address, physical: self.physical_at(offset) }
+    }
+}
+
+static POOL: AtomicPool = AtomicPool::new();
 
 /// Warned once and then ever more rarely.
 static EXHAUSTED: RateLimit = RateLimit::new();
@@ -119,12 +178,18 @@ pub fn init(bytes: u32) -> Result<(), InitError> {
 }
 
 fn make(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
-    if POOL.with(|pool| pool.is_some()) {
+    if POOL.claimed.swap(true, Relaxed) {
         return Err(InitError::Again);
     }
-    let words = Pool::words_for(bytes);
-    let used = zeroed_words(words).ok_or(InitError::NoBitmap)?;
-    let last = zeroed_words(words).ok_or(InitError::NoBitmap)?;
+    let made = build(bytes, caller);
+    if made.is_err() {
+        POOL.claimed.store(false, Relaxed);
+    }
+    made
+}
+
+fn build(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
+    let words = free_words(Pool::words_for(bytes)).ok_or(InitError::NoBitmap)?;
     // What the pool cannot use is not taken either: a tail that is no whole page (S69).
     let usable = bytes / PAGE_SIZE * PAGE_SIZE;
     let none = InitError::Pool(pool::NewError::NoPages { bytes });
@@ -134,17 +199,20 @@ fn make(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
     let area = mm::kernel()
         .coherent_alloc(usable, FrameOwner::AtomicPool, caller)
         .map_err(InitError::NoMemory)?;
-    // Nothing below can fail: the base is a page's, the size is whole pages, the bitmaps have the words asked for.
-    let pool = Pool::new(area.pages.start(), usable, Box::leak(used), Box::leak(last))
-        .map_err(InitError::Pool)?;
-    POOL.with(|slot| *slot = Some(AtomicPool { pool, physical: area.physical }));
+    let base = area.pages.start();
+    // Nothing below can fail: the base is a page's, the size is whole pages, the words are as many as were asked for.
+    let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;
+    POOL.base.store(base.raw(), Relaxed);
+    POOL.physical.store(area.physical.raw(), Relaxed);
+    POOL.count.store(usable / PAGE_SIZE, Release);
+    POOL.pages.with(|slot| *slot = pages);
     Ok(())
 }
 
-fn zeroed_words(words: usize) -> Option<Box<[u32]>> {
+fn free_words(words: usize) -> Option<Box<[Word]>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(words).ok()?;
-    memory.resize(words, 0);
+    memory.resize(words, Word::FREE);
     Some(memory.into_boxed_slice())
 }
 
@@ -152,19 +220,25 @@ fn zeroed_words(words: usize) -> Option<Box<[u32]>> {
 ///
 /// # Errors
 /// [`PoolError`]; nothing was taken.
-#[inline]
 pub(crate) fn allocate(bytes: u32) -> Result<PoolBuffer, PoolError> {
-    let taken = POOL.with(|pool| {
-        let pool = pool.as_mut().ok_or(PoolError::NotInitialised)?;
-        let run = pool.pool.allocate(bytes).map_err(PoolError::Refused)?;
-        let offset = run.first * PAGE_SIZE;
-        let physical = PhysAddr::new(pool.physical.raw() + offset);
-        Ok(PoolBuffer { address: run.start, physical })
-    });
+    let taken = if POOL.is_made() {
+        let run = POOL.pages.with(|pages| pages.allocate(bytes));
+        run.map(|run| POOL.buffer_at(run.first)).map_err(PoolError::Refused)
+    } else {
+        Err(PoolError::NotInitialised)
+    };
     if let Err(error) = taken {
         complain(error);
     }
     taken
+}
+
+/// As [`allocate`], without a word when there is nothing: [`allocate`] says why.
+#[inline(always)]
+pub(crate) fn take(bytes: u32) -> Option<PoolBuffer> {
+    // Where there is no pool, it has no pages either.
+    let first = POOL.pages.with(|pages| pages.take(bytes))?;
+    Some(POOL.buffer_at(first))
 }
 
 #[cold]
@@ -198,24 +272,27 @@ pub(crate) enum PoolFreeError {
 ///
 /// # Errors
 /// [`PoolFreeError`].
-#[inline]
 pub(crate) fn free(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Result<(), PoolFreeError> {
-    let freed = POOL.with(|slot| {
-        let pool = slot.as_mut().ok_or(PoolFreeError::NotMine)?;
-        if !pool.pool.contains(address) {
-            return Err(PoolFreeError::NotMine);
-        }
-        let offset = address.raw() - pool.pool.base().raw();
-        let wanted = PhysAddr::new(pool.physical.raw() + offset);
-        if wanted != physical {
-            return Err(PoolFreeError::Elsewhere { wanted });
-        }
-        pool.pool.free(address, bytes).map_err(PoolFreeError::Refused)
-    });
-    if let Err(PoolFreeError::Refused(error)) = freed {
-        refuse(error);
+    let offset = POOL.offset_of(address).ok_or(PoolFreeError::NotMine)?;
+    let wanted = POOL.physical_at(offset);
+    if wanted != physical {
+        return Err(PoolFreeError::Elsewhere { wanted });
     }
-    freed
+    POOL.pages.with(|pages| pages.free(address, bytes)).map_err(|error| {
+        refuse(error);
+        PoolFreeError::Refused(error)
+    })
+}
+
+/// As [`free`], if all is well. If not, nothing has changed, and [`free`] says why.
+#[inline(always)]
+pub(crate) fn give_back(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Freed {
+    match POOL.page_at(address) {
+        Some(page) if POOL.physical_at(page.wrapping_mul(PAGE_SIZE)) == physical => {
+            POOL.pages.with(|pages| pages.give_back(page, bytes))
+        }
+        _ => Freed::No,
+    }
 }
 
 #[cold]
@@ -229,12 +306,12 @@ fn refuse(error: pool::FreeError) {
 
 /// How full the pool is, or `None` if there is none. Looks at every page; for listings and the ledger.
 pub fn usage() -> Option<PoolUse> {
-    POOL.with(|pool| {
-        pool.as_ref().map(|AtomicPool { pool, .. }| PoolUse {
-            pages: pool.pages(),
-            taken: pool.taken_pages(),
-            largest: pool.largest_run(),
-            base: pool.base(),
+    POOL.is_made().then(|| {
+        POOL.pages.with(|pages| PoolUse {
+            pages: pages.pages(),
+            taken: pages.taken_pages(),
+            largest: pages.largest_run(),
+            base: pages.base(),
         })
     })
 }

@@ -13,7 +13,7 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
 use kerncore::area::AreaKind;
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
-use kerncore::frames::{self, FrameOwner, order_for};
+use kerncore::frames::{self, FrameOwner, Freed, order_for};
 use kerncore::kernel_space::{CoherentError, RemoveError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::pool;
@@ -125,6 +125,20 @@ pub fn allocate(
     Ok(Buffer { address, dma: device.dma_address(physical) })
 }
 
+/// As [`allocate`] of what the atomic pool has at once; otherwise `None`, nothing was taken, and [`allocate`] goes on or says
+/// why not.
+#[inline(always)]
+pub fn take(device: &Device, bytes: u32, sleep: Sleep) -> Option<Buffer> {
+    match BackEnd::for_request(device.coherency(), REGION, sleep) {
+        BackEnd::AtomicPool => {
+            let buffer = atomic_pool::take(bytes)?;
+            let dma = device.dma_address(buffer.physical);
+            Some(Buffer { address: buffer.address, dma })
+        }
+        BackEnd::Remap | BackEnd::Contiguous | BackEnd::Simple => None,
+    }
+}
+
 /// Gives a buffer back. A buffer of the atomic pool may be freed in any context, others where one may sleep.
 ///
 /// A wrong `bytes` of a remapped buffer is printed, and the buffer's own size counts (S65); the pool's buffers and those of
@@ -159,6 +173,15 @@ pub unsafe fn free(
             remap_free(authority, device, bytes, address, dma)
         }
     }
+}
+
+/// As [`free`] of what the atomic pool takes back at once. Otherwise nothing was changed, and [`free`] goes on or says why not.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(always)]
+pub unsafe fn give_back(device: &Device, bytes: u32, address: VirtAddr, dma: DmaAddr) -> Freed {
+    atomic_pool::give_back(address, bytes, device.physical_address(dma))
 }
 
 fn remap_free(

@@ -3,10 +3,11 @@
 use core::ffi::{c_uint, c_void};
 use core::ptr;
 
-use dma::coherent;
+use dma::coherent::{self, Buffer};
 use dma::device::Device;
-use kerncore::addr::DmaAddr;
+use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
+use kerncore::frames::Freed;
 use mm::report::RateLimit;
 
 use crate::{address, pointer};
@@ -27,22 +28,50 @@ pub unsafe extern "C" fn dma_alloc_coherent(
     dma_handle: *mut DmaAddr,
     gfp: AllocationFlags,
 ) -> *mut c_void {
-    let caller = arch::backtrace::return_address();
     // SAFETY: the caller promises a device, or passes null.
     let Some(device) = (unsafe { dev.as_ref() }) else {
-        REFUSED.warn(format_args!("dma_alloc_coherent: no device given"));
-        return ptr::null_mut();
+        return alloc_without_device();
     };
+    let Some(buffer) = coherent::take(device, size, gfp.sleep()) else {
+        let caller = arch::backtrace::return_address();
+        // SAFETY: by the caller's promise.
+        return unsafe { alloc_otherwise(device, size, dma_handle, gfp, caller) };
+    };
+    // SAFETY: the caller promises a place for the address.
+    unsafe { dma_handle.write(buffer.dma) };
+    if gfp.zero() {
+        zero(buffer, size);
+    }
+    pointer(buffer.address)
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_without_device() -> *mut c_void {
+    REFUSED.warn(format_args!("dma_alloc_coherent: no device given"));
+    ptr::null_mut()
+}
+
+/// [`dma_alloc_coherent`] of what the atomic pool does not have at once.
+///
+/// # Safety
+/// `dma_handle` points to a place for an address.
+#[inline(never)]
+unsafe fn alloc_otherwise(
+    device: &Device,
+    size: c_uint,
+    dma_handle: *mut DmaAddr,
+    gfp: AllocationFlags,
+    caller: VirtAddr,
+) -> *mut c_void {
     match coherent::allocate(device, size, gfp.sleep(), caller) {
         Ok(buffer) => {
             // SAFETY: the caller promises a place for the address.
             unsafe { dma_handle.write(buffer.dma) };
-            let memory: *mut c_void = pointer(buffer.address);
             if gfp.zero() && gfp.sleep() == Sleep::MayNot {
-                // SAFETY: the buffer has `size` bytes, is mapped and writable, and nobody else knows of it yet.
-                unsafe { memory.cast::<u8>().write_bytes(0, size as usize) };
+                zero(buffer, size);
             }
-            memory
+            pointer(buffer.address)
         }
         Err(error) => {
             REFUSED.warn(format_args!(
@@ -52,6 +81,15 @@ pub unsafe extern "C" fn dma_alloc_coherent(
             ptr::null_mut()
         }
     }
+}
+
+/// Fills with zeros what was just allocated.
+#[cold]
+#[inline(never)]
+fn zero(buffer: Buffer, size: c_uint) {
+    let memory: *mut u8 = pointer(buffer.address);
+    // SAFETY: the buffer has `size` bytes, is mapped and writable, and nobody else knows of it yet.
+    unsafe { memory.write_bytes(0, size as usize) };
 }
 
 /// Gives back what [`dma_alloc_coherent`] gave. Null is a no-op; what is not such a buffer is reported and changes nothing
@@ -67,14 +105,39 @@ pub unsafe extern "C" fn dma_free_coherent(
     cpu_addr: *const c_void,
     dma_handle: DmaAddr,
 ) {
+    // SAFETY: the caller promises a device, or passes null.
+    let Some(device) = (unsafe { dev.as_ref() }) else {
+        return free_without_device(cpu_addr);
+    };
+    // SAFETY: the caller promises that nobody uses the buffer any more.
+    if unsafe { coherent::give_back(device, size, address(cpu_addr), dma_handle) } == Freed::No {
+        // SAFETY: by the same promise; nothing was done yet.
+        unsafe { free_otherwise(device, size, cpu_addr, dma_handle) };
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_without_device(cpu_addr: *const c_void) {
+    if !cpu_addr.is_null() {
+        log::error!("dma_free_coherent: no device given");
+    }
+}
+
+/// [`dma_free_coherent`] of what the atomic pool does not take back at once: null, what is not the pool's, and mistakes.
+///
+/// # Safety
+/// As for [`dma_free_coherent`].
+#[inline(never)]
+unsafe fn free_otherwise(
+    device: &Device,
+    size: c_uint,
+    cpu_addr: *const c_void,
+    dma_handle: DmaAddr,
+) {
     if cpu_addr.is_null() {
         return;
     }
-    // SAFETY: the caller promises a device, or passes null.
-    let Some(device) = (unsafe { dev.as_ref() }) else {
-        log::error!("dma_free_coherent: no device given");
-        return;
-    };
     // What goes wrong was printed.
     // SAFETY: the caller promises that nobody uses the buffer any more.
     let _printed = unsafe { coherent::free(device, size, address(cpu_addr), dma_handle) };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerncore::addr::{PAGE_SIZE, VirtAddr, pages_for};
-use kerncore::pool::{AllocateError, FreeError, Pool};
+use kerncore::pool::{AllocateError, FreeError, Pool, Word};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -164,9 +164,9 @@ fn s71_s74_every_pool_agrees_with_a_list_of_runs() {
             let base = if at_top { room } else { place % room } << 12;
             let tail = if at_top { 0 } else { tail };
             let words = Pool::words_for(pages * PAGE_SIZE + tail);
-            let (mut used, mut last) = (vec![0xaaaa_aaaa; words], vec![0x5555_5555; words]);
+            let mut words = vec![Word::FREE; words];
             let bytes = pages * PAGE_SIZE + tail;
-            let made = Pool::new(VirtAddr::new(base), bytes, &mut used, &mut last);
+            let made = Pool::new(VirtAddr::new(base), bytes, &mut words);
             let mut pool = made.map_err(|error| TestCaseError::fail(error.to_string()))?;
             let mut model = Model { base: base.into(), pages, runs: BTreeMap::new() };
             for step in &steps {

@@ -24,11 +24,11 @@ pub enum NewError {
         /// How large it is.
         bytes: u32,
     },
-    /// A bitmap is too small.
-    BitmapTooSmall {
-        /// Words that each needs.
-        words: usize,
-        /// Words that the smaller one has.
+    /// The memory of its bits is too small.
+    TooFewWords {
+        /// Words that it needs.
+        wanted: usize,
+        /// Words that it was lent.
         had: usize,
     },
 }
@@ -41,8 +41,8 @@ impl fmt::Display for NewError {
             Self::Wraps { base, bytes } => {
                 write!(f, "{bytes} bytes from {base} pass the top of the address space")
             }
-            Self::BitmapTooSmall { words, had } => {
-                write!(f, "the bitmap needs {words} words and has {had}")
+            Self::TooFewWords { wanted, had } => {
+                write!(f, "the bits of the pages need {wanted} words and have {had}")
             }
         }
     }

@@ -9,11 +9,12 @@
 //!   last     1   0   0   1   0   0   1   0   0   0        the last page of each run
 //! ```
 //!
-//! Two bitmaps, because one cannot tell two neighbours from one long run: with the second, a free is checked in full (S74),
-//! page-aligned, begun where a run begins, of that run's size, and not free already. Both are searched by the
-//! word, so a run of up to 32 pages costs a few instructions for each word that is full before it.
+//! Two bits a page, because one cannot tell two neighbours from one long run: with the second, a free is checked in full
+//! (S74), page-aligned, begun where a run begins, of that run's size, and not free already. The bits of 32 pages lie side by
+//! side in one [`Word`]. A run of up to 32 pages lies in one, for it is aligned to a power of two that divides it; so it
+//! costs a few instructions, and a few more for each word that is full before it.
 //!
-//! The bitmaps' memory is lent by the caller. Nothing here allocates, sleeps or locks.
+//! The words' memory is lent by the caller. Nothing here allocates, sleeps or locks.
 
 mod error;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 pub use error::{AllocateError, FreeError, NewError};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, pages_for};
-use crate::frames::order_for;
+use crate::frames::Freed;
 
 const WORD_BITS: u32 = u32::BITS;
 
@@ -37,6 +38,28 @@ pub struct Run {
     pub pages: u32,
 }
 
+/// The bits of 32 pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// Set for pages of a run, and for the bits behind the last page.
+    used: u32,
+    /// Set for the last page of each run.
+    last: u32,
+}
+
+impl Word {
+    /// All free.
+    pub const FREE: Self = Self { used: 0, last: 0 };
+    /// All of one run, which goes on behind them.
+    const INSIDE: Self = Self { used: u32::MAX, last: 0 };
+
+    /// Set for pages of a run that goes on behind them.
+    #[inline(always)]
+    const fn going_on(self) -> u32 {
+        self.used & !self.last
+    }
+}
+
 /// Which pages of one piece of memory are taken, and in which runs.
 ///
 /// Plain state: the caller keeps it behind a lock that masks interrupts (S68, S77).
@@ -44,33 +67,24 @@ pub struct Run {
 pub struct Pool<'p> {
     base: VirtAddr,
     pages: u32,
-    /// Set for pages of a run, and for the bits behind the last page.
-    used: &'p mut [u32],
-    /// Set for the last page of each run.
-    last: &'p mut [u32],
-    taken: u32,
-    /// All words before this one are full.
-    open: usize,
+    words: &'p mut [Word],
+    /// All words before this one are full; it may be itself.
+    open: u32,
 }
 
 impl<'p> Pool<'p> {
-    /// Words that each of the two bitmaps of a pool of `bytes` has.
+    /// Words that a pool of `bytes` has.
     pub const fn words_for(bytes: u32) -> usize {
         (bytes >> PAGE_SHIFT).div_ceil(WORD_BITS) as usize
     }
 
     /// A pool of `bytes` from `base`, all free. A tail that is no whole page is left out (S69).
     ///
-    /// `used` and `last` need [`Pool::words_for`] words each; what they hold does not matter.
+    /// There must be [`Pool::words_for`] words at least; what they hold does not matter.
     ///
     /// # Errors
-    /// [`NewError`]; the bitmaps were not touched.
-    pub fn new(
-        base: VirtAddr,
-        bytes: u32,
-        used: &'p mut [u32],
-        last: &'p mut [u32],
-    ) -> Result<Self, NewError> {
+    /// [`NewError`]; the words were not touched.
+    pub fn new(base: VirtAddr, bytes: u32, words: &'p mut [Word]) -> Result<Self, NewError> {
         if !base.is_page_aligned() {
             return Err(NewError::Unaligned { base });
         }
@@ -81,18 +95,21 @@ impl<'p> Pool<'p> {
         if base.checked_add((pages << PAGE_SHIFT) - 1).is_none() {
             return Err(NewError::Wraps { base, bytes });
         }
-        let words = Self::words_for(bytes);
-        let had = used.len().min(last.len());
-        let (Some(used), Some(last)) = (used.get_mut(..words), last.get_mut(..words)) else {
-            return Err(NewError::BitmapTooSmall { words, had });
+        let (wanted, had) = (Self::words_for(bytes), words.len());
+        let Some(words) = words.get_mut(..wanted) else {
+            return Err(NewError::TooFewWords { wanted, had });
         };
-        used.fill(0);
-        last.fill(0);
+        words.fill(Word::FREE);
         // Bits behind the last page count as used, so that no search has to think of them.
-        if let (Some(word), 1..) = (used.last_mut(), pages % WORD_BITS) {
-            *word = u32::MAX << (pages % WORD_BITS);
+        if let (Some(word), 1..) = (words.last_mut(), pages % WORD_BITS) {
+            word.used = u32::MAX << (pages % WORD_BITS);
         }
-        Ok(Self { base, pages, used, last, taken: 0, open: 0 })
+        Ok(Self { base, pages, words, open: 0 })
+    }
+
+    /// A pool without memory, to begin with: it gives nothing, and nothing is its own.
+    pub const fn empty() -> Self {
+        Self { base: VirtAddr::new(0), pages: 0, words: &mut [], open: 0 }
     }
 
     /// The address of the first byte.
@@ -105,14 +122,14 @@ impl<'p> Pool<'p> {
         self.pages
     }
 
-    /// How many pages are taken.
-    pub const fn taken_pages(&self) -> u32 {
-        self.taken
+    /// How many pages are taken. Looks at every word.
+    pub fn taken_pages(&self) -> u32 {
+        self.pages - self.free_pages()
     }
 
-    /// How many pages are free, in one run or in many.
-    pub const fn free_pages(&self) -> u32 {
-        self.pages - self.taken
+    /// How many pages are free, in one run or in many. Looks at every word.
+    pub fn free_pages(&self) -> u32 {
+        self.words.iter().map(|word| word.used.count_zeros()).sum()
     }
 
     /// Whether the byte at `address` lies inside: base ≤ address < end, without a sum that could wrap (S73).
@@ -125,17 +142,22 @@ impl<'p> Pool<'p> {
     ///
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
-    #[inline(always)]
     pub fn allocate(&mut self, bytes: u32) -> Result<Run, AllocateError> {
         let pages = pages_for(bytes);
-        let found = match pages {
-            0 => return Err(AllocateError::Zero),
-            1..=WORD_BITS => self.take_in_word(pages),
-            _ => self.take_words(pages),
-        };
-        let Some(first) = found else { return Err(self.exhausted(pages)) };
-        self.taken = self.taken.wrapping_add(pages);
-        Ok(Run { start: self.address_of(first), first, pages })
+        match self.take(bytes) {
+            Some(first) => Ok(Run { start: self.address_of(first), first, pages }),
+            None if pages == 0 => Err(AllocateError::Zero),
+            None => Err(self.exhausted(pages)),
+        }
+    }
+
+    /// As [`Pool::allocate`], for callers in a hurry: the number of the first page, or `None` without a reason.
+    #[inline(always)]
+    pub fn take(&mut self, bytes: u32) -> Option<u32> {
+        match pages_behind(bytes) {
+            behind @ 0..WORD_BITS => self.take_in_word(behind),
+            behind => self.take_words(behind),
+        }
     }
 
     /// Gives back the run of `bytes` at `start`.
@@ -143,30 +165,39 @@ impl<'p> Pool<'p> {
     /// # Errors
     /// [`FreeError`]; no bit was touched. [`FreeError::NotMine`] is no mistake of the caller's: whoever frees a
     /// coherent buffer asks the pool first, always, and goes on by that answer (S75).
-    #[inline(always)]
     pub fn free(&mut self, start: VirtAddr, bytes: u32) -> Result<(), FreeError> {
         let offset = self.offset_of(start).ok_or(FreeError::NotMine { start })?;
-        let first = offset >> PAGE_SHIFT;
-        let pages = pages_for(bytes);
-        // Nearly every run lies in one word, and there all of the checks are a few masks. A run that is said to
-        // pass the pool's end would end at a bit of `last` that is never set.
-        let (index, bit) = place(first);
-        if offset & (PAGE_SIZE - 1) == 0
-            && pages.wrapping_sub(1) < WORD_BITS - bit
-            && !(first != 0 && self.goes_on(first - 1))
-        {
-            let mask = (u32::MAX >> (WORD_BITS - pages)) << bit;
-            let end = mask & !(mask >> 1);
-            let (used, last) = (&mut self.used[index], &mut self.last[index]);
-            if *used & mask == mask && *last & mask == end {
-                *used &= !mask;
-                *last &= !end;
-                self.taken = self.taken.wrapping_sub(pages);
-                self.open = self.open.min(index);
-                return Ok(());
-            }
+        if start.is_page_aligned() && self.give_back(offset >> PAGE_SHIFT, bytes) == Freed::Yes {
+            return Ok(());
         }
-        self.free_words(start, offset, bytes)
+        Err(self.refusal(start, offset, bytes))
+    }
+
+    /// As [`Pool::free`], for callers in a hurry, who know the number of the first page: with the same checks, but without a
+    /// reason.
+    #[inline(always)]
+    pub fn give_back(&mut self, first: u32, bytes: u32) -> Freed {
+        let behind = pages_behind(bytes);
+        let (index, bit) = place(first);
+        if behind >= WORD_BITS - bit {
+            return self.give_back_words(first, behind);
+        }
+        if bit == 0 && self.is_gone_on_into(index) {
+            return Freed::No;
+        }
+        let Some(word) = self.words.get_mut(index as usize) else { return Freed::No };
+        let run = run_of(bit, behind);
+        // The pages of the run but the first are those that the page before them goes on into; the first is not; and the last
+        // ends it.
+        if (word.going_on() << 1) & run != run & (run << 1) || word.last & end_of(run) == 0 {
+            return Freed::No;
+        }
+        word.used &= !run;
+        word.last &= !run;
+        if index < self.open {
+            self.open = index;
+        }
+        Freed::Yes
     }
 
     /// Pages of the largest run that [`Pool::allocate`] could still give. Looks at every page.
@@ -206,130 +237,151 @@ impl Pool<'_> {
         VirtAddr::new(self.base.raw().wrapping_add(page << PAGE_SHIFT))
     }
 
+    fn word(&self, index: u32) -> Word {
+        self.words.get(index as usize).copied().unwrap_or_default()
+    }
+
     fn is_used(&self, page: u32) -> bool {
         let (index, bit) = place(page);
-        self.used[index] >> bit & 1 != 0
+        self.word(index).used >> bit & 1 != 0
     }
 
     /// Whether `page` belongs to a run that goes on behind it.
-    #[inline(always)]
     fn goes_on(&self, page: u32) -> bool {
         let (index, bit) = place(page);
-        (self.used[index] & !self.last[index]) >> bit & 1 != 0
+        self.word(index).going_on() >> bit & 1 != 0
     }
 
-    /// First fit for up to 32 pages, which never cross a word: they are aligned to a power of two that divides it.
+    /// Whether a run goes on into the word at `index` from the one before it.
     #[inline(always)]
-    fn take_in_word(&mut self, pages: u32) -> Option<u32> {
-        let starts = aligned_starts(order_for(pages));
-        let mut index = self.open;
-        loop {
-            let word = self.used.get_mut(index)?;
-            // Bit i of `room` stays set while `held` pages from page i are free.
-            let (mut room, mut held) = (!*word, 1);
-            while held < pages {
-                let more = held.min(pages - held);
-                room &= room >> more;
-                held += more;
-            }
-            room &= starts;
-            if room == 0 {
-                index += 1;
-                continue;
-            }
-            let bit = room.trailing_zeros();
-            let mask = (u32::MAX >> (WORD_BITS - pages)) << bit;
-            *word |= mask;
-            let full = *word == u32::MAX;
-            self.last[index] |= mask & !(mask >> 1);
-            if full && index == self.open {
-                self.open = index + 1;
-            }
-            return Some(u32::try_from(index).ok()? * WORD_BITS + bit);
+    fn is_gone_on_into(&self, index: u32) -> bool {
+        let before = self.words.get(index.wrapping_sub(1) as usize);
+        before.is_some_and(|word| word.going_on() >> (WORD_BITS - 1) != 0)
+    }
+
+    /// First fit for a page and up to 31 behind it, which never cross a word.
+    #[inline(always)]
+    fn take_in_word(&mut self, behind: u32) -> Option<u32> {
+        match self.take_in(self.open, behind) {
+            None => self.take_behind(behind),
+            found => found,
         }
     }
 
-    /// First fit for more than 32 pages, which begin with a word.
-    fn take_words(&mut self, pages: u32) -> Option<u32> {
-        if pages > self.pages {
+    /// First fit in whatever word, when the first with a free page has no room.
+    #[inline(never)]
+    fn take_behind(&mut self, behind: u32) -> Option<u32> {
+        self.step_over_full();
+        (self.open..=self.pages / WORD_BITS).find_map(|index| self.take_in(index, behind))
+    }
+
+    /// First fit in the word at `index`.
+    #[inline(always)]
+    fn take_in(&mut self, index: u32, behind: u32) -> Option<u32> {
+        let word = self.words.get_mut(index as usize)?;
+        let room = match behind {
+            0 => !word.used,
+            _ => room_for(behind, !word.used) & aligned_starts(behind),
+        };
+        if room == 0 {
             return None;
         }
-        let step = 1 << (order_for(pages) - WORD_BITS.trailing_zeros());
-        let words = pages.div_ceil(WORD_BITS);
-        // The pages that lie in the last word.
-        let tail = u32::MAX >> (words * WORD_BITS - pages);
-        let words = words as usize;
-        let mut index = (self.open + step - 1) & !(step - 1);
-        loop {
-            let (end, whole) = self.used.get_mut(index..index + words)?.split_last_mut()?;
-            if *end & tail != 0 || whole.iter().any(|&word| word != 0) {
-                index += step;
-                continue;
-            }
-            whole.fill(u32::MAX);
-            *end |= tail;
-            self.last[index + words - 1] |= tail & !(tail >> 1);
-            while self.used.get(self.open) == Some(&u32::MAX) {
-                self.open += 1;
-            }
-            return Some(u32::try_from(index).ok()? * WORD_BITS);
+        let bit = room.trailing_zeros();
+        let run = run_of(bit, behind);
+        word.used |= run;
+        word.last |= end_of(run);
+        Some(index << WORD_BITS.trailing_zeros() | bit)
+    }
+
+    fn step_over_full(&mut self) {
+        while self.words.get(self.open as usize).is_some_and(|word| word.used == u32::MAX) {
+            self.open += 1;
         }
     }
 
-    /// Every check of a free, one by one, and the free of a run of several words.
+    /// First fit for more than 32 pages, which begin with a word: for one and `behind` behind it.
     #[inline(never)]
-    fn free_words(&mut self, start: VirtAddr, offset: u32, bytes: u32) -> Result<(), FreeError> {
+    fn take_words(&mut self, behind: u32) -> Option<u32> {
+        if behind >= self.pages {
+            return None;
+        }
+        self.step_over_full();
+        let (whole, tail) = words_of(behind);
+        let step = 1_u32.wrapping_shl(WORD_BITS.wrapping_sub(whole.leading_zeros()));
+        let mut index = self.open.wrapping_add(step - 1) & !(step - 1);
+        loop {
+            let (whole, end) = self.words_from(index, whole)?;
+            if end.used & tail != 0 || whole.iter().any(|word| word.used != 0) {
+                index = index.wrapping_add(step);
+                continue;
+            }
+            whole.fill(Word::INSIDE);
+            end.used |= tail;
+            end.last |= end_of(tail);
+            return Some(index << WORD_BITS.trailing_zeros());
+        }
+    }
+
+    /// The free of a run of more than one word, or of none.
+    #[inline(never)]
+    fn give_back_words(&mut self, first: u32, behind: u32) -> Freed {
+        let (index, bit) = place(first);
+        if bit != 0 || behind >= self.pages || self.is_gone_on_into(index) {
+            return Freed::No;
+        }
+        let (whole, tail) = words_of(behind);
+        let Some((whole, end)) = self.words_from(index, whole) else { return Freed::No };
+        let ends_there = end.used & tail == tail && end.last & tail == end_of(tail);
+        if !ends_there || whole.iter().any(|&word| word != Word::INSIDE) {
+            return Freed::No;
+        }
+        for word in whole {
+            // All ones become zeros, without a call for what is mostly a word or two.
+            word.used = !word.used;
+        }
+        end.used &= !tail;
+        end.last &= !tail;
+        if index < self.open {
+            self.open = index;
+        }
+        Freed::Yes
+    }
+
+    /// So many words from that at `index`, and the next.
+    #[inline(always)]
+    fn words_from(&mut self, index: u32, count: u32) -> Option<(&mut [Word], &mut Word)> {
+        let from = self.words.get_mut(index as usize..)?;
+        let (words, rest) = from.split_at_mut_checked(count as usize)?;
+        Some((words, rest.first_mut()?))
+    }
+
+    /// What is wrong with a free that was refused: every check of it, one by one.
+    #[cold]
+    fn refusal(&self, start: VirtAddr, offset: u32, bytes: u32) -> FreeError {
         let (first, pages) = (offset >> PAGE_SHIFT, pages_for(bytes));
         if bytes > (self.pages << PAGE_SHIFT) - offset {
             let last = VirtAddr::new(self.base.raw() + ((self.pages << PAGE_SHIFT) - 1));
-            return Err(FreeError::Overruns { start, bytes, last });
+            return FreeError::Overruns { start, bytes, last };
         }
         if offset & (PAGE_SIZE - 1) != 0 {
-            return Err(FreeError::Unaligned { start });
+            return FreeError::Unaligned { start };
         }
         if !self.is_used(first) {
-            return Err(FreeError::NotAllocated { start });
+            return FreeError::NotAllocated { start };
         }
         if first != 0 && self.goes_on(first - 1) {
-            return Err(self.not_a_start(start, first));
+            return self.not_a_start(start, first);
         }
-        let allocated = self.run_length(first);
-        if allocated != pages {
-            return Err(FreeError::WrongSize { start, pages, allocated });
-        }
-        let (index, mut bit) = place(first);
-        let mut left = pages;
-        for word in &mut self.used[index..] {
-            let count = left.min(WORD_BITS - bit);
-            *word &= !((u32::MAX >> (WORD_BITS - count)) << bit);
-            (bit, left) = (0, left - count);
-            if left == 0 {
-                break;
-            }
-        }
-        let (end, bit) = place(first + pages - 1);
-        self.last[end] &= !(1 << bit);
-        self.taken -= pages;
-        self.open = self.open.min(index);
-        Ok(())
+        FreeError::WrongSize { start, pages, allocated: self.run_length(first) }
     }
 
     /// Pages from `first`, which is used, to the end of its run.
-    #[inline(always)]
     fn run_length(&self, first: u32) -> u32 {
-        let (index, bit) = place(first);
-        let rest = self.last[index] >> bit;
-        if rest != 0 {
-            return rest.trailing_zeros() + 1;
+        let mut end = first;
+        while self.goes_on(end) && end + 1 < self.pages {
+            end += 1;
         }
-        let mut pages = WORD_BITS - bit;
-        for &word in &self.last[index + 1..] {
-            if word != 0 {
-                return pages + word.trailing_zeros() + 1;
-            }
-            pages += WORD_BITS;
-        }
-        pages
+        end + 1 - first
     }
 
     #[cold]
@@ -348,21 +400,61 @@ impl Pool<'_> {
             pages,
             largest: self.largest_run(),
             free: self.free_pages(),
-            taken: self.taken,
+            taken: self.taken_pages(),
         }
     }
 }
 
 /// The word of a page, and the bit in it.
 #[inline(always)]
-const fn place(page: u32) -> (usize, u32) {
-    ((page / WORD_BITS) as usize, page % WORD_BITS)
+const fn place(page: u32) -> (u32, u32) {
+    (page / WORD_BITS, page % WORD_BITS)
 }
 
-/// The bits of a word that are multiples of 2^`order`, which is at most 5.
+/// How many pages of `bytes` lie behind the first; for nothing more than there are.
 #[inline(always)]
-const fn aligned_starts(order: u32) -> u32 {
+const fn pages_behind(bytes: u32) -> u32 {
+    bytes.wrapping_sub(1) >> PAGE_SHIFT
+}
+
+/// The bits of a run that begins at `bit` and has `behind` pages more, all in one word.
+#[inline(always)]
+const fn run_of(bit: u32, behind: u32) -> u32 {
+    // Of 32 pages, all the ones are shifted out.
+    (!(!1_u32).wrapping_shl(behind)).wrapping_shl(bit)
+}
+
+/// The last bit of a run.
+#[inline(always)]
+const fn end_of(run: u32) -> u32 {
+    run & !(run >> 1)
+}
+
+/// The bits from which on `behind` + 1 bits of `free` are set.
+#[inline(always)]
+const fn room_for(behind: u32, free: u32) -> u32 {
+    // Bit i of `room` stays set while `held` pages from page i are free.
+    let (mut room, mut held) = (free, 1_u32);
+    while held.wrapping_mul(2) <= behind {
+        room &= room >> held;
+        held = held.wrapping_mul(2);
+    }
+    // What is missing: `held` is the highest bit of `behind` now.
+    let without_highest = behind & !(1_u32 << 31).wrapping_shr(behind.leading_zeros());
+    room & room.wrapping_shr(without_highest.wrapping_add(1))
+}
+
+/// The bits of a word at which a run of `behind` + 1 pages may begin: multiples of the next power of two.
+#[inline(always)]
+fn aligned_starts(behind: u32) -> u32 {
     const STARTS: [u32; 6] =
         [0xffff_ffff, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001, 0x0000_0001];
-    STARTS[order as usize]
+    let order = WORD_BITS.wrapping_sub(behind.leading_zeros());
+    STARTS.get(order as usize).copied().unwrap_or(1)
+}
+
+/// How many words a page and `behind` behind it fill, and the bits that they have in the next: 1 to 32.
+#[inline(always)]
+const fn words_of(behind: u32) -> (u32, u32) {
+    (behind / WORD_BITS, run_of(0, behind % WORD_BITS))
 }

@@ -57,15 +57,14 @@ fn model_free(
 }
 
 /// Brings a fresh pool into the state of `runs`, bit by bit.
-fn pool_of<'p>(runs: &Runs, size: u32, used: &'p mut [u32], last: &'p mut [u32]) -> Pool<'p> {
-    let mut pool = Pool::new(BASE, size * PAGE_SIZE, used, last).expect("a small pool");
+fn pool_of<'p>(runs: &Runs, size: u32, words: &'p mut [Word]) -> Pool<'p> {
+    let pool = Pool::new(BASE, size * PAGE_SIZE, words).expect("a small pool");
     for &(first, pages) in runs {
         for page in first..first + pages {
-            pool.used[(page / 32) as usize] |= 1 << (page % 32);
+            pool.words[(page / 32) as usize].used |= 1 << (page % 32);
         }
         let end = first + pages - 1;
-        pool.last[(end / 32) as usize] |= 1 << (end % 32);
-        pool.taken += pages;
+        pool.words[(end / 32) as usize].last |= 1 << (end % 32);
     }
     pool
 }
@@ -74,7 +73,8 @@ fn pool_of<'p>(runs: &Runs, size: u32, used: &'p mut [u32], last: &'p mut [u32])
 fn agrees(pool: &Pool<'_>, runs: &Runs) {
     assert!(pool.runs().map(|run| (run.first, run.pages)).eq(runs.iter().copied()));
     assert_eq!(pool.taken_pages(), runs.iter().map(|run| run.1).sum::<u32>());
-    assert!(pool.used[..pool.open].iter().all(|&word| word == u32::MAX), "full before `open`");
+    let open = pool.open as usize;
+    assert!(pool.words[..open].iter().all(|word| word.used == u32::MAX), "full before `open`");
 }
 
 /// S71 to S74, exhaustively: every request and every free, right or wrong, in every reachable state.
@@ -88,8 +88,8 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
             states += 1;
             let mut reached = Vec::new();
             for pages in 1..=size + 1 {
-                let (mut used, mut last) = ([0; 1], [0; 1]);
-                let mut pool = pool_of(&runs, size, &mut used, &mut last);
+                let mut words = [Word::FREE; 1];
+                let mut pool = pool_of(&runs, size, &mut words);
                 let mut next = runs.clone();
                 let expected = model_allocate(&runs, size, pages);
                 // One byte into the last page wants all of it (S71).
@@ -103,8 +103,8 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
             for page in -1..=i64::from(size) + 1 {
                 for offset in [0, 4, i64::from(PAGE_SIZE) - 1] {
                     for bytes in (0..=size + 1).flat_map(|n| [n * PAGE_SIZE, n * PAGE_SIZE + 1]) {
-                        let (mut used, mut last) = ([0; 1], [0; 1]);
-                        let mut pool = pool_of(&runs, size, &mut used, &mut last);
+                        let mut words = [Word::FREE; 1];
+                        let mut pool = pool_of(&runs, size, &mut words);
                         let start = address(page, offset);
                         let expected = model_free(&runs, size, start, bytes);
                         assert_eq!(pool.free(start, bytes), expected.map(|_| ()), "{runs:?}");
@@ -129,8 +129,8 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
 #[test]
 fn runs_across_words_are_placed_and_freed_as_a_list_of_runs_says() {
     const SIZE: u32 = 201;
-    let (mut used, mut last) = ([u32::MAX; 8], [u32::MAX; 8]);
-    let mut pool = Pool::new(BASE, SIZE * PAGE_SIZE, &mut used, &mut last).expect("a pool");
+    let mut words = [Word { used: u32::MAX, last: u32::MAX }; 8];
+    let mut pool = Pool::new(BASE, SIZE * PAGE_SIZE, &mut words).expect("a pool");
     let mut runs = Runs::new();
     let mut random = 7_u32;
     for _ in 0..20_000 {
@@ -179,8 +179,8 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
     for runs in states.map(|runs| runs.iter().copied().collect::<Runs>()) {
         for page in 0..SIZE {
             for pages in 0..=SIZE - page + 1 {
-                let (mut used, mut last) = ([0; 3], [0; 3]);
-                let mut pool = pool_of(&runs, SIZE, &mut used, &mut last);
+                let mut words = [Word::FREE; 3];
+                let mut pool = pool_of(&runs, SIZE, &mut words);
                 let (start, bytes) = (address(page.into(), 0), pages * PAGE_SIZE);
                 let expected = model_free(&runs, SIZE, start, bytes);
                 assert_eq!(pool.free(start, bytes), expected.map(|_| ()), "{pages} of {runs:?}");
@@ -195,8 +195,8 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
 #[test]
 fn a_run_may_be_all_of_the_pool_and_no_more() {
     for size in [1, 31, 32, 33, 63, 64, 65, 96] {
-        let (mut used, mut last) = ([0; 3], [0; 3]);
-        let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut used, &mut last).expect("a pool");
+        let mut words = [Word::FREE; 3];
+        let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut words).expect("a pool");
         for pages in [size + 1, 2 * size, 1000] {
             let refused = AllocateError::Exhausted { pages, largest: size, free: size, taken: 0 };
             assert_eq!(pool.allocate(pages * PAGE_SIZE), Err(refused));
@@ -211,38 +211,38 @@ fn a_run_may_be_all_of_the_pool_and_no_more() {
 #[test]
 fn a_pool_says_what_it_cannot_be_made_of() {
     // S69: nothing, less than a page, memory that wraps; a tail is left out.
-    let (mut used, mut last) = ([0; 2], [0; 2]);
-    let new = |base: u32, bytes: u32, used: &mut [u32], last: &mut [u32]| {
-        Pool::new(VirtAddr::new(base), bytes, used, last).map(|pool| pool.pages())
+    let mut words = [Word::FREE; 2];
+    let new = |base: u32, bytes: u32, words: &mut [Word]| {
+        Pool::new(VirtAddr::new(base), bytes, words).map(|pool| pool.pages())
     };
-    assert_eq!(new(0x1000, 0, &mut used, &mut last), Err(NewError::NoPages { bytes: 0 }));
-    assert_eq!(new(0x1000, 4095, &mut used, &mut last), Err(NewError::NoPages { bytes: 4095 }));
+    assert_eq!(new(0x1000, 0, &mut words), Err(NewError::NoPages { bytes: 0 }));
+    assert_eq!(new(0x1000, 4095, &mut words), Err(NewError::NoPages { bytes: 4095 }));
     assert_eq!(
-        new(0x1800, 4096, &mut used, &mut last),
+        new(0x1800, 4096, &mut words),
         Err(NewError::Unaligned { base: VirtAddr::new(0x1800) })
     );
     assert_eq!(
-        new(0xffff_f000, 0x2000, &mut used, &mut last),
+        new(0xffff_f000, 0x2000, &mut words),
         Err(NewError::Wraps { base: VirtAddr::new(0xffff_f000), bytes: 0x2000 })
     );
-    assert_eq!(new(0xffff_f000, 0x1fff, &mut used, &mut last), Ok(1));
-    assert_eq!(new(0x1000, 64 * 4096 + 4095, &mut used, &mut last), Ok(64));
+    assert_eq!(new(0xffff_f000, 0x1fff, &mut words), Ok(1));
+    assert_eq!(new(0x1000, 64 * 4096 + 4095, &mut words), Ok(64));
     assert_eq!(
-        new(0x1000, 65 * 4096, &mut used, &mut last),
-        Err(NewError::BitmapTooSmall { words: 3, had: 2 })
+        new(0x1000, 65 * 4096, &mut words),
+        Err(NewError::TooFewWords { wanted: 3, had: 2 })
     );
     assert_eq!(
-        new(0x1000, 64 * 4096, &mut used, &mut last[..1]),
-        Err(NewError::BitmapTooSmall { words: 2, had: 1 })
+        new(0x1000, 64 * 4096, &mut words[..1]),
+        Err(NewError::TooFewWords { wanted: 2, had: 1 })
     );
 }
 
 #[test]
 fn a_pool_that_ends_at_the_top_of_the_address_space_is_whole_and_wraps_nowhere() {
     // S73: inside is decided without a sum.
-    let (mut used, mut last) = ([0; 1], [0; 1]);
+    let mut words = [Word::FREE; 1];
     let base = VirtAddr::new(0xffff_c000);
-    let mut pool = Pool::new(base, 4 * PAGE_SIZE, &mut used, &mut last).expect("four pages");
+    let mut pool = Pool::new(base, 4 * PAGE_SIZE, &mut words).expect("four pages");
     let run = pool.allocate(4 * PAGE_SIZE).expect("all of it");
     assert_eq!(run.start, base);
     assert!(pool.contains(VirtAddr::new(u32::MAX)));
@@ -264,8 +264,8 @@ fn a_pool_that_ends_at_the_top_of_the_address_space_is_whole_and_wraps_nowhere()
 #[test]
 fn s74_runs_side_by_side_are_not_freed_as_one() {
     for first in [0, 1, 30] {
-        let (mut used, mut last) = ([0; 2], [0; 2]);
-        let mut pool = Pool::new(BASE, 64 * PAGE_SIZE, &mut used, &mut last).expect("64 pages");
+        let mut words = [Word::FREE; 2];
+        let mut pool = Pool::new(BASE, 64 * PAGE_SIZE, &mut words).expect("64 pages");
         while pool.allocate(PAGE_SIZE).is_ok() {}
         let (start, pages) = (address(first.into(), 0), 32 - first);
         let refusal = FreeError::WrongSize { start, pages, allocated: 1 };

@@ -175,7 +175,7 @@ fn errors_of_books_name_the_place_and_the_numbers() {
     says(&NewError::Unaligned { base: start }, &[ADDRESS]);
     says(&NewError::NoPages { bytes: 77 }, &["77"]);
     says(&NewError::Wraps { base: start, bytes: 77 }, &["77", ADDRESS]);
-    says(&NewError::BitmapTooSmall { words: 3, had: 2 }, &["3", "2"]);
+    says(&NewError::TooFewWords { wanted: 3, had: 2 }, &["3", "2"]);
     says(&AllocateError::Zero, &["no bytes"]);
     let exhausted = AllocateError::Exhausted { pages: 8, largest: 4, free: 5, taken: 11 };
     says(&exhausted, &["8 pages", "5 of 16", "4"]);

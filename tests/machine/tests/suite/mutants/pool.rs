@@ -3,7 +3,7 @@
 use super::{Verdict, board, same};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr, pages_for},
-    pool::{FreeError, Pool},
+    pool::{FreeError, Pool, Word},
 };
 
 const BASE: u32 = 0xc800_0000;
@@ -37,8 +37,8 @@ struct Right;
 
 impl Pools for Right {
     fn make(&self) -> Box<dyn AnyPool> {
-        let bitmap = || Box::leak(Box::new([0; 1]));
-        let pool = Pool::new(VirtAddr::new(BASE), PAGES * PAGE_SIZE, bitmap(), bitmap());
+        let words = Box::leak(Box::new([Word::FREE; 1]));
+        let pool = Pool::new(VirtAddr::new(BASE), PAGES * PAGE_SIZE, words);
         Box::new(pool.expect("sixteen pages"))
     }
 }

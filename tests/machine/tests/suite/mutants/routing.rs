@@ -4,7 +4,7 @@ use super::{Verdict, board, same};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
     coherent::{AllocationFlags, BackEnd, Coherency, ContiguousRegion},
-    pool::{FreeError, Pool},
+    pool::{FreeError, Pool, Word},
 };
 
 /// Where the atomic pool lies; the other back ends' memory begins where it ends.
@@ -80,9 +80,9 @@ impl Router for Seed {
 fn every_buffer_goes_back_where_it_came_from(router: &impl Router) -> Verdict {
     for place in PLACES {
         for flags in [AllocationFlags::KERNEL, AllocationFlags::ATOMIC] {
-            let (mut used, mut last) = ([0; 1], [0; 1]);
-            let mut pool = Pool::new(VirtAddr::new(POOL), POOL_BYTES, &mut used, &mut last)
-                .expect("sixteen pages");
+            let mut words = [Word::FREE; 1];
+            let mut pool =
+                Pool::new(VirtAddr::new(POOL), POOL_BYTES, &mut words).expect("sixteen pages");
             let from = router.request(place, flags);
             let start = match from {
                 BackEnd::AtomicPool => pool.allocate(PAGE_SIZE).expect("all is free").start,
