@@ -17,8 +17,7 @@ fn steps_are_the_same_one_by_one_and_folded() {
         });
         assert_eq!(folded, expected);
         let mut drawn = Vec::new();
-        let mut rest = steps();
-        while let Some(word) = rest.next() {
+        for word in steps() {
             drawn.push(word);
             assert!(drawn.len() <= expected.len(), "{left} words");
         }
