@@ -174,14 +174,14 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     #[inline(always)]
     fn map_run(
         &self,
-        run: Run<'_>,
+        mut run: Run<'_>,
         write: &mut impl FnMut(&mut Slots<'_>) -> u32,
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
-        let table = match self.table_above_empty(&run) {
+        let table = match self.table_above_empty(run.reborrow()) {
             Some(table) => table,
-            None => self.table_made_for(&run, tables, *mapped)?,
+            None => self.table_made_for(run.reborrow(), tables, *mapped)?,
         };
         let mut slots = run.slots(table);
         let count = slots.count();
@@ -199,11 +199,11 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     ///
     /// Not inlined, so that the loop that writes the slots has the registers to itself.
     #[inline(never)]
-    fn table_above_empty(&self, run: &Run<'_>) -> Option<PhysAddr> {
+    fn table_above_empty(&self, run: Run<'_>) -> Option<PhysAddr> {
         let table = self.table_there(run.section())?;
         // One `or` a slot; which of them is in use is asked only when one is.
         let in_use =
-            run.slots_in(table).join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
+            run.slots(table).join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
         (in_use == 0).then_some(table)
     }
 
@@ -211,14 +211,14 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     #[cold]
     fn table_made_for(
         &self,
-        run: &Run<'_>,
+        run: Run<'_>,
         tables: &impl TableSource,
         mapped: u32,
     ) -> Result<PhysAddr, MapError> {
         let table = self
             .table_for(run.section(), tables)
             .map_err(|reason| MapError::Table { reason, mapped })?;
-        let slots = run.slots_in(table);
+        let slots = run.slots(table);
         let in_use = |&index: &u32| slots.read(&self.machine, index) != 0;
         match (0..slots.count()).find(in_use) {
             Some(index) => {

@@ -104,10 +104,16 @@ impl<'range> Run<'range> {
         Slots { first, page: self.first, count: self.count, owner: PhantomData }
     }
 
-    /// As [`Run::slots`], to be read.
+    /// The same pages, lent on.
     #[inline(always)]
-    pub(super) fn slots_in(&self, table: PhysAddr) -> Slots<'_> {
-        Run { first: self.first, count: self.count, owner: PhantomData }.slots(table)
+    pub(super) fn reborrow(&mut self) -> Run<'_> {
+        Run { first: self.first, count: self.count, owner: PhantomData }
+    }
+
+    /// How many they are.
+    #[inline(always)]
+    pub(super) fn count(&self) -> u32 {
+        self.count
     }
 }
 

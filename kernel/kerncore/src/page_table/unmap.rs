@@ -145,29 +145,40 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     fn clear(&self, runs: Runs<'_>) -> Removal {
         let mut removal = Removal::default();
         let (first, count) = (runs.first(), runs.left());
-        for run in runs {
-            match self.above(run.section()) {
-                Above::Table(table) => self.clear_slots(&mut run.slots(table), &mut removal),
-                Above::Nothing => {}
-                Above::Other(descriptor) => {
-                    self.clear_other(&run, (first, count), descriptor, &mut removal);
-                }
+        for mut run in runs {
+            // The common run is small pages without a gap; anything else is looked at slot by slot.
+            if self.clear_small_pages(run.reborrow()) {
+                removal.pages = removal.pages.wrapping_add(run.count());
+            } else {
+                self.clear_uncommon(run, (first, count), &mut removal);
             }
         }
         self.machine.barrier();
         removal
     }
 
-    #[inline(always)]
-    fn clear_slots(&self, slots: &mut Slots<'_>, removal: &mut Removal) {
-        let count = slots.count();
-        // The common run is small pages without a gap; anything else is looked at slot by slot.
+    /// Clears a run that is all small pages. Says whether it was.
+    ///
+    /// Not inlined, so that neither this nor what is around it runs out of registers.
+    #[inline(never)]
+    fn clear_small_pages(&self, run: Run<'_>) -> bool {
+        let above = self.machine.read_descriptor(self.l1_slot(run.section()));
+        let Some(table) = l1::table(above) else { return false };
+        let mut slots = run.slots(table);
         let common = slots.join_all(&self.machine, !0, |bits, descriptor| bits & descriptor);
-        if l2::is_small(common) {
+        let all_small = l2::is_small(common);
+        if all_small {
             slots.clear(&self.machine);
-            removal.pages = removal.pages.wrapping_add(count);
-        } else {
-            self.clear_mixed(slots, removal);
+        }
+        all_small
+    }
+
+    #[cold]
+    fn clear_uncommon(&self, run: Run<'_>, whole: (u32, u32), removal: &mut Removal) {
+        match self.above(run.section()) {
+            Above::Table(table) => self.clear_mixed(&mut run.slots(table), removal),
+            Above::Nothing => {}
+            Above::Other(descriptor) => self.clear_other(&run, whole, descriptor, removal),
         }
     }
 
