@@ -95,3 +95,6 @@ impl<M: Machine> Machine for &M {
         (**self).zero_frames(first, count);
     }
 }
+
+#[cfg(test)]
+mod tests;

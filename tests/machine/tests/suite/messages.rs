@@ -8,9 +8,10 @@ use kerncore::{
     addr::PhysAddr,
     area::AreaKind,
     attributes::{Attributes, MemoryType},
-    audit::{Place, Violation},
+    audit::{Place, Summary, Violation},
     descriptor::{l1, l2},
     frames::{self, AddError, FrameOwner, Unsound},
+    handover::{Problem, Span},
     kernel_space::{
         AreasBusy, CoherentError, ExtendError, FramesError, IoRemapError, NoArea, RemoveError,
         VmallocError, VmapError,
@@ -219,6 +220,41 @@ fn what_an_audit_finds_names_the_place_and_the_word() {
     says(&Violation::Books(CheckError::Unowned { page: 9 }), &["page 9"]);
     let count = Violation::FrameCount { owner: FrameOwner::Dma, owned: 4, found: 3 };
     says(&count, &["dma", "4", "3"]);
+}
+
+#[test]
+fn what_an_audit_counted_is_said_with_its_name() {
+    let summary = Summary {
+        violations: 1,
+        linear_pages: 12,
+        lent_pages: 3,
+        areas: [4, 5, 6, 7],
+        area_pages: 34,
+        heap_pages: 56,
+        linear_tables: 8,
+        tables: 70,
+        image_tables: 5,
+    };
+    assert_eq!(summary.live_areas(), 22);
+    let words =
+        ["1 violation", "12 pages", "3 lent", "22, 34 pages", "56 pages", "8 lin", "75 other"];
+    says(&summary, &words);
+}
+
+#[test]
+fn what_a_boot_loader_said_amiss_is_named() {
+    let span = Span::new(0x6800_0000, 0x20_0000).expect("below 4 GiB");
+    says(&span, &["2048 KiB at 0x68000000"]);
+    let (tag, offset, words) = (0x5441_0009, 28, 1);
+    let (start, bytes) = (0x6800_0000, 0x1234);
+    let address = PhysAddr::new(0x6000_0102);
+    says(&Problem::Unaligned { address }, &["0x60000102"]);
+    says(&Problem::NotCore { tag }, &["0x54410009"]);
+    says(&Problem::Size { tag, offset, words }, &["0x54410009", "28", "1 words", "ignored"]);
+    says(&Problem::Overlong { tag, offset, words }, &["0x54410009", "28", "1 words", "rest"]);
+    says(&Problem::Bank { start, bytes }, &["0x1234 bytes of RAM", "0x68000000"]);
+    says(&Problem::Initrd { start, bytes }, &["disk", "0x1234 bytes", "0x68000000"]);
+    says(&Problem::Property { name: "reg" }, &["property reg"]);
 }
 
 /// What is held back until a flush shows what it holds, so that a panic that prints it is of use.

@@ -6,6 +6,7 @@ use kerncore::{
     area::AreaKind,
     attributes::{Attributes, MemoryType},
     audit::{Place, Violation},
+    descriptor::l2,
     frames::FrameOwner,
 };
 
@@ -36,6 +37,31 @@ fn vmap(bed: &Bed) -> VirtAddr {
     let (list, frames) = bed.frames(2);
     list.leak();
     bed.space.vmap(&frames, DATA, CALLER).expect("addresses").pages.start()
+}
+
+#[test]
+fn an_audit_counts_the_areas_of_each_kind_and_their_pages() {
+    let bed = Bed::warm();
+    let before = bed.clean();
+    assert!(before.linear_tables > 1, "one for each MiB of RAM");
+    let _areas = (bed.vmalloc(2), vmap(&bed), ioremap(&bed, 5, Attributes::DEVICE), dma(&bed, 4));
+    let after = bed.clean();
+    assert_eq!(after.areas.map(|count| count - before.live_areas() / 4), [1; 4]);
+    assert_eq!(after.area_pages - before.area_pages, 2 + 2 + 5 + 4);
+    assert_eq!(after.lent_pages - before.lent_pages, 4);
+    assert_eq!(before.linear_pages - after.linear_pages, 4, "lent frames have no linear entry");
+    assert_eq!(after.linear_tables, before.linear_tables);
+}
+
+/// S97: a block of one frame, whose neighbours are as they should be.
+#[test]
+fn a_single_lent_frame_that_is_still_in_the_linear_map_is_seen_s97() {
+    let bed = Bed::warm();
+    let had = bed.frame_at(dma(&bed, 1)).base();
+    let address = VirtAddr::new(had.raw() - RAM * PAGE_SIZE + 0x8000_0000);
+    let word = l2::Descriptor::SmallPage(had.pfn(), DATA).encode().expect("a small page");
+    bed.poke(bed.l2_slot(address), word);
+    bed.finds(&[Violation::Present { address, place: Place::Lent(FrameOwner::Dma), had }]);
 }
 
 #[test]
