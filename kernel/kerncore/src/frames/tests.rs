@@ -1,3 +1,5 @@
+mod check;
+
 use super::*;
 use crate::addr::Pfn;
 
