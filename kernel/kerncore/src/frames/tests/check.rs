@@ -1,4 +1,4 @@
-//! The check of lists and records bites: each contradiction that it names, made by hand.
+//! The check of lists and records bites: each contradiction that it names, made by hand. And what is counted.
 
 use super::*;
 use crate::frames::frame::State;
@@ -74,4 +74,25 @@ fn a_block_on_a_front_list_that_is_not_of_it_or_there_twice_is_found() {
         let _kept = allocator.front.push(record, 0);
     };
     finds(64, twice, unsound);
+}
+
+#[test]
+fn tables_lists_and_front_lists_say_how_many_frames_they_have() {
+    let records = records(64);
+    let mut allocator = full(&records);
+    assert!(!allocator.table().is_empty());
+    assert!(FrameTable::new(&[], frame(RAM)).is_some_and(|table| table.is_empty()));
+    assert_eq!(format!("{:?}", allocator.table()), "FrameTable(64 frames from 0x60000)");
+    assert!(FrameList::new().is_empty());
+    let list = allocator.allocate_list(5, FrameOwner::Test).expect("all are free");
+    assert!(!list.is_empty());
+    assert_eq!(list.leak(), 5);
+    assert_eq!(allocator.waiting_pages(), 0);
+    for (order, waiting) in [(0, 1), (2, 5)] {
+        let block = allocator.allocate(order, FrameOwner::Test).expect("59 are free");
+        let other = allocator.allocate(order, FrameOwner::Test).expect("59 are free");
+        other.leak();
+        allocator.free(block).expect("as it was taken");
+        assert_eq!(allocator.waiting_pages(), waiting);
+    }
 }
