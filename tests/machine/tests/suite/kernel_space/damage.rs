@@ -6,7 +6,7 @@ use super::bed::{
 use kerncore::{
     addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr},
     attributes::{Access, Attributes, AttributesError},
-    audit::{Place, Violation},
+    audit::{Place, Violation, survey},
     descriptor::{BadDescriptor, BadReason, PageSize, l1, l2},
     frames::{FrameAllocator, FrameOwner, Unsound},
 };
@@ -108,6 +108,15 @@ fn a_section_and_a_large_page_are_seen_s22() {
     let large = l2::Descriptor::LargePage(PhysAddr::new(0x603e_0000), DATA).encode().expect("ok");
     bed.poke(bed.l2_slot(address), large);
     bed.finds(&[Violation::PageSize { address, place, had }]);
+}
+
+#[test]
+fn a_survey_counts_the_pages_of_a_section() {
+    let bed = Bed::warm();
+    let before = survey(&bed.space).mapped_pages;
+    let section = l1::Descriptor::Section(PhysAddr::new(0x1000_0000), Attributes::DEVICE);
+    bed.poke(l1_slot(page(WINDOW + 256)), section.encode().expect("aligned"));
+    assert_eq!(survey(&bed.space).mapped_pages, before + 256);
 }
 
 #[test]
