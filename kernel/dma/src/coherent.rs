@@ -11,7 +11,6 @@ use core::slice;
 
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
-use kerncore::area::AreaKind;
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
 use kerncore::frames::{self, FrameOwner, Freed, order_for};
 use kerncore::kernel_space::{CoherentError, RemoveError};
@@ -191,17 +190,18 @@ fn remap_free(
     address: VirtAddr,
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
-    let kernel = mm::kernel();
-    if let Some(area) = kernel.find(address)
-        && area.kind == AreaKind::Dma
-        && device.dma_address(area.physical) != dma
-    {
-        return Err(wrong_handle(device, address, area.physical, dma));
-    }
-    let freed = kernel.coherent_free(authority, address, bytes).map_err(|error| {
-        invalid(address, &error);
-        FreeError::Invalid(error)
-    })?;
+    let physical = device.physical_address(dma);
+    let freed = mm::kernel().coherent_free_at(authority, address, physical, bytes);
+    let freed = match freed {
+        Ok(freed) => freed,
+        Err(RemoveError::Elsewhere { found, .. }) => {
+            return Err(wrong_handle(device, address, found, dma));
+        }
+        Err(error) => {
+            invalid(address, &error);
+            return Err(FreeError::Invalid(error));
+        }
+    };
     if freed.actual != freed.given {
         let (actual, given) = (u64::from(freed.actual) << 12, u64::from(freed.given) << 12);
         log::error!("freeing wrong coherent size ({actual} != {given})");

@@ -1,6 +1,6 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
@@ -136,6 +136,24 @@ impl<'s> Areas<'s> {
         };
         let unknown = RemoveError::Unknown { address: base };
         self.space.retire_if(base, is_of_kind).unwrap_or(Err(unknown))
+    }
+
+    /// As [`Areas::retire`] of a coherent area, if it begins at `physical` too.
+    #[inline]
+    pub(super) fn retire_coherent(
+        &mut self,
+        base: VirtAddr,
+        physical: PhysAddr,
+    ) -> Result<AreaPlace<'s>, RemoveError> {
+        let is_there = |place: &AreaPlace<'s>| match place.summary() {
+            AreaSummary { kind: AreaKind::Dma, physical: found, .. } if found == physical => Ok(()),
+            AreaSummary { kind: AreaKind::Dma, physical: found, .. } => {
+                Err(RemoveError::Elsewhere { address: base, found })
+            }
+            AreaSummary { kind: found, .. } => Err(RemoveError::WrongKind { address: base, found }),
+        };
+        let unknown = RemoveError::Unknown { address: base };
+        self.space.retire_if(base, is_there).unwrap_or(Err(unknown))
     }
 
     /// Flushed → Free. The range is one that this set gave out, so the space takes it back.

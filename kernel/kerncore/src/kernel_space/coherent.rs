@@ -12,14 +12,15 @@
 
 use core::fmt;
 
-use crate::addr::{VirtAddr, pages_for};
+use crate::addr::{PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameOwner, order_for};
+use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{KernelSpace, RemoveError};
 use crate::linear_map::{Absent, LendError, LinearFault};
-use crate::lock::Locks;
+use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::MapError;
 use crate::va_space::{Alignment, Request};
@@ -64,7 +65,7 @@ pub struct CoherentFreed {
     pub missing: u32,
 }
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Takes `bytes` of physically contiguous, zeroed, uncached memory, rounded up to pages, in the name of `caller`
     /// (S66, S85). For callers that may sleep.
     ///
@@ -125,6 +126,30 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         bytes: u32,
     ) -> Result<CoherentFreed, RemoveError> {
         let dying = self.retire(base, AreaKind::Dma)?;
+        self.free_dying(dying, bytes)
+    }
+
+    /// As [`KernelSpace::coherent_free`], if the area begins at `physical` on the bus. To compare and to retire it is one
+    /// step: between two, another buffer could take its place (S60).
+    ///
+    /// # Errors
+    /// [`RemoveError`]; nothing has changed.
+    pub fn coherent_free_at(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+        physical: PhysAddr,
+        bytes: u32,
+    ) -> Result<CoherentFreed, RemoveError> {
+        if !base.is_page_aligned() {
+            return Err(RemoveError::Misaligned { address: base });
+        }
+        let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
+        self.free_dying(dying, bytes)
+    }
+
+    #[inline]
+    fn free_dying(&self, dying: AreaPlace<'s>, bytes: u32) -> Result<CoherentFreed, RemoveError> {
         let given = pages_for(bytes);
         let actual = dying.pages().count();
         let found = self.tear_down(dying)?.pages;

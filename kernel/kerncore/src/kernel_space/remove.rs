@@ -2,7 +2,7 @@
 
 use core::{fmt, mem};
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
@@ -31,6 +31,13 @@ pub enum RemoveError {
         address: VirtAddr,
         /// What lies there.
         found: AreaKind,
+    },
+    /// The coherent area at this address lies elsewhere on the bus than was said.
+    Elsewhere {
+        /// The address given.
+        address: VirtAddr,
+        /// Where it lies.
+        found: PhysAddr,
     },
     /// The area is gone, but its frames did not come back: the frame table disagrees with the area about who owns
     /// them. They stay out of use.
@@ -70,6 +77,9 @@ impl fmt::Display for RemoveError {
             Self::Unknown { address } => write!(f, "no area begins at {address}"),
             Self::WrongKind { address, found } => {
                 write!(f, "the area at {address} is of kind {found}")
+            }
+            Self::Elsewhere { address, found } => {
+                write!(f, "the area at {address} lies at physical {found}")
             }
             Self::Frames { address, error } => {
                 write!(f, "the frames of the area at {address} are not its own: {error}")

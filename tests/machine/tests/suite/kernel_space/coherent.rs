@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, CALLER};
 use kerncore::{
-    addr::{PAGE_SIZE, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::{AreaFlags, AreaKind},
     attributes::Attributes,
     frames::{AllocateError, FrameOwner, MAX_BLOCK},
@@ -92,6 +92,32 @@ fn a_free_with_another_size_frees_what_there_is_and_says_so_s65() {
         let twice = bed.space.coherent_free((), address, 2 * PAGE_SIZE);
         assert_eq!(twice, Err(RemoveError::Unknown { address }));
     });
+}
+
+#[test]
+fn a_free_from_another_place_on_the_bus_or_of_another_kind_changes_nothing_s67() {
+    let bed = Bed::warm();
+    let area = bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
+    let other = bed.vmalloc(1);
+    let (address, found) = (area.pages.start(), area.physical);
+    let free = |address, physical| {
+        bed.space.coherent_free_at((), address, physical, 2 * PAGE_SIZE).map(|freed| freed.actual)
+    };
+    bed.changes_nothing(|_| {
+        let below = PhysAddr::new(found.raw() - PAGE_SIZE);
+        assert_eq!(free(address, below), Err(RemoveError::Elsewhere { address, found }));
+        let kind = AreaKind::Vmalloc;
+        let refused = RemoveError::WrongKind { address: other, found: kind };
+        assert_eq!(free(other, found), Err(refused));
+        let inside = VirtAddr::new(address.raw() + 4);
+        assert_eq!(free(inside, found), Err(RemoveError::Misaligned { address: inside }));
+        let second = VirtAddr::new(address.raw() + PAGE_SIZE);
+        assert_eq!(free(second, found), Err(RemoveError::Unknown { address: second }));
+    });
+    assert_eq!(free(address, found), Ok(2));
+    assert_eq!(free(address, found), Err(RemoveError::Unknown { address }));
+    bed.space.vfree((), other).expect("a live area");
+    bed.clean();
 }
 
 #[test]
