@@ -1,7 +1,7 @@
 //! Memory, and one data cache in front of it that all CPUs share (as a snoop control unit makes theirs look).
 //!
-//! Every line has a version, counted up by each write, so that a clean that completes late can never put an older
-//! line over a newer one.
+//! Every line has a version, counted up by each write into the cache, so that a clean that completes late can never put an
+//! older line over a newer one. Writes past the cache have none: a dirty line covers them when it is written back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,13 +61,16 @@ impl Memory {
         self.line(base(address)).words[word(address)]
     }
 
+    /// From now on, reading ahead is interested in the line at `address`.
+    pub(crate) fn touch(&mut self, address: u32) {
+        self.touched.insert(base(address));
+    }
+
     /// Writes past the cache.
     pub(crate) fn write_memory(&mut self, address: u32, value: u32) {
-        self.version += 1;
-        self.touched.insert(base(address));
+        self.touch(address);
         let line = self.behind.entry(base(address)).or_default();
         line.words[word(address)] = value;
-        line.version = self.version;
     }
 
     /// Reads through the cache, allocating.

@@ -111,6 +111,9 @@ impl SoftMachine {
     /// A device writes past the cache. Also how a test fills memory before anything runs.
     pub fn device_write(&self, address: PhysAddr, word: u32) {
         let mut state = self.state();
+        // What lay there before may be in the cache by now, although nobody has asked for it.
+        state.memory.touch(address.raw());
+        state.drift();
         state.memory.write_memory(address.raw(), word);
         state.drift();
     }

@@ -6,9 +6,10 @@ const fn bits(word: u32, high: u32, low: u32) -> u32 {
     (word >> low) & (u32::MAX >> (31 - (high - low)))
 }
 
-/// TEX, C and B that name a Normal type with a write-back or write-through cache (Table B3-10, TRE = 0).
+/// TEX, C and B that name a Normal type with a write-back or write-through cache (Table B3-10, TRE = 0). From TEX = 4 on,
+/// TEX\[1:0\] is the outer cache's policy and CB the inner one's.
 const fn is_cacheable(tex: u32, c: u32, b: u32) -> bool {
-    matches!((tex, c, b), (0b000, 1, _) | (0b001, 1, 1))
+    matches!((tex, c, b), (0b000 | 0b100, 1, _) | (0b100, _, 1) | (0b001, 1, 1) | (0b101.., _, _))
 }
 
 /// Walks for page number `page` on behalf of the address space `asid`, reading words of memory with `read`. `None` is a

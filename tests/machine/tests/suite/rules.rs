@@ -1,6 +1,6 @@
 //! What SoftMachine may do and may not: the manual's rules, in the SPEC's words.
 
-use crate::support::{ROOT, absent, at, frame, pages};
+use crate::support::{ROOT, SEEDS, absent, at, frame, pages};
 use kerncore::{
     addr::{PhysAddr, VirtAddr},
     machine::Machine,
@@ -199,6 +199,57 @@ fn devices_and_caches_do_not_look_at_each_other() {
     assert_eq!(machine.device_read(phys), 7);
     machine.device_write(phys, 8);
     assert_eq!(cpu.load(virt), Ok(7), "read ahead again while a cacheable mapping is live");
+}
+
+/// B2.2: what a cacheable mapping reaches may be in the cache, whether anybody has asked for it or not.
+#[test]
+fn a_line_that_nobody_has_touched_may_hide_what_a_device_writes() {
+    let machine = linked(Behaviour::Hoarding);
+    let cpu = machine.cpu(0);
+    set(cpu, 0, 0x6010_0000 | DATA);
+    assert_eq!(reach(cpu, PAGE), Ok(frame(0x6_0100)));
+    machine.device_write(PhysAddr::new(0x6010_0080), 8);
+    assert_eq!(
+        cpu.load(VirtAddr::new(PAGE << 12 | 0x80)),
+        Ok(0),
+        "read ahead before the device wrote"
+    );
+}
+
+/// B2.2: a dirty line is written back whole, over what a device wrote beside it; what the processor wrote is never lost.
+#[test]
+fn a_clean_writes_the_whole_line_over_what_a_device_wrote() {
+    for behaviour in Behaviour::all(SEEDS) {
+        let machine = linked(behaviour);
+        let cpu = machine.cpu(0);
+        cpu.write_descriptors(slot(0), [7].into_iter());
+        machine.device_write(slot(1), 8);
+        cpu.clean_descriptors(slot(0), 1);
+        cpu.barrier();
+        assert_eq!(machine.device_read(slot(0)), 7, "{behaviour:?}");
+        if behaviour == Behaviour::Hoarding {
+            assert_eq!(machine.device_read(slot(1)), 0, "the line as it was in the cache");
+        }
+    }
+}
+
+/// Table B3-10, TRE = 0: which types a line may be cached of, as small pages say it.
+#[test]
+fn what_may_be_cached_is_what_the_manual_calls_cacheable() {
+    for texcb in 0..32 {
+        let (tex, cb) = (texcb >> 2, texcb & 3);
+        let cacheable = match (tex, cb) {
+            (0b000, 0b10 | 0b11) | (0b001, 0b11) => true,
+            (0b100.., _) => (tex & 3, cb) != (0, 0),
+            _ => false,
+        };
+        let machine = linked(Behaviour::Hoarding);
+        let cpu = machine.cpu(0);
+        set(cpu, 0, 0x6010_0413 | tex << 6 | cb << 2);
+        cpu.store(at(PAGE), 7).expect("mapped");
+        let seen = machine.device_read(PhysAddr::new(0x6010_0000));
+        assert_eq!(seen, if cacheable { 0 } else { 7 }, "TEX {tex:#b}, CB {cb:#b}");
+    }
 }
 
 /// A3.5.7: with mismatched attributes, an uncached access may find a line of the cached one.

@@ -193,6 +193,8 @@ fn a_register_is_written_at_the_latest_by_the_barrier() {
     assert_eq!(reach(cpu, OTHER), absent(OTHER));
     machine.cpu(1).barrier();
     assert_eq!(reach(cpu, OTHER), absent(OTHER), "another CPU's barrier is not this one's");
+    cpu.write_register(Register::ContextId(Asid(1)));
+    assert_eq!(reach(cpu, OTHER), absent(OTHER), "nor is a write to another register one");
     cpu.barrier();
     assert_eq!(reach(cpu, OTHER), Ok(frame_of(3)));
     // Two writes to one register come true in their order, whatever comes between.
