@@ -1,6 +1,13 @@
 //! `#[ktest]` as a test image uses it: what is registered is found, under its name, and runs.
 
 use ktest::{Filter, Mode, Options};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A kernel runs one list of tests, and the crate keeps which of them runs now: the tests here take turns.
+fn one_kernel() -> MutexGuard<'static, ()> {
+    static KERNEL: Mutex<()> = Mutex::new(());
+    KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 mod suite {
     use ktest::{Completion, ktest};
@@ -36,6 +43,7 @@ const OPTIONS: Options<'static> =
 
 #[test]
 fn every_registered_test_is_listed_with_its_kind() {
+    let _kernel = one_kernel();
     let mut out = String::new();
     assert_eq!(ktest::run(&OPTIONS, &mut out, []).exit_code(), 0);
     assert_eq!(
@@ -47,6 +55,7 @@ fn every_registered_test_is_listed_with_its_kind() {
 
 #[test]
 fn every_registered_test_runs_and_says_what_it_returned() {
+    let _kernel = one_kernel();
     let mut out = String::new();
     let summary = ktest::run(&Options { mode: Mode::Run, ..OPTIONS }, &mut out, []);
     assert_eq!(
@@ -60,6 +69,7 @@ fn every_registered_test_runs_and_says_what_it_returned() {
 
 #[test]
 fn a_death_outside_of_a_test_is_nobodys_failure() {
+    let _kernel = one_kernel();
     let mut out = String::new();
     assert_eq!(
         ktest::report_death(format_args!("data abort"), &mut out),
