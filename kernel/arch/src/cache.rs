@@ -18,6 +18,7 @@ use aarch32_cpu::register::SysRegWrite;
 use kerncore::addr::VirtAddr;
 
 use crate::barrier::{dsb, isb};
+use crate::by_address;
 use crate::cp15::{self, Bpiallis, Ctr, Dccimvac, Dccmvac, Dccmvau, Dcimvac, Icimvau};
 
 /// Bytes in the smallest line of any data cache (CTR.DminLine).
@@ -41,32 +42,9 @@ pub(crate) const A9_LINE: u32 = 32;
 /// As for [`cp15::issue`], for every line.
 #[inline(always)]
 unsafe fn each_line<R: SysRegWrite, const AHEAD: u32>(start: VirtAddr, bytes: u32, line: u32) {
-    if bytes == 0 {
-        return;
-    }
-    // A range that would pass the top ends there.
-    let last = start.raw().saturating_add(bytes - 1);
-    let mut address = start.raw() & !(line - 1);
-    // What lies behind the first byte of the line at `address`, up to the last byte of the range.
-    let mut behind = last.wrapping_sub(address);
-    let turn = line * AHEAD;
-    while AHEAD > 1 && behind >= turn {
-        for _ in 0..AHEAD {
-            // SAFETY: by the caller's promise.
-            unsafe { cp15::issue::<R>(address) };
-            address = address.wrapping_add(line);
-        }
-        behind = behind.wrapping_sub(turn);
-    }
-    loop {
-        // SAFETY: by the caller's promise.
-        unsafe { cp15::issue::<R>(address) };
-        if behind < line {
-            return;
-        }
-        address = address.wrapping_add(line);
-        behind = behind.wrapping_sub(line);
-    }
+    // SAFETY: by the caller's promise.
+    let issue = |address| unsafe { cp15::issue::<R>(address) };
+    by_address::each_line::<AHEAD>(start.raw(), bytes, line, issue);
 }
 
 /// Cleans data-cache lines to the point of unification.
@@ -76,11 +54,12 @@ pub fn clean_to_unification(start: VirtAddr, bytes: u32) {
     unsafe { each_line::<Dccmvau, 4>(start, bytes, data_line_bytes()) };
 }
 
-/// As [`clean_to_unification`], on a Cortex-A9, for what seldom has more than a line or two: descriptors.
+/// As [`clean_to_unification`], on a Cortex-A9, for `count` descriptors from the slot at `first`.
 #[inline(always)]
-pub(crate) fn clean_few_to_unification(start: VirtAddr, bytes: u32) {
+pub(crate) fn clean_slots_to_unification(first: VirtAddr, count: u32) {
     // SAFETY: cleaning changes no value that a program can read.
-    unsafe { each_line::<Dccmvau, 1>(start, bytes, A9_LINE) };
+    let clean = |address| unsafe { cp15::issue::<Dccmvau>(address) };
+    by_address::each_line_of_slots(first.raw(), count, A9_LINE, clean);
 }
 
 /// Cleans data-cache lines to the point of coherency: a device then reads what the CPU wrote.
@@ -111,8 +90,7 @@ pub(crate) fn clean_and_invalidate_by(start: VirtAddr, bytes: u32, line: u32) {
 pub unsafe fn invalidate(start: VirtAddr, bytes: u32) {
     let line = data_line_bytes();
     let end = start.raw().saturating_add(bytes);
-    let whole_start = start.raw().checked_next_multiple_of(line).unwrap_or(end).min(end);
-    let whole_end = (end & !(line - 1)).max(whole_start);
+    let (whole_start, whole_end) = by_address::whole_lines(start.raw(), end, line);
     clean_and_invalidate_by(start, whole_start - start.raw(), line);
     // SAFETY: whole lines of the range only, which the caller gives up.
     unsafe { each_line::<Dcimvac, 4>(VirtAddr::new(whole_start), whole_end - whole_start, line) };

@@ -9,8 +9,8 @@
 //! * **Ordering is visible to the compiler.** Every barrier and every TLB, cache or table-register operation is
 //!   assembly without `nomem`, so that no store moves across it.
 //! * **A fault can be a value.** `probe` accesses any address and says what happened, with no state kept anywhere.
-//! * **What needs no processor compiles without one**: the decoding of faults and frames, backtraces and symbols are tested
-//!   on the host.
+//! * **What needs no processor compiles without one**: the decoding of faults and frames, backtraces, symbols, and the addresses
+//!   that maintenance names are tested on the host.
 //!
 //! References: "ARM ARM" is ARM DDI 0406C, "A9 TRM" is ARM DDI 0388.
 #![cfg_attr(not(test), no_std)]
@@ -18,6 +18,8 @@
 pub mod backtrace;
 #[cfg(target_arch = "arm")]
 pub mod barrier;
+#[cfg(any(test, target_arch = "arm"))]
+mod by_address;
 #[cfg(target_arch = "arm")]
 pub mod cache;
 #[cfg(target_arch = "arm")]

@@ -14,9 +14,6 @@ use kerncore::machine::Machine;
 
 use crate::{barrier, cache, memory, tlb};
 
-/// Bytes in a descriptor.
-const DESCRIPTOR: u32 = 4;
-
 /// The right to change this processor's translation tables.
 #[derive(Clone, Copy, Debug)]
 pub struct CortexA9(());
@@ -93,7 +90,7 @@ impl Machine for CortexA9 {
 
     #[inline(always)]
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {
-        cache::clean_few_to_unification(linear(first), count.wrapping_mul(DESCRIPTOR));
+        cache::clean_slots_to_unification(linear(first), count);
     }
 
     #[inline(always)]

@@ -4,8 +4,9 @@
 //! whatever the ASID. Nothing here waits. The caller's order is: descriptors written and cleaned, DSB; these functions;
 //! DSB and ISB. Only then is the old translation gone.
 
-use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use kerncore::addr::{PageRange, VirtAddr};
 
+use crate::by_address;
 use crate::cp15::{self, Tlbiallis, Tlbimvaais};
 
 /// The largest range, in pages, that is invalidated page by page.
@@ -31,23 +32,9 @@ pub fn invalidate(pages: PageRange) {
     if pages.count() > BY_PAGE_AT_MOST {
         return invalidate_all();
     }
-    let mut address = pages.start().raw();
-    let mut left = pages.count();
-    while left >= UNROLLED {
-        for _ in 0..UNROLLED {
-            // SAFETY: as in `invalidate_page`.
-            unsafe { cp15::issue::<Tlbimvaais>(address) };
-            // Wrapping: the page behind the last one may be the first.
-            address = address.wrapping_add(PAGE_SIZE);
-        }
-        left -= UNROLLED;
-    }
-    while left > 0 {
-        // SAFETY: as in `invalidate_page`.
-        unsafe { cp15::issue::<Tlbimvaais>(address) };
-        address = address.wrapping_add(PAGE_SIZE);
-        left -= 1;
-    }
+    // SAFETY: as in `invalidate_page`.
+    let forget = |address| unsafe { cp15::issue::<Tlbimvaais>(address) };
+    by_address::each_page::<UNROLLED>(pages, forget);
 }
 
 /// Invalidates all of every TLB.
