@@ -1,15 +1,18 @@
 //! What a whole run of the tests agrees on.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use clap::Args;
 
 use crate::junit;
 use crate::qemu::{KERNEL_TESTS, Start};
 use crate::witness::Witnessed;
+
+/// The file by which a run knows the folder that an earlier one has made.
+const OURS: &str = ".made-by-the-tests";
 
 /// What the user may choose.
 #[derive(Args, Debug, Default)]
@@ -66,19 +69,12 @@ impl Context {
         let output = options.output;
         // What an earlier run left must not pass for the results of this one.
         match fs::remove_file(output.join(junit::FILE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(format!("{}: {error}", output.display()));
             }
             _ => {}
         }
-        let scratch = output.join("test");
-        match fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(format!("{}: {error}", scratch.display()));
-            }
-            _ => {}
-        }
-        fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+        let scratch = make_scratch(&output)?;
         let filter = options.filter.filter(|filter| !filter.is_empty());
         if filter.as_ref().is_some_and(|filter| filter.contains(char::is_whitespace)) {
             return Err("a filter is a part of a name, and names have no spaces".into());
@@ -139,6 +135,26 @@ impl Context {
     }
 }
 
+/// Makes the folder `test` in `output`, empty. What stands there is removed only if an earlier run has made it.
+fn make_scratch(output: &Path) -> Result<PathBuf, String> {
+    if output.as_os_str().to_string_lossy().contains(char::is_whitespace) {
+        return Err(format!("{}: the folder of results has a space in its name", output.display()));
+    }
+    let scratch = output.join("test");
+    let failed = |error: io::Error| format!("{}: {error}", scratch.display());
+    if scratch.exists() {
+        // All of `target/` is this project's own, and can be removed at any time.
+        if output != Path::new("target") && !scratch.join(OURS).exists() {
+            let place = scratch.display();
+            return Err(format!("{place} is in the way: no run of the tests has made it"));
+        }
+        fs::remove_dir_all(&scratch).map_err(failed)?;
+    }
+    fs::create_dir_all(&scratch).map_err(failed)?;
+    fs::write(scratch.join(OURS), "").map_err(failed)?;
+    Ok(scratch)
+}
+
 fn seed_of_the_clock() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.subsec_nanos())
 }
@@ -166,5 +182,48 @@ mod tests {
         for wrong in ["", "M", "512K", "-1", "4194304G", "5 12"] {
             assert!(mebibytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// A folder that is removed in the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a temporary folder can be made");
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_left_is_removed() {
+        let output = Folder::new("scratch-again");
+        for _ in 0..2 {
+            let scratch = make_scratch(&output.0).expect("nothing but its own is in the way");
+            assert!(!scratch.join("left").exists());
+            fs::write(scratch.join("left"), "").expect("the folder is there");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_somebody_else_has_made_is_left_alone() {
+        let output = Folder::new("scratch-of-others");
+        let file = output.0.join("test").join("precious");
+        fs::create_dir(output.0.join("test")).expect("a folder can be made in it");
+        fs::write(&file, "years of work").expect("a file can be made in it");
+        let refusal = make_scratch(&output.0).expect_err("it is somebody else's");
+        assert!(refusal.contains("is in the way"), "{refusal}");
+        assert_eq!(fs::read_to_string(file).expect("it is still there"), "years of work");
+    }
+
+    #[test]
+    fn a_folder_with_a_space_in_its_name_is_refused() {
+        assert!(make_scratch(Path::new("my results")).is_err());
     }
 }

@@ -49,14 +49,16 @@ impl Job {
 
 /// Does all jobs and gathers their verdicts: those that are one test together, the others each for itself.
 pub(crate) fn run(context: &Context, jobs: Vec<Job>) -> Vec<Suite> {
-    let mut progress = Progress::new(jobs.len());
+    let total = jobs.len();
+    let mut progress = Progress::new(total);
     let mut alone = Suite { name: "alone".into(), time: Duration::ZERO, verdicts: vec![] };
     let mut suites = Vec::new();
     let queue = Mutex::new(VecDeque::from(jobs));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (sender, done) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..context.jobs {
+        // No more than there is work for: whoever asks for a million gets no million threads.
+        for _ in 0..context.jobs.min(total) {
             let sender = sender.clone();
             scope.spawn(move || {
                 while let Some(job) = next() {
