@@ -1,11 +1,11 @@
 # The door to everything; the work is done by scripts/.
 
-# As typed: a file's name may have a $ in it, and so may a word for the kernel.
-override DISK := $(value DISK)
-override ARGS := $(value ARGS)
+# As typed: a file's name may have a $ in it, and so may a word for the kernel or a regular expression.
+variables := BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS TARGET OUTPUT
+$(foreach variable,$(variables),$(eval override $(variable) := $$(value $(variable))))
 # Bash has a SECONDS of its own.
 override SECONDS_TO_FUZZ := $(value SECONDS)
-export BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS SECONDS_TO_FUZZ TARGET
+export $(variables) SECONDS_TO_FUZZ
 
 .PHONY: help
 help:

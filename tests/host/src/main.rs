@@ -21,6 +21,7 @@ mod qemu;
 mod run;
 mod symbols;
 mod tally;
+mod typed;
 mod witness;
 
 use std::process::ExitCode;
@@ -108,6 +109,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     jobs.extend(gdb::jobs());
     jobs.extend(symbols::jobs());
     jobs.extend(qemu::jobs());
+    jobs.extend(typed::jobs());
     jobs.retain(|job| job.is_wanted(context));
     jobs
 }
