@@ -9,6 +9,8 @@ mod board;
 mod cargo;
 mod context;
 mod disk;
+#[cfg(test)]
+mod documents;
 mod fatal;
 mod gdb;
 mod harness;
