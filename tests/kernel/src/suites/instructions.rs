@@ -21,7 +21,7 @@ use mm::page_alloc::Pages;
 use super::witness::authority;
 
 /// `MCR p15, opc1, Rt, CRn, CRm, opc2`, without Rt (ARM ARM A8.8.98).
-const fn mcr(opc1: u32, crn: u32, crm: u32, opc2: u32) -> u32 {
+pub(super) const fn mcr(opc1: u32, crn: u32, crm: u32, opc2: u32) -> u32 {
     0xee00_0f10 | opc1 << 21 | crn << 16 | opc2 << 5 | crm
 }
 
@@ -36,9 +36,18 @@ const BPIALLIS: u32 = mcr(0, 7, 1, 6);
 const TLBIMVAAIS: u32 = mcr(0, 8, 3, 3);
 const TLBIALLIS: u32 = mcr(0, 8, 3, 0);
 /// DSB, DMB and ISB for the full system (ARM ARM A8.8.43, A8.8.44, A8.8.53).
-const DSB: u32 = 0xf57f_f04f;
+pub(super) const DSB: u32 = 0xf57f_f04f;
 const DMB: u32 = 0xf57f_f05f;
-const ISB: u32 = 0xf57f_f06f;
+pub(super) const ISB: u32 = 0xf57f_f06f;
+
+/// The ordering or maintenance that the instruction `word` is, without its register; `None` if it is another.
+pub(super) fn order(word: u32) -> Option<u32> {
+    match word {
+        DSB | DMB | ISB => Some(word),
+        word if word & 0xff10_0f10 == 0xee00_0f10 => Some(word & WITHOUT_REGISTER),
+        _ => None,
+    }
+}
 
 /// The kinds of ordering and maintenance instructions in the code of `function`, each named once, in the order of its first
 /// appearance. `None` if the image has no symbols, which say where a function ends.
@@ -52,14 +61,7 @@ fn orders(function: *const ()) -> Option<Vec<u32>> {
             break;
         }
         let word = probe::read_u32(address).expect("text is readable");
-        let order = match word {
-            DSB | DMB | ISB => word,
-            word if word & 0xff10_0f10 == 0xee00_0f10 => word & WITHOUT_REGISTER,
-            _ => continue,
-        };
-        if !found.contains(&order) {
-            found.push(order);
-        }
+        found.extend(order(word).filter(|order| !found.contains(order)));
     }
     Some(found)
 }

@@ -19,6 +19,7 @@ mod pages;
 mod ram;
 mod serial;
 mod stale;
+mod stub;
 mod symbols;
 mod tables;
 mod virtio_block;
