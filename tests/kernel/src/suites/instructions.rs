@@ -13,10 +13,12 @@ use core::hint::black_box;
 use arch::barrier::{dmb, dsb, isb};
 use arch::machine::CortexA9;
 use arch::{cache, probe, symbols};
+use drivers::virtio::transport::SlotTransport;
 use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::machine::Machine;
 use ktest::{Completion, ktest};
 use mm::page_alloc::Pages;
+use virtio_drivers::transport::Transport;
 
 use super::witness::authority;
 
@@ -106,6 +108,11 @@ extern "C" fn clean_for_devices(start: VirtAddr, bytes: u32) {
 }
 
 #[inline(never)]
+extern "C" fn notify(transport: &mut SlotTransport<'_>) {
+    transport.notify(0);
+}
+
+#[inline(never)]
 extern "C" fn all_barriers() {
     dmb();
     dsb();
@@ -167,4 +174,11 @@ fn written_instructions_are_made_visible_in_the_order_of_the_manual() -> Complet
     black_box(cache::synchronize_instructions as fn(VirtAddr, u32))(page.address(), 64);
     let wanted = [DCCMVAU, DSB, ICIMVAU, BPIALLIS, ISB];
     assert_orders(cache::synchronize_instructions as *const (), &wanted)
+}
+
+/// The ring lies in Normal memory and the doorbell in Device memory: nothing but this barrier orders the two for a device.
+#[ktest]
+fn a_device_is_told_of_its_ring_behind_a_barrier_that_waits() -> Completion {
+    let notify = black_box(notify as extern "C" fn(&mut SlotTransport<'_>));
+    assert_orders(notify as *const (), &[DSB])
 }
