@@ -1,6 +1,8 @@
 //! The audit of what only this module can damage: records, and the books of the window. All other damage is done from outside,
 //! on SoftMachine.
 
+mod oddities;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
