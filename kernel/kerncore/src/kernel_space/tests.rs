@@ -2,6 +2,7 @@
 //! on SoftMachine.
 
 mod oddities;
+mod undoing;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -46,7 +46,7 @@ fn space_with_ear() -> (&'static Space, &'static Ear) {
 }
 
 /// Writes `descriptor` over the slot of `address`.
-fn overwrite(space: &Space, address: VirtAddr, descriptor: u32) {
+pub(super) fn overwrite(space: &Space, address: VirtAddr, descriptor: u32) {
     let machine = space.table.machine();
     let above = PhysAddr::new(space.table.root().raw() + l1::index(address) * SLOT_SIZE);
     let table = machine.read_descriptor(above) & !(L2_TABLE_SIZE - 1);
