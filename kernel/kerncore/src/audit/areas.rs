@@ -108,7 +108,6 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if !is_right(had) {
             let wanted = match place {
                 Place::Area { kind: AreaKind::Dma, .. } => FrameOwner::Dma,
-                Place::Heap => FrameOwner::Heap,
                 _ => FrameOwner::Vmalloc,
             };
             self.found(Violation::WrongOwner { address, place, frame, wanted, had });

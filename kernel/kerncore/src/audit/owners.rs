@@ -42,3 +42,30 @@ impl<'t> Owners<'t> {
 pub(super) const fn is_lent(owner: FrameOwner) -> bool {
     matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::{Frame, FrameAllocator};
+
+    /// Frames that are not there have a table's record or none.
+    #[test]
+    fn frames_that_are_not_there_are_nobodys_one_by_one() {
+        let frame = |number| Pfn::new(number).expect("below 4 GiB");
+        let records: Vec<Frame> = (0..2048).map(|_| Frame::new()).collect();
+        let table = FrameTable::new(&records, frame(0x6_0000)).expect("aligned");
+        let mut allocator = FrameAllocator::new(table);
+        allocator.add_range(frame(0x6_0400), 16).expect("absent");
+        let table = allocator.table();
+        let mut owners = Owners::new(&table);
+        for number in [0x5_ffff, 0x6_0000, 0x6_0001, 0x6_03ff] {
+            assert_eq!(owners.run(frame(number)), (FrameOwner::Absent, 1), "{number:#x}");
+        }
+        assert_eq!(owners.run(frame(0x6_0400)), (FrameOwner::Free, 16));
+        assert_eq!(owners.run(frame(0x6_040f)), (FrameOwner::Free, 1));
+        for number in [0x6_0410, 0x6_07ff, 0x6_0800, 0x6_0000] {
+            assert_eq!(owners.run(frame(number)), (FrameOwner::Absent, 1), "{number:#x}");
+            assert_eq!(owners.of(frame(number)), FrameOwner::Absent);
+        }
+    }
+}

@@ -69,9 +69,8 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     fn other_table(&mut self, second: VirtAddr, table: PhysAddr) {
         let linear = self.space.linear();
-        let tables = linear.window().count() / L2_SLOTS;
         let index = table.checked_sub(linear.tables()).map(|bytes| bytes / L2_TABLE_SIZE);
-        if let Some(index) = index.filter(|&index| index < tables)
+        if let Some(index) = index
             && let Some(section) = linear.window().sub_range(index * L2_SLOTS, L2_SLOTS)
         {
             let first = section.start();

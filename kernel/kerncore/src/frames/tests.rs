@@ -46,6 +46,22 @@ fn every_order_is_aligned_to_its_size_and_comes_back_whole() {
     assert_eq!(allocator.table().census().free_blocks[MAX_ORDER as usize], 4);
 }
 
+/// Without a handle too, the largest included; a larger order is no block's.
+#[test]
+fn every_order_comes_back_by_its_number() {
+    let records = records(4096);
+    let mut allocator = full(&records);
+    for order in 0..=MAX_ORDER {
+        let block = allocator.allocate(order, FrameOwner::Test).expect("4,096 frames are free");
+        let (first, _) = block.leak();
+        let larger = allocator.free_at(first, order + 1, FrameOwner::Test);
+        assert!(larger.is_err(), "{order}: {larger:?}");
+        assert_eq!(allocator.free_at(first, order, FrameOwner::Test), Ok(()));
+        sound(&allocator);
+    }
+    assert_eq!(allocator.free_pages(), 4096);
+}
+
 #[test]
 fn odd_regions_merge_up_to_their_largest_aligned_blocks_and_not_across_the_hole() {
     let records = records(4096);
@@ -468,6 +484,15 @@ fn a_record_stands_for_its_frame_at_a_stride_of_sixteen_bytes() {
     assert_eq!(table.frame_at_record(base + 49), None);
     assert_eq!(table.frame_at_record(base + 256), None);
     assert_eq!(table.frame_at_record(base - 16), None);
+    let absent = Belonging { frame: frame(RAM + 3), owner: FrameOwner::Absent };
+    assert_eq!(table.belonging_at_record(base + 48), Some(absent));
+    table.reserve(frame(RAM + 3), 1, FrameOwner::Test).expect("absent");
+    let owned = Belonging { owner: FrameOwner::Test, ..absent };
+    assert_eq!(table.belonging_at_record(base + 48), Some(owned));
+    assert_eq!(table.belonging(frame(RAM + 3)), owned);
+    for no_record in [base + 49, base + 256, base.wrapping_sub(16), 0, usize::MAX] {
+        assert_eq!(table.belonging_at_record(no_record), None);
+    }
     assert!(table.frame(frame(RAM + 16)).is_none());
     third.spare().store(7, core::sync::atomic::Ordering::Relaxed);
 }

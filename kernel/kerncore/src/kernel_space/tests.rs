@@ -176,6 +176,34 @@ fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
     }
 }
 
+/// S2: an area takes its pages and its guard.
+#[test]
+fn the_books_count_what_is_taken() {
+    let space = space();
+    let before = space.area_counts();
+    assert_eq!((before.areas, before.pages_taken, before.largest_hole), (0, 0, 256));
+    an_area(&space);
+    let counts = space.area_counts();
+    assert_eq!((counts.areas, counts.pages_taken, counts.largest_hole), (1, 4, 252));
+    assert_eq!((counts.records, counts.record_capacity), (1, 64));
+}
+
+/// A vmap's frames need not be contiguous, so its descriptor names none, not even one at the start of a page.
+#[test]
+fn a_vmaps_record_that_names_a_physical_address_is_seen_s85a() {
+    let space = space();
+    let frame = space.zone.allocate(0, FrameOwner::Test).expect("free memory");
+    let mapped = space.vmap(&[frame.first()], Attributes::KERNEL_DATA, VirtAddr::new(0));
+    let base = mapped.expect("addresses").pages.start();
+    finds(&space, &[]);
+    let had = frame.first().base();
+    space.areas.with(|areas| {
+        areas.space.find_mut(base).expect("live").vm.phys_addr = had;
+    });
+    let part = "physical address";
+    finds(&space, &[Violation::Record { base, part, wanted: 0, had: had.raw() }]);
+}
+
 #[test]
 fn books_that_contradict_themselves_are_seen() {
     let space = space();

@@ -378,7 +378,7 @@ impl Pool<'_> {
     /// Pages from `first`, which is used, to the end of its run.
     fn run_length(&self, first: u32) -> u32 {
         let mut end = first;
-        while self.goes_on(end) && end + 1 < self.pages {
+        while self.goes_on(end) {
             end += 1;
         }
         end + 1 - first

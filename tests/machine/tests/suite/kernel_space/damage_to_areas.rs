@@ -1,12 +1,12 @@
 //! The audit bites: damage to live areas, each done by hand.
 
-use super::bed::{Bed, CALLER, RAM, TEXT, frame, page};
+use super::bed::{Bed, CALLER, RAM, TEXT, frame, l1_slot, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaKind,
     attributes::{Attributes, MemoryType},
     audit::{Place, Violation},
-    descriptor::l2,
+    descriptor::{PageSize, l1, l2},
     frames::FrameOwner,
 };
 
@@ -62,6 +62,72 @@ fn a_single_lent_frame_that_is_still_in_the_linear_map_is_seen_s97() {
     let word = l2::Descriptor::SmallPage(had.pfn(), DATA).encode().expect("a small page");
     bed.poke(bed.l2_slot(address), word);
     bed.finds(&[Violation::Present { address, place: Place::Lent(FrameOwner::Dma), had }]);
+}
+
+/// What is well is counted beside what is not, page by page.
+#[test]
+fn pages_beside_damage_are_counted() {
+    let bed = Bed::warm();
+    let first = bed.frame_at(dma(&bed, 4));
+    let before = bed.clean();
+    let address = VirtAddr::new(first.base().raw() - RAM * PAGE_SIZE + 0x8000_0000);
+    let word = l2::Descriptor::SmallPage(first, DATA).encode().expect("a small page");
+    let absent = bed.poke(bed.l2_slot(address), word);
+    assert_eq!(bed.audit().0.lent_pages, before.lent_pages - 1);
+    bed.poke(bed.l2_slot(address), absent);
+    let elsewhere = VirtAddr::new((SOME - RAM) * PAGE_SIZE + 0x8000_0000);
+    let entry = bed.poke(bed.l2_slot(elsewhere), 0);
+    assert_eq!(bed.audit().0.linear_pages, before.linear_pages - 1);
+    bed.poke(bed.l2_slot(elsewhere), entry);
+    assert_eq!(bed.clean(), before);
+}
+
+/// The pool's frames have a home as others have.
+#[test]
+fn the_atomic_pools_area_is_in_order() {
+    let bed = Bed::warm();
+    let before = bed.clean();
+    let pool = bed.space.coherent_alloc(8 * PAGE_SIZE, FrameOwner::AtomicPool, CALLER);
+    let pool = pool.expect("memory").pages.start();
+    assert_eq!(bed.clean().lent_pages - before.lent_pages, 8);
+    bed.space.coherent_free((), pool, 8 * PAGE_SIZE).expect("a live area");
+    bed.clean();
+}
+
+/// Without its table every page of an area is missed, each at its own address.
+#[test]
+fn an_area_without_its_table_is_missed_page_by_page() {
+    let bed = Bed::warm();
+    let base = bed.space.ioremap(DEVICE, 3 * PAGE_SIZE, Attributes::DEVICE, CALLER);
+    let base = base.expect("addresses");
+    let above = bed.poke(l1_slot(base), 0);
+    let place = place(AreaKind::IoRemap, base);
+    let missing = |page: u32| Violation::Missing {
+        address: VirtAddr::new(base.raw() + page * PAGE_SIZE),
+        place,
+        wanted: PhysAddr::new(DEVICE.raw() + page * PAGE_SIZE).into(),
+    };
+    let (_, found) = bed.audit();
+    assert_eq!(found[..3], [0, 1, 2].map(missing));
+    assert_eq!(found.len(), 4, "and the table that is lost: {found:?}");
+    bed.poke(l1_slot(base), above);
+    bed.clean();
+}
+
+/// A section in the place of a table is said once, and not again for each page of each area below it.
+#[test]
+fn a_section_above_live_areas_is_seen_once_s22() {
+    let bed = Bed::warm();
+    let base = bed.space.ioremap(DEVICE, 3 * PAGE_SIZE, Attributes::DEVICE, CALLER);
+    let base = base.expect("addresses");
+    let section = l1::Descriptor::Section(PhysAddr::new(0x1000_0000), Attributes::DEVICE);
+    let above = bed.poke(l1_slot(base), section.encode().expect("aligned"));
+    let (_, found) = bed.audit();
+    let (address, place) = (base.page_base(), Place::NoArea);
+    assert_eq!(found[0], Violation::PageSize { address, place, had: PageSize::Section });
+    assert_eq!(found.len(), 2, "and the table that is lost: {found:?}");
+    bed.poke(l1_slot(base), above);
+    bed.clean();
 }
 
 #[test]
