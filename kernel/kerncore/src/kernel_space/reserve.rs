@@ -112,7 +112,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Makes a chunk of `entries` records, outside the lock of areas. If another CPU was faster, the frames go back.
-    fn add_records(&self, entries: u32) -> Result<(), NoArea> {
+    pub(super) fn add_records(&self, entries: u32) -> Result<(), NoArea> {
         let pages = pages_for(entries * ENTRY_BYTES);
         let block = self.zone.allocate_pages(pages, FrameOwner::Slab).map_err(NoArea::Record)?;
         let spare = self.areas.with(|areas| {

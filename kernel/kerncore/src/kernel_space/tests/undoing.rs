@@ -82,3 +82,15 @@ fn a_buffer_whose_linear_place_is_taken_keeps_its_frames_out_of_use() {
     assert_eq!(space.find(base), None);
     assert_eq!(space.area_counts().pages_taken, 0, "nothing is mapped at its addresses");
 }
+
+/// Two CPUs find no place for a record; the slower one's chunk is one too many.
+#[test]
+fn a_chunk_that_another_cpu_has_made_meanwhile_goes_back() {
+    let space = space();
+    let entries = space.areas.with(|areas| areas.records.next_chunk()).expect("the first chunk");
+    space.add_records(entries).expect("memory");
+    let (census, counts) = (space.zone.census().pages, space.area_counts());
+    space.add_records(entries).expect("memory");
+    assert_eq!(space.zone.census().pages, census);
+    assert_eq!(space.area_counts(), counts);
+}
