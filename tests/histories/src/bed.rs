@@ -69,7 +69,9 @@ struct LeakedRecords;
 
 impl Support<'static> for LeakedRecords {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
-        block.leak();
+        let bytes = entries as usize * size_of::<AreaEntry<'_>>();
+        let (_, pages) = block.leak();
+        assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
         let entry = || AreaEntry::new(AreaRecord::VACANT);
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
     }

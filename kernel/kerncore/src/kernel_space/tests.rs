@@ -75,7 +75,9 @@ struct Host;
 
 impl Support<'static> for Host {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
-        block.leak();
+        let bytes = entries as usize * size_of::<AreaEntry<'_>>();
+        let (_, pages) = block.leak();
+        assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
         let vacant = (0..entries).map(|_| AreaEntry::new(AreaRecord::VACANT));
         vacant.collect::<Vec<_>>().leak()
     }

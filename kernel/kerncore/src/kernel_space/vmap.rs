@@ -240,3 +240,33 @@ const fn is_not_memory(owner: FrameOwner) -> bool {
 const fn is_uncached(owner: FrameOwner) -> bool {
     matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which owners' frames a mapping may show: said once more, owner by owner.
+    #[test]
+    fn whose_frames_may_have_a_second_mapping_s97_s112() {
+        use FrameOwner::{
+            FrameTable, Heap, KernelImage, PageTable, Pages, Slab, Stack, Test, User, VaStorage,
+            Vmalloc,
+        };
+        let writable = [Heap, Vmalloc, User, Pages, Stack, Test];
+        let kernels_own = [KernelImage, FrameTable, PageTable, Slab, VaStorage];
+        let readable = [&writable[..], &kernels_own].concat();
+        let allowed: [(Attributes, &[FrameOwner]); 5] = [
+            (Attributes::KERNEL_RODATA, &readable),
+            (Attributes::KERNEL_DATA, &writable),
+            (Attributes::KERNEL_TEXT, &[]),
+            (Attributes::WRITE_COMBINE, &[]),
+            (Attributes::DEVICE, &[]),
+        ];
+        for (attributes, owners) in allowed {
+            for owner in FrameOwner::ALL {
+                let may = OwnerSet::allowed_under(attributes).contains(owner);
+                assert_eq!(may, owners.contains(&owner), "{owner:?} under {attributes:?}");
+            }
+        }
+    }
+}

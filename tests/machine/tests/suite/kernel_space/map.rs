@@ -3,7 +3,7 @@
 use super::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, WINDOW, WINDOW_PAGES, frame, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
-    area::AreaKind,
+    area::{AreaFlags, AreaKind},
     attributes::{Attributes, MemoryType},
     descriptor::l2,
     frames::FrameOwner,
@@ -60,6 +60,23 @@ fn a_vmalloc_page_may_be_mapped_elsewhere_as_well() {
         bed.space.vunmap((), alias.pages.start()).expect("a live area");
         bed.space.vfree((), base).expect("a live area");
     });
+}
+
+/// S37: the caller's flags are shown instead of the kind's own, whatever they mean.
+#[test]
+fn vmaps_descriptor_shows_its_callers_flags_s37() {
+    let bed = Bed::warm();
+    let (list, frames) = bed.frames(1);
+    let table = bed.space.zone().table();
+    let flags = AreaFlags::from_bits(0x8000_0044);
+    let belonging = || frames.iter().map(|&frame| Some(table.belonging(frame)));
+    let data = Attributes::KERNEL_DATA;
+    let area = bed.space.vmap_flags(belonging(), data, flags, CALLER).expect("addresses");
+    assert_eq!((area.flags, area.kind), (flags, AreaKind::Vmap));
+    let base = area.pages.start();
+    assert_eq!(bed.space.with_area(base, |record| record.vm.flags), Some(flags));
+    bed.space.vunmap((), base).expect("a live area");
+    bed.feed(list);
 }
 
 #[test]

@@ -88,6 +88,9 @@ fn sizes_are_rounded_up_to_pages_and_impossible_ones_refused_s3_s26() {
             let wanted = bytes.div_ceil(PAGE_SIZE);
             assert_eq!(refused(bytes), VmallocError::MoreThanMemory { wanted, total: RAM_PAGES });
         }
+        // As much as RAM is not more than RAM: it is the window that has no room for it.
+        let all = refused(RAM_PAGES * PAGE_SIZE);
+        assert!(matches!(all, VmallocError::Area(NoArea::Addresses(_))), "{all:?}");
     });
 }
 
