@@ -32,5 +32,6 @@ pub mod owned_range;
 pub mod page_table;
 pub mod pool;
 pub mod slab;
+pub mod user;
 pub mod va_space;
 pub mod zone;
