@@ -1,6 +1,7 @@
 //! The CPU that this code runs on.
 
 use crate::cp15::Mpidr;
+use crate::exception::Mode;
 
 /// How many CPUs a Cortex-A9 cluster can have.
 pub const MAX_CPUS: usize = 4;
@@ -11,6 +12,50 @@ pub const MAX_CPUS: usize = 4;
 #[inline(always)]
 pub fn id() -> u32 {
     Mpidr::read().0 & 3
+}
+
+/// The mode that this code runs in (CPSR.M).
+#[inline(always)]
+pub fn mode() -> Mode {
+    Mode::from_cpsr(cpsr())
+}
+
+/// Whether this code belongs to an interrupt's handler (S115).
+///
+/// A handler runs in its exception's own mode from the vector to its return, so the processor itself knows: there is no
+/// count that could be wrong. What a handler's probe faults on is resolved in abort mode, which asks nobody.
+#[inline(always)]
+pub fn in_interrupt() -> bool {
+    matches!(cpsr() & MODE, FIQ | IRQ)
+}
+
+/// Whether this code may wait for something to happen (S115): it belongs to no handler, of an interrupt or of a fault, and
+/// interrupts are not masked.
+///
+/// Under a spin lock interrupts are masked, so there it may not either.
+#[inline(always)]
+pub fn may_sleep() -> bool {
+    let cpsr = cpsr();
+    matches!(cpsr & MODE, SUPERVISOR | SYSTEM) && cpsr & IRQ_MASKED == 0
+}
+
+/// CPSR.M, the mode's bits, and those of the modes that are asked for here (ARM ARM table B1-1).
+const MODE: u32 = 0x1f;
+const FIQ: u32 = 0x11;
+const IRQ: u32 = 0x12;
+const SUPERVISOR: u32 = 0x13;
+const SYSTEM: u32 = 0x1f;
+/// CPSR.I.
+const IRQ_MASKED: u32 = 1 << 7;
+
+#[inline(always)]
+fn cpsr() -> u32 {
+    let cpsr;
+    // SAFETY: reads a register. No `nomem`, so that it is read here and neither earlier nor later.
+    unsafe {
+        core::arch::asm!("mrs {cpsr}, cpsr", cpsr = out(reg) cpsr, options(nostack, preserves_flags))
+    };
+    cpsr
 }
 
 /// Waits until an interrupt is pending, masked or not.

@@ -12,7 +12,7 @@ use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::layout::{LINEAR_PHYSICAL, LINEAR_START, linear_pages};
 use kerncore::machine::Machine;
 
-use crate::{barrier, cache, memory, tlb};
+use crate::{barrier, cache, cpu, memory, tlb};
 
 /// The right to change this processor's translation tables.
 #[derive(Clone, Copy, Debug)]
@@ -116,5 +116,10 @@ impl Machine for CortexA9 {
             .unwrap_or_else(|| panic!("frames {first} and {count} on are not in the linear map"));
         // SAFETY: promise 3 of `new`.
         unsafe { memory::zero_pages(pages) };
+    }
+
+    #[inline(always)]
+    fn in_interrupt(&self) -> bool {
+        cpu::in_interrupt()
     }
 }

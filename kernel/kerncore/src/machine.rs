@@ -61,6 +61,9 @@ pub trait Machine {
 
     /// Fills `count` frames from `first` with zeros through their cacheable linear mapping.
     fn zero_frames(&self, first: Pfn, count: u32);
+
+    /// Whether this CPU runs an interrupt's handler (S115).
+    fn in_interrupt(&self) -> bool;
 }
 
 /// A borrowed machine is a machine.
@@ -93,6 +96,10 @@ impl<M: Machine> Machine for &M {
 
     fn zero_frames(&self, first: Pfn, count: u32) {
         (**self).zero_frames(first, count);
+    }
+
+    fn in_interrupt(&self) -> bool {
+        (**self).in_interrupt()
     }
 }
 

@@ -25,7 +25,7 @@ pub const LARGEST_CHUNK: u32 = 1 << 15;
 /// Room for one record.
 #[derive(Debug)]
 pub struct Entry<'s, T> {
-    /// The vacant entry below this one, which is vacant too.
+    /// The vacant entry below this one, which is vacant too; or the one before this in a [`PlaceQueue`].
     next: Option<&'s mut Self>,
     record: T,
 }
@@ -198,6 +198,58 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
             Some(entries) => NoPlace::NeedsChunk { entries },
             None => NoPlace::Full { capacity: self.capacity() },
         }
+    }
+}
+
+/// Places in the order in which they were put in, linked through their own entries: a queue that needs no memory.
+#[derive(Debug)]
+#[must_use = "places that are dropped are lost to their slab"]
+pub struct PlaceQueue<'s, T> {
+    /// The one put in last, whose `next` is the one before it.
+    newest: Option<&'s mut Entry<'s, T>>,
+    count: u32,
+}
+
+impl<'s, T> PlaceQueue<'s, T> {
+    /// A queue of none.
+    pub const fn new() -> Self {
+        Self { newest: None, count: 0 }
+    }
+
+    /// How many places wait in it.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Puts `place` behind all others.
+    pub fn push(&mut self, place: Place<'s, T>) {
+        let Place(entry) = place;
+        entry.next = self.newest.take();
+        self.newest = Some(entry);
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// Takes all places out, the one that was put in first coming first. Walks the whole queue once.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Place<'s, T>> + use<'s, T> {
+        let mut rest = self.newest.take();
+        self.count = 0;
+        let mut oldest: Option<&'s mut Entry<'s, T>> = None;
+        while let Some(entry) = rest {
+            rest = entry.next.take();
+            entry.next = oldest;
+            oldest = Some(entry);
+        }
+        core::iter::from_fn(move || {
+            let entry = oldest.take()?;
+            oldest = entry.next.take();
+            Some(Place(entry))
+        })
+    }
+}
+
+impl<T> Default for PlaceQueue<'_, T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,6 +1,6 @@
 //! vmalloc and vmap by their Linux names.
 //!
-//! None of these may be called in interrupt context (S10, S35).
+//! None but [`vfree_atomic`] and the lookups may be called in interrupt context (S10, S35).
 
 use core::ffi::{c_uint, c_void};
 use core::fmt;
@@ -88,6 +88,22 @@ pub unsafe extern "C" fn vfree(addr: *const c_void) {
         // SAFETY: our caller promises that nobody uses it.
         let authority = unsafe { Authority::claim() };
         report("vfree", mm::kernel().vfree(authority, address(addr)));
+    }
+}
+
+/// As [`vfree`], for handlers and wherever interrupts are off: queues the area, whose memory comes back with the next
+/// [`mm::vm_area::free_deferred`] (S89). Null is no-op; anything else that is not the base of such an area is reported and
+/// changes nothing.
+///
+/// # Safety
+/// Nobody uses the memory any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vfree_atomic(addr: *const c_void) {
+    if !addr.is_null() {
+        // SAFETY: our caller promises that nobody uses it.
+        let authority = unsafe { Authority::claim() };
+        report("vfree_atomic", mm::kernel().vfree_atomic(authority, address(addr)));
     }
 }
 

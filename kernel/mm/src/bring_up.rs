@@ -27,7 +27,7 @@ use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable,
 };
-use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, Support};
+use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::owned_range::OwnedRange;
@@ -372,6 +372,10 @@ impl Support<'static> for KernelSupport {
         if let Some(oddity) = removal.first_oddity {
             log::warn!("{} odd entries in the area {area}, the first: {oddity}", removal.oddities);
         }
+    }
+
+    fn deferred_free_failed(&self, error: &RemoveError) {
+        log::error!("vfree_atomic: {error}");
     }
 }
 

@@ -9,7 +9,8 @@
 //!    frames of its own               pages that it was given, and gives back
 //! ```
 //!
-//! Both are made where one may sleep, never in interrupt context (S10, S35).
+//! Both are made and dropped where one may sleep, never in interrupt context (S10, S35). What a handler has done with it frees
+//! by [`VmArea::free_later`].
 
 extern crate alloc;
 
@@ -26,6 +27,11 @@ use kerncore::kernel_space::{Fill, VmallocError, VmapError};
 
 use crate::kernel;
 use crate::page_alloc::Pages;
+
+/// Frees what [`VmArea::free_later`] has queued, and says how many areas that were. Not in interrupt context.
+pub fn free_deferred() -> u32 {
+    kernel().free_deferred()
+}
 
 /// The memory of a mapping of ours.
 fn memory_of(pages: PageRange) -> (*mut u8, usize) {
@@ -79,6 +85,15 @@ impl VmArea {
     /// The first byte's address.
     pub const fn address(&self) -> VirtAddr {
         self.pages.start()
+    }
+
+    /// Frees the memory later, with the next [`free_deferred`]: for handlers and wherever interrupts are off (S89).
+    pub fn free_later(self) {
+        // SAFETY: the owner is going, so no slice of its memory lives.
+        let authority = unsafe { Authority::claim() };
+        if let Err(error) = kernel().vfree_atomic(authority, self.into_address()) {
+            log::error!("a VmArea could not be freed: {error}");
+        }
     }
 
     /// Gives the memory up to whoever frees it by its address.

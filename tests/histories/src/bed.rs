@@ -15,7 +15,7 @@ use kerncore::{
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
     frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
-    kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, Support},
+    kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, RemoveError, Support},
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
@@ -78,6 +78,10 @@ impl Support<'static> for LeakedRecords {
 
     fn odd_tables(&self, area: PageRange, removal: Removal) {
         panic!("{area}: {removal:?}, though nobody else wrote to the tables");
+    }
+
+    fn deferred_free_failed(&self, error: &RemoveError) {
+        panic!("{error}, though nobody else wrote to the frame table");
     }
 }
 

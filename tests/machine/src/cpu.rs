@@ -86,6 +86,19 @@ impl<'machine> SoftCpu<'machine> {
         Ok(())
     }
 
+    /// Runs `handler` as the handler of an interrupt.
+    pub fn interrupt<R>(&self, handler: impl FnOnce() -> R) -> R {
+        struct Handler<'cpu, 'machine>(&'cpu SoftCpu<'machine>);
+        impl Drop for Handler<'_, '_> {
+            fn drop(&mut self) {
+                self.0.machine.state().cpus[self.0.number].interrupts -= 1;
+            }
+        }
+        self.machine.state().cpus[self.number].interrupts += 1;
+        let _returns = Handler(self);
+        handler()
+    }
+
     /// Invalidates `pages` in this CPU's TLB alone: what the wrong instruction would do.
     pub fn invalidate_tlb_local(&self, pages: PageRange) {
         self.invalidate(Scope::Pages(pages), Reach::Local);
@@ -187,6 +200,10 @@ impl Machine for SoftCpu<'_> {
         for word in (start..start + count * PAGE_SIZE).step_by(4) {
             state.memory.write_cached(word, 0);
         }
+    }
+
+    fn in_interrupt(&self) -> bool {
+        self.machine.state().cpus[self.number].interrupts > 0
     }
 }
 

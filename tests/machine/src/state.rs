@@ -48,6 +48,8 @@ pub(crate) struct Cpu {
     pub(crate) pending: Vec<Pending>,
     /// Pages that this CPU has ever tried to reach: those that its walker reads ahead.
     pub(crate) tried: BTreeSet<u32>,
+    /// How many interrupts' handlers it runs, one inside the other.
+    pub(crate) interrupts: u32,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl SoftMachine {
             context: Context::new(root),
             pending: Vec::new(),
             tried: BTreeSet::new(),
+            interrupts: 0,
         };
         let state = State {
             behaviour,

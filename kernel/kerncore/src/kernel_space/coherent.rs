@@ -71,12 +71,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Errors
     /// [`CoherentError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context (S10).
     pub fn coherent_alloc(
         &self,
         bytes: u32,
         owner: FrameOwner,
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
+        self.refuse_in_interrupt();
         let pages = pages_for(bytes);
         let block = self.zone.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
@@ -119,12 +123,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`] if no coherent area begins there (S67); nothing has changed.
+    ///
+    /// # Panics
+    /// In interrupt context (S35).
     pub fn coherent_free(
         &self,
         _authority: M::Authority,
         base: VirtAddr,
         bytes: u32,
     ) -> Result<CoherentFreed, RemoveError> {
+        self.refuse_in_interrupt();
         let dying = self.retire(base, AreaKind::Dma)?;
         self.free_dying(dying, bytes)
     }
@@ -134,6 +142,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Errors
     /// [`RemoveError`]; nothing has changed.
+    ///
+    /// # Panics
+    /// In interrupt context (S35).
     pub fn coherent_free_at(
         &self,
         _authority: M::Authority,
@@ -144,6 +155,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
+        self.refuse_in_interrupt();
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
         self.free_dying(dying, bytes)
     }

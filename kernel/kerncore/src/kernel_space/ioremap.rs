@@ -62,11 +62,13 @@ impl core::error::Error for IoRemapError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Maps `bytes` at `physical` with `attributes`, in the name of `caller`, and gives the address that stands for
-    /// `physical`: it need not be aligned, and the last byte is covered (S94). May not be called in interrupt
-    /// context (S10).
+    /// `physical`: it need not be aligned, and the last byte is covered (S94). Not in interrupt context (S10).
     ///
     /// # Errors
     /// [`IoRemapError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn ioremap(
         &self,
         physical: PhysAddr,

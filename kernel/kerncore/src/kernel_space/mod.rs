@@ -20,7 +20,7 @@
 //!
 //! # Locks
 //! In this order, outermost first; no two of one rank together: second-level table creation, table memory, areas,
-//! frames. Descriptors are written under none of them: who owns a range writes its descriptors.
+//! deferred frees, frames. Descriptors are written under none of them: who owns a range writes its descriptors.
 
 mod areas;
 mod coherent;
@@ -53,6 +53,7 @@ use crate::linear_map::LinearMap;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::PageTable;
+use crate::slab::PlaceQueue;
 use crate::va_space::{CheckError, VaSpace};
 use crate::zone::Zone;
 use areas::Areas;
@@ -81,6 +82,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     table: PageTable<M, L>,
     window: PageRange,
     areas: L::Lock<Areas<'s>>,
+    /// Dying areas whose memory is not freed yet.
+    deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
     tables: TableMemory<L>,
     zone: Zone<'s, L>,
     linear: LinearMap<M>,
@@ -94,6 +97,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             window: parts.space.range(),
             table: parts.table,
             areas: Lock::new(Areas::new(parts.space)),
+            deferred: Lock::new(PlaceQueue::new()),
             tables: TableMemory::new(),
             zone: parts.zone,
             linear: parts.linear,

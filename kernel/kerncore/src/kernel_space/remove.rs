@@ -11,6 +11,7 @@ use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::{Released, Removal};
+use crate::slab::PlaceQueue;
 
 /// Why an area was not removed. Nothing has changed, but for [`RemoveError::Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,29 +92,38 @@ impl fmt::Display for RemoveError {
 impl core::error::Error for RemoveError {}
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
-    /// Removes the vmalloc area at `base` and frees its frames (S33). May not be called in interrupt context (S35).
+    /// Removes the vmalloc area at `base` and frees its frames (S33). Not in interrupt context (S35).
     ///
     /// # Errors
     /// [`RemoveError`].
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
         self.remove(base, AreaKind::Vmalloc)
     }
 
-    /// Removes the vmap area at `base`; the frames belong to somebody else (S34). May not be called in interrupt
-    /// context (S35).
+    /// Removes the vmap area at `base`; the frames belong to somebody else (S34). Not in interrupt context (S35).
     ///
     /// # Errors
     /// [`RemoveError`].
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
         self.remove(base, AreaKind::Vmap)
     }
 
     /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
-    /// gives back the base plus the offset in the page.
+    /// gives back the base plus the offset in the page. Not in interrupt context (S35).
     ///
     /// # Errors
     /// [`RemoveError`].
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
+        self.refuse_in_interrupt();
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let dying = self.areas.with(|areas| {
             let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
@@ -122,8 +132,57 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.tear_down(dying).map(|_| ())
     }
 
+    /// As [`KernelSpace::vfree`], for where that may not be done, in a handler or with interrupts off: no lookup finds the area
+    /// any more, and its memory and addresses come back with the next [`KernelSpace::free_deferred`] (S89). Any context.
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub fn vfree_atomic(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+    ) -> Result<(), RemoveError> {
+        let dying = self.retire(base, AreaKind::Vmalloc)?;
+        self.deferred.with(|deferred| deferred.push(dying));
+        Ok(())
+    }
+
+    /// How many areas [`KernelSpace::vfree_atomic`] has queued. Any context.
+    pub fn deferred(&self) -> u32 {
+        self.deferred.with(|deferred| deferred.count())
+    }
+
+    /// Frees what [`KernelSpace::vfree_atomic`] has queued, in that order (S89), and says how many areas that were. What goes
+    /// wrong with one is told to [`super::Support::deferred_free_failed`] and keeps no other. Not in interrupt context.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn free_deferred(&self) -> u32 {
+        self.refuse_in_interrupt();
+        // Out of the lock, so that a handler may queue the next meanwhile.
+        let queued = self.deferred.with(PlaceQueue::take_all);
+        let mut count = 0;
+        for dying in queued {
+            count += 1;
+            if let Err(error) = self.tear_down(dying) {
+                self.support.deferred_free_failed(&error);
+            }
+        }
+        count
+    }
+
+    /// Areas are made and removed outside of interrupt context alone (S10, S35): whoever does it in a handler may have
+    /// interrupted the very step that he is about to take.
+    #[inline(always)]
+    pub(super) fn refuse_in_interrupt(&self) {
+        if self.table.machine().in_interrupt() {
+            called_in_interrupt();
+        }
+    }
+
     #[inline(always)]
     fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
+        self.refuse_in_interrupt();
         let dying = self.retire(base, kind)?;
         self.tear_down(dying).map(|_| ())
     }
@@ -196,4 +255,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
         self.zone.free(block).map_err(FramesError::Free)
     }
+}
+
+/// The end of whoever makes or removes an area in a handler.
+#[cold]
+#[inline(never)]
+fn called_in_interrupt() -> ! {
+    panic!("an area is made or removed in interrupt context")
 }

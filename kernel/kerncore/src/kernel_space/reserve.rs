@@ -6,8 +6,8 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
-use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
+use crate::kernel_space::{KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -26,6 +26,10 @@ pub trait Support<'s>: Sync {
     /// Hears of an area in whose tables something was found that nobody should have put there (S21, S22). Called
     /// outside all locks.
     fn odd_tables(&self, area: PageRange, removal: Removal);
+
+    /// Hears of an area that [`KernelSpace::vfree_atomic`] queued and whose frames did not come back. Called outside all
+    /// locks, where [`KernelSpace::free_deferred`] is.
+    fn deferred_free_failed(&self, error: &RemoveError);
 }
 
 /// Why no area could be reserved. Nothing was taken.
@@ -88,11 +92,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// chunk of records is made when the last is full.
     ///
     /// It is a closure of each caller's own, so that what he knows of his request is known where it is judged.
+    ///
+    /// # Panics
+    /// In interrupt context (S10).
     #[inline(always)]
     pub(super) fn reserve(
         &self,
         reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
+        self.refuse_in_interrupt();
         loop {
             match self.areas.with(&reserve) {
                 Ok(reserved) => return Ok(reserved),
@@ -101,10 +109,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
     }
 
-    /// Makes a chunk of records if that was what was missing.
+    /// Makes a chunk of records if that was what was missing; if addresses were, frees what waits to be freed.
     #[cold]
     fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
         match missing {
+            NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_deferred() > 0 => Ok(()),
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
             NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
             NoRoom::Records(NoPlace::NeedsChunk { entries }) => self.add_records(entries),

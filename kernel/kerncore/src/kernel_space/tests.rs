@@ -47,6 +47,10 @@ impl Machine for PlainMachine {
     fn clean_and_invalidate(&self, _pages: PageRange, _first: Pfn) {}
 
     fn zero_frames(&self, _first: Pfn, _count: u32) {}
+
+    fn in_interrupt(&self) -> bool {
+        false
+    }
 }
 
 struct Mutexes;
@@ -84,6 +88,10 @@ impl Support<'static> for Host {
 
     fn odd_tables(&self, area: PageRange, removal: Removal) {
         panic!("{area}: {removal:?}");
+    }
+
+    fn deferred_free_failed(&self, error: &RemoveError) {
+        panic!("{error}");
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::{VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
-use crate::frames::{AllocateError, FrameOwner};
+use crate::frames::{AllocateError, FrameList, FrameOwner};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::lock::Locks;
@@ -59,11 +59,14 @@ impl fmt::Display for VmallocError {
 impl core::error::Error for VmallocError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Takes `bytes` of virtually contiguous kernel memory, rounded up to pages (S3), in the name of `caller`. May not
-    /// be called in interrupt context (S10).
+    /// Takes `bytes` of virtually contiguous kernel memory, rounded up to pages (S3), in the name of `caller`. Not in
+    /// interrupt context (S10). If memory is short, what waits to be freed is freed first.
     ///
     /// # Errors
     /// [`VmallocError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn vmalloc(
         &self,
         bytes: u32,
@@ -81,7 +84,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let request = Request::of_bytes(bytes);
         let (mut usable, place) =
             self.reserve(|areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
-        let list = match self.zone.allocate_list(pages, FrameOwner::Vmalloc) {
+        let list = match self.frames_for(pages) {
             Ok(list) => list,
             Err(error) => {
                 self.abandon(usable, place);
@@ -101,5 +104,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let new = NewArea::new(AreaKind::Vmalloc, caller);
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
+    }
+    #[inline(always)]
+    fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
+        loop {
+            match self.zone.allocate_list(pages, FrameOwner::Vmalloc) {
+                Err(_) if self.free_deferred() > 0 => {}
+                taken => return taken,
+            }
+        }
     }
 }

@@ -89,10 +89,13 @@ impl core::error::Error for VmapError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Maps `frames` in their order, one page each, in the name of `caller` (S37). A frame may be listed twice; no
-    /// reference is taken: the frames must outlive the mapping. May not be called in interrupt context (S10).
+    /// reference is taken: the frames must outlive the mapping. Not in interrupt context (S10).
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
     pub fn vmap(
         &self,
         frames: &[Pfn],

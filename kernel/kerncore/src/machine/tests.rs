@@ -45,6 +45,11 @@ impl Machine for Listener {
     fn zero_frames(&self, first: Pfn, count: u32) {
         self.heard(format!("zero {first} {count}"));
     }
+
+    fn in_interrupt(&self) -> bool {
+        self.heard("in interrupt?".into());
+        false
+    }
 }
 
 /// Asks everything of `machine`.
@@ -57,6 +62,7 @@ fn ask(machine: impl Machine) -> u32 {
     machine.invalidate_tlb(pages);
     machine.clean_and_invalidate(pages, slot.pfn());
     machine.zero_frames(slot.pfn(), 2);
+    assert!(!machine.in_interrupt());
     machine.read_descriptor(slot)
 }
 
@@ -71,6 +77,7 @@ fn a_borrowed_machine_passes_every_call_on() {
         "invalidate 0xc0000000-0xc0002000",
         "clean and invalidate 0xc0000000-0xc0002000 0x60004",
         "zero 0x60004 2",
+        "in interrupt?",
         "read 0x60004000",
     ];
     assert_eq!(*borrowed.0.borrow(), expected);

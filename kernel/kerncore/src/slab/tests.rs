@@ -81,3 +81,34 @@ fn a_place_belongs_to_one_owner_at_a_time() {
         assert_eq!(slab.taken() as usize, owned.len());
     }
 }
+
+/// S89: in the order in which they were put in, and what is put in while others are taken out waits for the next time.
+#[test]
+fn a_queue_gives_places_back_in_their_order() {
+    let mut slab: Slab<'_, u32, 1> = Slab::new();
+    slab.add_chunk(chunk(64)).expect("the first chunk");
+    let mut queue = PlaceQueue::default();
+    assert_eq!((queue.count(), queue.take_all().count()), (0, 0));
+    for value in [7, 3, 9] {
+        let mut place = slab.take().expect("64 entries");
+        *place = value;
+        queue.push(place);
+    }
+    assert_eq!((queue.count(), slab.taken()), (3, 3));
+    let mut late = slab.take().expect("64 entries");
+    *late = 5;
+    let queued = queue.take_all();
+    queue.push(late);
+    let mut values = Vec::new();
+    for place in queued {
+        values.push(*place);
+        slab.give_back(place);
+    }
+    assert_eq!((values, queue.count()), (vec![7, 3, 9], 1));
+    let rest: Vec<_> = queue.take_all().collect();
+    assert_eq!(rest.iter().map(|place| **place).collect::<Vec<_>>(), [5]);
+    rest.into_iter().for_each(|place| slab.give_back(place));
+    assert_eq!((slab.taken(), queue.count()), (0, 0));
+    let again: Vec<_> = (0..64).map(|_| slab.take().expect("none was lost").to_string()).collect();
+    assert_eq!(again.len(), 64);
+}

@@ -16,6 +16,7 @@ use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
+use mm::vm_area::{self, VmArea};
 
 use super::witness::{
     Books, ask_host, assert_absent, byte_at, feed, frame_at, linear, plus, starve, word_at,
@@ -50,6 +51,7 @@ unsafe extern "C" {
     safe fn vmalloc(size: c_uint) -> *mut c_void;
     safe fn vzalloc(size: c_uint) -> *mut c_void;
     fn vfree(address: *const c_void);
+    fn vfree_atomic(address: *const c_void);
     fn vmap(pages: *const *const Page, count: c_uint, flags: c_uint, prot: c_uint) -> *mut c_void;
     fn vunmap(address: *const c_void);
     safe fn ioremap(physical: c_uint, size: c_uint) -> *mut c_void;
@@ -106,11 +108,31 @@ fn map(pages: &[*const Page], flags: c_uint, prot: c_uint) -> *mut c_void {
 #[ktest]
 fn null_is_freed_and_found_by_nobody_s32() {
     let books = Books::now();
-    for remove in [vfree as Remove, vunmap, iounmap] {
+    for remove in [vfree as Remove, vfree_atomic, vunmap, iounmap] {
         call(remove, null());
     }
     assert!(find_vm_area(null()).is_null());
     assert!(vmalloc_to_page(null()).is_null());
+    books.assert_unchanged();
+}
+
+/// With interrupts off an area is queued, in C as in Rust; it is not found any more, and is freed with the others.
+#[ktest]
+fn a_deferred_free_is_done_later_and_once_s89() {
+    let books = Books::now();
+    let [first, second] = [vmalloc(3 * PAGE_SIZE), vmalloc(1)];
+    let third = VmArea::new(PAGE_SIZE).expect("memory");
+    arch::irq::masked(|| {
+        call(vfree_atomic, second);
+        call(vfree_atomic, first);
+        call(vfree_atomic, first);
+        third.free_later();
+        assert!(find_vm_area(first).is_null() && find_vm_area(second).is_null());
+    });
+    call(vfree, first);
+    assert_eq!(kernel().deferred(), 3);
+    assert_eq!(vm_area::free_deferred(), 3);
+    assert_eq!(vm_area::free_deferred(), 0);
     books.assert_unchanged();
 }
 

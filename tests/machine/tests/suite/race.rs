@@ -46,6 +46,10 @@ impl Machine for Stopped<'_> {
     fn zero_frames(&self, first: Pfn, count: u32) {
         self.cpu.zero_frames(first, count);
     }
+
+    fn in_interrupt(&self) -> bool {
+        self.cpu.in_interrupt()
+    }
 }
 
 #[test]
@@ -103,6 +107,10 @@ impl Machine for Overtaken<'_> {
     }
     fn zero_frames(&self, first: Pfn, count: u32) {
         self.cpu.zero_frames(first, count);
+    }
+
+    fn in_interrupt(&self) -> bool {
+        self.cpu.in_interrupt()
     }
 }
 

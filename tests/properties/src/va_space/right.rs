@@ -47,6 +47,10 @@ impl Machine for NoMachine {
     fn zero_frames(&self, first: Pfn, _: u32) {
         panic!("frames from {first} were zeroed")
     }
+
+    fn in_interrupt(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]

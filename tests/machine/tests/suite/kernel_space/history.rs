@@ -112,6 +112,10 @@ impl Machine for Forgets {
             self.cpu.zero_frames(first, count);
         }
     }
+
+    fn in_interrupt(&self) -> bool {
+        self.cpu.in_interrupt()
+    }
 }
 
 /// The comparison has teeth: one short history on the hoarding machine finds each wrong CPU, and not the right one.

@@ -7,6 +7,7 @@ mod damage_to_areas;
 mod device;
 mod exhaustion;
 mod history;
+mod interrupt;
 mod map;
 mod race;
 mod runs;

@@ -97,6 +97,10 @@ impl Machine for Watched {
     fn zero_frames(&self, first: Pfn, count: u32) {
         self.cpu.zero_frames(first, count);
     }
+
+    fn in_interrupt(&self) -> bool {
+        self.cpu.in_interrupt()
+    }
 }
 
 /// How an area and its frames are freed.

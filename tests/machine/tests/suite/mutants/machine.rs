@@ -215,6 +215,10 @@ impl Machine for Wrong<'_> {
     fn zero_frames(&self, first: Pfn, count: u32) {
         self.cpu.zero_frames(first, count);
     }
+
+    fn in_interrupt(&self) -> bool {
+        self.cpu.in_interrupt()
+    }
 }
 
 /// The first behaviour of the machine on which `killer` does not hold.
