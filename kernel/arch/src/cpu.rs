@@ -2,6 +2,7 @@
 
 use crate::cp15::Mpidr;
 use crate::exception::Mode;
+use crate::irq;
 
 /// How many CPUs a Cortex-A9 cluster can have.
 pub const MAX_CPUS: usize = 4;
@@ -53,7 +54,7 @@ fn cpsr() -> u32 {
     let cpsr;
     // SAFETY: reads a register. No `nomem`, so that it is read here and neither earlier nor later.
     unsafe {
-        core::arch::asm!("mrs {cpsr}, cpsr", cpsr = out(reg) cpsr, options(nostack, preserves_flags))
+        core::arch::asm!("mrs {cpsr}, cpsr", cpsr = out(reg) cpsr, options(nostack, preserves_flags));
     };
     cpsr
 }
@@ -64,6 +65,28 @@ pub fn wait_for_interrupt() {
     // SAFETY: changes no register or memory of this program. The DSB before it completes what the interrupt's
     // source may be waiting for; no `nomem`, since a handler may run here and change anything.
     unsafe { core::arch::asm!("dsb", "wfi", options(nostack, preserves_flags)) };
+}
+
+/// Waits until `condition` holds, asleep between the interrupts whose handlers make it hold. Where one may sleep: with
+/// interrupts unmasked, and not in a handler.
+///
+/// # Panics
+/// Where one may not: nobody could make the condition hold.
+pub fn wait_until(mut condition: impl FnMut() -> bool) {
+    assert!(may_sleep(), "waiting with interrupts masked, or in a handler");
+    loop {
+        // Masked from the look to the sleep: an interrupt between the two ends the sleep at once.
+        let saved = irq::save_and_mask();
+        let holds = condition();
+        if !holds {
+            wait_for_interrupt();
+        }
+        // What has woken us is handled here.
+        saved.restore();
+        if holds {
+            return;
+        }
+    }
 }
 
 /// Stops this CPU for good, with interrupts masked.

@@ -7,5 +7,9 @@
 #![cfg(target_arch = "arm")]
 #![forbid(unsafe_code)]
 
+pub mod gic;
+pub mod interrupts;
 pub mod pl011;
+pub mod private_timer;
+pub mod sp804;
 pub mod virtio;

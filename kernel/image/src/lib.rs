@@ -17,6 +17,7 @@
 pub mod capture;
 pub mod console;
 pub mod exit;
+pub mod interrupts;
 pub mod loader;
 pub mod report;
 pub mod start;

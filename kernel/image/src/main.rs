@@ -16,7 +16,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{report, start};
+    use image::{interrupts, report, start};
     use mm::io_mem::IoMem;
 
     /// Entered by the stub, high, with the MMU on.
@@ -34,6 +34,9 @@ mod kernel {
 
     /// Everything after memory is up. What goes wrong is said where it is noticed.
     fn run(started: &Started) -> Result<(), ()> {
+        if let Err(error) = interrupts::start() {
+            log::warn!("no interrupts: {error}");
+        }
         if let Err(error) = open_console() {
             log::warn!("no serial port: {error}");
         }
@@ -62,8 +65,10 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
-        report::exception(frame);
-        exit(Code::Exception)
+        if !interrupts::serve(frame) {
+            report::exception(frame);
+            exit(Code::Exception)
+        }
     }
 
     #[panic_handler]

@@ -10,8 +10,10 @@ use kerncore::ledger::{Count, Ledger};
 
 use crate::{heap, kernel};
 
-/// Brings to rest what may lag behind: merges the free blocks that wait on the allocator's front lists. Any context.
+/// Brings to rest what may lag behind: frees the areas that wait for it, and merges the free blocks that wait on the
+/// allocator's front lists. Not in interrupt context.
 pub fn settle() {
+    kernel().free_deferred();
     kernel().zone().drain();
 }
 

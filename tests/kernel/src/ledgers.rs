@@ -5,8 +5,8 @@ use core::fmt;
 use ktest::{Ledger, Snapshot};
 
 /// The ledgers of every layer, and those who look at them from outside.
-pub(crate) fn all() -> [&'static dyn Ledger; 3] {
-    [&Memory, &Dma, &Witnesses]
+pub(crate) fn all() -> [&'static dyn Ledger; 4] {
+    [&Memory, &Dma, &Interrupts, &Witnesses]
 }
 
 /// Frames, addresses, areas, records, tables, the heap; the audit of the live tables and registers.
@@ -45,6 +45,26 @@ impl Ledger for Dma {
         let taken = dma::atomic_pool::usage().map_or(0, |pool| pool.taken);
         snapshot.record_in("pages", "atomic pool", u64::from(taken));
         snapshot.record("buffers shared with devices", virtio_hal::shared_buffers() as u64);
+        snapshot
+    }
+
+    fn audit(&self, _violation: &mut dyn FnMut(fmt::Arguments<'_>)) {}
+}
+
+/// Handlers that are registered, and this CPU's mask.
+struct Interrupts;
+
+impl Ledger for Interrupts {
+    fn name(&self) -> &'static str {
+        "interrupts"
+    }
+
+    fn settle(&self) {}
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        snapshot.record("interrupt handlers", drivers::interrupts::registered() as u64);
+        snapshot.record("interrupts masked", u64::from(arch::irq::are_masked()));
         snapshot
     }
 

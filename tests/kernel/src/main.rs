@@ -21,7 +21,7 @@ mod kernel {
     use image::exit::{Code, exit, exit_with};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{report, start};
+    use image::{interrupts, report, start};
     use ktest::{Filter, Mode, Options};
 
     /// The order when `seed=` names none; the host always names one.
@@ -41,6 +41,10 @@ mod kernel {
 
     fn run(started: &Started) -> u32 {
         let config = &started.config;
+        // The tests that need interrupts fail by name.
+        if let Err(error) = interrupts::start() {
+            log::error!("no interrupts: {error}");
+        }
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
         // The host, which waits for questions, says so in its own report.
@@ -65,6 +69,9 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
+        if interrupts::serve(frame) {
+            return;
+        }
         let kind = frame.kind();
         let _death = match frame.fault() {
             Some(fault) => ktest::report_death(

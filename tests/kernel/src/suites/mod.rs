@@ -11,6 +11,7 @@ mod faults;
 mod handover;
 mod heap;
 mod instructions;
+mod interrupts;
 mod ioremap;
 mod locks;
 mod memory_functions;

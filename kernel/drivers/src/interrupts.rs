@@ -1,0 +1,262 @@
+//! From the IRQ exception to the driver that is concerned.
+//!
+//! ```text
+//!   IRQ ──▶ serve() ──▶ take from this CPU's interface ──▶ the line's handler ──▶ finish ─┐
+//!                         ▲                                                               │
+//!                         └────────────────── until none waits ───────────────────────────┘
+//! ```
+//!
+//! A handler runs in interrupt context on the CPU that took the interrupt, with IRQs masked (S115). It may use locks,
+//! the atomic pool and `vfree_atomic`; it may not make or remove areas (S10, S35), and it may not wait. An interrupt that nobody
+//! registered for is switched off at its line and said, so that it cannot come for ever.
+//!
+//! The lock of the controller is held for single steps, never while a handler runs.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use arch::cpu;
+use arch::lock::IrqSpinLock;
+use mm::io_mem::IoMem;
+
+use crate::gic::{
+    CpuInterface, CpuInterfaceRegisters, Distributor, DistributorRegisters, NoSuchLine, Receivers,
+};
+
+/// Lines that may have handlers: more than the board's controller has.
+const MAX_LINES: usize = 128;
+const MAX_CPUS: usize = cpu::MAX_CPUS;
+/// Of [`RUNNING`]: the CPU runs no handler.
+const NONE: u16 = u16::MAX;
+
+/// What runs when its line's interrupt is taken. It makes the device lower the line, or the interrupt comes again.
+pub trait Handler: Sync {
+    /// Called in interrupt context.
+    fn handle(&self);
+}
+
+impl<F: Fn() + Sync> Handler for F {
+    fn handle(&self) {
+        self();
+    }
+}
+
+struct Controller {
+    distributor: Distributor,
+    handlers: [Option<&'static dyn Handler>; MAX_LINES],
+}
+
+static CONTROLLER: IrqSpinLock<Option<Controller>> = IrqSpinLock::new(None);
+/// Each used by its own CPU alone, so nobody ever waits for these locks.
+static INTERFACES: [IrqSpinLock<Option<CpuInterface>>; MAX_CPUS] =
+    [const { IrqSpinLock::new(None) }; MAX_CPUS];
+/// The line whose handler each CPU runs.
+static RUNNING: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(NONE) }; MAX_CPUS];
+/// How many interrupts each CPU has taken, the unexpected included.
+static TAKEN: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+
+/// Why an interrupt's handler was not registered, or its line not changed. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptError {
+    /// Nobody has started the controller.
+    NotStarted,
+    /// The controller has been started already.
+    Started,
+    /// There is no such line.
+    Line(NoSuchLine),
+    /// The line has a handler.
+    Taken {
+        /// The line.
+        line: u16,
+    },
+    /// The line has no handler.
+    Free {
+        /// The line.
+        line: u16,
+    },
+}
+
+impl fmt::Display for InterruptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted => f.write_str("the interrupt controller is not started"),
+            Self::Started => f.write_str("the interrupt controller is started already"),
+            Self::Line(error) => error.fmt(f),
+            Self::Taken { line } => write!(f, "interrupt {line} has a handler already"),
+            Self::Free { line } => write!(f, "interrupt {line} has no handler"),
+        }
+    }
+}
+
+impl core::error::Error for InterruptError {}
+
+/// Takes the distributor over, with every line off. Where one may sleep; once.
+///
+/// # Errors
+/// [`InterruptError::Started`].
+pub fn start(registers: IoMem<DistributorRegisters>) -> Result<(), InterruptError> {
+    // Taken out under the lock, so that of two who start the second touches nothing; given back, if so, outside of it.
+    let mut registers = Some(registers);
+    CONTROLLER.with(|controller| {
+        if controller.is_some() {
+            return Err(InterruptError::Started);
+        }
+        *controller = registers.take().map(|registers| Controller {
+            distributor: Distributor::new(registers),
+            handlers: [None; MAX_LINES],
+        });
+        Ok(())
+    })
+}
+
+/// Lets interrupts through to this CPU, whose IRQs are still masked. Where one may sleep; once a CPU.
+///
+/// # Errors
+/// [`InterruptError::NotStarted`], or [`InterruptError::Started`] for this CPU.
+pub fn start_cpu(registers: IoMem<CpuInterfaceRegisters>) -> Result<(), InterruptError> {
+    let mut registers = Some(registers);
+    with_controller(|controller| {
+        INTERFACES[this_cpu()].with(|interface| {
+            if interface.is_some() {
+                return Err(InterruptError::Started);
+            }
+            controller.distributor.start_cpu();
+            *interface = registers.take().map(CpuInterface::new);
+            Ok(())
+        })
+    })
+}
+
+/// Registers `handler` for `line` and lets the line through, a shared one to this CPU. Any context.
+///
+/// # Errors
+/// [`InterruptError`].
+pub fn register(line: u16, handler: &'static dyn Handler) -> Result<(), InterruptError> {
+    with_controller(|controller| {
+        let place = controller.place(line)?;
+        if place.is_some() {
+            return Err(InterruptError::Taken { line });
+        }
+        *place = Some(handler);
+        controller.distributor.enable(line, cpu::id()).map_err(InterruptError::Line)
+    })
+}
+
+/// Switches `line` off and forgets its handler, which no CPU runs any more on return. Not in that handler.
+///
+/// # Errors
+/// [`InterruptError`].
+pub fn unregister(line: u16) -> Result<(), InterruptError> {
+    with_controller(|controller| {
+        if controller.place(line)?.take().is_none() {
+            return Err(InterruptError::Free { line });
+        }
+        controller.distributor.disable(line).map_err(InterruptError::Line)
+    })?;
+    for running in &RUNNING {
+        while running.load(Ordering::Acquire) == line {
+            core::hint::spin_loop();
+        }
+    }
+    Ok(())
+}
+
+/// Lets `line`, which has a handler, through to this CPU as well if it is one that each CPU has of its own.
+///
+/// # Errors
+/// [`InterruptError`].
+pub fn enable_here(line: u16) -> Result<(), InterruptError> {
+    with_controller(|controller| {
+        if controller.place(line)?.is_none() {
+            return Err(InterruptError::Free { line });
+        }
+        controller.distributor.enable(line, cpu::id()).map_err(InterruptError::Line)
+    })
+}
+
+/// Raises software interrupt `line` at `receivers`. What was written before is seen by its handler. Any context.
+///
+/// # Errors
+/// [`InterruptError`].
+pub fn send(line: u16, receivers: Receivers) -> Result<(), InterruptError> {
+    with_controller(|controller| {
+        controller.distributor.send(line, receivers).map_err(InterruptError::Line)
+    })
+}
+
+/// Runs `use_distributor` with the controller: for what the calls above do not say. Any context.
+///
+/// # Errors
+/// [`InterruptError::NotStarted`].
+pub fn with_distributor<R>(
+    use_distributor: impl FnOnce(&mut Distributor) -> R,
+) -> Result<R, InterruptError> {
+    with_controller(|controller| Ok(use_distributor(&mut controller.distributor)))
+}
+
+/// How many lines have a handler. Any context.
+pub fn registered() -> usize {
+    CONTROLLER.with(|controller| {
+        let handlers = controller.as_ref().map(|controller| &controller.handlers);
+        handlers.map_or(0, |handlers| handlers.iter().flatten().count())
+    })
+}
+
+/// How many interrupts CPU number `cpu` has taken; the count goes round.
+pub fn taken(cpu: usize) -> u32 {
+    TAKEN.get(cpu).map_or(0, |taken| taken.load(Ordering::Relaxed))
+}
+
+/// Serves what waits on this CPU. Called by the image when an IRQ is taken, in its mode, with IRQs masked.
+pub fn serve() {
+    let cpu = this_cpu();
+    let interface = &INTERFACES[cpu];
+    while let Some(taken) = interface.with(|interface| interface.as_mut()?.take()) {
+        let line = taken.line();
+        TAKEN[cpu].fetch_add(1, Ordering::Relaxed);
+        // Noted and looked up in one critical section, so that `unregister`, which waits for who is noted, misses nobody.
+        let handler = CONTROLLER.with(|controller| {
+            let place = controller.as_mut()?.handlers.get(usize::from(line))?;
+            RUNNING[cpu].store(line, Ordering::Relaxed);
+            *place
+        });
+        match handler {
+            Some(handler) => handler.handle(),
+            None => switch_off(line),
+        }
+        RUNNING[cpu].store(NONE, Ordering::Release);
+        interface.with(|interface| {
+            if let Some(interface) = interface {
+                interface.finish(taken);
+            }
+        });
+    }
+}
+
+/// An interrupt that nobody waits for.
+#[cold]
+fn switch_off(line: u16) {
+    let off = with_distributor(|distributor| distributor.disable(line));
+    log::error!("interrupt {line} has no handler; switched off: {off:?}");
+}
+
+impl Controller {
+    fn place(&mut self, line: u16) -> Result<&mut Option<&'static dyn Handler>, InterruptError> {
+        let lines = self.distributor.lines();
+        let there = self.handlers.get_mut(usize::from(line)).filter(|_| line < lines);
+        there.ok_or(InterruptError::Line(NoSuchLine { line, lines }))
+    }
+}
+
+fn with_controller<R>(
+    section: impl FnOnce(&mut Controller) -> Result<R, InterruptError>,
+) -> Result<R, InterruptError> {
+    CONTROLLER.with(|controller| match controller {
+        Some(controller) => section(controller),
+        None => Err(InterruptError::NotStarted),
+    })
+}
+
+fn this_cpu() -> usize {
+    cpu::id() as usize
+}
