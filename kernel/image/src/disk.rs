@@ -2,10 +2,13 @@
 
 use core::fmt::{self, Write};
 
-use board::vexpress_a9::VIRTIO_SLOTS;
-use drivers::virtio::block::{self, Disk, DiskError, ReadError, SECTOR};
+use board::vexpress_a9::{VIRTIO_INTERRUPTS, VIRTIO_SLOTS};
+use drivers::interrupts::InterruptError;
+use drivers::virtio::block::{self, Disk, DiskError, ReadError, SECTOR, Wait};
+use drivers::virtio::completion::Completion;
 use mm::io_mem::{IoMem, IoMemError};
 use sha2::{Digest, Sha256};
+use virtio_hal::Slot;
 
 /// Why there is no digest.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub(crate) enum DigestError {
     NoDisk,
     /// A slot's registers could not be mapped.
     Registers(IoMemError),
+    /// The disk's interrupt could not be had.
+    Interrupt(InterruptError),
     /// The disk did not come up.
     Disk(DiskError),
     /// A sector could not be read.
@@ -32,6 +37,7 @@ impl fmt::Display for DigestError {
         match self {
             Self::NoDisk => f.write_str("no disk: no virtio slot holds a block device"),
             Self::Registers(error) => error.fmt(f),
+            Self::Interrupt(error) => write!(f, "no interrupt for the disk: {error}"),
             Self::Disk(error) => write!(f, "the disk did not come up: {error}"),
             Self::Read { sector, error } => write!(f, "sector {sector} could not be read: {error}"),
             Self::Console => f.write_str("the console takes no more text"),
@@ -47,15 +53,31 @@ impl From<fmt::Error> for DigestError {
 
 /// Reads the first disk, sector by sector, and prints how it goes and the digest.
 pub(crate) fn digest(out: &mut impl Write) -> Result<(), DigestError> {
-    for (number, slot) in VIRTIO_SLOTS.iter().enumerate() {
-        let mut registers = IoMem::map(slot.base).map_err(DigestError::Registers)?;
+    for (number, (slot, interrupt)) in VIRTIO_SLOTS.iter().zip(VIRTIO_INTERRUPTS).enumerate() {
+        let map = || IoMem::map(slot.base).map_err(DigestError::Registers);
+        let mut registers = map()?;
         if block::is_disk(&mut registers) {
-            let mut disk = Disk::new(&mut registers).map_err(DigestError::Disk)?;
-            writeln!(out, "disk: virtio slot {number}, {} sectors", disk.sectors())?;
-            return digest_of(&mut disk, out);
+            let line = interrupt.id();
+            COMPLETION.listen(map()?, line).map_err(DigestError::Interrupt)?;
+            let digest = digest_in(&mut registers, number, out);
+            let stopped = COMPLETION.stop(line).map_err(DigestError::Interrupt);
+            return digest.and(stopped);
         }
     }
     Err(DigestError::NoDisk)
+}
+
+/// The interrupt of the disk that is read.
+static COMPLETION: Completion = Completion::new();
+
+fn digest_in(
+    registers: &mut IoMem<Slot>,
+    number: usize,
+    out: &mut impl Write,
+) -> Result<(), DigestError> {
+    let mut disk = Disk::new(registers, Wait::Interrupt).map_err(DigestError::Disk)?;
+    writeln!(out, "disk: virtio slot {number}, {} sectors", disk.sectors())?;
+    digest_of(&mut disk, out)
 }
 
 fn digest_of(disk: &mut Disk<'_>, out: &mut impl Write) -> Result<(), DigestError> {

@@ -45,27 +45,54 @@ pub fn is_disk(slot: &mut IoMem<Slot>) -> bool {
     field_shared!(slot.registers(), device_id).read() == BLOCK
 }
 
+/// How requests are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// By looking into the ring all the time. Any context.
+    Polling,
+    /// Asleep, until an interrupt comes: the slot has a [`Completion`](super::completion::Completion). Where one may
+    /// sleep.
+    Interrupt,
+}
+
+impl Wait {
+    fn until(self, done: &mut dyn FnMut() -> bool) {
+        match self {
+            Self::Polling => core::hint::spin_loop(),
+            Self::Interrupt => arch::cpu::wait_until(done),
+        }
+    }
+}
+
 /// A disk. Its rings are coherent memory; requests are waited for.
-pub struct Disk<'a>(VirtIOBlk<CoherentHal, SlotTransport<'a>>);
+pub struct Disk<'a> {
+    disk: VirtIOBlk<CoherentHal, SlotTransport<'a>>,
+    wait: Wait,
+}
 
 impl<'a> Disk<'a> {
-    /// Brings the disk in `slot` up. Where one may sleep.
+    /// Brings the disk in `slot` up, whose requests will be waited for by `wait`. Where one may sleep.
     ///
     /// # Errors
     /// [`DiskError`]; the device is reset and its memory freed.
-    pub fn new(slot: &'a mut IoMem<Slot>) -> Result<Self, DiskError> {
+    pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DiskError> {
         let transport = SlotTransport::new(slot.registers()).map_err(DiskError::Slot)?;
-        VirtIOBlk::new(transport).map(Self).map_err(DiskError::Device)
+        let mut disk = VirtIOBlk::new(transport).map_err(DiskError::Device)?;
+        match wait {
+            Wait::Polling => disk.disable_interrupts(),
+            Wait::Interrupt => disk.enable_interrupts(),
+        }
+        Ok(Self { disk, wait })
     }
 
     /// Sectors on the disk.
     pub fn sectors(&self) -> u64 {
-        self.0.capacity()
+        self.disk.capacity()
     }
 
     /// Whether it refuses to be written.
     pub fn is_read_only(&self) -> bool {
-        self.0.readonly()
+        self.disk.readonly()
     }
 
     /// Reads the sectors from number `sector` on into `buffer`, a whole number of them, and waits for it.
@@ -80,7 +107,7 @@ impl<'a> Disk<'a> {
         let sector = usize::try_from(sector).map_err(|_| Error::InvalidParam)?;
         let mut first = sector;
         for part in buffer.chunks_mut(REQUEST) {
-            self.0.read_blocks(first, part)?;
+            virtio_hal::read_blocks(&mut self.disk, first, part, |done| self.wait.until(done))?;
             first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }
         Ok(())

@@ -4,5 +4,6 @@
 //! with the barriers that real hardware wants, and the Hal (crate `virtio-hal`) that gives it coherent memory.
 
 pub mod block;
+pub mod completion;
 mod legacy;
 pub mod transport;

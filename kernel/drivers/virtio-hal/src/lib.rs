@@ -9,7 +9,9 @@
 #![cfg(target_arch = "arm")]
 
 mod hal;
+mod requests;
 mod slot;
 
 pub use hal::{CoherentHal, shared_buffers};
+pub use requests::read_blocks;
 pub use slot::{Slot, modern_transport};

@@ -8,9 +8,11 @@ extern crate alloc;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use board::vexpress_a9::{SYSTEM_REGISTERS, VIRTIO_SLOTS};
+use board::vexpress_a9::{SYSTEM_REGISTERS, VIRTIO_INTERRUPTS, VIRTIO_SLOTS};
 use dma::atomic_pool;
-use drivers::virtio::block::{Disk, DiskError, ReadError, SECTOR, is_disk};
+use drivers::interrupts::InterruptError;
+use drivers::virtio::block::{Disk, DiskError, ReadError, SECTOR, Wait, is_disk};
+use drivers::virtio::completion::Completion as DiskInterrupt;
 use drivers::virtio::transport::SlotError;
 use kerncore::addr::PAGE_SIZE;
 use ktest::Completion::{self, Ran, Skipped};
@@ -44,9 +46,13 @@ fn assert_sectors(buffer: &[u8], first: u64) {
 
 /// The registers of the first slot that holds a disk.
 fn slot() -> Option<IoMem<Slot>> {
-    VIRTIO_SLOTS.iter().find_map(|slot| {
+    numbered_slot().map(|(_, registers)| registers)
+}
+
+fn numbered_slot() -> Option<(usize, IoMem<Slot>)> {
+    VIRTIO_SLOTS.iter().enumerate().find_map(|(number, slot)| {
         let mut registers = IoMem::map(slot.base).expect("addresses");
-        is_disk(&mut registers).then_some(registers)
+        is_disk(&mut registers).then_some((number, registers))
     })
 }
 
@@ -55,7 +61,7 @@ fn with_disk(test: impl FnOnce(&mut Disk<'_>)) -> Completion {
     let books = Books::now();
     let pool = atomic_pool::usage();
     let Some(mut registers) = slot() else { return NO_DISK };
-    let mut disk = Disk::new(&mut registers).expect("a disk that comes up");
+    let mut disk = Disk::new(&mut registers, Wait::Polling).expect("a disk that comes up");
     assert!(disk.sectors() >= 64, "this is not the disk of scripts/mkdisk");
     test(&mut disk);
     assert_eq!(shared_buffers(), 0, "buffers that the device still has");
@@ -192,6 +198,45 @@ fn many_requests_one_after_the_other_leave_nothing_behind() -> Completion {
     })
 }
 
+/// S115: the device says that it is done by its interrupt, for each request, and whoever waits sleeps until then.
+#[ktest]
+fn requests_are_waited_for_asleep_s115() -> Completion {
+    static INTERRUPT: DiskInterrupt = DiskInterrupt::new();
+    let books = Books::now();
+    let Some((number, mut registers)) = numbered_slot() else { return NO_DISK };
+    let line = VIRTIO_INTERRUPTS[number].id();
+    let map = || IoMem::map(VIRTIO_SLOTS[number].base).expect("addresses");
+    assert_eq!(INTERRUPT.stop(line), Err(InterruptError::Free { line }));
+    assert_eq!(INTERRUPT.listen(map(), line), Ok(()));
+    assert_eq!(INTERRUPT.listen(map(), line), Err(InterruptError::Taken { line }));
+    let before = INTERRUPT.taken();
+    let mut disk = Disk::new(&mut registers, Wait::Interrupt).expect("a disk that comes up");
+    let mut buffer = alloc::vec![0; 3 * SECTOR];
+    for first in 0..32 {
+        buffer.fill(0xee);
+        assert_eq!(disk.read(first, &mut buffer), Ok(()));
+        assert_sectors(&buffer, first);
+    }
+    assert_err!(disk.read(disk.sectors(), &mut buffer), ReadError::IoError);
+    // One may come for two requests if the first is looked for while the second is made; here each is waited for.
+    assert_eq!(INTERRUPT.taken().wrapping_sub(before), 33, "one interrupt a request");
+    drop(disk);
+    assert_eq!(INTERRUPT.stop(line), Ok(()));
+    drop(registers);
+    books.assert_unchanged();
+    Ran
+}
+
+/// Where one may not sleep, or with interrupts masked, the ring is looked at.
+#[ktest]
+fn requests_are_polled_for_with_interrupts_masked() -> Completion {
+    with_disk(|disk| {
+        let mut buffer = [0; SECTOR];
+        assert_eq!(arch::irq::masked(|| disk.read(5, &mut buffer)), Ok(()));
+        assert_sectors(&buffer, 5);
+    })
+}
+
 /// Each start resets the device; each end takes its rings away before their memory goes.
 #[ktest]
 fn a_disk_comes_up_again_and_again() -> Completion {
@@ -204,7 +249,7 @@ fn a_disk_comes_up_again_and_again() -> Completion {
         let mut registers = slot().expect("the disk is still there");
         for sector in [round, round + 1] {
             // Every other time without a request in between.
-            let mut disk = Disk::new(&mut registers).expect("a disk that comes up");
+            let mut disk = Disk::new(&mut registers, Wait::Polling).expect("a disk that comes up");
             if sector % 2 == 0 {
                 assert_eq!(disk.read(sector, &mut *buffer), Ok(()));
                 assert_sectors(&*buffer, sector);
@@ -223,13 +268,13 @@ fn a_disk_without_memory_for_its_rings_takes_nothing() -> Completion {
     let before = Books::now();
     let list = starve(0);
     let starved = Books::now();
-    let refused = Disk::new(&mut registers).map(drop);
+    let refused = Disk::new(&mut registers, Wait::Polling).map(drop);
     let after = Books::now();
     feed(list);
     assert_eq!(refused, Err(DiskError::Device(ReadError::DmaError)));
     assert_eq!(starved, after);
     before.assert_unchanged();
-    Disk::new(&mut registers).expect("a disk that comes up now");
+    Disk::new(&mut registers, Wait::Polling).expect("a disk that comes up now");
     before.assert_unchanged();
     Ran
 }
@@ -241,7 +286,10 @@ fn empty_slots_say_that_they_are_empty_and_take_nothing() {
         let books = Books::now();
         let mut registers = IoMem::map(slot.base).expect("addresses");
         if !is_disk(&mut registers) {
-            assert_err!(Disk::new(&mut registers), DiskError::Slot(SlotError::Empty));
+            assert_err!(
+                Disk::new(&mut registers, Wait::Polling),
+                DiskError::Slot(SlotError::Empty)
+            );
             empty += 1;
         }
         drop(registers);
@@ -254,5 +302,8 @@ fn empty_slots_say_that_they_are_empty_and_take_nothing() {
 #[ktest]
 fn other_registers_are_no_slot() {
     let mut registers = IoMem::map(SYSTEM_REGISTERS.base).expect("addresses");
-    assert_err!(Disk::new(&mut registers), DiskError::Slot(SlotError::NotVirtio { .. }));
+    assert_err!(
+        Disk::new(&mut registers, Wait::Polling),
+        DiskError::Slot(SlotError::NotVirtio { .. })
+    );
 }

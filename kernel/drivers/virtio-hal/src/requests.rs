@@ -1,0 +1,29 @@
+//! Requests that are waited for by other means than looking all the time.
+
+use virtio_drivers::Result;
+use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
+use virtio_drivers::transport::Transport;
+
+use crate::CoherentHal;
+
+/// Reads `buffer`, whole sectors, from sector `first` on. `wait` is called with the question whether the device is done, and
+/// returns when that may be so; it is called again if it is not.
+///
+/// # Errors
+/// What the device says, or that the queue is full.
+pub fn read_blocks<T: Transport>(
+    disk: &mut VirtIOBlk<CoherentHal, T>,
+    first: usize,
+    buffer: &mut [u8],
+    mut wait: impl FnMut(&mut dyn FnMut() -> bool),
+) -> Result<()> {
+    let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
+    // SAFETY: the request, the buffer and the response are borrowed or owned by this call, which does not return before the
+    // device is done with them, and nobody else uses them meanwhile.
+    let token = unsafe { disk.read_blocks_nb(first, &mut request, buffer, &mut response)? };
+    while disk.peek_used() != Some(token) {
+        wait(&mut || disk.peek_used() == Some(token));
+    }
+    // SAFETY: the same that were given to the request of this token.
+    unsafe { disk.complete_read_blocks(token, &request, buffer, &mut response) }
+}
