@@ -19,6 +19,18 @@ pub struct SoftCpu<'machine> {
     number: usize,
 }
 
+/// The number of `cpu`.
+pub(crate) const fn number_of(cpu: &SoftCpu<'_>) -> usize {
+    cpu.number
+}
+
+/// The state of the machine of `cpu`, which may do something of its own accord first.
+pub(crate) fn state_of<'machine>(
+    cpu: &SoftCpu<'machine>,
+) -> std::sync::MutexGuard<'machine, State> {
+    cpu.begin(None)
+}
+
 impl<'machine> SoftCpu<'machine> {
     pub(crate) const fn new(machine: &'machine SoftMachine, number: usize) -> Self {
         Self { machine, number }

@@ -38,6 +38,7 @@ mod host;
 mod memory;
 mod state;
 mod tlb;
+mod user;
 mod walker;
 
 pub use context::{Asid, Register, Ttbcr};

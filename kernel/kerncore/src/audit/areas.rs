@@ -1,7 +1,7 @@
 //! One area: its record, and every page that it maps.
 
 use super::check::Found;
-use super::owners::is_lent;
+use super::owners::is_for_devices;
 use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
@@ -90,7 +90,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         self.for_each_page(record.pages(), |audit, slot| {
             let Some(current) = frame else { return };
             frame = current.checked_add(1);
-            audit.owned_by(slot.pages.start(), place, current, is_lent);
+            audit.owned_by(slot.pages.start(), place, current, is_for_devices);
             if audit.exactly(slot, place, current, Attributes::WRITE_COMBINE) {
                 audit.summary.area_pages += 1;
             }
@@ -185,7 +185,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     /// The mapping of a frame that others must agree with: the linear one, or that of the area that it is lent to.
     fn first_mapping(&self, frame: Pfn, owner: FrameOwner) -> Option<(VirtAddr, Attributes)> {
-        let address = if is_lent(owner) {
+        let address = if is_for_devices(owner) {
             self.home_of(frame)?
         } else {
             self.space.linear().pages_of(frame, 1)?.start()

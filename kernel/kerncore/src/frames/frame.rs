@@ -34,12 +34,12 @@ pub enum FrameOwner {
     Dma,
     /// The atomic DMA pool.
     AtomicPool,
-    /// User address spaces.
+    /// User address spaces: their tables, and programs' data.
     User,
     /// Taken page by page through the raw, Linux-named calls, which keep no handle.
     Pages,
-    /// Stacks.
-    Stack,
+    /// Programs' text: executable, and so absent from the linear map (S112).
+    UserText,
     /// Held by a test.
     Test,
 }
@@ -63,7 +63,7 @@ impl FrameOwner {
         Self::AtomicPool,
         Self::User,
         Self::Pages,
-        Self::Stack,
+        Self::UserText,
         Self::Test,
     ];
 
@@ -84,7 +84,7 @@ impl FrameOwner {
             11 => Self::AtomicPool,
             12 => Self::User,
             13 => Self::Pages,
-            14 => Self::Stack,
+            14 => Self::UserText,
             15 => Self::Test,
             _ => Self::Reserved,
         }
@@ -107,7 +107,7 @@ impl FrameOwner {
             Self::AtomicPool => "atomic pool",
             Self::User => "user",
             Self::Pages => "pages",
-            Self::Stack => "stack",
+            Self::UserText => "user text",
             Self::Test => "test",
         }
     }

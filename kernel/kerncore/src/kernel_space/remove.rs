@@ -249,8 +249,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if removal.left_alone == 0 { free() } else { Err(FramesError::StillMapped) }
     }
 
-    /// Puts a block that was lent uncached back into the linear map, and frees it.
-    pub(super) fn take_back(&self, absent: Absent) -> Result<(), FramesError> {
+    /// Puts a block that was lent back into the linear map, and frees it.
+    pub(crate) fn take_back(&self, absent: Absent) -> Result<(), FramesError> {
         let block = self.linear.restore(absent);
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
         self.zone.free(block).map_err(FramesError::Free)

@@ -182,7 +182,7 @@ impl OwnerSet {
         let mut number = 0;
         while number < FrameOwner::COUNT {
             let owner = FrameOwner::ALL[number];
-            if !is_not_memory(owner) && !is_uncached(owner) {
+            if !is_not_memory(owner) && !is_lent(owner) {
                 set |= 1 << owner as u32;
             }
             number += 1;
@@ -242,6 +242,11 @@ const fn is_not_memory(owner: FrameOwner) -> bool {
 /// Mapped uncached, and absent from the linear map.
 const fn is_uncached(owner: FrameOwner) -> bool {
     matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
+}
+
+/// Mapped uncached or executable, and absent from the linear map.
+const fn is_lent(owner: FrameOwner) -> bool {
+    is_uncached(owner) || matches!(owner, FrameOwner::UserText)
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub struct Asids<const CPUS: usize, const COUNT: usize = NUMBERS> {
     /// Of each number. `None` is free; so is the kernel's, which is never looked at.
     owners: [Option<SpaceId>; COUNT],
     running: [Option<Running>; CPUS],
+    /// How many of the numbers are used.
+    used: usize,
     /// Where the search for a free number begins.
     next: usize,
     spaces: u64,
@@ -88,9 +90,19 @@ struct Running {
 impl<const CPUS: usize, const COUNT: usize> Asids<CPUS, COUNT> {
     /// All numbers free.
     pub const fn new() -> Self {
-        // At a rollover every CPU may keep one; one more must be there for who asked.
-        const { assert!(COUNT > CPUS && COUNT <= NUMBERS) };
-        Self { owners: [None; COUNT], running: [None; CPUS], next: 1, spaces: 0, rollovers: 0 }
+        Self::with_numbers(COUNT)
+    }
+
+    /// All numbers below `used` free, and no others used: the fewer there are, the more often they change hands.
+    ///
+    /// # Panics
+    /// If there are not more than CPUs, or more than `COUNT`. At a rollover every CPU may keep one; one more must be
+    /// there for who asked.
+    pub const fn with_numbers(used: usize) -> Self {
+        const { assert!(COUNT <= NUMBERS) };
+        assert!(used > CPUS && used <= COUNT, "too few numbers, or too many");
+        let (owners, running) = ([None; COUNT], [None; CPUS]);
+        Self { owners, running, used, next: 1, spaces: 0, rollovers: 0 }
     }
 
     /// Names a new space. It has no number until it is entered.
@@ -167,7 +179,7 @@ impl<const CPUS: usize, const COUNT: usize> Asids<CPUS, COUNT> {
     /// The first free number from `next` on, then from the lowest on: one that was just given back is used late.
     fn free_number(&self) -> Option<usize> {
         let is_free = |&number: &usize| self.owners[number].is_none();
-        (self.next..COUNT).find(is_free).or_else(|| (1..self.next.min(COUNT)).find(is_free))
+        (self.next..self.used).find(is_free).or_else(|| (1..self.next).find(is_free))
     }
 
     #[cold]

@@ -10,9 +10,23 @@
 //!
 //! * [`windows`]: which addresses of a space are taken, and by what.
 //! * [`asid`]: the numbers that the TLB tells spaces apart by.
+//! * [`machine`]: what a processor must offer, and the order in which its registers change.
+//! * [`UserSpace`]: all of that put together, over the kernel's own page table.
+//!
+//! What a program can write is never executable, and what it can execute nobody can write, the kernel included (S112).
 
 pub mod asid;
+mod audit;
+pub mod machine;
+mod map;
+mod space;
+mod tables;
+mod window;
 pub mod windows;
+
+pub use audit::{UserSummary, UserViolation};
+pub use space::{CPUS, Spaces, UserSpace, WINDOWS};
+pub use window::{CloseError, PlaceError, Protection};
 
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::layout::KERNEL_START;

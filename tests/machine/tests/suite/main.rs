@@ -4,7 +4,7 @@
 mod kernel_space;
 mod linear_map;
 mod messages;
-mod mutants;
+pub(crate) mod mutants;
 mod page_table;
 mod page_table_history;
 mod page_table_oddities;
@@ -12,4 +12,5 @@ mod race;
 mod rules;
 mod rules_contexts;
 mod support;
+mod user_space;
 mod zone;

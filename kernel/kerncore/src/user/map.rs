@@ -1,0 +1,128 @@
+//! Making windows: data, and text.
+
+use crate::addr::{PAGE_SIZE, PageRange};
+use crate::attributes::MemoryType;
+use crate::frames::{FrameList, FrameOwner};
+use crate::linear_map::Absent;
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+use crate::page_table::{MapError, consecutive};
+use crate::user::machine::UserMachine;
+use crate::user::space::UserSpace;
+use crate::user::window::{Backing, PlaceError, Protection, TEXT, Window};
+
+impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
+    /// Zeroed memory at `pages`, for the program's data or stack.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken.
+    pub fn map_data(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
+        let mut usable = self.reserve(pages)?;
+        let list = match self.zeroed(pages.count()) {
+            Ok(list) => list,
+            Err(error) => return Err(self.abandon(usable, error)),
+        };
+        let attributes = protection.attributes(MemoryType::NormalWriteBack);
+        let zone = self.kernel.zone();
+        let frames = list.frames(zone.table());
+        let mapped = self.table.map(&mut usable, 0, frames, attributes, &self.tables.source(zone));
+        if let Err(error) = mapped {
+            self.unwind(&mut usable, &error);
+            let freed = zone.free_list(list);
+            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            return Err(self.abandon(usable, PlaceError::Map(error)));
+        }
+        self.publish(Window { usable, attributes, backing: Backing::Frames(list) });
+        Ok(())
+    }
+
+    /// `program` at the start of `pages`, zeros behind it, to be read and executed. While it is there, nobody can write
+    /// it: its frames have no linear mapping (S112).
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken.
+    pub fn map_text(&self, pages: PageRange, program: &[u8]) -> Result<(), PlaceError> {
+        if program.len() as u64 > u64::from(pages.count()) * u64::from(PAGE_SIZE) {
+            return Err(PlaceError::TooLong { bytes: program.len(), pages: pages.count() });
+        }
+        let mut usable = self.reserve(pages)?;
+        let absent = match self.written(pages.count(), program) {
+            Ok(absent) => absent,
+            Err(error) => return Err(self.abandon(usable, error)),
+        };
+        let zone = self.kernel.zone();
+        let tables = self.tables.source(zone);
+        let run = (absent.first(), absent.pages());
+        if let Err(error) = self.table.map_consecutive(&mut usable, 0, run, TEXT, &tables) {
+            self.unwind(&mut usable, &error);
+            let taken = self.kernel.take_back(absent);
+            debug_assert!(taken.is_ok(), "frames changed hands: {taken:?}");
+            return Err(self.abandon(usable, PlaceError::Map(error)));
+        }
+        // New instructions at these addresses: what was fetched or guessed there before is void (B2.2.9).
+        let machine = &self.table.machine().machine;
+        machine.invalidate_instructions();
+        machine.barrier();
+        self.publish(Window { usable, attributes: TEXT, backing: Backing::Text(absent) });
+        Ok(())
+    }
+
+    fn reserve(&self, pages: PageRange) -> Result<OwnedRange, PlaceError> {
+        self.windows.with(|windows| windows.reserve(pages)).map_err(PlaceError::Window)
+    }
+
+    fn publish(&self, window: Window) {
+        let start = window.usable.start();
+        let published = self.windows.with(|windows| windows.publish(start, window));
+        debug_assert!(published.is_ok(), "not as `reserve` left it");
+    }
+
+    /// Gives back addresses at which nothing is mapped; passes the reason on.
+    fn abandon(&self, usable: OwnedRange, why: PlaceError) -> PlaceError {
+        let released = self.windows.with(|windows| windows.release(usable));
+        debug_assert!(released.is_ok(), "not as `reserve` left it");
+        why
+    }
+
+    /// Unmaps and flushes what was mapped before the error.
+    fn unwind(&self, usable: &mut OwnedRange, error: &MapError) {
+        let undone = self.table.unmap_part(usable, 0, error.mapped());
+        debug_assert!(undone.is_ok() || error.mapped() == 0, "mapped, so inside: {undone:?}");
+    }
+
+    fn zeroed(&self, pages: u32) -> Result<FrameList, PlaceError> {
+        let zone = self.kernel.zone();
+        let list = zone.allocate_list(pages, FrameOwner::User).map_err(PlaceError::Frames)?;
+        let machine = self.table.machine();
+        list.frames(zone.table()).for_each(|frame| machine.zero_frames(frame, 1));
+        Ok(list)
+    }
+
+    /// Adjacent frames with `program` in them, where instructions are fetched from, and out of the linear map.
+    fn written(&self, pages: u32, program: &[u8]) -> Result<Absent, PlaceError> {
+        let zone = self.kernel.zone();
+        let block = zone.allocate_pages(pages, FrameOwner::UserText).map_err(PlaceError::Frames)?;
+        let machine = &self.table.machine().machine;
+        machine.zero_frames(block.first(), pages);
+        machine.write_frames(block.first(), program);
+        machine.clean_instructions(block.first(), pages);
+        machine.barrier();
+        match self.kernel.linear().withdraw(block) {
+            Ok(withdrawn) => Ok(withdrawn.flush()),
+            Err(error) => {
+                let (fault, block) = error.into_parts();
+                let freed = zone.free(block);
+                debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+                Err(PlaceError::Linear(fault))
+            }
+        }
+    }
+}
+
+/// The frames of a program's text, in the order of its pages.
+pub(super) fn text_frames(
+    absent: &Absent,
+) -> Option<impl ExactSizeIterator<Item = crate::addr::Pfn>> {
+    consecutive(absent.first(), absent.pages())
+}
