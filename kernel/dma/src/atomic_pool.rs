@@ -18,6 +18,7 @@ use arch::lock::IrqSpinLock;
 use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::frames::{FrameOwner, Freed};
 use kerncore::kernel_space::CoherentError;
+use kerncore::lock::Class;
 use kerncore::pool::{self, Pool, Word};
 use mm::report::{RateLimit, dump_stack};
 
@@ -37,7 +38,7 @@ struct AtomicPool {
 impl AtomicPool {
     const fn new() -> Self {
         Self {
-            pages: IrqSpinLock::new(Pool::empty()),
+            pages: IrqSpinLock::new(Class::AtomicPool, Pool::empty()),
             base: AtomicU32::new(0),
             physical: AtomicU32::new(0),
             count: AtomicU32::new(0),

@@ -119,7 +119,12 @@ pub fn allocate(
                 .map_err(AllocateError::Remap)?;
             (area.pages.start(), area.physical)
         }
-        BackEnd::Simple => simple_alloc(bytes).map_err(AllocateError::Simple)?,
+        BackEnd::Simple => {
+            if sleep == Sleep::May {
+                arch::lock::might_sleep("dma_alloc_coherent");
+            }
+            simple_alloc(bytes).map_err(AllocateError::Simple)?
+        }
     };
     Ok(Buffer { address, dma: device.dma_address(physical) })
 }

@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use arch::cpu;
 use arch::lock::IrqSpinLock;
+use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 
 use crate::gic::{
@@ -46,10 +47,11 @@ struct Controller {
     handlers: [Option<&'static dyn Handler>; MAX_LINES],
 }
 
-static CONTROLLER: IrqSpinLock<Option<Controller>> = IrqSpinLock::new(None);
+static CONTROLLER: IrqSpinLock<Option<Controller>> =
+    IrqSpinLock::new(Class::InterruptController, None);
 /// Each used by its own CPU alone, so nobody ever waits for these locks.
 static INTERFACES: [IrqSpinLock<Option<CpuInterface>>; MAX_CPUS] =
-    [const { IrqSpinLock::new(None) }; MAX_CPUS];
+    [const { IrqSpinLock::new(Class::InterruptInterface, None) }; MAX_CPUS];
 /// The line whose handler each CPU runs.
 static RUNNING: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(NONE) }; MAX_CPUS];
 /// How many interrupts each CPU has taken, the unexpected included.

@@ -5,11 +5,12 @@
 use core::fmt::{self, Write};
 
 use arch::lock::IrqSpinLock;
+use kerncore::lock::Class;
 
 /// Bytes that a capture keeps: a message and a backtrace, with room to spare.
 const BYTES: usize = 4096;
 
-static CAPTURE: IrqSpinLock<Option<CapturedLog>> = IrqSpinLock::new(None);
+static CAPTURE: IrqSpinLock<Option<CapturedLog>> = IrqSpinLock::new(Class::LogCapture, None);
 
 /// The messages of a while, one a line, without level or mark. What does not fit is left out, from the first on.
 pub struct CapturedLog {

@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 
 use arch::lock::IrqSpinLock;
 use drivers::pl011::SerialPort;
+use kerncore::lock::Class;
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// What stands before each line of the log.
@@ -20,7 +21,8 @@ struct State {
     style: LogStyle,
 }
 
-static STATE: IrqSpinLock<State> = IrqSpinLock::new(State { port: None, style: LogStyle::Level });
+static STATE: IrqSpinLock<State> =
+    IrqSpinLock::new(Class::Console, State { port: None, style: LogStyle::Level });
 
 /// The console, for `write!`. Any context.
 #[derive(Clone, Copy, Debug)]

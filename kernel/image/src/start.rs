@@ -7,6 +7,7 @@ use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
 use kerncore::config::{Config, Limits, Memory, SizeLimit};
 use kerncore::layout;
+use kerncore::lock::Class;
 use mm::Kernel;
 use mm::bring_up::{BringUpError, EarlySpace};
 use spin::Once;
@@ -110,7 +111,7 @@ fn configuration(loaded: Option<usize>, room: &'static mut [u8]) -> Config<'stat
 
 /// The buffer that the command line is read into and lives in for good; to be had once.
 fn take_buffer() -> Option<&'static mut [u8]> {
-    static STORAGE: IrqSpinLock<[u8; LINE]> = IrqSpinLock::new([0; LINE]);
+    static STORAGE: IrqSpinLock<[u8; LINE]> = IrqSpinLock::new(Class::CommandLine, [0; LINE]);
     static TAKEN: AtomicBool = AtomicBool::new(false);
 
     if TAKEN.swap(true, Relaxed) {

@@ -15,12 +15,11 @@ use crate::frames::{
     AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
     FreeError, Freed, Unsound,
 };
-use crate::lock::{Lock, Locks};
+use crate::lock::{Class, Lock, Locks};
 
 /// The frames of RAM, shared by all CPUs.
 ///
-/// Every method may be called from any context; none sleeps. The lock of frames is the innermost of the written
-/// order.
+/// Every method may be called from any context; none sleeps. The lock of frames comes after all others of memory.
 #[expect(missing_debug_implementations, reason = "a lock shows nothing; see `census`")]
 pub struct Zone<'s, L: Locks> {
     table: FrameTable<'s>,
@@ -30,7 +29,7 @@ pub struct Zone<'s, L: Locks> {
 impl<'s, L: Locks> Zone<'s, L> {
     /// Shares `allocator`.
     pub fn new(allocator: FrameAllocator<'s>) -> Self {
-        Self { table: allocator.table(), allocator: Lock::new(allocator) }
+        Self { table: allocator.table(), allocator: Lock::new(Class::Frames, allocator) }
     }
 
     /// The records of all frames.

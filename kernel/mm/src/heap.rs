@@ -17,6 +17,7 @@ use arch::lock::IrqSpinLock;
 use kerncore::addr::{PAGE_SIZE, pages_for};
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START};
+use kerncore::lock::Class;
 use kerncore::owned_range::OwnedRange;
 use linked_list_allocator::Heap;
 
@@ -61,7 +62,8 @@ pub fn usage() -> HeapUse {
 
 impl KernelHeap {
     const fn new() -> Self {
-        Self(IrqSpinLock::new(Region { heap: Heap::empty(), addresses: None, mapped: 0 }))
+        let nothing = Region { heap: Heap::empty(), addresses: None, mapped: 0 };
+        Self(IrqSpinLock::new(Class::Heap, nothing))
     }
 }
 

@@ -4,37 +4,92 @@ use crate::SoftMachine;
 use kerncore::{
     addr::PhysAddr,
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, SLOT_SIZE},
-    lock::{Lock, Locks},
+    lock::{Class, Context, Held, Interrupts, Lock, Locks, Taken, Violation},
     page_table::TableSource,
 };
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    cell::RefCell,
+    panic::Location,
+    ptr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
+
+thread_local! {
+    /// What this thread holds: a thread stands for a CPU.
+    static HELD: RefCell<Held> = const { RefCell::new(Held::new()) };
+}
+
+/// Fails the test if `step` says that something is wrong.
+#[track_caller]
+fn judge(step: impl FnOnce(&mut Held) -> Result<(), Violation>) {
+    let wrong = HELD.with_borrow_mut(|held| step(held).err().map(|violation| (violation, *held)));
+    if let Some((violation, held)) = wrong {
+        panic!("{violation}; held: {held}");
+    }
+}
 
 /// The family of [`HostLock`]s.
 #[derive(Debug)]
 pub struct HostLocks;
 
-/// A mutex.
+/// A mutex that keeps to the written order of locks, as the kernel's do in the images of tests.
 #[derive(Debug)]
-pub struct HostLock<T>(Mutex<T>);
+pub struct HostLock<T> {
+    class: Class,
+    value: Mutex<T>,
+}
 
 impl Locks for HostLocks {
     type Lock<T: Send> = HostLock<T>;
+
+    #[track_caller]
+    fn might_sleep(operation: &'static str) {
+        judge(|held| held.might_sleep(operation, Context::Task));
+    }
+}
+
+/// Gives back what was taken, also if the section panics: a thread of the test harness goes on with another test.
+struct GivenBack(Taken);
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        let given = HELD.with_borrow_mut(|held| held.give_back(self.0, Interrupts::Masked));
+        if !std::thread::panicking() {
+            assert_eq!(given, Ok(()), "sections overlap");
+        }
+    }
+}
+
+impl<T> HostLock<T> {
+    #[track_caller]
+    fn taken(&self) -> Taken {
+        Taken { lock: ptr::from_ref(self).addr(), class: self.class, at: Location::caller() }
+    }
 }
 
 impl<T: Send> Lock<T> for HostLock<T> {
-    fn new(value: T) -> Self {
-        Self(Mutex::new(value))
+    fn new(class: Class, value: T) -> Self {
+        Self { class, value: Mutex::new(value) }
     }
 
+    #[track_caller]
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
-        critical_section(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let taken = self.taken();
+        judge(|held| held.take(taken));
+        let _given_back = GivenBack(taken);
+        critical_section(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    #[track_caller]
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
-        self.0.try_lock().ok().map(|mut value| critical_section(&mut value))
+        let taken = self.taken();
+        let mut value = self.value.try_lock().ok()?;
+        judge(|held| held.note(taken));
+        let _given_back = GivenBack(taken);
+        Some(critical_section(&mut value))
     }
 }
 

@@ -6,6 +6,7 @@ use arch::cp15::{Dacr, Sctlr, SysRegRead, Ttbcr, Ttbr0, Ttbr1};
 use arch::lock::IrqSpinLock;
 use board::vexpress_a9::{UART_CLOCK_HZ, UARTS};
 use drivers::pl011::SerialPort;
+use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 
 use crate::Testimony;
@@ -25,7 +26,7 @@ struct Channel {
     requests: u32,
 }
 
-static CHANNEL: IrqSpinLock<Option<Channel>> = IrqSpinLock::new(None);
+static CHANNEL: IrqSpinLock<Option<Channel>> = IrqSpinLock::new(Class::WitnessChannel, None);
 
 /// Why a request did not end well. Its text quotes the host's last line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,8 @@ struct Line {
 }
 
 /// The last one.
-static LAST: IrqSpinLock<Line> = IrqSpinLock::new(Line { bytes: [0; LINE], length: 0 });
+static LAST: IrqSpinLock<Line> =
+    IrqSpinLock::new(Class::WitnessAnswer, Line { bytes: [0; LINE], length: 0 });
 
 impl Line {
     fn text(&self) -> &str {

@@ -8,6 +8,7 @@ use dma::device::Device;
 use heapless::Vec;
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::Sleep;
+use kerncore::lock::Class;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 /// Every virtio-mmio device of the board: none snoops the processor's caches.
@@ -17,7 +18,8 @@ static DEVICE: Device = Device::new("virtio-mmio");
 const SHARES: usize = 16;
 
 /// The coherent copies of the buffers that are lent.
-static SHARED: IrqSpinLock<Vec<Coherent, SHARES>> = IrqSpinLock::new(Vec::new());
+static SHARED: IrqSpinLock<Vec<Coherent, SHARES>> =
+    IrqSpinLock::new(Class::LentBuffers, Vec::new());
 
 /// The Hal over coherent memory. Used where one may sleep.
 #[derive(Debug)]

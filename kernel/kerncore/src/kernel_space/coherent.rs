@@ -81,6 +81,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
         self.refuse_in_interrupt();
+        L::might_sleep("dma_alloc_coherent");
         let pages = pages_for(bytes);
         let block = self.zone.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
@@ -98,13 +99,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             window: None,
             alignment: Alignment::Order(order_for(pages).min(SECTION_ORDER)),
         };
-        let (usable, place) = match self.reserve(|areas| areas.reserve(&request)) {
-            Ok(reserved) => reserved,
-            Err(error) => {
-                self.take_back_own(absent);
-                return Err(CoherentError::Area(error));
-            }
-        };
+        let (usable, place) =
+            match self.reserve("dma_alloc_coherent", |areas| areas.reserve(&request)) {
+                Ok(reserved) => reserved,
+                Err(error) => {
+                    self.take_back_own(absent);
+                    return Err(CoherentError::Area(error));
+                }
+            };
         let tables = self.tables.source(&self.zone);
         match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
             Ok(lent) => {
@@ -133,6 +135,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         bytes: u32,
     ) -> Result<CoherentFreed, RemoveError> {
         self.refuse_in_interrupt();
+        L::might_sleep("dma_free_coherent");
         let dying = self.retire(base, AreaKind::Dma)?;
         self.free_dying(dying, bytes)
     }
@@ -156,6 +159,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return Err(RemoveError::Misaligned { address: base });
         }
         self.refuse_in_interrupt();
+        L::might_sleep("dma_free_coherent");
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
         self.free_dying(dying, bytes)
     }

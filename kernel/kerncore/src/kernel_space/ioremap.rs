@@ -91,7 +91,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
         };
         let (mut usable, place) =
-            self.reserve(|areas| areas.reserve(&request)).map_err(IoRemapError::Area)?;
+            self.reserve("ioremap", |areas| areas.reserve(&request)).map_err(IoRemapError::Area)?;
         let tables = self.tables.source(&self.zone);
         let mapped =
             self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);

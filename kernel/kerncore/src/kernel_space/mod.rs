@@ -19,8 +19,8 @@
 //! taken, in reverse order.
 //!
 //! # Locks
-//! In this order, outermost first; no two of one rank together: second-level table creation, table memory, areas,
-//! deferred frees, frames. Descriptors are written under none of them: who owns a range writes its descriptors.
+//! Of the written order ([`Class`]) those from the making of tables to frames. Descriptors are written under none of
+//! them: who owns a range writes its descriptors.
 
 mod areas;
 mod coherent;
@@ -50,7 +50,7 @@ use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
 use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed};
 use crate::linear_map::LinearMap;
-use crate::lock::{Lock, Locks};
+use crate::lock::{Class, Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::PageTable;
 use crate::slab::PlaceQueue;
@@ -96,8 +96,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         Self {
             window: parts.space.range(),
             table: parts.table,
-            areas: Lock::new(Areas::new(parts.space)),
-            deferred: Lock::new(PlaceQueue::new()),
+            areas: Lock::new(Class::Areas, Areas::new(parts.space)),
+            deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             tables: TableMemory::new(),
             zone: parts.zone,
             linear: parts.linear,

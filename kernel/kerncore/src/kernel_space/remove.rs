@@ -100,7 +100,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        self.remove(base, AreaKind::Vmalloc)
+        self.remove("vfree", base, AreaKind::Vmalloc)
     }
 
     /// Removes the vmap area at `base`; the frames belong to somebody else (S34). Not in interrupt context (S35).
@@ -111,7 +111,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        self.remove(base, AreaKind::Vmap)
+        self.remove("vunmap", base, AreaKind::Vmap)
     }
 
     /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
@@ -124,6 +124,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// In interrupt context.
     pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
         self.refuse_in_interrupt();
+        L::might_sleep("iounmap");
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let dying = self.areas.with(|areas| {
             let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
@@ -159,6 +160,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// In interrupt context.
     pub fn free_deferred(&self) -> u32 {
         self.refuse_in_interrupt();
+        L::might_sleep("free_deferred");
         // Out of the lock, so that a handler may queue the next meanwhile.
         let queued = self.deferred.with(PlaceQueue::take_all);
         let mut count = 0;
@@ -181,8 +183,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     #[inline(always)]
-    fn remove(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
+    fn remove(
+        &self,
+        operation: &'static str,
+        base: VirtAddr,
+        kind: AreaKind,
+    ) -> Result<(), RemoveError> {
         self.refuse_in_interrupt();
+        L::might_sleep(operation);
         let dying = self.retire(base, kind)?;
         self.tear_down(dying).map(|_| ())
     }

@@ -91,16 +91,19 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Takes addresses and a place for the record by `reserve`, which is [`Areas::reserve`] with a request; a further
     /// chunk of records is made when the last is full.
     ///
-    /// It is a closure of each caller's own, so that what he knows of his request is known where it is judged.
+    /// It is a closure of each caller's own, so that what he knows of his request is known where it is judged. `operation`
+    /// is what may sleep.
     ///
     /// # Panics
     /// In interrupt context (S10).
     #[inline(always)]
     pub(super) fn reserve(
         &self,
+        operation: &'static str,
         reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
         self.refuse_in_interrupt();
+        L::might_sleep(operation);
         loop {
             match self.areas.with(&reserve) {
                 Ok(reserved) => return Ok(reserved),

@@ -11,7 +11,7 @@
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::descriptor::L2_TABLE_SIZE;
 use crate::frames::FrameOwner;
-use crate::lock::{Lock, Locks};
+use crate::lock::{Class, Lock, Locks};
 use crate::page_table::TableSource;
 use crate::zone::Zone;
 
@@ -32,7 +32,8 @@ pub struct TableMemory<L: Locks> {
 impl<L: Locks> TableMemory<L> {
     /// No table, no frame.
     pub fn new() -> Self {
-        Self { rest: Lock::new(Rest { next: PhysAddr::new(0), left: 0, made: 0 }) }
+        let nothing = Rest { next: PhysAddr::new(0), left: 0, made: 0 };
+        Self { rest: Lock::new(Class::TableMemory, nothing) }
     }
 
     /// Tables handed out since boot.

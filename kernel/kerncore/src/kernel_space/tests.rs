@@ -62,7 +62,7 @@ impl Locks for Mutexes {
 }
 
 impl<T: Send> Lock<T> for MutexLock<T> {
-    fn new(value: T) -> Self {
+    fn new(_class: Class, value: T) -> Self {
         Self(Mutex::new(value))
     }
 

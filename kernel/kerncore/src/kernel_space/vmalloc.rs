@@ -83,7 +83,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let request = Request::of_bytes(bytes);
         let (mut usable, place) =
-            self.reserve(|areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
+            self.reserve("vmalloc", |areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
         let list = match self.frames_for(pages) {
             Ok(list) => list,
             Err(error) => {

@@ -133,7 +133,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, place) =
-            self.reserve(|areas| areas.reserve(&request)).map_err(VmapError::Area)?;
+            self.reserve("vmap", |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
         let allowed = OwnerSet::allowed_under(attributes);
         // A frame that may not be mapped is a gap to the tables, which stop before it.
         let checked = frames.clone().map(|item| match item {

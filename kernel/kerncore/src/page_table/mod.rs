@@ -25,7 +25,7 @@
 use crate::{
     addr::{PageRange, PhysAddr},
     descriptor::l1,
-    lock::{Lock, Locks},
+    lock::{Class, Lock, Locks},
     machine::Machine,
     owned_range::OwnedRange,
 };
@@ -64,7 +64,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// If `root` is not aligned for a first-level table.
     pub fn new(machine: M, root: PhysAddr, window: PageRange) -> (Self, OwnedRange) {
         assert!(root.raw().is_multiple_of(l1::TABLE_ALIGNMENT), "{root} cannot hold a table");
-        let making_tables = L::Lock::<()>::new(());
+        let making_tables = L::Lock::<()>::new(Class::MakingTables, ());
         (Self { machine, root, window, making_tables }, OwnedRange::mint(window))
     }
 

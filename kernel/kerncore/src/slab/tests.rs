@@ -107,7 +107,9 @@ fn a_queue_gives_places_back_in_their_order() {
     assert_eq!((values, queue.count()), (vec![7, 3, 9], 1));
     let rest: Vec<_> = queue.take_all().collect();
     assert_eq!(rest.iter().map(|place| **place).collect::<Vec<_>>(), [5]);
-    rest.into_iter().for_each(|place| slab.give_back(place));
+    for place in rest {
+        slab.give_back(place);
+    }
     assert_eq!((slab.taken(), queue.count()), (0, 0));
     let again: Vec<_> = (0..64).map(|_| slab.take().expect("none was lost").to_string()).collect();
     assert_eq!(again.len(), 64);

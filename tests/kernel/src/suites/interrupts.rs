@@ -23,6 +23,7 @@ use drivers::private_timer::{PrivateTimer, Repeat};
 use drivers::sp804::{DualTimer, NotAnSp804, Which};
 use image::capture::capture_log;
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::lock::Class;
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::kernel;
@@ -52,7 +53,7 @@ fn raise() {
 
 /// Runs `act` in interrupt context, once.
 fn in_handler(act: fn()) {
-    static ACT: IrqSpinLock<Option<fn()>> = IrqSpinLock::new(None);
+    static ACT: IrqSpinLock<Option<fn()>> = IrqSpinLock::new(Class::OuterTest(0), None);
     static DONE: AtomicBool = AtomicBool::new(false);
     fn handler() {
         let act = ACT.with(Option::take).expect("one act an interrupt");
@@ -70,7 +71,8 @@ fn in_handler(act: fn()) {
 /// S115: where code runs is answered from the processor's own state.
 #[ktest]
 fn a_handler_knows_that_it_is_one_s115() {
-    static SEEN: IrqSpinLock<Option<(bool, bool, bool)>> = IrqSpinLock::new(None);
+    static SEEN: IrqSpinLock<Option<(bool, bool, bool)>> =
+        IrqSpinLock::new(Class::OuterTest(0), None);
     let context = || (cpu::in_interrupt(), cpu::may_sleep(), irq::are_masked());
     assert_eq!(context(), (false, true, false));
     in_handler(|| {
@@ -117,7 +119,7 @@ fn no_interrupt_is_lost_or_taken_in_a_masked_section() {
 /// A lock that a handler shares is free whenever the handler runs, or it would wait for ever.
 #[ktest]
 fn a_lock_that_a_handler_shares_masks_it() {
-    static SHARED: IrqSpinLock<(u32, u32)> = IrqSpinLock::new((0, 0));
+    static SHARED: IrqSpinLock<(u32, u32)> = IrqSpinLock::new(Class::OuterTest(0), (0, 0));
     fn handler() {
         let free = SHARED.try_with(|(thread, handler)| {
             assert_eq!(*thread % 2, 0, "in the middle of the other's critical section");
@@ -142,7 +144,7 @@ fn a_lock_that_a_handler_shares_masks_it() {
 /// The private timer of this CPU: it repeats until it is stopped, and once means once.
 #[ktest]
 fn the_private_timer_interrupts_by_its_period_s115() {
-    static TIMER: IrqSpinLock<Option<PrivateTimer>> = IrqSpinLock::new(None);
+    static TIMER: IrqSpinLock<Option<PrivateTimer>> = IrqSpinLock::new(Class::OuterTest(0), None);
     static TICKS: AtomicU32 = AtomicU32::new(0);
     fn tick() {
         let raised = TIMER.with(|timer| timer.as_mut().is_some_and(PrivateTimer::acknowledge));
@@ -171,7 +173,7 @@ fn the_private_timer_interrupts_by_its_period_s115() {
 /// Both timers of a block raise its one interrupt, and each says for itself whether it did.
 #[ktest]
 fn a_dual_timer_interrupts_for_both_its_timers_s115() {
-    static TIMERS: IrqSpinLock<Option<DualTimer>> = IrqSpinLock::new(None);
+    static TIMERS: IrqSpinLock<Option<DualTimer>> = IrqSpinLock::new(Class::OuterTest(0), None);
     static TICKS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
     fn tick() {
         TIMERS.with(|timers| {
@@ -239,7 +241,7 @@ fn interrupted_code_does_not_notice() {
 /// A fault that a handler's probe takes is a value there too, and the interrupted code goes on.
 #[ktest]
 fn a_handler_may_probe_s113() {
-    static SEEN: IrqSpinLock<Option<FaultStatus>> = IrqSpinLock::new(None);
+    static SEEN: IrqSpinLock<Option<FaultStatus>> = IrqSpinLock::new(Class::OuterTest(0), None);
     in_handler(|| {
         let status = probe::read_u8(VirtAddr::new(0)).map_err(|fault| fault.status);
         SEEN.with(|seen| *seen = status.err());
@@ -253,7 +255,7 @@ static DEVICE: Device = Device::new("a test's device");
 /// S77: a handler takes, uses and gives back coherent memory of the atomic pool.
 #[ktest]
 fn a_handler_takes_atomic_memory_s76_s77() {
-    static KEPT: IrqSpinLock<Option<Coherent>> = IrqSpinLock::new(None);
+    static KEPT: IrqSpinLock<Option<Coherent>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let books = Books::now();
     in_handler(|| {
         let first = CoherentBox::new_atomic(&DEVICE, 3 * PAGE_SIZE).expect("a page of the pool");
@@ -275,7 +277,8 @@ fn a_handler_takes_atomic_memory_s76_s77() {
 /// S89: what a handler frees is queued, and everything queued is freed, in whatever order interrupts came.
 #[ktest]
 fn a_handler_queues_what_it_frees_s89() {
-    static AREAS: IrqSpinLock<[Option<VmArea>; 8]> = IrqSpinLock::new([const { None }; 8]);
+    static AREAS: IrqSpinLock<[Option<VmArea>; 8]> =
+        IrqSpinLock::new(Class::OuterTest(0), [const { None }; 8]);
     let books = Books::now();
     for round in 1..=3 {
         for index in 0..8 {
@@ -359,7 +362,7 @@ fn ioremap_in_a_handler_is_fatal_s10() {
 
 #[ktest(fatal = "an area is made or removed in interrupt context")]
 fn vfree_in_a_handler_is_fatal_s35() {
-    static AREA: IrqSpinLock<Option<VmArea>> = IrqSpinLock::new(None);
+    static AREA: IrqSpinLock<Option<VmArea>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let area = VmArea::new(PAGE_SIZE).expect("memory");
     AREA.with(|slot| *slot = Some(area));
     in_handler(|| drop(AREA.with(Option::take)));
@@ -367,7 +370,7 @@ fn vfree_in_a_handler_is_fatal_s35() {
 
 #[ktest(fatal = "an area is made or removed in interrupt context")]
 fn vunmap_in_a_handler_is_fatal_s35() {
-    static MAP: IrqSpinLock<Option<VmMap>> = IrqSpinLock::new(None);
+    static MAP: IrqSpinLock<Option<VmMap>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let page = Pages::new(0).expect("memory");
     let map = VmArea::map(vec![page]).expect("addresses");
     MAP.with(|slot| *slot = Some(map));
@@ -376,7 +379,7 @@ fn vunmap_in_a_handler_is_fatal_s35() {
 
 #[ktest(fatal = "an area is made or removed in interrupt context")]
 fn iounmap_in_a_handler_is_fatal_s35() {
-    static REGISTERS: IrqSpinLock<Option<IoMem<u32>>> = IrqSpinLock::new(None);
+    static REGISTERS: IrqSpinLock<Option<IoMem<u32>>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let registers = IoMem::<u32>::map(PhysAddr::new(0x1000_0000)).expect("addresses");
     REGISTERS.with(|slot| *slot = Some(registers));
     in_handler(|| drop(REGISTERS.with(Option::take)));
@@ -385,7 +388,7 @@ fn iounmap_in_a_handler_is_fatal_s35() {
 /// Coherent memory for who may sleep is made and removed by remapping.
 #[ktest(fatal = "an area is made or removed in interrupt context")]
 fn a_remapped_buffer_in_a_handler_is_fatal_s35() {
-    static BUFFER: IrqSpinLock<Option<Coherent>> = IrqSpinLock::new(None);
+    static BUFFER: IrqSpinLock<Option<Coherent>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let buffer = CoherentBox::new(&DEVICE, PAGE_SIZE).expect("memory").share();
     BUFFER.with(|slot| *slot = Some(buffer));
     in_handler(|| drop(BUFFER.with(Option::take)));

@@ -4,6 +4,7 @@ extern crate alloc;
 
 use arch::irq;
 use arch::lock::IrqSpinLock;
+use kerncore::lock::Class;
 use ktest::ktest;
 
 /// CPSR without the flags, which every comparison changes.
@@ -12,6 +13,11 @@ fn control() -> u32 {
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mrs {}, cpsr", out(reg) cpsr, options(nostack, preserves_flags)) };
     cpsr & 0x1ff
+}
+
+/// A lock of these tests.
+fn guarding<T>(value: T) -> IrqSpinLock<T> {
+    IrqSpinLock::new(Class::OuterTest(0), value)
 }
 
 /// Runs `section` with IRQs unmasked, and puts the mask back.
@@ -86,7 +92,7 @@ fn mask_and_unmask_do_what_they_say_twice_over() {
 
 #[ktest]
 fn a_lock_masks_while_it_is_held_and_restores_what_was() {
-    let lock = IrqSpinLock::new(1);
+    let lock = guarding(1);
     unmasked(|| {
         lock.with(|value| {
             assert!(irq::are_masked());
@@ -103,7 +109,7 @@ fn a_lock_masks_while_it_is_held_and_restores_what_was() {
 
 #[ktest]
 fn two_locks_nest_and_the_inner_one_unmasks_nothing() {
-    let (outer, inner) = (IrqSpinLock::new(0), IrqSpinLock::new(0));
+    let (outer, inner) = (guarding(0), IrqSpinLock::new(Class::OuterTest(1), 0));
     unmasked(|| {
         outer.with(|count| {
             inner.with(|other| *other += 1);
@@ -117,7 +123,7 @@ fn two_locks_nest_and_the_inner_one_unmasks_nothing() {
 
 #[ktest]
 fn a_lock_is_free_again_after_every_section() {
-    let mut lock = IrqSpinLock::new(0_u32);
+    let mut lock = guarding(0_u32);
     for round in 0..1000 {
         lock.with(|value| *value += round);
     }
@@ -126,13 +132,13 @@ fn a_lock_is_free_again_after_every_section() {
     lock.with(|_| ());
     *lock.get_mut() += 1;
     assert_eq!(*lock.get_mut(), 499_501);
-    let held = IrqSpinLock::new(0_u32);
+    let held = guarding(0_u32);
     held.with(|_| assert!(shown(&held, "held: true"), "what is held does not show"));
 }
 
 #[ktest]
 fn a_lock_hands_on_what_its_section_returns() {
-    let lock = IrqSpinLock::new([1, 2, 3]);
+    let lock = guarding([1, 2, 3]);
     let sum: u32 = lock.with(|values| values.iter().sum());
     let failed: Result<(), u32> = lock.with(|_| Err(sum));
     assert_eq!(failed, Err(6));
@@ -140,7 +146,7 @@ fn a_lock_hands_on_what_its_section_returns() {
 
 #[ktest]
 fn a_held_lock_turns_away_whoever_cannot_wait() {
-    let lock = IrqSpinLock::new(7_u32);
+    let lock = guarding(7_u32);
     unmasked(|| {
         lock.with(|_| {
             assert_eq!(lock.try_with(|value| *value), None);

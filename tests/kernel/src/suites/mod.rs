@@ -13,6 +13,7 @@ mod heap;
 mod instructions;
 mod interrupts;
 mod ioremap;
+mod lock_order;
 mod locks;
 mod memory_functions;
 mod monitor;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use kerncore::addr::{PageRange, Pfn, PhysAddr};
-use kerncore::lock::{Lock, Locks};
+use kerncore::lock::{Class, Lock, Locks};
 use kerncore::machine::Machine;
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::PageTable;
@@ -64,7 +64,7 @@ impl Locks for Mutexes {
 struct Mutexed<T>(Mutex<T>);
 
 impl<T: Send> Lock<T> for Mutexed<T> {
-    fn new(value: T) -> Self {
+    fn new(_class: Class, value: T) -> Self {
         Self(Mutex::new(value))
     }
 

@@ -8,6 +8,7 @@ mod device;
 mod exhaustion;
 mod history;
 mod interrupt;
+mod lock_order;
 mod map;
 mod race;
 mod runs;

@@ -1,0 +1,136 @@
+//! The written lock order.
+
+use core::fmt;
+
+/// What a lock is for. The variants stand in the order in which locks may be taken, outermost first: under a lock only
+/// those of later classes may be taken, and no two of one class are ever held together.
+///
+/// It is one list, and not a rank beside each lock, because an order is a property of the whole kernel: the names of
+/// upper layers stand here, and nothing else of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Locks of tests that call the kernel while they hold them, in an order of their own.
+    OuterTest(u8),
+    /// The buffer that the command line lives in (`image::start`).
+    CommandLine,
+    /// The log, while a test reads along (`image::capture`): messages are put into words under it.
+    LogCapture,
+    /// The host's last answer about a mapping (`witness`).
+    WitnessAnswer,
+    /// The way to the host that is asked about mappings (`witness`).
+    WitnessChannel,
+    /// The console (`image::console`). All locks of memory come later: nothing prints while it holds one.
+    Console,
+    /// `linked_list_allocator`'s heap and its region (`mm::heap`).
+    Heap,
+    /// A first-level slot's step from empty to a table (`kerncore::page_table`).
+    MakingTables,
+    /// The frame that is being cut into second-level tables (`kerncore::kernel_space`).
+    TableMemory,
+    /// The set of areas and the slab of their records (`kerncore::kernel_space`).
+    Areas,
+    /// Dying areas whose memory is not freed yet (`kerncore::kernel_space`).
+    DeferredFrees,
+    /// The buddy allocator (`kerncore::zone`).
+    Frames,
+    /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
+    AtomicPool,
+    /// The coherent copies of buffers that virtio devices have (`virtio-hal`).
+    LentBuffers,
+    /// The interrupt controller's distributor and the handlers (`drivers::interrupts`).
+    InterruptController,
+    /// A CPU's interface to the interrupt controller (`drivers::interrupts`).
+    InterruptInterface,
+    /// Locks of tests under which nothing of the kernel's is taken, in an order of their own.
+    Test(u8),
+}
+
+impl Class {
+    /// All classes of the kernel, in their order.
+    pub const ALL: [Self; 15] = [
+        Self::CommandLine,
+        Self::LogCapture,
+        Self::WitnessAnswer,
+        Self::WitnessChannel,
+        Self::Console,
+        Self::Heap,
+        Self::MakingTables,
+        Self::TableMemory,
+        Self::Areas,
+        Self::DeferredFrees,
+        Self::Frames,
+        Self::AtomicPool,
+        Self::LentBuffers,
+        Self::InterruptController,
+        Self::InterruptInterface,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CommandLine => "command line",
+            Self::LogCapture => "log capture",
+            Self::WitnessAnswer => "witness answer",
+            Self::WitnessChannel => "witness channel",
+            Self::Console => "console",
+            Self::Heap => "heap",
+            Self::MakingTables => "making of tables",
+            Self::TableMemory => "table memory",
+            Self::Areas => "areas",
+            Self::DeferredFrees => "deferred frees",
+            Self::Frames => "frames",
+            Self::AtomicPool => "atomic pool",
+            Self::LentBuffers => "lent buffers",
+            Self::InterruptController => "interrupt controller",
+            Self::InterruptInterface => "interrupt interface",
+            Self::OuterTest(_) => "outer test",
+            Self::Test(_) => "test",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::OuterTest(number) | Self::Test(number) => write!(f, " {number}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARCHITECTURE: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../ARCHITECTURE.md"));
+
+    #[test]
+    fn the_list_is_in_order_between_the_locks_of_tests() {
+        assert!(Class::ALL.is_sorted_by(|outer, inner| outer < inner));
+        for class in Class::ALL {
+            assert!(Class::OuterTest(u8::MAX) < class && class < Class::Test(0), "{class}");
+        }
+        assert!(Class::OuterTest(1) < Class::OuterTest(2) && Class::Test(1) < Class::Test(2));
+        assert_eq!(Class::OuterTest(6).to_string(), "outer test 6");
+        assert_eq!(Class::Test(7).to_string(), "test 7");
+        assert_eq!(Class::Areas.to_string(), "areas");
+    }
+
+    #[test]
+    fn the_documentation_has_the_same_order() {
+        let section = ARCHITECTURE.split("\n## Locks\n").nth(1).expect("a section on locks");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        // `| rank | lock | guards | where |`
+        let written: Vec<(usize, &str)> = section
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| ")?.split(" | ");
+                Some((cells.next()?.parse().ok()?, cells.next()?))
+            })
+            .collect();
+        let wanted: Vec<_> = Class::ALL.iter().map(|class| class.name()).enumerate().collect();
+        let wanted: Vec<_> = wanted.into_iter().map(|(index, name)| (index + 1, name)).collect();
+        assert_eq!(written, wanted);
+    }
+}

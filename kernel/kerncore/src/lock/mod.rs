@@ -1,0 +1,40 @@
+//! What the algorithms need of a lock, and the order in which locks may be taken.
+//!
+//! `kerncore` knows neither interrupts nor CPUs, so it asks for locks by trait: on the machine they are spin
+//! locks that save and mask interrupts, on the host they may be a mutex, or a step in a scheduler that tries
+//! every interleaving. A closure, not a guard: a critical section cannot be left open, and it shows in the text.
+//!
+//! Every lock of the kernel belongs to a [`Class`]; the classes, in their order, are the written lock order. [`Held`]
+//! keeps account of what one CPU holds and says what breaks the order. Locks of test builds ask it each time.
+
+mod class;
+mod held;
+
+pub use class::Class;
+pub use held::{Context, Held, Interrupts, Taken, Violation};
+
+/// One piece of state that only one CPU at a time may touch.
+pub trait Lock<T>: Sync {
+    /// Guards `value`, as a lock of `class`.
+    fn new(class: Class, value: T) -> Self
+    where
+        Self: Sized;
+
+    /// Runs `critical_section` with exclusive access. It may not sleep, and may take only locks of later classes.
+    fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R;
+
+    /// As [`Lock::with`], but `None` at once if the lock is held: for reports of faults, one of which may have happened
+    /// inside the critical section. Who does not wait may ask in any order.
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R>;
+}
+
+/// A family of locks, chosen once for a whole kernel.
+pub trait Locks {
+    /// The lock of this family that guards a `T`.
+    type Lock<T: Send>: Lock<T>;
+
+    /// Said at the beginning of each operation that may sleep, whether it will or not. A family that knows what its CPU
+    /// holds ends the kernel if this is no place to sleep; others do nothing.
+    #[inline(always)]
+    fn might_sleep(_operation: &'static str) {}
+}

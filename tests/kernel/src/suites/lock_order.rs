@@ -1,0 +1,175 @@
+//! The written order of locks: each way to break it ends the kernel with the names of all concerned, and what keeps to it
+//! goes on. The images of tests alone watch it.
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+
+use arch::irq;
+use arch::lock::IrqSpinLock;
+use board::vexpress_a9;
+use dma::coherent::CoherentBox;
+use dma::device::Device;
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::kernel_space::AreasBusy;
+use kerncore::lock::Class;
+use ktest::ktest;
+use mm::io_mem::IoMem;
+use mm::page_alloc::Pages;
+use mm::vm_area::VmArea;
+
+/// Two locks of a test, the first to be taken outside the second.
+fn outer_and_inner() -> (IrqSpinLock<u32>, IrqSpinLock<u32>) {
+    (IrqSpinLock::new(Class::Test(1), 0), IrqSpinLock::new(Class::Test(2), 0))
+}
+
+/// Runs `section` under the kernel's lock of areas.
+fn under_the_lock_of_areas<R>(section: impl FnOnce() -> R) -> R {
+    let area = VmArea::new(1).expect("memory for one page");
+    mm::kernel().with_area(area.address(), |_| section()).expect("it is there")
+}
+
+#[ktest(fatal = "wrong lock order: test 1 under test 2, at tests/kernel/src/suites/lock_order.rs:")]
+fn a_wrong_order_ends_the_kernel_though_nobody_waits() {
+    let (outer, inner) = outer_and_inner();
+    inner.with(|_| outer.with(|_| ()));
+}
+
+#[ktest(fatal = "lock held twice: test 1, at tests/kernel/src/suites/lock_order.rs:")]
+fn a_lock_held_twice_ends_the_kernel_and_does_not_hang_it() {
+    let (outer, _) = outer_and_inner();
+    outer.with(|_| outer.with(|_| ()));
+}
+
+#[ktest(fatal = "two locks of one class: test 1, at tests/kernel/src/suites/lock_order.rs:")]
+fn two_locks_of_one_class_end_the_kernel() {
+    let ((one, _), (other, _)) = (outer_and_inner(), outer_and_inner());
+    one.with(|_| other.with(|_| ()));
+}
+
+#[ktest(fatal = "interrupts unmasked under a lock: test 1")]
+fn a_section_that_unmasks_interrupts_ends_the_kernel() {
+    let (outer, _) = outer_and_inner();
+    // SAFETY: none: this is the mistake that must not go unnoticed. No source of interrupts is enabled.
+    outer.with(|_| unsafe { irq::unmask() });
+}
+
+#[ktest(fatal = "; CPU 0 holds: areas (taken at kernel/kerncore/src/kernel_space/mod.rs:")]
+fn the_heap_is_not_asked_under_the_lock_of_areas() {
+    drop(under_the_lock_of_areas(|| Box::new(core::hint::black_box([1_u8; 40]))));
+}
+
+#[ktest(fatal = "wrong lock order: log capture under areas, at kernel/image/src/capture.rs:")]
+fn nothing_is_logged_under_the_lock_of_areas() {
+    under_the_lock_of_areas(|| log::info!("one line too early"));
+}
+
+#[ktest(fatal = "lock held twice: areas, at kernel/kerncore/src/kernel_space/mod.rs:")]
+fn no_area_is_looked_up_under_the_lock_of_areas() {
+    under_the_lock_of_areas(|| mm::kernel().find(VirtAddr::new(0xc000_0000)));
+}
+
+/// Runs `operation` under a lock of a test: the last word of a test of what may sleep.
+fn under_a_lock<R>(operation: impl FnOnce() -> R) -> R {
+    IrqSpinLock::new(Class::Test(1), ()).with(|()| operation())
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: vmalloc under test 1")]
+fn vmalloc_under_a_lock_ends_the_kernel() {
+    drop(under_a_lock(|| VmArea::new(1)));
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: vfree under test 1")]
+fn vfree_under_a_lock_ends_the_kernel() {
+    let area = VmArea::new(1).expect("memory for one page");
+    under_a_lock(|| drop(area));
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: vmap under test 1")]
+fn vmap_under_a_lock_ends_the_kernel() {
+    let page = Pages::new(0).expect("one frame");
+    let frames = [page.frames().next().expect("one frame")];
+    let mapped =
+        under_a_lock(|| mm::kernel().vmap(&frames, Attributes::KERNEL_RODATA, VirtAddr::new(0)));
+    assert!(mapped.is_err(), "it was mapped");
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: vunmap under test 1")]
+fn vunmap_under_a_lock_ends_the_kernel() {
+    let mapped = VmArea::map(alloc::vec![Pages::new(0).expect("one frame")]);
+    let mapped = mapped.expect("addresses for one page");
+    drop(under_a_lock(|| mapped.unmap()));
+}
+
+/// Registers that nobody minds being mapped.
+fn registers() -> IoMem<[u32; 4]> {
+    IoMem::map(vexpress_a9::UARTS[3].base).expect("addresses for one page")
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: ioremap under test 1")]
+fn ioremap_under_a_lock_ends_the_kernel() {
+    drop(under_a_lock(registers));
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: iounmap under test 1")]
+fn iounmap_under_a_lock_ends_the_kernel() {
+    let registers = registers();
+    under_a_lock(|| drop(registers));
+}
+
+static DEVICE: Device = Device::new("locked");
+
+#[ktest(fatal = "sleeping call under a spin lock: dma_alloc_coherent under test 1")]
+fn a_waiting_dma_alloc_coherent_under_a_lock_ends_the_kernel() {
+    drop(under_a_lock(|| CoherentBox::new(&DEVICE, 1)));
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: dma_free_coherent under test 1")]
+fn a_free_of_a_remapped_buffer_under_a_lock_ends_the_kernel() {
+    let buffer = CoherentBox::new(&DEVICE, 1).expect("memory for one page");
+    under_a_lock(|| drop(buffer));
+}
+
+/// S77: who may not sleep takes from the atomic pool and gives back to it, under any lock.
+#[ktest]
+fn a_buffer_of_the_atomic_pool_is_taken_and_given_back_under_a_lock() {
+    under_the_lock_of_areas(|| {
+        let buffer = CoherentBox::new_atomic(&DEVICE, PAGE_SIZE).expect("a page of the pool");
+        drop(buffer);
+    });
+}
+
+#[ktest]
+fn locks_are_taken_in_their_order_again_and_again() {
+    let (outer, inner) = outer_and_inner();
+    for _ in 0..100 {
+        outer.with(|count| {
+            inner.with(|other| *other += 1);
+            *count += 1;
+        });
+        inner.with(|other| *other += 1);
+    }
+    assert_eq!((outer.with(|count| *count), inner.with(|count| *count)), (100, 200));
+}
+
+/// A report of a fault tries the lock that the fault happened under.
+#[ktest]
+fn who_does_not_wait_may_ask_in_any_order() {
+    let (outer, inner) = outer_and_inner();
+    inner.with(|_| {
+        assert_eq!(outer.try_with(|value| *value), Some(0));
+        assert_eq!(inner.try_with(|value| *value), None);
+    });
+    under_the_lock_of_areas(|| {
+        assert_eq!(mm::kernel().nearest_area(VirtAddr::new(0xc000_0000)), Err(AreasBusy));
+    });
+    outer.with(|_| inner.with(|_| ()));
+}
+
+/// What was had without waiting counts for what is waited for under it.
+#[ktest(fatal = "wrong lock order: test 1 under test 2, at tests/kernel/src/suites/lock_order.rs:")]
+fn a_lock_that_was_tried_has_its_place_in_the_order() {
+    let (outer, inner) = outer_and_inner();
+    inner.try_with(|_| outer.with(|_| ()));
+}
