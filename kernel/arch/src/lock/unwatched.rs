@@ -16,6 +16,7 @@ impl Caller {
 /// Takes no room.
 pub(super) struct Watch;
 
+#[expect(clippy::unused_self, reason = "called as the watch of test images is")]
 impl Watch {
     pub(super) const fn new(_class: Class) -> Self {
         Self
