@@ -12,6 +12,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use arch::lock::IrqSpinLock;
+use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 use safe_mmio::{field, field_shared};
 use virtio_hal::Slot;
@@ -28,7 +29,7 @@ pub struct Completion {
 impl Completion {
     /// Of a slot that is not listened to yet.
     pub const fn new() -> Self {
-        Self { slot: IrqSpinLock::new(None), taken: AtomicU32::new(0) }
+        Self { slot: IrqSpinLock::new(Class::DeviceHandler, None), taken: AtomicU32::new(0) }
     }
 
     /// Listens to the device in `slot`, whose interrupt is `line`. Where one may sleep.

@@ -17,7 +17,7 @@ use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::descriptor::{SLOT_SIZE, l1};
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::{FramesError, KernelSpace};
-use crate::lock::{Lock, Locks};
+use crate::lock::{Class, Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::{PageTable, Released, Removal, Translation};
 use crate::user::USER_PAGES;
@@ -48,7 +48,7 @@ pub struct Spaces<L: Locks> {
 impl<L: Locks> Spaces<L> {
     /// No space yet; `empty` is a first-level table for the lower half in which nothing is mapped, and nothing ever will be.
     pub fn new(empty: PhysAddr) -> Self {
-        Self { asids: Lock::new(Asids::new()), empty }
+        Self { asids: Lock::new(Class::SpaceNumbers, Asids::new()), empty }
     }
 
     /// As [`Spaces::new`], with fewer numbers, the kernel's included, so that they change hands more often.
@@ -56,7 +56,7 @@ impl<L: Locks> Spaces<L> {
     /// # Panics
     /// If there are not more than CPUs, or more than the processor has.
     pub fn with_numbers(empty: PhysAddr, numbers: usize) -> Self {
-        Self { asids: Lock::new(Asids::with_numbers(numbers)), empty }
+        Self { asids: Lock::new(Class::SpaceNumbers, Asids::with_numbers(numbers)), empty }
     }
 
     /// How many numbers have an owner.
@@ -105,7 +105,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
             spaces,
             id: spaces.asids.with(Asids::register),
             table,
-            windows: Lock::new(Windows::new(whole)),
+            windows: Lock::new(Class::UserWindows, Windows::new(whole)),
             tables: SpaceTables::new(),
             root: Some(root),
         })

@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::descriptor::L2_TABLE_SIZE;
 use crate::frames::{FrameList, FrameOwner};
-use crate::lock::{Lock, Locks};
+use crate::lock::{Class, Lock, Locks};
 use crate::page_table::TableSource;
 use crate::zone::Zone;
 
@@ -27,7 +27,7 @@ pub(super) struct SpaceTables<L: Locks>(L::Lock<Stock>);
 
 impl<L: Locks> SpaceTables<L> {
     pub(super) fn new() -> Self {
-        Self(Lock::new(Stock::new()))
+        Self(Lock::new(Class::TableMemory, Stock::new()))
     }
 
     /// A view that can take frames when the stock is empty.
