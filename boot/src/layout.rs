@@ -6,6 +6,7 @@
 //!
 //! The stub has mapped exactly these pages; the guards between them, and nothing else inside the image, are absent.
 
+use arch::cpu::MAX_CPUS;
 use kerncore::addr::{PageRange, VirtAddr};
 
 unsafe extern "C" {
@@ -32,6 +33,8 @@ unsafe extern "C" {
     static __und_stack_top: u8;
     static __svc_stack_bottom: u8;
     static __svc_stack_top: u8;
+    /// Not a place: a number, as an address.
+    static __cpu_stacks_size: u8;
 }
 
 /// What the pages of a part of the image may be used for.
@@ -89,28 +92,71 @@ pub fn linear_tables() -> VirtAddr {
     VirtAddr::new((&raw const __linear_tables) as u32)
 }
 
-/// The mapped parts, in ascending order.
-pub fn parts() -> [Part; 9] {
-    let part = |name, usage, start, end| Part { name, usage, pages: pages(start, end) };
+/// The stacks of one CPU, in ascending order.
+const MODES: usize = 5;
+/// What they are called. A listing has no memory to put names together.
+const STACKS: [[&str; MODES]; MAX_CPUS] = [
     [
+        "FIQ stack of CPU 0",
+        "IRQ stack of CPU 0",
+        "abort stack of CPU 0",
+        "undefined stack of CPU 0",
+        "supervisor stack of CPU 0",
+    ],
+    [
+        "FIQ stack of CPU 1",
+        "IRQ stack of CPU 1",
+        "abort stack of CPU 1",
+        "undefined stack of CPU 1",
+        "supervisor stack of CPU 1",
+    ],
+    [
+        "FIQ stack of CPU 2",
+        "IRQ stack of CPU 2",
+        "abort stack of CPU 2",
+        "undefined stack of CPU 2",
+        "supervisor stack of CPU 2",
+    ],
+    [
+        "FIQ stack of CPU 3",
+        "IRQ stack of CPU 3",
+        "abort stack of CPU 3",
+        "undefined stack of CPU 3",
+        "supervisor stack of CPU 3",
+    ],
+];
+
+/// The stack of a mode, in the order of [`STACKS`], of a CPU.
+fn stack(cpu: usize, mode: usize) -> Part {
+    let (bottom, top) = match mode {
+        0 => (&raw const __fiq_stack_bottom, &raw const __fiq_stack_top),
+        1 => (&raw const __irq_stack_bottom, &raw const __irq_stack_top),
+        2 => (&raw const __abt_stack_bottom, &raw const __abt_stack_top),
+        3 => (&raw const __und_stack_bottom, &raw const __und_stack_top),
+        _ => (&raw const __svc_stack_bottom, &raw const __svc_stack_top),
+    };
+    let offset = cpu * (&raw const __cpu_stacks_size).addr();
+    let of_cpu = |stack: *const u8| stack.wrapping_add(offset);
+    Part { name: STACKS[cpu][mode], usage: Use::Stack, pages: pages(of_cpu(bottom), of_cpu(top)) }
+}
+
+/// How many parts there are.
+pub const PARTS: usize = 4 + MODES * MAX_CPUS;
+
+/// The mapped parts, in ascending order.
+pub fn parts() -> [Part; PARTS] {
+    let part = |name, usage, start, end| Part { name, usage, pages: pages(start, end) };
+    let [text, rodata, data, tables] = [
         part("text", Use::Text, &raw const __text_start, &raw const __text_end),
         part("rodata", Use::ReadOnly, &raw const __rodata_start, &raw const __rodata_end),
         part("data", Use::Data, &raw const __data_start, &raw const __data_end),
-        part("FIQ stack", Use::Stack, &raw const __fiq_stack_bottom, &raw const __fiq_stack_top),
-        part("IRQ stack", Use::Stack, &raw const __irq_stack_bottom, &raw const __irq_stack_top),
-        part("abort stack", Use::Stack, &raw const __abt_stack_bottom, &raw const __abt_stack_top),
-        part(
-            "undefined stack",
-            Use::Stack,
-            &raw const __und_stack_bottom,
-            &raw const __und_stack_top,
-        ),
-        part(
-            "supervisor stack",
-            Use::Stack,
-            &raw const __svc_stack_bottom,
-            &raw const __svc_stack_top,
-        ),
         part("tables", Use::Tables, &raw const __tables_start, &raw const __tables_end),
-    ]
+    ];
+    core::array::from_fn(|index| match index {
+        0 => text,
+        1 => rodata,
+        2 => data,
+        _ if index == PARTS - 1 => tables,
+        _ => stack((index - 3) / MODES, (index - 3) % MODES),
+    })
 }

@@ -1,13 +1,17 @@
 //! From reset to the kernel at high addresses.
 //!
 //! ```text
-//!   all CPUs ──▶ _start (physical)           CPU 0: empty caches and TLB, zero .bss, build the first tables,
-//!                   │         │                      MMU on
-//!                   │ CPU 0   └──▶ park      the others wait
-//!                   ▼
-//!                boot_high (virtual)         identity mapping gone, vectors, a stack for each mode
-//!                   ▼
-//!                kernel_main(r0, r1, r2)     the binary's
+//!   every CPU ──▶ _start (physical)           empty TLB and caches
+//!                   │          │
+//!                   │ CPU 0    └──▶ wait_for_boot_cpu
+//!                   │ SCU on, zero .bss,      │
+//!                   │ build the first tables  │ let in by secondaries::let_in
+//!                   ▼                         ▼
+//!                join_coherency, turn_mmu_on  the same tables
+//!                   ▼                         ▼
+//!                boot_high (virtual)          identity mapping gone, vectors, a stack for each mode, TPIDRPRW
+//!                   ▼                         ▼
+//!                kernel_main(r0, r1, r2)      kernel_secondary()     the binary's
 //! ```
 //!
 //! The code is assembly, because it runs before there is a stack, zeroed memory or a mapping; everything that can
@@ -16,6 +20,8 @@
 
 #[cfg(target_arch = "arm")]
 pub mod layout;
+#[cfg(target_arch = "arm")]
+pub mod secondaries;
 
 // The stub installs the vectors of `arch`, so whoever links the one needs the other.
 #[cfg(target_arch = "arm")]

@@ -7,6 +7,9 @@ use crate::irq;
 /// How many CPUs a Cortex-A9 cluster can have.
 pub const MAX_CPUS: usize = 4;
 
+/// The numbers that they can have.
+pub const NUMBERS: [u32; MAX_CPUS] = [0, 1, 2, 3];
+
 /// The number of this CPU in its cluster, 0 to 3 (MPIDR, affinity level 0; A9 TRM 4.3.5).
 ///
 /// It is the number of the CPU that asked: with interrupts on, ask again after anything that may migrate.
@@ -96,4 +99,19 @@ pub fn halt() -> ! {
     loop {
         wait_for_interrupt();
     }
+}
+
+/// Wakes every CPU that waits for an event (WFE), after what this CPU has written can be seen.
+#[inline(always)]
+pub fn send_event() {
+    // SAFETY: changes no register or memory of this program; the DSB orders it behind the stores before it.
+    unsafe { core::arch::asm!("dsb", "sev", options(nostack, preserves_flags)) };
+}
+
+/// Says that this CPU polls and has nothing better to do. An emulator that has one thread for all CPUs then lets another
+/// one run.
+#[inline(always)]
+pub fn relax() {
+    // SAFETY: a hint; no `nomem`, since others write what is polled.
+    unsafe { core::arch::asm!("yield", options(nostack, preserves_flags)) };
 }

@@ -36,9 +36,13 @@ pub mod machine;
 #[cfg(target_arch = "arm")]
 pub mod memory;
 #[cfg(target_arch = "arm")]
+pub mod per_cpu;
+#[cfg(target_arch = "arm")]
 pub mod probe;
 #[cfg(target_arch = "arm")]
 pub mod semihosting;
+#[cfg(target_arch = "arm")]
+pub mod smp;
 pub mod symbols;
 #[cfg(target_arch = "arm")]
 pub mod tlb;

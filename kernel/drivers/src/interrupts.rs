@@ -186,6 +186,14 @@ pub fn send(line: u16, receivers: Receivers) -> Result<(), InterruptError> {
     })
 }
 
+/// As [`send`], but waits for no lock: for the end of the kernel, which may have come under one. False if it was not sent.
+pub fn try_send(line: u16, receivers: Receivers) -> bool {
+    let sent = CONTROLLER.try_with(|controller| {
+        controller.as_mut().map(|controller| controller.distributor.send(line, receivers))
+    });
+    matches!(sent, Some(Some(Ok(()))))
+}
+
 /// Runs `use_distributor` with the controller: for what the calls above do not say. Any context.
 ///
 /// # Errors

@@ -9,6 +9,7 @@
 
 pub mod gic;
 pub mod interrupts;
+pub mod pen;
 pub mod pl011;
 pub mod private_timer;
 pub mod sp804;

@@ -20,4 +20,5 @@ pub mod exit;
 pub mod interrupts;
 pub mod loader;
 pub mod report;
+pub mod secondaries;
 pub mod start;

@@ -16,7 +16,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, report, start};
+    use image::{interrupts, report, secondaries, start};
     use mm::io_mem::IoMem;
 
     /// Entered by the stub, high, with the MMU on.
@@ -36,6 +36,9 @@ mod kernel {
     fn run(started: &Started) -> Result<(), ()> {
         if let Err(error) = interrupts::start() {
             log::warn!("no interrupts: {error}");
+        }
+        if let Err(error) = secondaries::bring_up() {
+            log::warn!("{error}");
         }
         if let Err(error) = open_console() {
             log::warn!("no serial port: {error}");

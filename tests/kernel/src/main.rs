@@ -21,7 +21,7 @@ mod kernel {
     use image::exit::{Code, exit, exit_with};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, report, start};
+    use image::{interrupts, report, secondaries, start};
     use ktest::{Filter, Mode, Options};
 
     /// The order when `seed=` names none; the host always names one.
@@ -44,6 +44,9 @@ mod kernel {
         // The tests that need interrupts fail by name.
         if let Err(error) = interrupts::start() {
             log::error!("no interrupts: {error}");
+        }
+        if let Err(error) = secondaries::bring_up() {
+            log::error!("{error}");
         }
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);

@@ -19,6 +19,7 @@ mod icialluis;
 mod icimvau;
 mod tlbiallis;
 mod tlbimvaais;
+mod tpidrprw;
 mod ttbcr;
 mod ttbr1;
 
@@ -30,6 +31,7 @@ pub use icialluis::Icialluis;
 pub use icimvau::Icimvau;
 pub use tlbiallis::Tlbiallis;
 pub use tlbimvaais::Tlbimvaais;
+pub use tpidrprw::Tpidrprw;
 pub use ttbcr::Ttbcr;
 pub use ttbr1::Ttbr1;
 

@@ -117,12 +117,12 @@ fn each_mode_s_stack_is_its_own_and_empty() {
         assert_eq!(stack.usage, Use::Stack);
         stack.pages.start().raw() + stack.pages.bytes()
     };
-    assert_eq!(stack_pointer_of(0x11), top("FIQ stack"));
-    assert_eq!(stack_pointer_of(0x12), top("IRQ stack"));
-    assert_eq!(stack_pointer_of(0x17), top("abort stack"));
-    assert_eq!(stack_pointer_of(0x1b), top("undefined stack"));
+    assert_eq!(stack_pointer_of(0x11), top("FIQ stack of CPU 0"));
+    assert_eq!(stack_pointer_of(0x12), top("IRQ stack of CPU 0"));
+    assert_eq!(stack_pointer_of(0x17), top("abort stack of CPU 0"));
+    assert_eq!(stack_pointer_of(0x1b), top("undefined stack of CPU 0"));
     let ours = stack_pointer_of(0x13);
-    let end = top("supervisor stack");
+    let end = top("supervisor stack of CPU 0");
     assert!((end - 64 * 1024..end).contains(&ours), "half of the stack is gone: {ours:#x}");
 }
 
@@ -184,7 +184,7 @@ fn every_stack_s_lower_neighbour_is_unmapped_s112() {
         }
         count += 1;
     }
-    assert_eq!(count, 5, "a stack for each mode that has one");
+    assert_eq!(count, 5 * arch::cpu::MAX_CPUS, "a stack for each mode of each CPU");
 }
 
 #[ktest]
@@ -198,7 +198,7 @@ fn between_the_parts_of_the_image_nothing_is_mapped() {
             between += 1;
         }
     }
-    assert!(between >= 5, "at least a guard for each stack");
+    assert!(between >= 5 * arch::cpu::MAX_CPUS, "at least a guard for each stack");
     for pair in parts().windows(2) {
         let [lower, upper] = pair else { panic!("a window of two") };
         assert!(lower.pages.end() <= upper.pages.first(), "{} and {}", lower.name, upper.name);

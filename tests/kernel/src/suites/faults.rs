@@ -146,7 +146,7 @@ fn at(symbol: *const u8) -> VirtAddr {
 
 /// The page below the supervisor stack.
 fn guard() -> VirtAddr {
-    let stack = parts().into_iter().find(|part| part.name == "supervisor stack");
+    let stack = parts().into_iter().find(|part| part.name == "supervisor stack of CPU 0");
     let bottom = stack.expect("there is such a stack").pages.start();
     VirtAddr::new(bottom.raw() - PAGE_SIZE)
 }
@@ -285,7 +285,7 @@ fn a_word_is_written_whole_and_read_back() {
 }
 
 /// One of each kind.
-fn mixed_faults(round: u32) {
+pub(super) fn mixed_faults(round: u32) {
     let offset = (round * 52) & 0xffc;
     let below = VirtAddr::new(0x4000_0000 + (round << 20) + offset);
     let in_guard = VirtAddr::new(guard().raw() + offset);

@@ -20,6 +20,7 @@ mod monitor;
 mod pages;
 mod ram;
 mod serial;
+mod smp;
 mod stale;
 mod stub;
 mod symbols;

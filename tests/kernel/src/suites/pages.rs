@@ -4,7 +4,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use boot::layout::parts;
+use boot::layout::{PARTS, parts};
 use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use kerncore::frames::{AllocateError, FrameOwner, FreeError, MAX_ORDER};
 use kerncore::layout::linear_physical;
@@ -256,7 +256,7 @@ fn a_free_in_another_s_name_or_of_another_size_is_diagnosed_and_changes_nothing(
 #[ktest]
 fn memory_of_the_image_and_no_memory_cannot_be_freed() {
     let before = free_pages_at_first();
-    for part in parts().iter().take(8) {
+    for part in parts().iter().take(PARTS - 1) {
         let frame = linear_physical(part.pages.start()).expect("linear").pfn();
         assert_eq!(
             free_at(frame, 0, FrameOwner::KernelImage),
