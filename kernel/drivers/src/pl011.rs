@@ -2,12 +2,17 @@
 
 use core::fmt;
 
-use arm_pl011_uart::{DataBits, Error, LineConfig, PL011Registers, Parity, StopBits, Uart};
+use arm_pl011_uart::{
+    DataBits, Error, Interrupts, LineConfig, PL011Registers, Parity, StopBits, Uart,
+};
 use mm::io_mem::IoMem;
 
 const BAUD: u32 = 115_200;
 const LINE: LineConfig =
     LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
+
+/// Bytes wait that came in.
+const RECEIVED: Interrupts = Interrupts::RXI.union(Interrupts::RTI);
 
 /// The registers of one port.
 pub type Registers = PL011Registers;
@@ -51,6 +56,17 @@ impl SerialPort {
         identify(&mut registers)?;
         Uart::new(registers.registers()).enable(LINE, BAUD, clock).map_err(PortError::Line)?;
         Ok(Self(Uart::new(registers.leak())))
+    }
+
+    /// From here on the port's interrupt is raised while bytes wait that came in: at half a FIFO, or when no more has come for
+    /// a while.
+    pub fn raise_interrupts(&mut self) {
+        self.0.set_interrupt_masks(RECEIVED);
+    }
+
+    /// Lowers the interrupt. For handlers, which then [`read`](Self::read) until nothing waits.
+    pub fn acknowledge(&mut self) {
+        self.0.clear_interrupts(RECEIVED);
     }
 
     /// The next byte that came in, if there is one.

@@ -1,9 +1,11 @@
-//! Where text goes: to the host until there is a serial port, then to that.
+//! Where text goes: to the host until there is a serial port, then to that; and what comes in at the port.
 
 use core::fmt::{self, Write};
 
 use arch::lock::IrqSpinLock;
+use drivers::interrupts::{self, InterruptError};
 use drivers::pl011::SerialPort;
+use heapless::Deque;
 use kerncore::lock::Class;
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -16,13 +18,19 @@ pub enum LogStyle {
     Diagnostic,
 }
 
+/// Bytes that came in and wait to be read: more than is typed, or pasted, before somebody looks.
+const INPUT: usize = 1024;
+
 struct State {
     port: Option<SerialPort>,
     style: LogStyle,
+    input: Deque<u8, INPUT>,
 }
 
-static STATE: IrqSpinLock<State> =
-    IrqSpinLock::new(Class::Console, State { port: None, style: LogStyle::Level });
+static STATE: IrqSpinLock<State> = IrqSpinLock::new(
+    Class::Console,
+    State { port: None, style: LogStyle::Level, input: Deque::new() },
+);
 
 /// The console, for `write!`. Any context.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +48,41 @@ impl Write for Console {
 /// From here on text goes to `port`.
 pub fn use_port(port: SerialPort) {
     STATE.with(|state| state.port = Some(port));
+}
+
+/// From here on the port's interrupt, `line`, takes in what is typed. After [`use_port`].
+///
+/// # Errors
+/// [`InterruptError`].
+pub fn listen(line: u16) -> Result<(), InterruptError> {
+    interrupts::register(line, &take_input)?;
+    STATE.with(|state| state.port.as_mut().map(SerialPort::raise_interrupts));
+    Ok(())
+}
+
+/// The port's handler. What comes in damaged is left out, and so is what comes when nobody has read for long.
+fn take_input() {
+    STATE.with(|state| {
+        let Some(port) = &mut state.port else { return };
+        port.acknowledge();
+        loop {
+            match port.read() {
+                Ok(Some(byte)) => _ = state.input.push_back(byte),
+                Ok(None) => return,
+                Err(_damaged) => {}
+            }
+        }
+    });
+}
+
+/// The next byte that came in, for which it waits asleep. Where one may sleep, after [`listen`].
+pub fn read() -> u8 {
+    let mut byte = None;
+    arch::cpu::wait_until(|| {
+        byte = STATE.with(|state| state.input.pop_front());
+        byte.is_some()
+    });
+    byte.unwrap_or_default()
 }
 
 struct Logger;

@@ -21,4 +21,5 @@ pub mod interrupts;
 pub mod loader;
 pub mod report;
 pub mod secondaries;
+pub mod shell;
 pub mod start;

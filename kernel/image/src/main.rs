@@ -16,7 +16,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, report, secondaries, start};
+    use image::{interrupts, report, secondaries, shell, start};
     use mm::io_mem::IoMem;
 
     /// Entered by the stub, high, with the MMU on.
@@ -49,7 +49,13 @@ mod kernel {
         say(format_args!("\n"));
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
         let _printed = dma::atomic_pool::init(started.config.coherent_pool);
-        super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))
+        super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))?;
+        if started.config.monitor {
+            let line = vexpress_a9::UART_INTERRUPTS[0].id();
+            console::listen(line).map_err(|error| log::error!("no monitor: {error}"))?;
+            shell::run();
+        }
+        Ok(())
     }
 
     fn open_console() -> Result<(), mm::io_mem::IoMemError> {

@@ -79,6 +79,40 @@ fn names() -> Vec<Job> {
             let command = format!(r"printf '\001x\001c' | scripts/run {}", disk.path.display());
             prints_digest(&disk, &qemu::output(Command::new("bash").args(["-c", &command]))?)
         }),
+        // With corrections, a line that does nothing, one that is too long, and both ends of a line.
+        Job::test("run::the_monitor_does_what_is_typed_s115", |context| {
+            let disk = random_disk(context, "monitor.img", SECTOR)?;
+            let typed =
+                r"frames\rfrobnicate\n\npool!\177\n\b\bhelp x\nhea\001p\n%090d\nexit\nheap\n";
+            let command =
+                format!("printf '{typed}' 0 | scripts/run {} monitor", disk.path.display());
+            let ended = qemu::output(Command::new("bash").args(["-c", &command]))?;
+            prints_digest(&disk, &ended)?;
+            let (_, dialogue) = ended.output.split_once("`exit` ends it.\n").ok_or("no monitor")?;
+            let has = |line: &str| dialogue.lines().any(|printed| printed == line);
+            let wanted = [
+                "> frobnicate",
+                "frobnicate: no such command; `help` lists them",
+                "> ",
+                "0 of 64 pages at 0xc0040000 are taken, the largest run left has 64",
+                "help takes no argument, x was given",
+                "> heap",
+                &format!("{}: no such command; `help` lists them", "0".repeat(80)),
+            ];
+            match wanted.into_iter().find(|line| !has(line)) {
+                None if dialogue.ends_with("> exit\n") => Ok(()),
+                None => Err(format!("it does not end with exit:\n{dialogue}")),
+                Some(line) => Err(format!("no line {line:?} in\n{dialogue}")),
+            }
+        }),
+        Job::test("run::the_monitor_ends_with_the_text", |context| {
+            let disk = random_disk(context, "monitor-end.img", SECTOR)?;
+            let command =
+                format!(r"printf 'pool\004' | scripts/run {} monitor", disk.path.display());
+            let ended = qemu::output(Command::new("bash").args(["-c", &command]))?;
+            prints_digest(&disk, &ended)?;
+            if ended.output.ends_with("> pool\n") { Ok(()) } else { Err(ended.tail()) }
+        }),
         Job::test("run::says_that_standard_output_is_closed", |_| {
             let ended = qemu::output(Command::new("bash").args(["-c", "scripts/run >&-"]))?;
             refuses("standard output", &Ended { status: i32::from(ended.status != 0), ..ended })

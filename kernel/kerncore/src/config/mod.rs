@@ -15,6 +15,7 @@
 //! | `fatal=` | run this one test, which stops the kernel | none |
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
+//! | `monitor` | read commands from the serial port when the work is done | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
 //!
 //! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
@@ -60,6 +61,8 @@ pub struct Config<'c> {
     pub operations: Option<u32>,
     /// `list`.
     pub list: bool,
+    /// `monitor`.
+    pub monitor: bool,
     /// `witness=`.
     pub witness: Option<&'c str>,
 }
@@ -117,6 +120,7 @@ impl Config<'_> {
         fatal: None,
         operations: None,
         list: false,
+        monitor: false,
         witness: None,
     };
 }
@@ -209,11 +213,19 @@ impl<'c> Config<'c> {
             Ok(())
         } else if named("list") {
             self.list = true;
-            if value.is_none() { Ok(()) } else { Err((Why::NotAValue, Instead::Ignored)) }
+            flag(value)
+        } else if named("monitor") {
+            self.monitor = true;
+            flag(value)
         } else {
             Err((Why::Unknown, Instead::Ignored))
         }
     }
+}
+
+/// What stands for itself.
+fn flag(value: Option<&str>) -> Result<(), (Why, Instead)> {
+    if value.is_none() { Ok(()) } else { Err((Why::NotAValue, Instead::Ignored)) }
 }
 
 /// A size within its limit, and what there was to complain of when it was cut to whole units.

@@ -27,7 +27,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt operations=5 list \
-         witness=uart1",
+         monitor witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -41,6 +41,7 @@ fn s114_every_parameter_lands_in_its_field() {
         fatal: Some("vfree_in_interrupt"),
         operations: Some(5),
         list: true,
+        monitor: true,
         witness: Some("uart1"),
     };
     assert_eq!(config, expected);
@@ -175,6 +176,7 @@ fn of_a_repeated_parameter_the_last_usable_one_counts() {
         ["mem=junk: not a size (digits, then at most one of K, M, G), using 128 MiB"]
     );
     assert_eq!(parse("k list=1").1, ["list=1: takes no value, ignored"]);
+    assert_eq!(parse("k monitor=on").1, ["monitor=on: takes no value, ignored"]);
 }
 
 #[test]
