@@ -3,6 +3,7 @@
 use crate::cp15::Mpidr;
 use crate::exception::Mode;
 use crate::irq;
+use spin::Once;
 
 /// How many CPUs a Cortex-A9 cluster can have.
 pub const MAX_CPUS: usize = 4;
@@ -70,8 +71,24 @@ pub fn wait_for_interrupt() {
     unsafe { core::arch::asm!("dsb", "wfi", options(nostack, preserves_flags)) };
 }
 
+/// What was put off until there is time, because where it came up it could not be done.
+#[derive(Clone, Copy, Debug)]
+pub struct DeferredWork {
+    /// Whether there is some. Any context.
+    pub is_pending: fn() -> bool,
+    /// Does it. Where one may sleep.
+    pub run: fn(),
+}
+
+static DEFERRED_WORK: Once<DeferredWork> = Once::new();
+
+/// Names the work that is done by whoever waits, before he sleeps. The first one counts.
+pub fn set_deferred_work(work: DeferredWork) {
+    DEFERRED_WORK.call_once(|| work);
+}
+
 /// Waits until `condition` holds, asleep between the interrupts whose handlers make it hold. Where one may sleep: with
-/// interrupts unmasked, and not in a handler.
+/// interrupts unmasked, and not in a handler. Deferred work is done meanwhile.
 ///
 /// # Panics
 /// Where one may not: nobody could make the condition hold.
@@ -81,13 +98,17 @@ pub fn wait_until(mut condition: impl FnMut() -> bool) {
         // Masked from the look to the sleep: an interrupt between the two ends the sleep at once.
         let saved = irq::save_and_mask();
         let holds = condition();
-        if !holds {
+        let deferred = DEFERRED_WORK.get().filter(|work| !holds && (work.is_pending)());
+        if !holds && deferred.is_none() {
             wait_for_interrupt();
         }
         // What has woken us is handled here.
         saved.restore();
         if holds {
             return;
+        }
+        if let Some(work) = deferred {
+            (work.run)();
         }
     }
 }

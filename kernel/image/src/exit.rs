@@ -19,8 +19,11 @@ pub fn exit(code: Code) -> ! {
     exit_with(code as u32)
 }
 
-/// Ends the emulation with a number of the caller's own.
+/// Ends the emulation with a number of the caller's own. What was put off is done first, where it may be (S89).
 pub fn exit_with(code: u32) -> ! {
+    if arch::cpu::may_sleep() && mm::try_kernel().is_some() {
+        mm::vm_area::free_deferred();
+    }
     arch::semihosting::exit(code);
     arch::cpu::halt()
 }

@@ -91,8 +91,8 @@ pub unsafe extern "C" fn vfree(addr: *const c_void) {
     }
 }
 
-/// As [`vfree`], for handlers and wherever interrupts are off: queues the area, whose memory comes back with the next
-/// [`mm::vm_area::free_deferred`] (S89). Null is no-op; anything else that is not the base of such an area is reported and
+/// As [`vfree`], for handlers and wherever interrupts are off: queues the area, whose memory comes back when there is time
+/// ([`mm::vm_area::VmArea::free_later`], S89). Null is no-op; anything else that is not the base of such an area is reported and
 /// changes nothing.
 ///
 /// # Safety

@@ -16,6 +16,7 @@
 use core::fmt;
 use core::slice;
 
+use arch::cpu::DeferredWork;
 use arch::lock::IrqLocks;
 use arch::machine::CortexA9;
 use kerncore::addr::{
@@ -175,6 +176,10 @@ impl EarlySpace {
             })
         });
         heap::init(self.heap);
+        arch::cpu::set_deferred_work(DeferredWork {
+            is_pending: || crate::kernel().deferred() > 0,
+            run: || _ = crate::kernel().free_deferred(),
+        });
         Ok(kernel)
     }
 }

@@ -87,7 +87,8 @@ impl VmArea {
         self.pages.start()
     }
 
-    /// Frees the memory later, with the next [`free_deferred`]: for handlers and wherever interrupts are off (S89).
+    /// Frees the memory later: for handlers and wherever interrupts are off (S89). It is freed when a CPU next waits
+    /// ([`arch::cpu::wait_until`]), or memory or addresses run short, or [`free_deferred`] is called.
     pub fn free_later(self) {
         // SAFETY: the owner is going, so no slice of its memory lives.
         let authority = unsafe { Authority::claim() };
