@@ -285,15 +285,38 @@ fn wait_until(target: &CpuBlock, what: &str, mut condition: impl FnMut() -> bool
 /// any other, which stops.
 ///
 /// For panic handlers and reports of exceptions, before they print. The others stop at once, or when they next unmask
-/// their interrupts or wait for another CPU.
+/// their interrupts or wait for another CPU; that is waited for, so that none is in the middle of a line, but not for ever.
 pub fn end_of_all() {
     let here = cpu::id();
     let first = ENDED_BY.compare_exchange(NOBODY, here, Ordering::AcqRel, Ordering::Acquire);
     match first {
         Ok(_) => ring(Bell::AllOthersAtTheEnd),
-        Err(by) if by == here => {}
+        Err(by) if by == here => return,
         Err(_) => stop(),
     }
+    let mut left = PATIENCE_AT_THE_END;
+    while left > 0 && still_running().next().is_some() {
+        left -= 1;
+        cpu::relax();
+    }
+}
+
+/// Polls after which the end goes on although a CPU has not stopped.
+const PATIENCE_AT_THE_END: u32 = 1 << 26;
+
+/// The CPUs, other than this one, that were up and have not stopped for good, ascending.
+pub fn still_running() -> impl Iterator<Item = u32> {
+    let here = cpu::id();
+    up().filter(move |&cpu| cpu != here && !has_stopped(cpu))
+}
+
+fn has_stopped(cpu: u32) -> bool {
+    per_cpu::of(cpu).is_some_and(|block| block.state.load(Ordering::Acquire) == STOPPED)
+}
+
+/// Whether any CPU but the boot CPU has ever been up.
+pub fn are_several() -> bool {
+    NUMBERS.into_iter().any(|cpu| cpu != 0 && (is_up(cpu) || has_stopped(cpu)))
 }
 
 /// Stops this CPU for good if another one has ended the kernel. For loops that wait.

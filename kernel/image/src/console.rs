@@ -36,12 +36,23 @@ static STATE: IrqSpinLock<State> = IrqSpinLock::new(
 #[derive(Clone, Copy, Debug)]
 pub struct Console;
 
-impl Write for Console {
+impl Write for State {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        STATE.with(|state| match &mut state.port {
+        match &mut self.port {
             Some(port) => port.write_str(text),
             None => arch::semihosting::Console.write_str(text),
-        })
+        }
+    }
+}
+
+/// Each call is one piece, and so is each formatted one: no other CPU's text comes between.
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        STATE.with(|state| state.write_str(text))
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        STATE.with(|state| state.write_fmt(text))
     }
 }
 
@@ -107,12 +118,14 @@ impl Log for Logger {
             log::Level::Debug => "debug: ",
             log::Level::Trace => "trace: ",
         };
-        let mark = match STATE.with(|state| state.style) {
-            LogStyle::Level => "",
-            LogStyle::Diagnostic => "# ",
-        };
-        // A console that does not take text cannot be told so.
-        let _ = writeln!(Console, "{mark}{level}{}", record.args());
+        STATE.with(|state| {
+            let mark = match state.style {
+                LogStyle::Level => "",
+                LogStyle::Diagnostic => "# ",
+            };
+            // A console that does not take text cannot be told so.
+            let _ = writeln!(state, "{mark}{level}{}", record.args());
+        });
     }
 
     fn flush(&self) {}

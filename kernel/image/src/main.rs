@@ -75,6 +75,7 @@ mod kernel {
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
         if !interrupts::serve(frame) {
+            arch::smp::end_of_all();
             report::exception(frame);
             exit(Code::Exception)
         }
@@ -82,6 +83,7 @@ mod kernel {
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        arch::smp::end_of_all();
         report::panic(info);
         exit(Code::Panic)
     }

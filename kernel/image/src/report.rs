@@ -7,13 +7,33 @@ use core::panic::PanicInfo;
 
 use arch::exception::{Fault, Frame, Kind};
 use arch::semihosting::Console;
+use arch::{cpu, smp};
 use kerncore::addr::VirtAddr;
 use mm::report::Named;
+
+/// Which CPU it is that speaks, and what became of the others, if there are any.
+fn others(out: &mut Console) {
+    if !smp::are_several() {
+        return;
+    }
+    let _ = write!(out, "on CPU {}; ", cpu::id());
+    let mut running = smp::still_running().peekable();
+    if running.peek().is_none() {
+        let _ = writeln!(out, "the others have stopped");
+        return;
+    }
+    let _ = write!(out, "still running:");
+    for cpu in running {
+        let _ = write!(out, " CPU {cpu}");
+    }
+    let _ = writeln!(out);
+}
 
 /// Reports an exception that nothing waited for (S113). A write that fails changes nothing about what follows.
 pub fn exception(frame: &Frame) {
     let mut out = Console;
     let _ = writeln!(out, "\nunexpected {:?} exception in {:?} mode", frame.kind(), frame.mode());
+    others(&mut out);
     if let Some(fault) = frame.fault() {
         let _ = writeln!(out, "{fault}");
         near(&fault, &mut out);
@@ -81,6 +101,7 @@ fn region(address: VirtAddr) -> &'static str {
 pub fn panic(info: &PanicInfo<'_>) {
     let mut out = Console;
     let _ = writeln!(out, "\nkernel panic: {}", info.message());
+    others(&mut out);
     if let Some(location) = info.location() {
         let _ = writeln!(out, "at {location}");
     }

@@ -78,12 +78,14 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut arch::exception::Frame) {
+        arch::smp::end_of_all();
         report::exception(frame);
         exit(Code::Exception)
     }
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        arch::smp::end_of_all();
         report::panic(info);
         exit(Code::Panic)
     }

@@ -25,7 +25,7 @@ mod kernel {
     use image::exit::{Code, exit, exit_with};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{report, start};
+    use image::{interrupts, report, secondaries, start};
     use ktest::{Filter, Mode, Options};
 
     use crate::output::Mangled;
@@ -44,6 +44,13 @@ mod kernel {
 
     fn run(started: &Started) -> u32 {
         let config = &started.config;
+        // Without them the tests of several CPUs have one.
+        let up = interrupts::start().map_err(|error| log::error!("no interrupts: {error}"));
+        if up.is_ok()
+            && let Err(error) = secondaries::bring_up()
+        {
+            log::error!("{error}");
+        }
         let _printed = dma::atomic_pool::init(config.coherent_pool);
         let options = Options {
             mode: if config.list { Mode::List } else { Mode::Run },
@@ -63,6 +70,10 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut Frame) {
+        if interrupts::serve(frame) {
+            return;
+        }
+        arch::smp::end_of_all();
         let kind = frame.kind();
         let _death = match frame.fault() {
             Some(fault) => ktest::report_death(
@@ -79,6 +90,7 @@ mod kernel {
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        arch::smp::end_of_all();
         let _death = ktest::report_panic(info, &mut Console);
         report::panic(info);
         exit(Code::Panic)

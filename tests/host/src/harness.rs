@@ -66,6 +66,14 @@ const WRONG: [(&str, &[&str]); 35] = [
     ("witness::asks_nobody", &["the kernel asked no witness"]),
 ];
 
+/// Tests that die on one of four CPUs, or on all: each gives up with this status, once.
+const DIE_TOGETHER: [(&str, i32); 4] = [
+    ("smp::one_panics_and_the_others_print", 101),
+    ("smp::one_panics_under_a_lock_that_the_others_want", 101),
+    ("smp::one_faults_and_the_others_count", 102),
+    ("smp::all_panic_at_once", 101),
+];
+
 /// How the kernel begins when the host does not bear out what it says.
 const LIE: &str = "the witnesses disagree: -";
 
@@ -80,6 +88,9 @@ pub(crate) fn jobs() -> Vec<Job> {
             Job::test(format!("harness::{name}"), move |context| is_noticed(context, name, words))
         })
         .collect();
+    jobs.extend(DIE_TOGETHER.into_iter().map(|(name, status)| {
+        Job::test(format!("harness::{name}"), move |_| is_said_once(name, status))
+    }));
     jobs.extend([
         Job::test("harness::a_test_that_holds_is_passed", |context| {
             let run = Run::of_the_binary(context, RIGHT, "100")?;
@@ -108,6 +119,7 @@ pub(crate) fn jobs() -> Vec<Job> {
         Job::test("harness::every_test_of_its_image_is_judged", |_| {
             let mut judged: BTreeSet<&str> = WRONG.iter().map(|&(name, _)| name).collect();
             judged.extend([RIGHT, SKIPS]);
+            judged.extend(DIE_TOGETHER.map(|(name, _)| name));
             let listed = kernel::list(&Start::of(IMAGE))?;
             let listed: BTreeSet<&str> = listed.tests.iter().map(String::as_str).collect();
             let differ: Vec<_> = judged.symmetric_difference(&listed).collect();
@@ -133,6 +145,27 @@ fn is_noticed(context: &Context, name: &str, words: &[&str]) -> Result<(), Strin
         Some(word) => Err(format!("`{word}` is no part of the reason:\n{reason}")),
         None => run.expect_cases(&[name]),
     }
+}
+
+/// Whether four CPUs end with one report between them, after which none of them says anything.
+fn is_said_once(name: &str, status: i32) -> Result<(), String> {
+    let machine = Machine { cpus: 4, ..Machine::USUAL };
+    let words = ["seed=1".to_owned(), format!("test=={name}")];
+    let (start, disk) = (Start::of(IMAGE), Path::new(DEFAULT_DISK));
+    let ended = qemu::boot(machine, Console::Test, &start, disk, &words)?;
+    ended.expect_status(status)?;
+    let lines: Vec<&str> = ended.output.lines().collect();
+    let count = |is: fn(&str) -> bool| lines.iter().filter(|line| is(line)).count();
+    let once = [
+        count(|line| line.starts_with("not ok ")),
+        count(|line| line.starts_with("kernel panic: ") || line.starts_with("unexpected ")),
+        count(|line| line.starts_with("on CPU ") && line.ends_with("; the others have stopped")),
+    ];
+    let after = lines.iter().skip_while(|line| !line.starts_with("not ok "));
+    if once != [1, 1, 1] || after.clone().any(|line| line.contains("is at work")) {
+        return Err(format!("result, report and stop were said {once:?} times:\n{}", ended.tail()));
+    }
+    Ok(())
 }
 
 /// A run of the runner.

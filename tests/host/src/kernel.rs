@@ -21,6 +21,8 @@ const MEMORY: [u32; 4] = [128, 512, 777, 1024];
 struct Special {
     /// RAM of the machine, in MiB.
     memory: u32,
+    /// CPUs of the machine.
+    cpus: u32,
     /// RAM that the kernel is to find, in MiB.
     found: u32,
     /// Parameters of the kernel.
@@ -35,12 +37,17 @@ impl Special {
     /// On the usual machine, from the usual image.
     const fn with(parameters: &'static str, filter: &'static str) -> Self {
         let memory = Machine::USUAL.memory;
-        Self { memory, found: memory, parameters, filter, start: (KERNEL_TESTS, &[]) }
+        Self { memory, cpus: 1, found: memory, parameters, filter, start: (KERNEL_TESTS, &[]) }
     }
 
     /// The same with `memory` MiB of RAM.
     const fn on(self, memory: u32) -> Self {
         Self { memory, found: memory, ..self }
+    }
+
+    /// The same with `cpus` CPUs.
+    const fn by(self, cpus: u32) -> Self {
+        Self { cpus, ..self }
     }
 
     /// The same where the kernel is to find `found` MiB of RAM.
@@ -60,28 +67,30 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 14] = [
+const SPECIAL: [Special; 18] = [
     // By Linux's boot protocol: everything; and with garbage where nothing was loaded, four CPUs, an initial RAM disk.
     Special::with("loglevel=7", "::").started(&["--boot", "atags", "--dirty"]),
-    Special::with("loglevel=6", "handover::").on(128).started(&[
+    Special::with("loglevel=6", "handover::").on(128).by(4).started(&[
         "--boot",
         "atags",
-        "--smp",
-        "4",
         "--initrd",
         DEFAULT_DISK,
     ]),
-    Special::with("loglevel=6", "boot::").on(777).started(&[
+    Special::with("loglevel=6", "boot::").on(777).by(4).started(&[
         "--boot",
         "dtb",
-        "--smp",
-        "4",
         "--dirty",
         "--initrd",
         DEFAULT_DISK,
     ]),
-    // By a clock that counts instructions, with four CPUs.
-    Special::with("loglevel=5", "areas::").started(&["--icount", "5", "--smp", "4"]),
+    // Four CPUs that take turns by a clock that counts instructions, so that each run is like the last: everything, of a raw
+    // image, whose CPUs come out of the loader's pen; and what is about several CPUs, of an ELF.
+    Special::with("loglevel=7", "::").by(4).started(&["--boot", "atags", "--icount", "5"]),
+    Special::with("loglevel=6", "smp").by(4).started(&["--icount", "5"]),
+    // And four that are threads, out of the pen; and two.
+    Special::with("loglevel=5", "smp").by(4).started(&["--boot", "atags"]),
+    Special::with("loglevel=7", "smp").by(2),
+    Special::with("loglevel=6", "smp").by(2).started(&["--icount", "5"]),
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
@@ -157,12 +166,12 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
         })
     };
     let special = SPECIAL.into_iter().filter_map(|row| {
-        let Special { memory, found, parameters, filter, .. } = row;
+        let Special { memory, cpus, found, parameters, filter, .. } = row;
         let wanted: Vec<String> =
             listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
         let asked_for = wanted.iter().any(|name| context.wants(name))
             && context.memory.is_none_or(|only| only == memory);
-        let machine = Machine { memory, ..Machine::USUAL };
+        let machine = Machine { memory, cpus, ..Machine::USUAL };
         asked_for.then(|| {
             Job::new(format!("kernel {machine} {parameters}"), move |context| {
                 let session = Session::new(machine, context, wanted)

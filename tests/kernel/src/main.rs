@@ -75,6 +75,7 @@ mod kernel {
         if interrupts::serve(frame) {
             return;
         }
+        arch::smp::end_of_all();
         let kind = frame.kind();
         let _death = match frame.fault() {
             Some(fault) => ktest::report_death(
@@ -91,6 +92,7 @@ mod kernel {
 
     #[panic_handler]
     fn panic(info: &PanicInfo<'_>) -> ! {
+        arch::smp::end_of_all();
         let _death = ktest::report_panic(info, &mut Console);
         report::panic(info);
         exit(Code::Panic)

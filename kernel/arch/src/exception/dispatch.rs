@@ -8,7 +8,7 @@ use kerncore::addr::VirtAddr;
 use super::frame::{Frame, Kind, Mode};
 use super::status::FaultStatus;
 use crate::cp15::{Dfar, Dfsr, Ifar, Ifsr};
-use crate::{backtrace, cpu, probe, semihosting, symbols};
+use crate::{backtrace, cpu, probe, semihosting, smp, symbols};
 
 /// The code that an image exits with when an exception could not even be reported.
 const EXIT_UNEXPECTED_EXCEPTION: u32 = 102;
@@ -77,7 +77,8 @@ static SPEAKING: AtomicBool = AtomicBool::new(false);
 
 /// Says what can be said without the kernel's reporter, in whose way the fault may lie, and ends.
 fn last_words(what: fmt::Arguments<'_>, frame: &Frame) -> ! {
-    // They fault themselves, or another CPU speaks: then silence, but no loop of faults.
+    smp::end_of_all();
+    // They fault themselves: then silence, but no loop of faults.
     if SPEAKING.swap(true, Ordering::Relaxed) {
         cpu::halt();
     }

@@ -12,7 +12,7 @@ use core::fmt;
 use kerncore::lock::{Class, Lock, Locks};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use crate::irq;
+use crate::{cpu, irq, smp};
 
 #[cfg(feature = "lock-order")]
 #[path = "watched.rs"]
@@ -60,7 +60,17 @@ impl<T> IrqSpinLock<T> {
     #[cold]
     #[inline(never)]
     fn wait(&self) -> SpinMutexGuard<'_, T> {
-        self.value.lock()
+        loop {
+            // Only looked at meanwhile: to try would take its cache line away from whoever holds it.
+            while self.value.is_locked() {
+                // Interrupts are masked, so the end of the kernel is not heard.
+                smp::stop_if_ended();
+                cpu::relax();
+            }
+            if let Some(guard) = self.value.try_lock() {
+                return guard;
+            }
+        }
     }
 
     /// As [`IrqSpinLock::with`], but `None` at once if it is held, be it by this CPU. In any order.

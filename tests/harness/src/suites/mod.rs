@@ -5,6 +5,7 @@ mod dies;
 mod ends;
 mod leaks;
 mod output;
+mod smp;
 mod touches;
 mod well;
 mod witness;

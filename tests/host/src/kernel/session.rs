@@ -19,6 +19,8 @@ const WITNESSES: &str = "kernel::witnesses";
 const TIMED_OUT: i32 = 124;
 /// The exit statuses of an image that a test killed: by a panic, by an exception.
 const KILLED: [i32; 2] = [101, 102];
+/// Why a test skips itself on a machine with one CPU.
+const ALONE: &str = "there is one CPU only";
 /// How many tests may hang before the rest is given up: each costs a whole timeout.
 const PATIENCE: usize = 2;
 
@@ -212,8 +214,13 @@ impl Session {
     fn verdicts(mut self) -> Vec<Verdict> {
         let deaths = self.deaths.join("\n");
         let mut verdicts = Vec::new();
+        let cpus = self.machine.cpus;
         for name in &self.wanted {
             verdicts.push(match self.results.remove(name) {
+                // The kernel has lost CPUs on its way up.
+                Some(Outcome::Skipped(why)) if cpus > 1 && why == ALONE => {
+                    Verdict::failed(name, format!("{why}, says the kernel, and there are {cpus}"))
+                }
                 Some(outcome) => Verdict::new(name, outcome),
                 None => Verdict::failed(name, format!("no result\n{deaths}")),
             });

@@ -13,6 +13,7 @@ extern crate alloc;
 
 use alloc::format;
 use alloc::string::String;
+use core::iter::once;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use arch::lock::IrqLocks;
@@ -32,7 +33,9 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::smp::{Barrier, another, on_each};
-use super::witness::{NOBODY, authority, byte_at, each_page, is_absent, linear, overwrite, plus};
+use super::witness::{
+    NOBODY, authority, byte_at, each_page, is_absent, linear, overwrite, plus, slot_of,
+};
 
 /// How often a TLB may forget before a test is without teeth.
 const ATTEMPTS: u32 = 5;
@@ -49,12 +52,17 @@ fn read_by_each(address: VirtAddr) -> alloc::vec::Vec<Option<u8>> {
 /// Makes sure that every CPU's TLB remembers what `address` leads to: with the slot emptied it is read all the same.
 #[track_caller]
 fn assert_remembered_by_each(address: VirtAddr) {
+    let (machine, slot) = (kernel().table().raw_machine(authority()), slot_of(address));
+    let word = machine.read_descriptor(slot);
     for cpu in smp::up() {
+        // As little as can be between the two reads: each page that is touched may push the entry out.
         let is_remembered = || {
             let before = probe::read_u8(address).ok();
-            let old = overwrite(address, 0);
+            machine.write_descriptors(slot, once(0));
             let after = probe::read_u8(address).ok();
-            overwrite(address, old);
+            machine.write_descriptors(slot, once(word));
+            machine.clean_descriptors(slot, 1);
+            machine.barrier();
             before.is_some() && before == after
         };
         let remembered = smp::run_on(cpu, || (0..ATTEMPTS).any(|_| irq::masked(is_remembered)));

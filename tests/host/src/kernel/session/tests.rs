@@ -64,6 +64,19 @@ fn text_among_the_results_of_a_living_image_is_a_fault_and_that_of_a_dying_one_i
 }
 
 #[test]
+fn a_kernel_that_takes_itself_for_alone_on_several_cpus_fails() {
+    for (cpus, expected) in [(1, vec![]), (4, vec!["a::b"])] {
+        let mut session = session(&["a::b"]);
+        session.machine.cpus = cpus;
+        let body = format!("1..1\nok 1 a::b # SKIP {ALONE}\n");
+        let mut ended = ended(0, &body);
+        ended.output = ended.output.replace("1 passed, 0 failed, 0", "0 passed, 0 failed, 1");
+        assert_eq!(session.read(1, &ended), None);
+        assert_eq!(failed(session), expected);
+    }
+}
+
+#[test]
 fn a_failed_test_that_does_not_end_the_image_fails_alone() {
     let mut session = session(&["a::b", "a::c"]);
     assert_eq!(session.read(1, &ended(1, "1..2\nnot ok 1 a::c # leak\nok 2 a::b\n")), None);

@@ -1,0 +1,64 @@
+//! Tests that die on one of several CPUs, or on all, while the others work.
+//!
+//! The host boots each with four CPUs. With one they die all the same.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use arch::lock::IrqSpinLock;
+use arch::smp;
+use kerncore::lock::Class;
+use ktest::ktest;
+
+/// Runs `die` on the last CPU as soon as all others have done `work` once, which they do over and over.
+fn die_last(work: impl Fn(u32) + Sync, die: impl Fn() + Sync) {
+    let busy = AtomicU32::new(0);
+    let last = smp::up().last().unwrap_or(0);
+    smp::run_on_each(|cpu| {
+        if cpu == last {
+            while busy.load(Ordering::Acquire) < last {
+                arch::cpu::relax();
+            }
+            die();
+            return;
+        }
+        work(cpu);
+        busy.fetch_add(1, Ordering::Release);
+        loop {
+            work(cpu);
+        }
+    });
+}
+
+#[ktest]
+fn one_panics_and_the_others_print() {
+    die_last(|cpu| log::info!("CPU {cpu} is at work"), || panic!("seventeen of a kind"));
+}
+
+#[ktest]
+fn one_panics_under_a_lock_that_the_others_want() {
+    let lock = IrqSpinLock::new(Class::Test(0), 0_u32);
+    let take = |_| lock.with(|count| *count = count.wrapping_add(1));
+    die_last(take, || lock.with(|_| panic!("seventeen of a kind")));
+}
+
+#[ktest]
+fn one_faults_and_the_others_count() {
+    let count = AtomicU32::new(0);
+    let work = |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    // SAFETY: none: this is the mistake that must not go unnoticed.
+    die_last(work, || unsafe { core::arch::asm!("udf #1", options(nostack)) });
+}
+
+#[ktest]
+fn all_panic_at_once() {
+    let (here, all) = (AtomicU32::new(0), smp::up().count());
+    smp::run_on_each(|_| {
+        here.fetch_add(1, Ordering::AcqRel);
+        while (here.load(Ordering::Acquire) as usize) < all {
+            arch::cpu::relax();
+        }
+        panic!("seventeen of a kind");
+    });
+}
