@@ -257,10 +257,9 @@ mod tests {
     #[test]
     fn whose_frames_may_have_a_second_mapping_s97_s112() {
         use FrameOwner::{
-            FrameTable, Heap, KernelImage, PageTable, Pages, Slab, Stack, Test, User, VaStorage,
-            Vmalloc,
+            FrameTable, Heap, KernelImage, PageTable, Pages, Slab, Test, User, VaStorage, Vmalloc,
         };
-        let writable = [Heap, Vmalloc, User, Pages, Stack, Test];
+        let writable = [Heap, Vmalloc, User, Pages, Test];
         let kernels_own = [KernelImage, FrameTable, PageTable, Slab, VaStorage];
         let readable = [&writable[..], &kernels_own].concat();
         let allowed: [(Attributes, &[FrameOwner]); 5] = [

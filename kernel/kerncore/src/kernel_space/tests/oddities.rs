@@ -17,6 +17,7 @@ const LEFTOVER: u32 = 0xdead_0000;
 struct Ear {
     space: OnceLock<&'static Space>,
     heard: Mutex<Vec<(PageRange, Removal)>>,
+    failed: Mutex<Vec<RemoveError>>,
 }
 
 impl Support<'static> for Ear {
@@ -28,6 +29,10 @@ impl Support<'static> for Ear {
         let space = self.space.get().expect("it is heard of after the space is made");
         assert!(space.nearest_area(area.start()).is_ok(), "the lock of areas is held");
         self.heard.lock().expect("no test panics inside").push((area, removal));
+    }
+
+    fn deferred_free_failed(&self, error: &RemoveError) {
+        self.failed.lock().expect("no test panics inside").push(*error);
     }
 }
 
@@ -132,4 +137,22 @@ fn an_odd_entry_that_could_be_cleared_is_heard_of_and_keeps_nothing_back_s21() {
         assert_eq!(space.area_counts(), counts);
         assert_eq!(space.zone.free_pages(), free + own);
     }
+}
+
+/// S89: one area that cannot be freed is said, and keeps none back that was queued behind it.
+#[test]
+fn a_deferred_free_that_fails_is_heard_of_and_keeps_no_other_s89() {
+    let (space, ear) = space_with_ear();
+    let areas = [an_area(space), an_area(space), an_area(space)];
+    let free = space.zone.free_pages();
+    let address = areas[1];
+    overwrite(space, VirtAddr::new(address.raw() + PAGE_SIZE), large());
+    for area in areas {
+        space.vfree_atomic((), area).expect("live");
+    }
+    assert_eq!((space.free_deferred(), space.deferred()), (3, 0));
+    let error = FramesError::StillMapped;
+    let failed = std::mem::take(&mut *ear.failed.lock().expect("no test panics inside"));
+    assert_eq!(failed, [RemoveError::Frames { address, error }]);
+    assert_eq!(space.zone.free_pages(), free + 2 * PAGES);
 }
