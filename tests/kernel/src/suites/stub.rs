@@ -21,7 +21,6 @@ const BPIALL: u32 = mcr(0, 7, 5, 6);
 const CONTEXTIDR: u32 = mcr(0, 13, 0, 1);
 const CSSELR: u32 = mcr(2, 0, 0, 0);
 const DACR: u32 = mcr(0, 3, 0, 0);
-const DCCMVAU: u32 = mcr(0, 7, 11, 1);
 const DCISW: u32 = mcr(0, 7, 6, 2);
 const ICIALLU: u32 = mcr(0, 7, 5, 0);
 const SCTLR: u32 = mcr(0, 1, 0, 0);
@@ -102,14 +101,16 @@ fn what_reset_left_is_gone_and_what_the_walker_needs_is_there_before_the_mmu_is_
     }
     let emptied = Step::Call(linked("invalidate_data_cache"));
     let filled = Step::Call(linked("build_tables"));
-    let orders =
-        [TLBIALL, ICIALLU, BPIALL, ACTLR, TTBCR, TTBR0, TTBR1, CONTEXTIDR, DACR].map(Step::Order);
-    for first in orders.into_iter().chain([emptied, filled]) {
+    let joined = Step::Call(linked("join_coherency"));
+    let orders = [TLBIALL, ICIALLU, BPIALL, TTBCR, TTBR0, TTBR1, CONTEXTIDR, DACR].map(Step::Order);
+    for first in orders.into_iter().chain([emptied, joined, filled]) {
         let [dsb, isb, sctlr] = [DSB, ISB, SCTLR].map(Step::Order);
         assert_does("_start", &[first, dsb, isb, sctlr, isb]);
     }
-    // No line may be left that could later be written over the tables.
-    assert_does("_start", &[emptied, filled]);
+    // No line may be left that could later be written over the tables, or that others could ask for.
+    assert_does("_start", &[emptied, joined, filled]);
+    assert_does("wait_for_boot_cpu", &[joined]);
+    assert_does("join_coherency", &[ACTLR, ISB].map(Step::Order));
     Completion::Ran
 }
 
@@ -127,12 +128,13 @@ fn the_identity_mapping_is_gone_for_walkers_before_it_is_forgotten_s111() -> Com
     if !has_symbols() {
         return NO_SYMBOLS;
     }
-    let kernel = Step::Call(linked("kernel_main"));
-    for first in [[DCCMVAU, DSB], [TTBCR, ISB]] {
-        let [clean, wait, forget, dsb, isb] =
-            [first[0], first[1], TLBIALL, DSB, ISB].map(Step::Order);
-        assert_does("boot_high", &[clean, wait, forget, dsb, isb, kernel]);
+    for kernel in ["kernel_main", "kernel_secondary"].map(|name| Step::Call(linked(name))) {
+        for first in [TTBR0, TTBCR] {
+            let [leave, isb, forget, dsb] = [first, ISB, TLBIALL, DSB].map(Step::Order);
+            assert_does("boot_high", &[leave, isb, forget, dsb, isb, kernel]);
+        }
+        let [forget, dsb, isb] = [BPIALL, DSB, ISB].map(Step::Order);
+        assert_does("boot_high", &[forget, dsb, isb, kernel]);
     }
-    assert_does("boot_high", &[Step::Order(BPIALL), Step::Order(DSB), Step::Order(ISB), kernel]);
     Completion::Ran
 }
