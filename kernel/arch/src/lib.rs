@@ -47,3 +47,5 @@ pub mod symbols;
 #[cfg(target_arch = "arm")]
 pub mod tlb;
 pub mod translate;
+#[cfg(target_arch = "arm")]
+pub mod user;

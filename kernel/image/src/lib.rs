@@ -19,6 +19,7 @@ pub mod console;
 pub mod exit;
 pub mod interrupts;
 pub mod loader;
+pub mod programs;
 pub mod report;
 pub mod secondaries;
 pub mod shell;

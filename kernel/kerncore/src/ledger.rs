@@ -39,11 +39,15 @@ pub enum Count {
     PoolPages,
     /// Coherent DMA buffers.
     DmaBuffers,
+    /// Address spaces of programs.
+    AddressSpaces,
+    /// Numbers of address spaces that have an owner.
+    SpaceNumbers,
 }
 
 impl Count {
     /// How many counts there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 11;
     /// All of them, in their order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Areas,
@@ -55,6 +59,8 @@ impl Count {
         Self::HeapBytes,
         Self::PoolPages,
         Self::DmaBuffers,
+        Self::AddressSpaces,
+        Self::SpaceNumbers,
     ];
 
     /// The words used in listings.
@@ -69,6 +75,8 @@ impl Count {
             Self::HeapBytes => "heap bytes",
             Self::PoolPages => "pool pages",
             Self::DmaBuffers => "dma buffers",
+            Self::AddressSpaces => "address spaces",
+            Self::SpaceNumbers => "address space numbers",
         }
     }
 }

@@ -6,15 +6,17 @@
 
 use core::fmt;
 
-use arch::cp15::{Dacr, Sctlr, SysRegRead, Ttbcr, Ttbr0, Ttbr1};
+use arch::cp15::{Contextidr, Dacr, Sctlr, SysRegRead, Ttbcr, Ttbr0, Ttbr1};
 use boot::layout::{Part, Use};
 use kerncore::addr::{PageRange, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::audit::{Expected, FixedPart, Summary, Violation};
 use kerncore::descriptor::{SLOT_SIZE, l1};
+use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, linear_physical};
+use kerncore::user::UserViolation;
 
-use crate::{heap, kernel};
+use crate::{heap, kernel, user};
 
 /// A rule broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,17 @@ pub enum Finding {
         /// What it holds.
         had: u32,
     },
+    /// In the tables of a program.
+    User(UserViolation),
+    /// Frames of programs that no program has: they leaked.
+    UserFrames {
+        /// Whose they are.
+        owner: FrameOwner,
+        /// How many he owns.
+        owned: u32,
+        /// How many were found.
+        found: u32,
+    },
     /// A first-level slot for user addresses is not empty, and there is no user: the identity mapping was to be gone before
     /// Rust's main (S111), and page zero is never mapped (S112).
     LowMapping {
@@ -44,6 +57,10 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table(violation) => violation.fmt(f),
+            Self::User(violation) => violation.fmt(f),
+            Self::UserFrames { owner, owned, found } => {
+                write!(f, "{owner} has {owned} frames, and {found} were found in programs")
+            }
             Self::Register { field, wanted, had } => {
                 write!(f, "{field} is {had:#x}, not {wanted:#x}")
             }
@@ -66,9 +83,10 @@ pub fn audit(report: &mut dyn FnMut(Finding)) -> Summary {
     };
     registers(&mut count);
     low_half(&mut count);
-    let registers_and_low_half = violations;
+    programs(&mut count);
+    let outside_the_tables = violations;
     let mut summary = tables(report);
-    summary.violations += registers_and_low_half;
+    summary.violations += outside_the_tables;
     summary
 }
 
@@ -81,6 +99,20 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
         heap_mapped: heap::usage().pages,
     };
     kerncore::audit::audit(kernel(), &expected, &mut |violation| report(Finding::Table(violation)))
+}
+
+/// Every program's tables, and the frames that programs have.
+fn programs(report: &mut dyn FnMut(Finding)) {
+    let found = user::audit(&mut |violation| report(Finding::User(violation)));
+    let census = kernel().zone().census();
+    for (owner, found) in
+        [(FrameOwner::User, found.frames), (FrameOwner::UserText, found.text_frames)]
+    {
+        let owned = census.of(owner);
+        if owned != found {
+            report(Finding::UserFrames { owner, owned, found });
+        }
+    }
 }
 
 /// What the entries of a part of the image promise.
@@ -119,6 +151,8 @@ fn registers(report: &mut dyn FnMut(Finding)) {
         ("TTBCR.PD0", 1, u32::from(ttbcr.pd0())),
         ("TTBCR.PD1", 0, u32::from(ttbcr.pd1())),
         ("TTBCR.EAE", 0, u32::from(ttbcr.eae())),
+        // While no program runs, the number is the kernel's, under which the TLB has nothing of any.
+        ("CONTEXTIDR", 0, Contextidr::read_raw()),
         // Client of domain 0, no access to any other: no permission goes unchecked.
         ("DACR", 1, Dacr::read_raw()),
         ("the base in TTBR1", walks(boot::layout::kernel_l1()), Ttbr1::read().base().raw()),

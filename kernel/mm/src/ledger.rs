@@ -8,7 +8,7 @@
 
 use kerncore::ledger::{Count, Ledger};
 
-use crate::{heap, kernel};
+use crate::{heap, kernel, user};
 
 /// Brings to rest what may lag behind: frees the areas that wait for it, and merges the free blocks that wait on the
 /// allocator's front lists. Not in interrupt context.
@@ -21,5 +21,9 @@ pub fn settle() {
 /// allocates. Allocates nothing; any context.
 pub fn snapshot() -> Ledger {
     let heap = u32::try_from(heap::usage().used).unwrap_or(u32::MAX);
-    kerncore::audit::ledger(kernel()).with(Count::HeapBytes, heap)
+    let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    kerncore::audit::ledger(kernel())
+        .with(Count::HeapBytes, heap)
+        .with(Count::AddressSpaces, few(user::live()))
+        .with(Count::SpaceNumbers, few(user::numbers_taken()))
 }

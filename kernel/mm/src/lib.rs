@@ -24,6 +24,7 @@ pub mod memory_map;
 pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;
+pub mod user;
 pub mod vm_area;
 
 use arch::lock::IrqLocks;

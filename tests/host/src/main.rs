@@ -21,6 +21,7 @@ mod pool;
 mod progress;
 mod qemu;
 mod run;
+mod semihosting;
 mod symbols;
 mod tally;
 mod typed;
@@ -109,6 +110,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     jobs.extend(harness::jobs());
     jobs.extend(run::jobs());
     jobs.extend(gdb::jobs());
+    jobs.extend(semihosting::jobs());
     jobs.extend(symbols::jobs());
     jobs.extend(qemu::jobs());
     jobs.extend(typed::jobs());

@@ -8,7 +8,7 @@ use kerncore::addr::VirtAddr;
 use super::frame::{Frame, Kind, Mode};
 use super::status::FaultStatus;
 use crate::cp15::{Dfar, Dfsr, Ifar, Ifsr};
-use crate::{backtrace, cpu, probe, semihosting, smp, symbols};
+use crate::{backtrace, cpu, probe, semihosting, smp, symbols, user};
 
 /// The code that an image exits with when an exception could not even be reported.
 const EXIT_UNEXPECTED_EXCEPTION: u32 = 102;
@@ -37,12 +37,24 @@ extern "C" fn exception_dispatch(frame: &mut Frame) {
             frame.fault_status = Ifsr::read().raw_value();
             frame.fault_address = Ifar::read().0;
         }
-        Kind::Undefined => {
-            if semihosting::answer_without_host(frame) {
-                return;
-            }
-        }
+        Kind::Undefined | Kind::SupervisorCall | Kind::Irq | Kind::Fiq => {}
+    }
+    // Nothing from here on reaches a program's memory, whoever was interrupted.
+    let suspended = user::suspend();
+    // A program first: whatever its registers look like, it is no probe, and no host's either.
+    if user::leave(frame) {
+        return;
+    }
+    handle(frame);
+    suspended.resume();
+}
+
+/// What the kernel itself has caused, or an interrupt.
+fn handle(frame: &mut Frame) {
+    match frame.kind() {
         Kind::SupervisorCall | Kind::Irq | Kind::Fiq => return kernel_exception(frame),
+        Kind::Undefined if semihosting::answer_without_host(frame) => return,
+        Kind::Undefined | Kind::DataAbort | Kind::PrefetchAbort => {}
     }
     if probe::resolve(frame) {
         return;

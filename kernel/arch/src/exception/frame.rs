@@ -122,6 +122,13 @@ const _: () = {
 };
 
 impl Frame {
+    /// A program that is to begin at `pc`.
+    #[cfg(target_arch = "arm")]
+    pub(crate) const fn of_program(pc: u32, sp: u32, cpsr: u32) -> Self {
+        let kind = Kind::SupervisorCall as u32;
+        Self { registers: [0; 13], sp, lr: 0, fault_status: 0, fault_address: 0, kind, pc, cpsr }
+    }
+
     /// Which exception this is.
     pub const fn kind(&self) -> Kind {
         Kind::from_vector(self.kind)

@@ -1,9 +1,10 @@
 //! Exceptions: vectors, the frame they leave, and what a fault was.
 //!
 //! ```text
-//!   vectors.S ──▶ exception_dispatch ──▶ a probe's access?  ──▶ back, behind the access, with the fault as a value
-//!   (own mode,       (dispatch.rs)   ──▶ fault while handling a fault? ──▶ last words, exit
-//!    own stack)                      ──▶ kernel_exception(&mut Frame), the image's
+//!   vectors.S ──▶ exception_dispatch ──▶ a program's call or fault? ──▶ back to who runs it (crate::user)
+//!   (own mode,       (dispatch.rs)   ──▶ a probe's access?  ──▶ back, behind the access, with the fault as a value
+//!    own stack)                      ──▶ fault while handling a fault? ──▶ last words, exit
+//!                                    ──▶ kernel_exception(&mut Frame), the image's
 //! ```
 //!
 //! [`Frame`], [`Fault`] and the decoding of fault status registers are plain data and compile everywhere.

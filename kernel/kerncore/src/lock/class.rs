@@ -13,6 +13,8 @@ pub enum Class {
     OuterTest(u8),
     /// The buffer that the command line lives in (`image::start`).
     CommandLine,
+    /// Which user address spaces live (`mm::user`).
+    UserSpaces,
     /// The windows of a user address space (`kerncore::user`); its audit reports under it.
     UserWindows,
     /// The log, while a test reads along (`image::capture`): messages are put into words under it.
@@ -53,8 +55,9 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CommandLine,
+        Self::UserSpaces,
         Self::UserWindows,
         Self::LogCapture,
         Self::WitnessAnswer,
@@ -77,6 +80,7 @@ impl Class {
     const fn name(self) -> &'static str {
         match self {
             Self::CommandLine => "command line",
+            Self::UserSpaces => "user spaces",
             Self::UserWindows => "user windows",
             Self::LogCapture => "log capture",
             Self::WitnessAnswer => "witness answer",

@@ -26,6 +26,8 @@ mod stale;
 mod stub;
 mod symbols;
 mod tables;
+mod user;
+mod user_programs;
 mod virtio_block;
 mod vmalloc;
 mod vmap;

@@ -1,0 +1,224 @@
+//! The address space of a program, and the register of all of them.
+
+extern crate alloc;
+
+use alloc::sync::{Arc, Weak};
+use core::fmt;
+
+use arch::lock::{IrqLocks, IrqSpinLock};
+use arch::machine::CortexA9;
+use arch::user::{CopyFault, copy_from, copy_to};
+use kerncore::addr::{PageRange, VirtAddr};
+use kerncore::frames::AllocateError;
+use kerncore::layout::linear_physical;
+use kerncore::lock::Class;
+use kerncore::user::asid::Asid;
+use kerncore::user::{
+    CloseError, PlaceError, Protection, Spaces, UserSpace, UserSummary, UserViolation, last_byte,
+};
+use spin::Once;
+
+use crate::kernel;
+
+/// The most spaces that there can be at once.
+const MOST: usize = 512;
+
+pub(super) type Space = UserSpace<'static, 'static, CortexA9, IrqLocks>;
+
+/// What all spaces share. The stub's table for the lower half, which is empty, is in use while no program's is.
+fn spaces() -> &'static Spaces<IrqLocks> {
+    static SPACES: Once<Spaces<IrqLocks>> = Once::new();
+    SPACES.call_once(|| {
+        let empty = linear_physical(boot::layout::user_l1());
+        Spaces::new(empty.expect("the image lies in the linear map"))
+    })
+}
+
+/// Every space that lives, for the audit.
+static REGISTER: IrqSpinLock<[Option<Weak<Space>>; MOST]> =
+    IrqSpinLock::new(Class::UserSpaces, [const { None }; MOST]);
+
+/// Why there is no address space. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceError {
+    /// No memory for its table.
+    Frames(AllocateError),
+    /// There are as many as there can be.
+    TooMany {
+        /// How many.
+        most: usize,
+    },
+}
+
+impl fmt::Display for SpaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frames(error) => error.fmt(f),
+            Self::TooMany { most } => write!(f, "there are {most} address spaces, the most"),
+        }
+    }
+}
+
+impl core::error::Error for SpaceError {}
+
+/// Why a copy from or to a program's memory ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyError {
+    /// Not all of it is a program's to name: page zero, the kernel's half, round the top. Nothing was copied.
+    NotUsers {
+        /// Where it was to begin.
+        address: VirtAddr,
+        /// How many bytes it was to have.
+        bytes: usize,
+    },
+    /// The program may not access this itself.
+    Fault(CopyFault),
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUsers { address, bytes } => {
+                write!(f, "{bytes} bytes from {address} are not a program's")
+            }
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for CopyError {}
+
+/// One program's half of the addresses. Dropping it gives back all of its memory, its tables and its number.
+///
+/// Made, changed and dropped where one may sleep.
+#[derive(Debug)]
+pub struct AddressSpace {
+    space: Arc<Space>,
+    /// Where it stands in the register.
+    place: usize,
+}
+
+impl AddressSpace {
+    /// A space with nothing in it.
+    ///
+    /// # Errors
+    /// [`SpaceError`]; nothing was taken.
+    pub fn new() -> Result<Self, SpaceError> {
+        let space = Space::new(kernel(), spaces()).map_err(SpaceError::Frames)?;
+        let space = Arc::new(space);
+        let entered = REGISTER.with(|register| {
+            let place = register.iter().position(Option::is_none)?;
+            register[place] = Some(Arc::downgrade(&space));
+            Some(place)
+        });
+        let place = entered.ok_or(SpaceError::TooMany { most: MOST })?;
+        Ok(Self { space, place })
+    }
+
+    /// Zeroed memory at `pages`.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken.
+    pub fn map_data(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
+        self.space.map_data(pages, protection)
+    }
+
+    /// `program` at the start of `pages`, zeros behind it, to be read and executed, and to be written by nobody.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken.
+    pub fn map_text(&self, pages: PageRange, program: &[u8]) -> Result<(), PlaceError> {
+        self.space.map_text(pages, program)
+    }
+
+    /// Ends the window that begins at `start`.
+    ///
+    /// # Errors
+    /// [`CloseError`].
+    pub fn unmap(&self, start: VirtAddr) -> Result<(), CloseError> {
+        self.space.unmap(start)
+    }
+
+    /// The pages of the window that `address` lies in.
+    pub fn window_of(&self, address: VirtAddr) -> Option<PageRange> {
+        self.space.window_of(address)
+    }
+
+    /// Fills `to` from the program's memory at `from`, with the program's rights (`copy_from_user`). Not in interrupt context.
+    ///
+    /// # Errors
+    /// [`CopyError`]; what was copied before a fault is in `to`.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn copy_from(&self, to: &mut [u8], from: VirtAddr) -> Result<(), CopyError> {
+        check(from, to.len())?;
+        self.space.with_open(|| copy_from(to, from)).map_err(CopyError::Fault)
+    }
+
+    /// Writes `from` to the program's memory at `to`, with the program's rights (`copy_to_user`). Not in interrupt context.
+    ///
+    /// # Errors
+    /// [`CopyError`]; what was copied before a fault is there.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn copy_to(&self, to: VirtAddr, from: &[u8]) -> Result<(), CopyError> {
+        check(to, from.len())?;
+        self.space.with_open(|| copy_to(to, from)).map_err(CopyError::Fault)
+    }
+
+    /// The number that it last ran under.
+    pub fn asid(&self) -> Asid {
+        self.space.asid()
+    }
+
+    /// The space itself.
+    pub(super) fn space(&self) -> &Space {
+        &self.space
+    }
+}
+
+fn check(address: VirtAddr, bytes: usize) -> Result<(), CopyError> {
+    let last = u32::try_from(bytes).ok().and_then(|bytes| last_byte(address, bytes));
+    last.map(drop).ok_or(CopyError::NotUsers { address, bytes })
+}
+
+/// Out of the register, then of the world.
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        REGISTER.with(|register| register[self.place].take());
+    }
+}
+
+/// How many spaces live.
+pub fn live() -> usize {
+    REGISTER.with(|register| register.iter().flatten().count())
+}
+
+/// How many numbers of address spaces have an owner.
+pub fn numbers_taken() -> usize {
+    spaces().numbers_taken()
+}
+
+/// How often all numbers were taken away.
+pub fn rollovers() -> u64 {
+    spaces().rollovers()
+}
+
+/// Audits every space that lives; each rule that is broken goes to `report`. What they have, all together.
+///
+/// Nothing else may map or unmap meanwhile.
+pub fn audit(report: &mut dyn FnMut(UserViolation)) -> UserSummary {
+    let mut all = UserSummary::default();
+    for place in 0..MOST {
+        let space = REGISTER.with(|register| register[place].as_ref().and_then(Weak::upgrade));
+        let Some(space) = space else { continue };
+        let UserSummary { frames, text_frames, windows, pages } = space.audit(report);
+        all.frames += frames;
+        all.text_frames += text_frames;
+        all.windows += windows;
+        all.pages += pages;
+    }
+    all
+}
