@@ -4,7 +4,7 @@ use crate::SoftMachine;
 use kerncore::{
     addr::PhysAddr,
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, SLOT_SIZE},
-    lock::{Class, Context, Held, Interrupts, Lock, Locks, Taken, Violation},
+    lock::{Class, Context, Held, Interrupts, Lock, Locks, SharedLock, Taken, Violation},
     page_table::TableSource,
 };
 use std::{
@@ -12,7 +12,7 @@ use std::{
     panic::Location,
     ptr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -35,15 +35,9 @@ fn judge(step: impl FnOnce(&mut Held) -> Result<(), Violation>) {
 #[derive(Debug)]
 pub struct HostLocks;
 
-/// A mutex that keeps to the written order of locks, as the kernel's do in the images of tests.
-#[derive(Debug)]
-pub struct HostLock<T> {
-    class: Class,
-    value: Mutex<T>,
-}
-
 impl Locks for HostLocks {
     type Lock<T: Send> = HostLock<T>;
+    type SharedLock<T: Send + Sync> = HostSharedLock<T>;
 
     #[track_caller]
     fn might_sleep(operation: &'static str) {
@@ -63,11 +57,31 @@ impl Drop for GivenBack {
     }
 }
 
-impl<T> HostLock<T> {
-    #[track_caller]
-    fn taken(&self) -> Taken {
-        Taken { lock: ptr::from_ref(self).addr(), class: self.class, at: Location::caller() }
-    }
+/// What this thread is about to do with the lock `lock`.
+#[track_caller]
+fn taken<L>(lock: &L, class: Class) -> Taken {
+    Taken { lock: ptr::from_ref(lock).addr(), class, at: Location::caller() }
+}
+
+/// Runs `section`, which waits for the lock, as the written order has it.
+fn in_order<R>(taken: Taken, section: impl FnOnce() -> R) -> R {
+    judge(|held| held.take(taken));
+    let _given_back = GivenBack(taken);
+    section()
+}
+
+/// Runs `section`, under the lock already.
+fn in_any_order<R>(taken: Taken, section: impl FnOnce() -> R) -> R {
+    judge(|held| held.note(taken));
+    let _given_back = GivenBack(taken);
+    section()
+}
+
+/// A mutex that keeps to the written order, as the kernel's locks do in the images of tests.
+#[derive(Debug)]
+pub struct HostLock<T> {
+    class: Class,
+    value: Mutex<T>,
 }
 
 impl<T: Send> Lock<T> for HostLock<T> {
@@ -77,19 +91,53 @@ impl<T: Send> Lock<T> for HostLock<T> {
 
     #[track_caller]
     fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
-        let taken = self.taken();
-        judge(|held| held.take(taken));
-        let _given_back = GivenBack(taken);
-        critical_section(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner))
+        let value = || self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        in_order(taken(self, self.class), || critical_section(&mut value()))
     }
 
     #[track_caller]
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let taken = self.taken();
         let mut value = self.value.try_lock().ok()?;
-        judge(|held| held.note(taken));
-        let _given_back = GivenBack(taken);
-        Some(critical_section(&mut value))
+        Some(in_any_order(taken(self, self.class), || critical_section(&mut value)))
+    }
+}
+
+/// As [`HostLock`], for many who look.
+#[derive(Debug)]
+pub struct HostSharedLock<T> {
+    class: Class,
+    value: RwLock<T>,
+}
+
+impl<T: Send + Sync> Lock<T> for HostSharedLock<T> {
+    fn new(class: Class, value: T) -> Self {
+        Self { class, value: RwLock::new(value) }
+    }
+
+    #[track_caller]
+    fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
+        let value = || self.value.write().unwrap_or_else(PoisonError::into_inner);
+        in_order(taken(self, self.class), || critical_section(&mut value()))
+    }
+
+    #[track_caller]
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut value = self.value.try_write().ok()?;
+        Some(in_any_order(taken(self, self.class), || critical_section(&mut value)))
+    }
+}
+
+impl<T: Send + Sync> SharedLock<T> for HostSharedLock<T> {
+    #[track_caller]
+    fn look<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+        let value = || self.value.read().unwrap_or_else(PoisonError::into_inner);
+        in_order(taken(self, self.class), || section(&value()))
+    }
+
+    #[track_caller]
+    fn try_look<R>(&self, section: impl FnOnce(&T) -> R) -> Option<R> {
+        let value = self.value.try_read().ok()?;
+        Some(in_any_order(taken(self, self.class), || section(&value)))
     }
 }
 

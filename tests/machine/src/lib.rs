@@ -44,6 +44,6 @@ mod walker;
 pub use context::{Asid, Register, Ttbcr};
 pub use cpu::SoftCpu;
 pub use event::Event;
-pub use host::{HostLock, HostLocks, TablePool};
+pub use host::{HostLock, HostLocks, HostSharedLock, TablePool};
 pub use state::{Behaviour, SoftMachine};
 pub use tlb::{Fault, Kind, Privilege, Reach, Scope};

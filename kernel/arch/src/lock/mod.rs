@@ -14,6 +14,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::{cpu, irq, smp};
 
+mod shared;
 #[cfg(feature = "lock-order")]
 #[path = "watched.rs"]
 mod watch;
@@ -21,6 +22,7 @@ mod watch;
 #[path = "unwatched.rs"]
 mod watch;
 
+pub use shared::IrqSharedLock;
 pub use watch::might_sleep;
 use watch::{Caller, Watch};
 
@@ -120,12 +122,13 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
     }
 }
 
-/// The family of [`IrqSpinLock`].
+/// The family of [`IrqSpinLock`] and [`IrqSharedLock`].
 #[derive(Clone, Copy, Debug)]
 pub struct IrqLocks;
 
 impl Locks for IrqLocks {
     type Lock<T: Send> = IrqSpinLock<T>;
+    type SharedLock<T: Send + Sync> = IrqSharedLock<T>;
 
     #[inline(always)]
     fn might_sleep(operation: &'static str) {

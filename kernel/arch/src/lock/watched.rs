@@ -8,6 +8,7 @@ use core::ptr;
 
 use kerncore::lock::{Class, Context, Held, Interrupts, Taken, Violation};
 
+use crate::per_cpu::PerCpu;
 use crate::{cpu, irq};
 
 /// What one CPU holds.
@@ -17,13 +18,13 @@ struct OfOneCpu(UnsafeCell<Held>);
 // one at a time.
 unsafe impl Sync for OfOneCpu {}
 
-static HELD: [OfOneCpu; cpu::MAX_CPUS] =
-    [const { OfOneCpu(UnsafeCell::new(Held::new())) }; cpu::MAX_CPUS];
+static HELD: PerCpu<OfOneCpu> =
+    PerCpu::new([const { OfOneCpu(UnsafeCell::new(Held::new())) }; cpu::MAX_CPUS]);
 
 /// What `step` makes of the account of this CPU. It may take no lock, and cannot fault.
 fn on_this_cpu<R>(step: impl FnOnce(&mut Held) -> R) -> R {
     irq::masked(|| {
-        let OfOneCpu(held) = &HELD[cpu::id() as usize];
+        let OfOneCpu(held) = HELD.here();
         // SAFETY: of this CPU, which does nothing else meanwhile: interrupts are masked, FIQs are not used, and no step
         // leads back here.
         step(unsafe { &mut *held.get() })

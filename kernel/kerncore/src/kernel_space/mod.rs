@@ -50,7 +50,7 @@ use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
 use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed};
 use crate::linear_map::LinearMap;
-use crate::lock::{Class, Lock, Locks};
+use crate::lock::{Class, Lock, Locks, SharedLock};
 use crate::machine::Machine;
 use crate::page_table::PageTable;
 use crate::slab::PlaceQueue;
@@ -81,7 +81,7 @@ pub struct Parts<'s, M: Machine, L: Locks> {
 pub struct KernelSpace<'s, M: Machine, L: Locks> {
     table: PageTable<M, L>,
     window: PageRange,
-    areas: L::Lock<Areas<'s>>,
+    areas: L::SharedLock<Areas<'s>>,
     /// Dying areas whose memory is not freed yet.
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
     tables: TableMemory<L>,
@@ -170,23 +170,23 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the
     /// area from being removed.
     pub fn find(&self, base: VirtAddr) -> Option<AreaSummary> {
-        self.areas.with(|areas| areas.find(base).map(AreaRecord::summary))
+        self.areas.look(|areas| areas.find(base).map(AreaRecord::summary))
     }
 
     /// Runs `visit` on the record of the live area whose first byte is `base`, under the lock of areas.
     pub fn with_area<R>(&self, base: VirtAddr, visit: impl FnOnce(&AreaRecord) -> R) -> Option<R> {
-        self.areas.with(|areas| areas.find(base).map(visit))
+        self.areas.look(|areas| areas.find(base).map(visit))
     }
 
     /// The live area that `address` lies in; a guard page belongs to none (S88).
     pub fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
-        self.areas.with(|areas| areas.find_containing(address))
+        self.areas.look(|areas| areas.find_containing(address))
     }
 
     /// The first live area that begins at or after `address`; with the page after its guard as the next `address` this
     /// lists all areas in order, holding the lock for one step at a time.
     pub fn next_area(&self, address: VirtAddr) -> Option<AreaSummary> {
-        self.areas.with(|areas| areas.next_area(address))
+        self.areas.look(|areas| areas.next_area(address))
     }
 
     /// The live area that `address` lies in, its guard included, or else the nearest: for reports (S113).
@@ -194,12 +194,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Errors
     /// [`AreasBusy`]: whoever reports a fault cannot wait for a lock that the faulting code may hold.
     pub fn nearest_area(&self, address: VirtAddr) -> Result<Option<AreaSummary>, AreasBusy> {
-        self.areas.try_with(|areas| areas.nearest_area(address)).ok_or(AreasBusy)
+        self.areas.try_look(|areas| areas.nearest_area(address)).ok_or(AreasBusy)
     }
 
     /// Counts for listings and the ledger: live areas, and addresses that are taken.
     pub fn area_counts(&self) -> AreaCounts {
-        self.areas.with(|areas| areas.counts())
+        self.areas.look(Areas::counts)
     }
 
     /// Checks the books of the vmalloc window against themselves, under the lock of areas. O(n) in its pages.
@@ -207,7 +207,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Errors
     /// The first [`CheckError`] found.
     pub fn check_books(&self) -> Result<(), CheckError> {
-        self.areas.with(|areas| areas.space.check())
+        self.areas.look(|areas| areas.space.check())
     }
 
     /// The record of the frame behind `address`, if that lies in the vmalloc window, is mapped, and leads to RAM (S88). Takes

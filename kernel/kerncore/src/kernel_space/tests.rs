@@ -59,6 +59,7 @@ struct MutexLock<T>(Mutex<T>);
 
 impl Locks for Mutexes {
     type Lock<T: Send> = MutexLock<T>;
+    type SharedLock<T: Send + Sync> = MutexLock<T>;
 }
 
 impl<T: Send> Lock<T> for MutexLock<T> {
@@ -72,6 +73,16 @@ impl<T: Send> Lock<T> for MutexLock<T> {
 
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.0.try_lock().ok().map(|mut value| critical_section(&mut value))
+    }
+}
+
+impl<T: Send + Sync> SharedLock<T> for MutexLock<T> {
+    fn look<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+        self.with(|value| section(value))
+    }
+
+    fn try_look<R>(&self, section: impl FnOnce(&T) -> R) -> Option<R> {
+        self.try_with(|value| section(value))
     }
 }
 

@@ -8,9 +8,11 @@
 //! keeps account of what one CPU holds and says what breaks the order. Locks of test builds ask it each time.
 
 mod class;
+mod gate;
 mod held;
 
 pub use class::Class;
+pub use gate::{Entry, Gate};
 pub use held::{Context, Held, Interrupts, Taken, Violation};
 
 /// One piece of state that only one CPU at a time may touch.
@@ -28,10 +30,23 @@ pub trait Lock<T>: Sync {
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R>;
 }
 
+/// As [`Lock`], of state that many CPUs may look at at once (S15).
+pub trait SharedLock<T>: Lock<T> {
+    /// Runs `section` while nobody changes the state. As in a critical section, it may not sleep, and may take only locks
+    /// of later classes, not even this one again: somebody may wait for it by then.
+    fn look<R>(&self, section: impl FnOnce(&T) -> R) -> R;
+
+    /// As [`SharedLock::look`], but `None` at once if the state is being changed, or somebody waits to change it: for
+    /// reports of faults.
+    fn try_look<R>(&self, section: impl FnOnce(&T) -> R) -> Option<R>;
+}
+
 /// A family of locks, chosen once for a whole kernel.
 pub trait Locks {
     /// The lock of this family that guards a `T`.
     type Lock<T: Send>: Lock<T>;
+    /// The lock of this family that guards a `T` which many may look at at once.
+    type SharedLock<T: Send + Sync>: SharedLock<T>;
 
     /// Said at the beginning of each operation that may sleep, whether it will or not. A family that knows what its CPU
     /// holds ends the kernel if this is no place to sleep; others do nothing.

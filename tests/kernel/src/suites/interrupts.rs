@@ -52,7 +52,7 @@ fn raise() {
 }
 
 /// Runs `act` in interrupt context, once.
-fn in_handler(act: fn()) {
+pub(super) fn in_handler(act: fn()) {
     static ACT: IrqSpinLock<Option<fn()>> = IrqSpinLock::new(Class::OuterTest(0), None);
     static DONE: AtomicBool = AtomicBool::new(false);
     fn handler() {

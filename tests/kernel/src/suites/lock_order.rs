@@ -12,12 +12,13 @@ use dma::coherent::CoherentBox;
 use dma::device::Device;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::attributes::Attributes;
-use kerncore::kernel_space::AreasBusy;
 use kerncore::lock::Class;
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
+
+use super::interrupts::in_handler;
 
 /// Two locks of a test, the first to be taken outside the second.
 fn outer_and_inner() -> (IrqSpinLock<u32>, IrqSpinLock<u32>) {
@@ -131,6 +132,13 @@ fn a_free_of_a_remapped_buffer_under_a_lock_ends_the_kernel() {
     under_a_lock(|| drop(buffer));
 }
 
+/// What is said of areas themselves is in `interrupts.rs`.
+#[ktest(fatal = "sleeping call in interrupt context: dma_alloc_coherent; CPU 0 holds: none")]
+fn a_waiting_dma_alloc_coherent_in_a_handler_ends_the_kernel() {
+    static SNOOPING: Device = Device::coherent("snooping");
+    in_handler(|| drop(CoherentBox::new(&SNOOPING, 1)));
+}
+
 /// S77: who may not sleep takes from the atomic pool and gives back to it, under any lock.
 #[ktest]
 fn a_buffer_of_the_atomic_pool_is_taken_and_given_back_under_a_lock() {
@@ -161,10 +169,19 @@ fn who_does_not_wait_may_ask_in_any_order() {
         assert_eq!(outer.try_with(|value| *value), Some(0));
         assert_eq!(inner.try_with(|value| *value), None);
     });
-    under_the_lock_of_areas(|| {
-        assert_eq!(mm::kernel().nearest_area(VirtAddr::new(0xc000_0000)), Err(AreasBusy));
-    });
     outer.with(|_| inner.with(|_| ()));
+}
+
+/// S15: a report of a fault that happened while somebody looked names the area all the same.
+#[ktest]
+fn under_a_lookup_areas_can_be_tried_to_be_looked_at_s15() {
+    let area = VmArea::new(1).expect("memory for one page");
+    let looked = mm::kernel().with_area(area.address(), |record| {
+        let nearest = mm::kernel().nearest_area(area.address()).expect("nobody changes anything");
+        assert_eq!(nearest.map(|nearest| nearest.pages), Some(area.pages()));
+        record.vm.addr
+    });
+    assert_eq!(looked, Some(area.address()));
 }
 
 /// What was had without waiting counts for what is waited for under it.

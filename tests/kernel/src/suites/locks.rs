@@ -3,7 +3,7 @@
 extern crate alloc;
 
 use arch::irq;
-use arch::lock::IrqSpinLock;
+use arch::lock::{IrqSharedLock, IrqSpinLock};
 use kerncore::lock::Class;
 use ktest::ktest;
 
@@ -156,4 +156,36 @@ fn a_held_lock_turns_away_whoever_cannot_wait() {
         assert!(!irq::are_masked());
         assert_eq!(lock.with(|value| *value), 7, "it was given back");
     });
+}
+
+#[ktest]
+fn many_look_through_a_shared_lock_and_one_changes_s15() {
+    let lock = IrqSharedLock::new(Class::OuterTest(0), [1, 2]);
+    unmasked(|| {
+        let sum = lock.look(|values: &[u32; 2]| {
+            assert!(irq::are_masked());
+            assert_eq!(lock.try_look(|others| *others), Some(*values), "many look");
+            assert_eq!(lock.try_with(|_| ()), None, "nobody changes meanwhile");
+            assert!(irq::are_masked(), "to look once more unmasked under the lock");
+            values.iter().sum::<u32>()
+        });
+        assert!(!irq::are_masked(), "the lock left interrupts masked");
+        lock.with(|values| {
+            assert!(irq::are_masked());
+            assert_eq!(lock.try_look(|_| ()), None, "nobody looks meanwhile");
+            assert_eq!(lock.try_with(|_| ()), None, "nobody else changes meanwhile");
+            assert!(irq::are_masked(), "to be turned away unmasked under the lock");
+            values[1] = sum;
+        });
+        assert!(!irq::are_masked(), "the lock left interrupts masked");
+        assert_eq!(lock.try_with(|values| core::mem::replace(&mut values[0], 7)), Some(1));
+        assert_eq!(lock.try_look(|values| (irq::are_masked(), *values)), Some((true, [7, 3])));
+        assert!(!irq::are_masked());
+        assert_eq!(lock.look(|values| *values), [7, 3]);
+    });
+    let shown =
+        |lock: &IrqSharedLock<[u32; 2]>, word: &str| alloc::format!("{lock:?}").contains(word);
+    assert!(shown(&lock, "used: false"));
+    lock.look(|_| assert!(shown(&lock, "used: true"), "who looks does not show"));
+    lock.with(|_| assert!(shown(&lock, "used: true"), "who changes does not show"));
 }

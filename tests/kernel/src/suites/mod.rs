@@ -21,6 +21,7 @@ mod pages;
 mod ram;
 mod serial;
 mod smp;
+mod smp_locks;
 mod smp_translations;
 mod stale;
 mod stub;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use kerncore::addr::{PageRange, Pfn, PhysAddr};
-use kerncore::lock::{Class, Lock, Locks};
+use kerncore::lock::{Class, Lock, Locks, SharedLock};
 use kerncore::machine::Machine;
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::PageTable;
@@ -58,6 +58,7 @@ struct Mutexes;
 
 impl Locks for Mutexes {
     type Lock<T: Send> = Mutexed<T>;
+    type SharedLock<T: Send + Sync> = Mutexed<T>;
 }
 
 #[derive(Debug)]
@@ -74,5 +75,15 @@ impl<T: Send> Lock<T> for Mutexed<T> {
 
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.0.try_lock().ok().map(|mut value| critical_section(&mut value))
+    }
+}
+
+impl<T: Send + Sync> SharedLock<T> for Mutexed<T> {
+    fn look<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+        self.with(|value| section(value))
+    }
+
+    fn try_look<R>(&self, section: impl FnOnce(&T) -> R) -> Option<R> {
+        self.try_with(|value| section(value))
     }
 }

@@ -8,6 +8,9 @@ use kerncore::{
     kernel_space::Fill,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The message that `act` panics with.
 fn last_words(act: impl FnOnce()) -> String {
@@ -76,4 +79,46 @@ fn locks_are_compared_with_the_order_and_with_themselves() {
     // What comes later is taken, and what was held by those that died is given back.
     bed.space.with_area(area, |_| bed.space.zone().free_pages()).expect("it is there");
     bed.space.vfree((), area).expect("nothing was done to it");
+}
+
+/// S15: those who look do so at once; who changes something waits for all of them, and they for him.
+#[test]
+fn lookups_share_the_lock_of_areas_and_changes_do_not_s15() {
+    let bed = Bed::warm();
+    let (area, next) = (bed.vmalloc(1), bed.vmalloc(1));
+    let freed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let looked = bed.space.with_area(area, |record| {
+            // Each of these would wait for ever if this thread had the lock alone.
+            let lookups = || {
+                assert!(bed.space.find(area).is_some());
+                assert!(bed.space.find_containing(next).is_some());
+                assert!(bed.space.next_area(next).is_some());
+                assert!(bed.space.with_area(next, |_| ()).is_some());
+                assert!(bed.space.nearest_area(area).is_ok());
+                assert!(bed.space.area_counts().areas >= 2);
+                assert!(bed.space.check_books().is_ok());
+            };
+            let lookups = scope.spawn(lookups);
+            let begun = Instant::now();
+            while !lookups.is_finished() {
+                assert!(begun.elapsed() < Duration::from_mins(1), "a lookup waits for another");
+                thread::yield_now();
+            }
+            lookups.join().expect("they hold");
+            scope.spawn(|| {
+                bed.space.vfree((), next).expect("nobody else frees it");
+                freed.store(true, Relaxed);
+            });
+            // Long enough for a free that does not wait, as a rule; one that waits has no other way than to wait.
+            for _ in 0..1000 {
+                assert!(!freed.load(Relaxed), "freed while somebody looked");
+                thread::yield_now();
+            }
+            record.vm.addr
+        });
+        assert_eq!(looked, Some(area));
+    });
+    assert!(freed.into_inner());
+    bed.space.vfree((), area).expect("nobody else frees it");
 }
