@@ -4,8 +4,8 @@
 variables := BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS TARGET OUTPUT
 $(foreach variable,$(variables),$(eval override $(variable) := $$(value $(variable))))
 # Bash has a SECONDS of its own.
-override SECONDS_TO_FUZZ := $(value SECONDS)
-export $(variables) SECONDS_TO_FUZZ
+override SECONDS_ASKED := $(value SECONDS)
+export $(variables) SECONDS_ASKED
 
 .PHONY: help
 help:
@@ -21,6 +21,8 @@ help:
 	@echo '                 FILE=pool (a file or folder of it), FILTER=regular-expression, JOBS=number'
 	@echo 'make fuzz    look, guided by coverage, for histories that break something'
 	@echo '                 SECONDS=60, TARGET=histories (or boot), SEED=number'
+	@echo 'make stress  all operations from all CPUs at once, boot after boot'
+	@echo '                 SECONDS=60 (0 is one boot), SEED=number, SMP=4'
 	@echo 'make gdb     boot halted at reset, with gdb attached'
 	@echo '                 GDBFLAGS="-batch -x FILE", IMAGE=kernel-tests, ARGS="test=vmalloc", MEM, SMP'
 	@echo 'make check   format, lints, documentation and scripts, with warnings denied'
@@ -49,6 +51,10 @@ bench: setup
 .PHONY: mutants
 mutants: setup
 	@scripts/mutants
+
+.PHONY: stress
+stress: setup
+	@scripts/stress
 
 .PHONY: fuzz
 fuzz: setup

@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use spin::Once;
 
 use crate::cpu::{self, NUMBERS};
+use crate::irq;
 use crate::per_cpu::{self, CpuBlock};
 
 /// Polls without any progress of the other CPU after which it is given up. Seconds of a fast processor's time.
@@ -96,12 +97,17 @@ pub fn serve() -> ! {
     let here = per_cpu::this();
     here.state.store(ALIVE, Ordering::Release);
     loop {
-        let mut call = ptr::null_mut();
-        cpu::wait_until(|| {
-            call = here.slot.0.load(Ordering::Acquire);
-            !call.is_null()
-        });
-        take(here, call);
+        // Masked from the look to the sleep, so that a bell that rings between the two ends the sleep. Deferred work is left
+        // to others: who is done with a call does nothing that the caller does not know of.
+        let saved = irq::save_and_mask();
+        let call = here.slot.0.load(Ordering::Acquire);
+        if call.is_null() {
+            cpu::wait_for_interrupt();
+        }
+        saved.restore();
+        if !call.is_null() {
+            take(here, call);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod progress;
 mod qemu;
 mod run;
 mod semihosting;
+mod stress;
 mod symbols;
 mod tally;
 mod typed;
@@ -109,6 +110,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     }
     jobs.extend(harness::jobs());
     jobs.extend(run::jobs());
+    jobs.extend(stress::jobs());
     jobs.extend(gdb::jobs());
     jobs.extend(semihosting::jobs());
     jobs.extend(symbols::jobs());

@@ -24,6 +24,7 @@ mod smp;
 mod smp_locks;
 mod smp_translations;
 mod stale;
+mod stress;
 mod stub;
 mod symbols;
 mod tables;
