@@ -10,13 +10,15 @@ use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PageRange, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
 use kerncore::frames::{self, FrameOwner, Freed, order_for};
-use kerncore::kernel_space::{CoherentError, RemoveError};
+use kerncore::kernel_space::{CoherentError, RemoveError, ShareError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::pool;
+use kerncore::user::ShowError;
 use mm::report::dump_stack;
+use mm::user::AddressSpace;
 
 use crate::atomic_pool::{self, PoolError, PoolFreeError};
 use crate::device::Device;
@@ -275,6 +277,28 @@ fn simple_free(
     })
 }
 
+/// Shows a buffer that [`allocate`] gave a device, from its page `offset` on, in all of the reserved window of `space` that begins
+/// at `start` (S78). Until that window ends, the buffer cannot be freed. Only buffers of their own area can be shown: those of the
+/// atomic pool were never zeroed and share their area, and those of devices that snoop have none.
+///
+/// # Errors
+/// [`ShowError`]; nothing is mapped if the window does not lie in the buffer.
+pub fn show(
+    device: &Device,
+    space: &AddressSpace,
+    start: VirtAddr,
+    (buffer, bytes): (Buffer, u32),
+    offset: u32,
+) -> Result<(), ShowError> {
+    let area = pages_for(bytes);
+    let window = space.window_of(start).map_or(0, PageRange::count);
+    // Of what the caller says the buffer has, and then of what it has: subtracted, never added.
+    if window != 0 && (offset >= area || window > area - offset) {
+        return Err(ShowError::Share(ShareError::Outside { area, offset, window }));
+    }
+    space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
+}
+
 /// The memory of a buffer, as the processor reaches it.
 fn memory(buffer: Buffer, bytes: u32) -> (*mut u8, usize) {
     let start = ptr::with_exposed_provenance_mut(buffer.address.raw() as usize);
@@ -407,6 +431,21 @@ impl Coherent {
             *byte = unsafe { place.read_volatile() };
         }
         count
+    }
+
+    /// Shows the buffer to a program, as [`show`] does. The program's windows must end before this is dropped; otherwise that says
+    /// so, and the buffer stays out of use.
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show(
+        &self,
+        space: &AddressSpace,
+        start: VirtAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        let CoherentBox { device, buffer, bytes } = &self.0;
+        show(device, space, start, (*buffer, *bytes), offset)
     }
 
     /// Takes the buffer back from the device.

@@ -187,6 +187,8 @@ pub struct AreaRecord {
     pub vm: VmStruct,
     /// What it is.
     pub kind: AreaKind,
+    /// Windows of programs that show it: while there are any, it cannot be removed (S46).
+    pub users: u16,
     /// The usable addresses, and what stands behind them.
     pub mapping: Mapping,
 }
@@ -205,6 +207,7 @@ impl AreaRecord {
             caller: VirtAddr::new(0),
         },
         kind: AreaKind::Vmalloc,
+        users: 0,
         mapping: Mapping::Nothing,
     };
 
@@ -221,6 +224,7 @@ impl AreaRecord {
             flags: self.vm.flags,
             physical: self.vm.phys_addr,
             caller: self.vm.caller,
+            users: self.users,
         }
     }
 }
@@ -238,6 +242,8 @@ pub struct AreaSummary {
     pub physical: PhysAddr,
     /// Who asked for it.
     pub caller: VirtAddr,
+    /// Windows of programs that show it.
+    pub users: u16,
 }
 
 impl AreaSummary {
@@ -301,6 +307,7 @@ mod tests {
             flags: AreaFlags::ALLOC,
             physical: PhysAddr::new(0),
             caller: VirtAddr::new(0),
+            users: 0,
         };
         assert_eq!(summary.bytes_with_guard(), 0x4000);
     }

@@ -12,6 +12,7 @@ pub mod dma;
 pub mod errno;
 pub mod ioremap;
 pub mod page;
+pub mod user;
 pub mod vmalloc;
 
 use core::ffi::c_void;

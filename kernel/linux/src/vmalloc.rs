@@ -51,7 +51,13 @@ fn warn(what: &str, bytes: u32, error: &dyn fmt::Display) {
 }
 
 fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void {
-    match mm::kernel().vmalloc(bytes, fill, caller) {
+    given(what, bytes, mm::kernel().vmalloc(bytes, fill, caller))
+}
+
+/// What a caller is given: the memory, or null.
+#[inline(always)]
+fn given(what: &str, bytes: u32, taken: Result<AreaSummary, VmallocError>) -> *mut c_void {
+    match taken {
         Ok(area) => pointer(area.pages.start()),
         // Zero, or more than there is: null without a word (S26).
         Err(VmallocError::ZeroSize | VmallocError::MoreThanMemory { .. }) => ptr::null_mut(),
@@ -74,6 +80,24 @@ pub extern "C" fn vmalloc(size: c_uint) -> *mut c_void {
 #[inline(never)]
 pub extern "C" fn vzalloc(size: c_uint) -> *mut c_void {
     allocate("vzalloc", size, Fill::Zeroed, arch::backtrace::return_address())
+}
+
+/// As [`vzalloc`], for memory that programs may see: tagged for [`crate::user::remap_vmalloc_range`] (S31).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc_user(size: c_uint) -> *mut c_void {
+    allocate_user("vmalloc_user", size, arch::backtrace::return_address())
+}
+
+/// As [`vmalloc_user`]: all memory here can be addressed by 32 bits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc_32_user(size: c_uint) -> *mut c_void {
+    allocate_user("vmalloc_32_user", size, arch::backtrace::return_address())
+}
+
+fn allocate_user(what: &str, bytes: u32, caller: VirtAddr) -> *mut c_void {
+    given(what, bytes, mm::kernel().vmalloc_user(bytes, caller))
 }
 
 /// Frees what [`vmalloc`] gave. Null is no-op; anything else that is not the base of such an area is reported and changes

@@ -43,6 +43,13 @@ pub enum Finding {
         /// How many were found.
         found: u32,
     },
+    /// Areas count other windows that show them than there are.
+    Shown {
+        /// How many the areas count.
+        counted: u32,
+        /// How many there are.
+        found: u32,
+    },
     /// A first-level slot for user addresses is not empty, and there is no user: the identity mapping was to be gone before
     /// Rust's main (S111), and page zero is never mapped (S112).
     LowMapping {
@@ -58,6 +65,9 @@ impl fmt::Display for Finding {
         match self {
             Self::Table(violation) => violation.fmt(f),
             Self::User(violation) => violation.fmt(f),
+            Self::Shown { counted, found } => {
+                write!(f, "areas count {counted} windows of programs, and there are {found}")
+            }
             Self::UserFrames { owner, owned, found } => {
                 write!(f, "{owner} has {owned} frames, and {found} were found in programs")
             }
@@ -104,6 +114,10 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
 /// Every program's tables, and the frames that programs have.
 fn programs(report: &mut dyn FnMut(Finding)) {
     let found = user::audit(&mut |violation| report(Finding::User(violation)));
+    let counted = kernel().windows_shown();
+    if counted != found.shown {
+        report(Finding::Shown { counted, found: found.shown });
+    }
     let census = kernel().zone().census();
     for (owner, found) in
         [(FrameOwner::User, found.frames), (FrameOwner::UserText, found.text_frames)]

@@ -25,6 +25,7 @@ pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;
 pub mod user;
+pub mod user_area;
 pub mod vm_area;
 
 use arch::lock::IrqLocks;

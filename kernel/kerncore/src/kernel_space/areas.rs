@@ -49,6 +49,11 @@ impl<'s> Areas<'s> {
         self.space.find(base).map(|place| &**place)
     }
 
+    /// As [`Areas::find`], to be changed.
+    pub(super) fn find_mut(&mut self, base: VirtAddr) -> Option<&mut AreaRecord> {
+        self.space.find_mut(base).map(|place| &mut **place)
+    }
+
     pub(super) fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {
         self.space.find_containing(address).map(|(_, place)| place.summary())
     }
@@ -130,9 +135,10 @@ impl<'s> Areas<'s> {
         base: VirtAddr,
         kind: AreaKind,
     ) -> Result<AreaPlace<'s>, RemoveError> {
-        let is_of_kind = |place: &AreaPlace<'s>| match place.kind {
-            found if found == kind => Ok(()),
-            found => Err(RemoveError::WrongKind { address: base, found }),
+        let is_of_kind = |place: &AreaPlace<'s>| match (place.kind, place.users) {
+            (found, 0) if found == kind => Ok(()),
+            (found, users) if found == kind => Err(RemoveError::InUse { address: base, users }),
+            (found, _) => Err(RemoveError::WrongKind { address: base, found }),
         };
         let unknown = RemoveError::Unknown { address: base };
         self.space.retire_if(base, is_of_kind).unwrap_or(Err(unknown))
@@ -146,7 +152,14 @@ impl<'s> Areas<'s> {
         physical: PhysAddr,
     ) -> Result<AreaPlace<'s>, RemoveError> {
         let is_there = |place: &AreaPlace<'s>| match place.summary() {
-            AreaSummary { kind: AreaKind::Dma, physical: found, .. } if found == physical => Ok(()),
+            AreaSummary { kind: AreaKind::Dma, physical: found, users, .. }
+                if found == physical =>
+            {
+                match users {
+                    0 => Ok(()),
+                    users => Err(RemoveError::InUse { address: base, users }),
+                }
+            }
             AreaSummary { kind: AreaKind::Dma, physical: found, .. } => {
                 Err(RemoveError::Elsewhere { address: base, found })
             }

@@ -31,6 +31,7 @@ mod reserve;
 mod table_memory;
 #[cfg(test)]
 mod tests;
+mod users;
 mod vmalloc;
 mod vmap;
 
@@ -41,6 +42,8 @@ pub use ioremap::IoRemapError;
 pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
 pub use table_memory::TableMemory;
+pub use users::ShareError;
+pub(crate) use users::Shared;
 pub use vmalloc::{Fill, VmallocError};
 pub use vmap::VmapError;
 

@@ -33,6 +33,13 @@ pub enum RemoveError {
         /// What lies there.
         found: AreaKind,
     },
+    /// Programs see the area; their windows must end first (S46).
+    InUse {
+        /// The address given.
+        address: VirtAddr,
+        /// How many windows.
+        users: u16,
+    },
     /// The coherent area at this address lies elsewhere on the bus than was said.
     Elsewhere {
         /// The address given.
@@ -78,6 +85,9 @@ impl fmt::Display for RemoveError {
             Self::Unknown { address } => write!(f, "no area begins at {address}"),
             Self::WrongKind { address, found } => {
                 write!(f, "the area at {address} is of kind {found}")
+            }
+            Self::InUse { address, users } => {
+                write!(f, "the area at {address} is seen by programs, in {users} windows")
             }
             Self::Elsewhere { address, found } => {
                 write!(f, "the area at {address} lies at physical {found}")

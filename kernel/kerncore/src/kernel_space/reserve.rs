@@ -178,10 +178,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 caller,
             },
             kind,
+            users: 0,
             mapping,
         };
         self.areas.with(|areas| areas.publish(pages.start(), place));
-        AreaSummary { pages, kind, flags, physical, caller }
+        AreaSummary { pages, kind, flags, physical, caller, users: 0 }
     }
 
     /// Gives back addresses at which nothing is mapped.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{VirtAddr, pages_for};
-use crate::area::{AreaKind, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameList, FrameOwner};
 use crate::kernel_space::KernelSpace;
@@ -73,6 +73,29 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         fill: Fill,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
+        self.vmalloc_flags(bytes, fill, AreaKind::Vmalloc.flags(), caller)
+    }
+
+    /// As [`KernelSpace::vmalloc`], for memory that programs may see: filled with zeros, and tagged (S31).
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmalloc_user(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, VmallocError> {
+        let flags = AreaKind::Vmalloc.flags().with(AreaFlags::USERMAP);
+        self.vmalloc_flags(bytes, Fill::Zeroed, flags, caller)
+    }
+
+    #[inline(always)]
+    fn vmalloc_flags(
+        &self,
+        bytes: u32,
+        fill: Fill,
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmallocError> {
         let pages = pages_for(bytes);
         let total = self.zone.total();
         if pages == 0 {
@@ -102,7 +125,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));
         }
-        let new = NewArea::new(AreaKind::Vmalloc, caller);
+        let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags);
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
     }
     #[inline(always)]

@@ -8,6 +8,7 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::{l1, l2::SmallPages};
 use crate::frames::FrameOwner;
+use crate::kernel_space::Shared;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::Level;
@@ -77,6 +78,8 @@ pub struct UserSummary {
     pub text_frames: u32,
     /// Live windows.
     pub windows: u32,
+    /// Of them, those that show areas of the kernel's.
+    pub shown: u32,
     /// Pages mapped.
     pub pages: u32,
 }
@@ -129,32 +132,54 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
         self.summary.windows += 1;
         let table = self.space.kernel.zone().table();
         match &window.backing {
+            Backing::Nothing(_) => self.pages(window, None, core::iter::empty()),
+            &Backing::Area { base, offset, mapped, what } => {
+                self.summary.shown += 1;
+                let owner = match what {
+                    Shared::Vmalloc => FrameOwner::Vmalloc,
+                    Shared::Coherent(_) => FrameOwner::Dma,
+                };
+                let frames = self.space.kernel.shown_frames(base, (offset, mapped)).flatten();
+                self.pages(window, Some(owner), frames);
+            }
             Backing::Frames(list) => {
                 self.summary.frames += list.pages();
-                self.pages(window, FrameOwner::User, list.frames(table));
+                self.pages(window, Some(FrameOwner::User), list.frames(table));
             }
             Backing::Text(absent) => {
                 self.summary.text_frames += absent.pages();
                 let frames = text_frames(absent).into_iter().flatten();
-                self.pages(window, FrameOwner::UserText, frames);
+                self.pages(window, Some(FrameOwner::UserText), frames);
             }
         }
     }
 
-    /// Each page of the window leads to its frame, with the rights of the window.
-    fn pages(&mut self, window: &Window, owner: FrameOwner, mut frames: impl Iterator<Item = Pfn>) {
+    /// Each page of the window leads to its frame, which is `owner`'s, with the rights of the window; those beyond the last
+    /// frame lead nowhere.
+    fn pages(
+        &mut self,
+        window: &Window,
+        owner: Option<FrameOwner>,
+        mut frames: impl Iterator<Item = Pfn>,
+    ) {
         let words = SmallPages::new(window.attributes);
         let space = self.space;
         space.table.for_each_slot(window.usable.pages(), |slot| {
             // Where no table is, one slot stands for many pages: none of them is mapped.
             let (address, had) = (slot.pages.start(), slot.descriptor);
-            for frame in frames.by_ref().take(slot.pages.count() as usize) {
+            for _ in 0..slot.pages.count() {
+                let Some(frame) = frames.next() else {
+                    if had != 0 {
+                        (self.report)(UserViolation::Entry { address, wanted: 0, had });
+                    }
+                    return;
+                };
                 let wanted = words.word(frame);
                 if slot.level == Level::First || had != wanted {
                     (self.report)(UserViolation::Entry { address, wanted, had });
                 }
                 let had = space.kernel.zone().table().owner_of(frame);
-                if had != owner {
+                if Some(had) != owner {
                     (self.report)(UserViolation::Owner { address, frame, had });
                 }
                 self.summary.pages += 1;

@@ -18,7 +18,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     /// # Errors
     /// [`PlaceError`]; nothing was taken.
     pub fn map_data(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
-        let mut usable = self.reserve(pages)?;
+        let mut usable = self.take_pages(pages)?;
         let list = match self.zeroed(pages.count()) {
             Ok(list) => list,
             Err(error) => return Err(self.abandon(usable, error)),
@@ -46,7 +46,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         if program.len() as u64 > u64::from(pages.count()) * u64::from(PAGE_SIZE) {
             return Err(PlaceError::TooLong { bytes: program.len(), pages: pages.count() });
         }
-        let mut usable = self.reserve(pages)?;
+        let mut usable = self.take_pages(pages)?;
         let absent = match self.written(pages.count(), program) {
             Ok(absent) => absent,
             Err(error) => return Err(self.abandon(usable, error)),
@@ -68,20 +68,20 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         Ok(())
     }
 
-    fn reserve(&self, pages: PageRange) -> Result<OwnedRange, PlaceError> {
+    pub(super) fn take_pages(&self, pages: PageRange) -> Result<OwnedRange, PlaceError> {
         self.windows.with(|windows| windows.reserve(pages)).map_err(PlaceError::Window)
     }
 
-    fn publish(&self, window: Window) {
+    pub(super) fn publish(&self, window: Window) {
         let start = window.usable.start();
         let published = self.windows.with(|windows| windows.publish(start, window));
-        debug_assert!(published.is_ok(), "not as `reserve` left it");
+        debug_assert!(published.is_ok(), "not as `take_pages` left it");
     }
 
     /// Gives back addresses at which nothing is mapped; passes the reason on.
     fn abandon(&self, usable: OwnedRange, why: PlaceError) -> PlaceError {
         let released = self.windows.with(|windows| windows.release(usable));
-        debug_assert!(released.is_ok(), "not as `reserve` left it");
+        debug_assert!(released.is_ok(), "not as `take_pages` left it");
         why
     }
 

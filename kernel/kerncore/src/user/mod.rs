@@ -19,6 +19,7 @@ pub mod asid;
 mod audit;
 pub mod machine;
 mod map;
+mod show;
 mod space;
 mod tables;
 mod window;
@@ -26,7 +27,7 @@ pub mod windows;
 
 pub use audit::{UserSummary, UserViolation};
 pub use space::{CPUS, Spaces, UserSpace, WINDOWS};
-pub use window::{CloseError, PlaceError, Protection};
+pub use window::{CloseError, PlaceError, Protection, ShowError};
 
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::layout::KERNEL_START;

@@ -187,6 +187,11 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
             return Err(FramesError::StillMapped);
         }
         match backing {
+            Backing::Nothing(_) => Ok(()),
+            Backing::Area { base, .. } => {
+                self.kernel.unpin(base);
+                Ok(())
+            }
             Backing::Frames(list) => self.kernel.zone().free_list(list).map_err(FramesError::Free),
             Backing::Text(absent) => self.kernel.take_back(absent),
         }

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::VirtAddr;
 use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};
 use crate::frames::{AllocateError, FrameList};
-use crate::kernel_space::FramesError;
+use crate::kernel_space::{FramesError, ShareError, Shared};
 use crate::linear_map::{Absent, LinearFault};
 use crate::owned_range::OwnedRange;
 use crate::page_table::MapError;
@@ -57,6 +57,11 @@ pub(super) struct Window {
 /// The memory of a window, which goes with it.
 #[derive(Debug)]
 pub(super) enum Backing {
+    /// None yet: it waits for an area, to be seen with this protection.
+    Nothing(Protection),
+    /// Pages from `offset` on of the kernel's area at `base`, which is pinned. The first `mapped` pages of the window show
+    /// them; if that is not all, the mapping failed there, and the window waits for its end (S45).
+    Area { base: VirtAddr, offset: u32, mapped: u32, what: Shared },
     /// Frames of its own, one a page.
     Frames(FrameList),
     /// A program's text: adjacent frames, which have no linear mapping while they can be executed (S112).
@@ -82,6 +87,41 @@ pub enum PlaceError {
     /// The mapping failed.
     Map(MapError),
 }
+
+/// Why a window does not show an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShowError {
+    /// There is no such window; nothing has changed.
+    NoWindow(NoWindow),
+    /// The window has memory already; nothing has changed.
+    InUse {
+        /// Where it begins.
+        address: VirtAddr,
+    },
+    /// The area is not to be shown; nothing has changed.
+    Share(ShareError),
+    /// The mapping failed. What was mapped before stays until the window ends (S45).
+    Map(MapError),
+}
+
+impl From<NoWindow> for ShowError {
+    fn from(none: NoWindow) -> Self {
+        Self::NoWindow(none)
+    }
+}
+
+impl fmt::Display for ShowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoWindow(error) => error.fmt(f),
+            Self::InUse { address } => write!(f, "the window at {address} has memory already"),
+            Self::Share(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ShowError {}
 
 /// Why a window is still there, or its frames did not come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

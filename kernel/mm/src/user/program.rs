@@ -76,6 +76,11 @@ impl Program {
         &self.space
     }
 
+    /// Gives its address space back, for another program or a look.
+    pub fn into_space(self) -> AddressSpace {
+        self.space
+    }
+
     /// Its registers, r0 to r12.
     pub const fn registers_mut(&mut self) -> &mut [u32; 13] {
         self.context.registers_mut()

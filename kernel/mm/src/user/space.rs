@@ -8,13 +8,15 @@ use core::fmt;
 use arch::lock::{IrqLocks, IrqSpinLock};
 use arch::machine::CortexA9;
 use arch::user::{CopyFault, copy_from, copy_to};
-use kerncore::addr::{PageRange, VirtAddr};
+use kerncore::addr::{PageRange, PhysAddr, VirtAddr};
+use kerncore::attributes::Attributes;
 use kerncore::frames::AllocateError;
 use kerncore::layout::linear_physical;
 use kerncore::lock::Class;
 use kerncore::user::asid::Asid;
 use kerncore::user::{
-    CloseError, PlaceError, Protection, Spaces, UserSpace, UserSummary, UserViolation, last_byte,
+    CloseError, PlaceError, Protection, ShowError, Spaces, UserSpace, UserSummary, UserViolation,
+    last_byte,
 };
 use spin::Once;
 
@@ -131,6 +133,47 @@ impl AddressSpace {
         self.space.map_text(pages, program)
     }
 
+    /// A window at `pages` in which nothing is mapped yet, for memory of the kernel's to be shown in.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken.
+    pub fn reserve(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
+        self.space.reserve(pages, protection)
+    }
+
+    /// Shows the memory of vmalloc at `base`, which must be tagged for programs, from its page `offset` on, in all of the
+    /// reserved window that begins at `start` (S43 to S46). Until that window ends, the area cannot be freed.
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_vmalloc(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.space.show_vmalloc(start, base, offset)
+    }
+
+    /// Shows the coherent buffer at `base`, which lies at `physical` on the bus, in the same way (S78).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_coherent(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        physical: PhysAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.space.show_coherent(start, base, physical, offset)
+    }
+
+    /// What the tables promise at `address`, if something is mapped there.
+    pub fn attributes_at(&self, address: VirtAddr) -> Option<Attributes> {
+        self.space.translate(address)?.attributes().ok()
+    }
+
     /// Ends the window that begins at `start`.
     ///
     /// # Errors
@@ -214,10 +257,11 @@ pub fn audit(report: &mut dyn FnMut(UserViolation)) -> UserSummary {
     for place in 0..MOST {
         let space = REGISTER.with(|register| register[place].as_ref().and_then(Weak::upgrade));
         let Some(space) = space else { continue };
-        let UserSummary { frames, text_frames, windows, pages } = space.audit(report);
+        let UserSummary { frames, text_frames, windows, shown, pages } = space.audit(report);
         all.frames += frames;
         all.text_frames += text_frames;
         all.windows += windows;
+        all.shown += shown;
         all.pages += pages;
     }
     all

@@ -30,6 +30,7 @@ mod symbols;
 mod tables;
 mod user;
 mod user_programs;
+mod user_sharing;
 mod virtio_block;
 mod vmalloc;
 mod vmap;

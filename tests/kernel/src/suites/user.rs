@@ -24,8 +24,8 @@ use mm::user::{AddressSpace, Answer, CopyError, End, Program};
 
 use super::user_programs as code;
 
-const TEXT: u32 = 0x0001_0000;
-const DATA: u32 = 0x0002_0000;
+pub(super) const TEXT: u32 = 0x0001_0000;
+pub(super) const DATA: u32 = 0x0002_0000;
 const CONSTANTS: u32 = 0x0003_0000;
 /// The lowest byte of the stack, of two pages.
 const STACK: u32 = 0x7000_0000;
@@ -33,16 +33,16 @@ const STACK_TOP: u32 = STACK + 2 * PAGE_SIZE;
 /// Nothing is there.
 const HOLE: u32 = 0x4000_0000;
 
-fn at(address: u32) -> VirtAddr {
+pub(super) fn at(address: u32) -> VirtAddr {
     VirtAddr::new(address)
 }
 
-fn pages(start: u32, count: u32) -> PageRange {
+pub(super) fn pages(start: u32, count: u32) -> PageRange {
     PageRange::new(at(start), count).expect("a range")
 }
 
 /// A space with `text`, a page of data, a page of constants, and a stack.
-pub(crate) fn space_of(text: &[u8]) -> AddressSpace {
+pub(super) fn space_of(text: &[u8]) -> AddressSpace {
     let space = AddressSpace::new().expect("memory");
     space.map_text(pages(TEXT, 1), text).expect("memory");
     space.map_data(pages(DATA, 1), Protection::ReadWrite).expect("memory");
@@ -52,8 +52,13 @@ pub(crate) fn space_of(text: &[u8]) -> AddressSpace {
 }
 
 /// The program `text` in a space of its own, with `arguments` in its first registers.
-pub(crate) fn program(text: &[u8], arguments: &[u32]) -> Program {
-    with_arguments(Program::new(space_of(text), at(TEXT), at(STACK_TOP)), arguments)
+pub(super) fn program(text: &[u8], arguments: &[u32]) -> Program {
+    program_in(space_of(text), arguments)
+}
+
+/// The program whose text lies in `space`, with `arguments` in its first registers.
+pub(super) fn program_in(space: AddressSpace, arguments: &[u32]) -> Program {
+    with_arguments(Program::new(space, at(TEXT), at(STACK_TOP)), arguments)
 }
 
 fn with_arguments(mut program: Program, arguments: &[u32]) -> Program {
@@ -62,7 +67,7 @@ fn with_arguments(mut program: Program, arguments: &[u32]) -> Program {
 }
 
 /// Runs `text` to its end.
-fn end_of(text: &[u8], arguments: &[u32]) -> End {
+pub(super) fn end_of(text: &[u8], arguments: &[u32]) -> End {
     program(text, arguments).run(programs::answer)
 }
 
@@ -74,7 +79,13 @@ fn all_is_well() {
 
 /// `end` is the fault of an access in User mode, as `status` and `access` say, at `address`, by the instruction at `offset`.
 #[track_caller]
-fn assert_killed(end: End, status: FaultStatus, access: Access, address: u32, instruction: u32) {
+pub(super) fn assert_killed(
+    end: End,
+    status: FaultStatus,
+    access: Access,
+    address: u32,
+    instruction: u32,
+) {
     let End::Killed(fault) = end else { panic!("not killed: {end}") };
     assert_eq!((fault.status, fault.access), (status, access), "{fault}");
     assert_eq!(fault.address, Some(at(address)), "{fault}");
@@ -84,8 +95,8 @@ fn assert_killed(end: End, status: FaultStatus, access: Access, address: u32, in
 }
 
 const NOTHING: FaultStatus = FaultStatus::Translation(Level::First);
-const NO_PAGE: FaultStatus = FaultStatus::Translation(Level::Second);
-const FORBIDDEN: FaultStatus = FaultStatus::Permission(Level::Second);
+pub(super) const NO_PAGE: FaultStatus = FaultStatus::Translation(Level::Second);
+pub(super) const FORBIDDEN: FaultStatus = FaultStatus::Permission(Level::Second);
 
 #[ktest]
 fn a_program_runs_calls_and_ends_s118() {

@@ -12,5 +12,6 @@ mod race;
 mod rules;
 mod rules_contexts;
 mod support;
+mod user_show;
 mod user_space;
 mod zone;

@@ -137,6 +137,7 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&RemoveError::Misaligned { address }, &[ADDRESS]);
     says(&RemoveError::Unknown { address }, &[ADDRESS]);
     says(&RemoveError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
+    says(&RemoveError::InUse { address, users: 7 }, &[ADDRESS, "7 windows"]);
     says(&RemoveError::Elsewhere { address, found: ram }, &[ADDRESS, "0x60000000"]);
     says(&FramesError::StillMapped, &["mapped"]);
     says(&AreasBusy, &["lock"]);

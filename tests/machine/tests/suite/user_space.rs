@@ -65,7 +65,7 @@ fn data_and_text_have_their_rights_and_nothing_else_is_there() {
         let summary = audit(&space);
         assert_eq!(
             summary,
-            UserSummary { frames: 2 + 1 + 3, text_frames: 2, windows: 3, pages: 5 }
+            UserSummary { frames: 2 + 1 + 3, text_frames: 2, windows: 3, shown: 0, pages: 5 }
         );
         programs.bed.clean();
     });

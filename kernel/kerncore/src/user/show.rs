@@ -1,0 +1,98 @@
+//! Windows that show memory of the kernel's (S43 to S46, S78).
+//!
+//! ```text
+//!   reserve ──▶ a window without memory ──▶ show_vmalloc, show_coherent ──▶ unmap, or the end of the space
+//!                                            pin the area, then map it        unmap, flush, then unpin
+//! ```
+//!
+//! From before the first page is mapped until after the flush of the last the area is pinned: its removal is refused.
+
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::attributes::MemoryType;
+use crate::kernel_space::Shared;
+use crate::lock::{Lock, Locks};
+use crate::user::machine::UserMachine;
+use crate::user::space::UserSpace;
+use crate::user::window::{Backing, PlaceError, Protection, ShowError, Window};
+
+impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
+    /// A window at `pages` in which nothing is mapped yet.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing was taken. A window without pages is refused (S44).
+    pub fn reserve(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
+        let usable = self.take_pages(pages)?;
+        let attributes = protection.attributes(MemoryType::NormalWriteBack);
+        self.publish(Window { usable, attributes, backing: Backing::Nothing(protection) });
+        Ok(())
+    }
+
+    /// Shows the memory of vmalloc at `base`, from its page `offset` on, in all of the reserved window that begins at `start`
+    /// (S43, S44).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_vmalloc(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.show(start, base, offset, Shared::Vmalloc)
+    }
+
+    /// Shows the coherent buffer at `base`, which lies at `physical` on the bus, from its page `offset` on, in all of the
+    /// reserved window that begins at `start` (S78).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_coherent(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        physical: PhysAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.show(start, base, offset, Shared::Coherent(physical))
+    }
+
+    fn show(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        offset: u32,
+        what: Shared,
+    ) -> Result<(), ShowError> {
+        let is_empty = |window: &Window| match window.backing {
+            Backing::Nothing(_) => Ok(()),
+            _ => Err(ShowError::InUse { address: start }),
+        };
+        let mut window = self.windows.with(|windows| windows.take_if(start, is_empty))?;
+        let pages = window.usable.count();
+        let shown = match self.kernel.pin(base, what, (offset, pages)) {
+            Ok(()) => self.show_pinned(&mut window, base, offset, what),
+            Err(error) => Err(ShowError::Share(error)),
+        };
+        self.publish(window);
+        shown
+    }
+
+    fn show_pinned(
+        &self,
+        window: &mut Window,
+        base: VirtAddr,
+        offset: u32,
+        what: Shared,
+    ) -> Result<(), ShowError> {
+        if let Backing::Nothing(protection) = window.backing {
+            window.attributes = protection.attributes(what.memory());
+        }
+        let pages = window.usable.count();
+        let frames = self.kernel.shown_frames(base, (offset, pages));
+        let tables = self.tables.source(self.kernel.zone());
+        let mapped = self.table.map(&mut window.usable, 0, frames, window.attributes, &tables);
+        let count = mapped.unwrap_or_else(|error| error.mapped());
+        window.backing = Backing::Area { base, offset, mapped: count, what };
+        mapped.map(drop).map_err(ShowError::Map)
+    }
+}
