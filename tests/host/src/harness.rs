@@ -25,7 +25,7 @@ const RIGHT: &str = "well::holds";
 const SKIPS: &str = "well::skips_itself";
 
 /// How every other test of the image is wrong: its name, and words of the reason that must be given for its failure.
-const WRONG: [(&str, &[&str]); 35] = [
+const WRONG: [(&str, &[&str]); 38] = [
     ("dies::of_an_assertion", &["left == right", "arithmetic", "left: 4", "right: 5", "dies.rs:"]),
     ("dies::of_a_panic", &["seventeen of a kind"]),
     ("dies::of_an_error_returned", &["returned Err(\"no room\")"]),
@@ -37,6 +37,12 @@ const WRONG: [(&str, &[&str]); 35] = [
     ("leaks::heap_bytes", &["heap bytes", "more"]),
     ("leaks::a_coherent_buffer", &["dma frames", "missing from the linear map", "1 more"]),
     ("leaks::a_page_of_the_atomic_pool", &["atomic pool", "1 more"]),
+    (
+        "locks::are_taken_in_the_wrong_order",
+        &["wrong lock order: outer test 0 under areas", "locks.rs:"],
+    ),
+    ("locks::are_held_twice", &["lock held twice: areas", "CPU 0 holds: areas"]),
+    ("locks::are_held_by_who_may_sleep", &["sleeping call", "vmalloc under outer test 0"]),
     ("audit::a_page_is_left_writable_and_executable", &["audit", "must not be executable"]),
     ("audit::a_page_is_left_with_another_memory_type", &["audit", "non-cacheable, not"]),
     ("audit::a_table_is_lost", &["audit", "tables were made"]),

@@ -10,7 +10,7 @@
 use core::fmt;
 
 use kerncore::lock::{Class, Lock, Locks};
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use spin::mutex::SpinMutexGuard;
 
 use crate::{cpu, irq, smp};
 
@@ -26,16 +26,19 @@ pub use shared::IrqSharedLock;
 pub use watch::might_sleep;
 use watch::{Caller, Watch};
 
+#[expect(clippy::disallowed_types, reason = "this is what it is wrapped for")]
+type Inner<T> = spin::mutex::SpinMutex<T>;
+
 /// Guards a `T` on all CPUs and in all contexts but FIQ. Not reentrant.
 pub struct IrqSpinLock<T> {
-    value: SpinMutex<T>,
+    value: Inner<T>,
     watch: Watch,
 }
 
 impl<T> IrqSpinLock<T> {
     /// Guards `value`, as a lock of `class`.
     pub const fn new(class: Class, value: T) -> Self {
-        Self { value: SpinMutex::new(value), watch: Watch::new(class) }
+        Self { value: Inner::new(value), watch: Watch::new(class) }
     }
 
     /// Runs `critical_section` with exclusive access and IRQs masked. It may not sleep, and may take only locks of later

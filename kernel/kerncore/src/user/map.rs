@@ -69,6 +69,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     }
 
     pub(super) fn take_pages(&self, pages: PageRange) -> Result<OwnedRange, PlaceError> {
+        L::might_sleep("mapping user memory");
         self.windows.with(|windows| windows.reserve(pages)).map_err(PlaceError::Window)
     }
 

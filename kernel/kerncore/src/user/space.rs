@@ -172,6 +172,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
     /// # Errors
     /// [`CloseError`].
     pub fn unmap(&self, start: VirtAddr) -> Result<(), CloseError> {
+        L::might_sleep("unmapping user memory");
         let window = self.windows.with(|windows| windows.take(start))?;
         let Window { usable, backing, .. } = window;
         let Released { range, payload, removal } = self.table.unmap(usable, backing).flush();

@@ -111,6 +111,7 @@ impl Program {
     /// # Panics
     /// In interrupt context.
     pub fn resume(&mut self) -> Result<Call, End> {
+        arch::lock::might_sleep("running a program");
         let Self { space, context } = self;
         match space.space().with_open(|| run(context)) {
             Trap::Fault(fault) => Err(End::Killed(fault)),

@@ -195,6 +195,7 @@ impl AddressSpace {
     /// # Panics
     /// In interrupt context.
     pub fn copy_from(&self, to: &mut [u8], from: VirtAddr) -> Result<(), CopyError> {
+        arch::lock::might_sleep("copy_from_user");
         check(from, to.len())?;
         self.space.with_open(|| copy_from(to, from)).map_err(CopyError::Fault)
     }
@@ -207,6 +208,7 @@ impl AddressSpace {
     /// # Panics
     /// In interrupt context.
     pub fn copy_to(&self, to: VirtAddr, from: &[u8]) -> Result<(), CopyError> {
+        arch::lock::might_sleep("copy_to_user");
         check(to, from.len())?;
         self.space.with_open(|| copy_to(to, from)).map_err(CopyError::Fault)
     }

@@ -4,6 +4,7 @@ mod audit;
 mod dies;
 mod ends;
 mod leaks;
+mod locks;
 mod output;
 mod smp;
 mod touches;

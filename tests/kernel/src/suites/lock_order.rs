@@ -10,12 +10,14 @@ use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
 use dma::coherent::CoherentBox;
 use dma::device::Device;
-use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::lock::Class;
+use kerncore::user::Protection;
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::page_alloc::Pages;
+use mm::user::AddressSpace;
 use mm::vm_area::VmArea;
 
 use super::interrupts::in_handler;
@@ -117,6 +119,53 @@ fn ioremap_under_a_lock_ends_the_kernel() {
 fn iounmap_under_a_lock_ends_the_kernel() {
     let registers = registers();
     under_a_lock(|| drop(registers));
+}
+
+/// Where windows of these tests begin.
+const USER: VirtAddr = VirtAddr::new(0x0010_0000);
+
+/// A page of user memory.
+fn user_page() -> AddressSpace {
+    let space = AddressSpace::new().expect("memory for a table");
+    space.map_data(page_of_user(), Protection::ReadWrite).expect("memory for a page");
+    space
+}
+
+fn page_of_user() -> PageRange {
+    PageRange::new(USER, 1).expect("one page")
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: copy_to_user under test 1")]
+fn a_copy_to_user_memory_under_a_lock_ends_the_kernel() {
+    let space = user_page();
+    let copied = under_a_lock(|| space.copy_to(USER, &[1]));
+    assert!(copied.is_err(), "it was copied");
+}
+
+#[ktest(fatal = "sleeping call in interrupt context: copy_from_user")]
+fn a_copy_from_user_memory_in_a_handler_ends_the_kernel() {
+    static SPACE: IrqSpinLock<Option<AddressSpace>> = IrqSpinLock::new(Class::OuterTest(0), None);
+    let space = user_page();
+    SPACE.with(|slot| *slot = Some(space));
+    in_handler(|| {
+        let space = SPACE.with(Option::take).expect("put there above");
+        let copied = space.copy_from(&mut [0], USER);
+        assert!(copied.is_err(), "it was copied");
+    });
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: mapping user memory under test 1")]
+fn mapping_user_memory_under_a_lock_ends_the_kernel() {
+    let space = AddressSpace::new().expect("memory for a table");
+    let mapped = under_a_lock(|| space.map_data(page_of_user(), Protection::ReadWrite));
+    assert!(mapped.is_err(), "it was mapped");
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: unmapping user memory under test 1")]
+fn unmapping_user_memory_under_a_lock_ends_the_kernel() {
+    let space = user_page();
+    let unmapped = under_a_lock(|| space.unmap(USER));
+    assert!(unmapped.is_err(), "it was unmapped");
 }
 
 static DEVICE: Device = Device::new("locked");
