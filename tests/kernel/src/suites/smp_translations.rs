@@ -37,8 +37,11 @@ use super::witness::{
     NOBODY, authority, byte_at, each_page, is_absent, linear, overwrite, plus, slot_of,
 };
 
-/// How often a TLB may forget before a test is without teeth.
+/// How often a TLB may forget before it counts as forgetful.
 const ATTEMPTS: u32 = 5;
+
+/// Why a test that passes might have passed without reason.
+const NO_TEETH: &str = "no TLB remembers anything: this test has no teeth";
 
 /// What each CPU that is up reads at `address`: a byte, or nothing if no entry leads anywhere.
 fn read_by_each(address: VirtAddr) -> alloc::vec::Vec<Option<u8>> {
@@ -49,25 +52,23 @@ fn read_by_each(address: VirtAddr) -> alloc::vec::Vec<Option<u8>> {
     })
 }
 
-/// Makes sure that every CPU's TLB remembers what `address` leads to: with the slot emptied it is read all the same.
-#[track_caller]
-fn assert_remembered_by_each(address: VirtAddr) {
+/// Lets every CPU read `address`, and says how many of their TLBs remember what it leads to: with the slot emptied it is read all
+/// the same. A TLB may forget at any time, and the emulator's does when it needs the place, so it need not be all.
+fn remembered_by(address: VirtAddr) -> usize {
     let (machine, slot) = (kernel().table().raw_machine(authority()), slot_of(address));
     let word = machine.read_descriptor(slot);
-    for cpu in smp::up() {
-        // As little as can be between the two reads: each page that is touched may push the entry out.
-        let is_remembered = || {
-            let before = probe::read_u8(address).ok();
-            machine.write_descriptors(slot, once(0));
-            let after = probe::read_u8(address).ok();
-            machine.write_descriptors(slot, once(word));
-            machine.clean_descriptors(slot, 1);
-            machine.barrier();
-            before.is_some() && before == after
-        };
-        let remembered = smp::run_on(cpu, || (0..ATTEMPTS).any(|_| irq::masked(is_remembered)));
-        assert_eq!(remembered, Ok(true), "the TLB of CPU {cpu} forgets: this test has no teeth");
-    }
+    // As little as can be between the two reads: each page that is touched may push the entry out.
+    let is_remembered = || {
+        let before = probe::read_u8(address).ok();
+        machine.write_descriptors(slot, once(0));
+        let after = probe::read_u8(address).ok();
+        machine.write_descriptors(slot, once(word));
+        machine.clean_descriptors(slot, 1);
+        machine.barrier();
+        before.is_some() && before == after
+    };
+    let remembered = on_each(|| (0..ATTEMPTS).any(|_| irq::masked(is_remembered)));
+    remembered.into_iter().filter(|&remembered| remembered).count()
 }
 
 #[track_caller]
@@ -91,6 +92,7 @@ fn map(frame: Pfn) -> AreaSummary {
 #[ktest]
 fn whoever_maps_and_unmaps_everybody_sees_it_s23_s116() {
     let count = on_each(|| ()).len();
+    let mut remembered = 0;
     for maker in smp::up() {
         let value = 0x40 + maker.to_le_bytes()[0];
         let page = page_of(value);
@@ -98,12 +100,13 @@ fn whoever_maps_and_unmaps_everybody_sees_it_s23_s116() {
         let area = smp::run_on(maker, || map(frame)).expect("it is up");
         let address = area.pages.start();
         assert_eq!(read_by_each(address), alloc::vec![Some(value); count]);
-        assert_remembered_by_each(address);
+        remembered += remembered_by(address);
         let remover = smp::up().cycle().nth(maker as usize + 1).expect("somebody is up");
         let removed = smp::run_on(remover, || kernel().vunmap(authority(), address).is_ok());
         assert_eq!(removed, Ok(true));
         assert_absent_for_each(address);
     }
+    assert!(remembered > 0, "{NO_TEETH}");
 }
 
 /// Memory, registers, coherent buffers; first and last page.
@@ -113,7 +116,7 @@ fn no_cpu_reaches_what_was_freed_s23_s116() {
     let other = another().unwrap_or(0);
     let memory = kernel().vmalloc(PAGES * PAGE_SIZE, Fill::Zeroed, NOBODY).expect("memory").pages;
     let last = plus(memory.start(), (PAGES - 1) * PAGE_SIZE);
-    [memory.start(), last].into_iter().for_each(assert_remembered_by_each);
+    let mut remembered = remembered_by(memory.start()) + remembered_by(last);
     let freed = smp::run_on(other, || kernel().vfree(authority(), memory.start()).is_ok());
     assert_eq!(freed, Ok(true));
     each_page(memory).for_each(assert_absent_for_each);
@@ -121,28 +124,30 @@ fn no_cpu_reaches_what_was_freed_s23_s116() {
     let registers = kernel()
         .ioremap(SYSTEM_REGISTERS.base, PAGE_SIZE, Attributes::DEVICE, NOBODY)
         .expect("addresses");
-    assert_remembered_by_each(registers);
+    remembered += remembered_by(registers);
     let unmapped = smp::run_on(other, || kernel().iounmap(authority(), registers).is_ok());
     assert_eq!(unmapped, Ok(true));
     assert_absent_for_each(registers);
 
     let lent = kernel().coherent_alloc(PAGE_SIZE, FrameOwner::Dma, NOBODY).expect("memory");
-    assert_remembered_by_each(lent.pages.start());
+    remembered += remembered_by(lent.pages.start());
     let freed = smp::run_on(other, || {
         kernel().coherent_free(authority(), lent.pages.start(), PAGE_SIZE).is_ok()
     });
     assert_eq!(freed, Ok(true));
     assert_absent_for_each(lent.pages.start());
+    assert!(remembered > 0, "{NO_TEETH}");
 }
 
 /// S97: a frame that one CPU lends uncached is out of every CPU's reach through its linear address.
 #[ktest]
 fn a_lent_frame_has_no_linear_address_on_any_cpu_s97_s116() {
+    let mut remembered = 0;
     for lender in smp::up() {
         let block = Pages::new(0).expect("memory");
         let (frame, address) = (block.first(), linear(block.first()));
         // No free list writes to a frame, so it may be read until it is lent.
-        assert_remembered_by_each(address);
+        remembered += remembered_by(address);
         drop(block);
         let lent = smp::run_on(lender, || {
             kernel().coherent_alloc(PAGE_SIZE, FrameOwner::Dma, NOBODY).expect("memory")
@@ -153,6 +158,7 @@ fn a_lent_frame_has_no_linear_address_on_any_cpu_s97_s116() {
         kernel().coherent_free(authority(), lent.pages.start(), PAGE_SIZE).expect("ours");
         assert_eq!(on_each(|| probe::read_u8(address).is_ok()), on_each(|| true));
     }
+    assert!(remembered > 0, "{NO_TEETH}");
 }
 
 /// Readers never see an owner's bytes after that owner has gone, while owners change as fast as they can.
@@ -250,7 +256,6 @@ impl Machine for LocalMaintenance {
 
 /// Whether no CPU reads through `address` any more after `end` has run on this one.
 fn every_cpu_forgets(address: VirtAddr, end: impl FnOnce()) -> Result<(), String> {
-    assert_remembered_by_each(address);
     let _read = read_by_each(address);
     end();
     let read = read_by_each(address);
@@ -263,31 +268,29 @@ fn every_cpu_forgets(address: VirtAddr, end: impl FnOnce()) -> Result<(), String
 /// The proof that this suite can fail: the same code that unmaps, over a machine that tells nobody else.
 #[ktest]
 fn maintenance_that_stays_on_one_cpu_is_caught_s116() -> Completion {
+    // At several addresses, since a TLB may need the place of one of them for what a CPU does between two looks.
     let page = page_of(0x5a);
-    let area = map(page.first());
-    let address = area.pages.start();
-    let unmap_by = |machine: LocalMaintenance| {
-        let root = kernel().table().root();
-        let (table, range) = PageTable::<_, IrqLocks>::new(machine, root, area.pages);
-        let released = table.unmap(range, ()).flush();
-        assert_eq!(released.removal.oddities, 0);
-    };
-    // A TLB may forget by itself between two looks, so it gets more than one chance to be caught.
-    let mut caught = false;
-    for _ in 0..ATTEMPTS {
+    let areas = [(); 8].map(|()| map(page.first()).pages);
+    let mut caught = 0;
+    for pages in areas {
         let machine = LocalMaintenance(*kernel().table().raw_machine(authority()));
-        let forgotten = every_cpu_forgets(address, || unmap_by(machine));
-        let word = SmallPages::new(Attributes::KERNEL_DATA).word(page.first());
-        overwrite(address, word);
-        caught |= forgotten.is_err();
+        let forgotten = every_cpu_forgets(pages.start(), || {
+            let root = kernel().table().root();
+            let (table, range) = PageTable::<_, IrqLocks>::new(machine, root, pages);
+            assert_eq!(table.unmap(range, ()).flush().removal.oddities, 0);
+        });
+        caught += u32::from(forgotten.is_err());
+        overwrite(pages.start(), SmallPages::new(Attributes::KERNEL_DATA).word(page.first()));
     }
-    let right = every_cpu_forgets(address, || {
-        kernel().vunmap(authority(), address).expect("ours");
-    });
-    assert_eq!(right, Ok(()));
+    for pages in areas {
+        let right = every_cpu_forgets(pages.start(), || {
+            kernel().vunmap(authority(), pages.start()).expect("ours");
+        });
+        assert_eq!(right, Ok(()));
+    }
     if let Err(skipped) = another() {
         return skipped;
     }
-    assert!(caught, "nobody noticed maintenance that stayed on one CPU");
+    assert!(caught > 0, "nobody noticed maintenance that stayed on one CPU");
     Completion::Ran
 }
