@@ -31,7 +31,8 @@ pub fn mode() -> Mode {
 /// count that could be wrong. What a handler's probe faults on is resolved in abort mode, which asks nobody.
 #[inline(always)]
 pub fn in_interrupt() -> bool {
-    matches!(cpsr() & MODE, FIQ | IRQ)
+    // One comparison: both low bits of the number are set in every privileged mode but IRQ and FIQ.
+    !cpsr() & 3 != 0
 }
 
 /// Whether this code may wait for something to happen (S115): it belongs to no handler, of an interrupt or of a fault, and
@@ -46,8 +47,6 @@ pub fn may_sleep() -> bool {
 
 /// CPSR.M, the mode's bits, and those of the modes that are asked for here (ARM ARM table B1-1).
 const MODE: u32 = 0x1f;
-const FIQ: u32 = 0x11;
-const IRQ: u32 = 0x12;
 const SUPERVISOR: u32 = 0x13;
 const SYSTEM: u32 = 0x1f;
 /// CPSR.I.

@@ -8,7 +8,7 @@ use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameList, FrameOwner};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::lock::Locks;
+use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::MapError;
 use crate::va_space::Request;
@@ -73,29 +73,6 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         fill: Fill,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
-        self.vmalloc_flags(bytes, fill, AreaKind::Vmalloc.flags(), caller)
-    }
-
-    /// As [`KernelSpace::vmalloc`], for memory that programs may see: filled with zeros, and tagged (S31).
-    ///
-    /// # Errors
-    /// [`VmallocError`]; nothing was taken.
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn vmalloc_user(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, VmallocError> {
-        let flags = AreaKind::Vmalloc.flags().with(AreaFlags::USERMAP);
-        self.vmalloc_flags(bytes, Fill::Zeroed, flags, caller)
-    }
-
-    #[inline(always)]
-    fn vmalloc_flags(
-        &self,
-        bytes: u32,
-        fill: Fill,
-        flags: AreaFlags,
-        caller: VirtAddr,
-    ) -> Result<AreaSummary, VmallocError> {
         let pages = pages_for(bytes);
         let total = self.zone.total();
         if pages == 0 {
@@ -125,9 +102,28 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));
         }
-        let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags);
+        let new = NewArea::new(AreaKind::Vmalloc, caller);
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
     }
+
+    /// As [`KernelSpace::vmalloc`], for memory that programs may see: filled with zeros, and then tagged (S31).
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmalloc_user(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, VmallocError> {
+        let mut area = self.vmalloc(bytes, Fill::Zeroed, caller)?;
+        area.flags = area.flags.with(AreaFlags::USERMAP);
+        self.areas.with(|areas| {
+            if let Some(record) = areas.find_mut(area.pages.start()) {
+                record.vm.flags = area.flags;
+            }
+        });
+        Ok(area)
+    }
+
     #[inline(always)]
     fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
         loop {
