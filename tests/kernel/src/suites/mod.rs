@@ -31,6 +31,7 @@ mod tables;
 mod user;
 mod user_programs;
 mod user_sharing;
+mod user_smp;
 mod virtio_block;
 mod vmalloc;
 mod vmap;
