@@ -167,6 +167,17 @@ mod tests {
         assert_eq!(gate.look(), Entry::In);
     }
 
+    fn await_entry(try_it: impl Fn() -> Entry) {
+        let came_in = (0..50_000_000).any(|_| {
+            let entry = try_it();
+            if entry == Entry::Busy {
+                thread::yield_now();
+            }
+            entry == Entry::In
+        });
+        assert!(came_in, "somebody waits for ever");
+    }
+
     /// Two words that are equal whenever nobody changes them; not exclusive, so that a gate that lets in too many shows.
     #[derive(Default)]
     struct Shared {
@@ -177,9 +188,7 @@ mod tests {
 
     impl Shared {
         fn look(&self) {
-            while self.gate.look() == Entry::Busy {
-                thread::yield_now();
-            }
+            await_entry(|| self.gate.look());
             let [first, second] = [0, 1].map(|index| self.words[index].load(Relaxed));
             self.failed.fetch_or(first != second, Relaxed);
             self.gate.looked();
@@ -187,9 +196,7 @@ mod tests {
 
         fn change(&self) {
             if self.gate.change() == Entry::Busy {
-                while self.gate.change_before_others() == Entry::Busy {
-                    thread::yield_now();
-                }
+                await_entry(|| self.gate.change_before_others());
             }
             let word = self.words[0].load(Relaxed);
             self.words[0].store(word + 1, Relaxed);
