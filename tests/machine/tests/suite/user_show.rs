@@ -62,6 +62,38 @@ fn an_area_is_free_when_no_window_shows_it_and_no_earlier_s46() {
     }
 }
 
+/// S44: by offset and window exactly what lies in the area, its guard not counted, whatever the sum of the two would be.
+#[test]
+fn a_window_shows_what_lies_in_the_area_and_nothing_else_s44() {
+    let bed = Bed::warm();
+    bed.changes_nothing(|bed| {
+        let programs = Programs::new(bed, &Right);
+        let base = shared(bed, 4);
+        for window in 1..=6 {
+            for offset in (0..=6).chain([0x10_0000, u32::MAX - 1, u32::MAX]) {
+                let space = waiting(&programs, window);
+                let fits = u64::from(offset) + u64::from(window) <= 4;
+                let outside = ShareError::Outside { area: 4, offset, window };
+                let wanted = if fits { Ok(()) } else { Err(ShowError::Share(outside)) };
+                assert_eq!(space.show_vmalloc(page(AT), base, offset), wanted);
+                let first = base.page_number() + offset.min(4);
+                let leads = fits.then(|| bed.frame_at(page(first)));
+                let found = space.translate(page(AT)).map(|found| found.physical.pfn());
+                assert_eq!(found, leads, "{window} from {offset}");
+                assert_eq!(bed.space.windows_shown(), u32::from(fits));
+            }
+        }
+        let plain = bed.vmalloc(4);
+        let space = waiting(&programs, 1);
+        let found = kerncore::area::AreaKind::Vmalloc;
+        let refused = ShareError::NotForUsers { address: plain, found };
+        assert_eq!(space.show_vmalloc(page(AT), plain, 0), Err(ShowError::Share(refused)));
+        for area in [plain, base] {
+            bed.space.vfree((), area).expect("nobody sees it");
+        }
+    });
+}
+
 /// S78: of a coherent buffer the type is the buffer's own, and neither the pool's area nor another's handle will do.
 #[test]
 fn a_coherent_buffer_is_shown_as_what_it_is_s78() {
