@@ -5,6 +5,7 @@ extern crate alloc;
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
+use arch::cpu;
 use arch::machine::Authority;
 use arch::smp;
 use image::programs;
@@ -94,6 +95,7 @@ fn a_free_and_a_window_on_two_cpus_never_both_win_s46_s116() -> Completion {
             // So that there is something to race with.
             while !shows.load(SeqCst) {
                 smp::beat();
+                cpu::relax();
             }
             loop {
                 // SAFETY: nobody but the windows uses it, and while there are any it is refused, by what is tested here.
@@ -104,6 +106,7 @@ fn a_free_and_a_window_on_two_cpus_never_both_win_s46_s116() -> Completion {
                     Err(other) => panic!("{other}"),
                 }
                 smp::beat();
+                cpu::relax();
             }
             // The same frames, as a rule: they came back last.
             let mut next = VmArea::new(2 * PAGE_SIZE).expect("memory");
