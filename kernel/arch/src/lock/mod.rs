@@ -68,9 +68,7 @@ impl<T> IrqSpinLock<T> {
         loop {
             // Only looked at meanwhile: to try would take its cache line away from whoever holds it.
             while self.value.is_locked() {
-                // Interrupts are masked, so the end of the kernel is not heard.
-                smp::stop_if_ended();
-                cpu::relax();
+                wait_a_little();
             }
             if let Some(guard) = self.value.try_lock() {
                 return guard;
@@ -98,6 +96,12 @@ impl<T> IrqSpinLock<T> {
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
+}
+
+/// One turn of waiting for a lock. Interrupts are masked, so the end of the kernel is not heard otherwise.
+fn wait_a_little() {
+    smp::stop_if_ended();
+    cpu::relax();
 }
 
 impl<T: Send> Lock<T> for IrqSpinLock<T> {

@@ -2,10 +2,10 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::hint;
 
 use kerncore::lock::{Class, Entry, Gate, Lock, SharedLock};
 
+use super::wait_a_little;
 use super::watch::{Caller, Watch};
 use crate::irq;
 
@@ -117,7 +117,7 @@ impl<T> IrqSharedLock<T> {
     #[inline(never)]
     fn wait_to_change(&self) {
         while self.gate.change_before_others() == Entry::Busy {
-            hint::spin_loop();
+            wait_a_little();
         }
     }
 
@@ -125,7 +125,7 @@ impl<T> IrqSharedLock<T> {
     #[inline(never)]
     fn wait_to_look(&self) {
         while self.gate.look() == Entry::Busy {
-            hint::spin_loop();
+            wait_a_little();
         }
     }
 }

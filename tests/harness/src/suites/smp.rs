@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use arch::lock::IrqSpinLock;
+use arch::lock::{IrqSharedLock, IrqSpinLock};
 use arch::smp;
 use kerncore::lock::Class;
 use ktest::ktest;
@@ -38,6 +38,20 @@ fn one_panics_and_the_others_print() {
 fn one_panics_under_a_lock_that_the_others_want() {
     let lock = IrqSpinLock::new(Class::Test(0), 0_u32);
     let take = |_| lock.with(|count| *count = count.wrapping_add(1));
+    die_last(take, || lock.with(|_| panic!("seventeen of a kind")));
+}
+
+#[ktest]
+fn one_panics_under_a_shared_lock_that_the_others_want() {
+    let lock = IrqSharedLock::new(Class::Test(0), 0_u32);
+    // Of those who wait, some only look.
+    let take = |cpu| {
+        if cpu == 1 {
+            core::hint::black_box(lock.look(|count| *count));
+        } else {
+            lock.with(|count| *count = count.wrapping_add(1));
+        }
+    };
     die_last(take, || lock.with(|_| panic!("seventeen of a kind")));
 }
 
