@@ -94,22 +94,39 @@ pub fn set_deferred_work(work: DeferredWork) {
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     assert!(may_sleep(), "waiting with interrupts masked, or in a handler");
     loop {
-        // Masked from the look to the sleep: an interrupt between the two ends the sleep at once.
-        let saved = irq::save_and_mask();
-        let holds = condition();
-        let deferred = DEFERRED_WORK.get().filter(|work| !holds && (work.is_pending)());
-        if !holds && deferred.is_none() {
-            wait_for_interrupt();
-        }
-        // What has woken us is handled here.
-        saved.restore();
-        if holds {
-            return;
-        }
-        if let Some(work) = deferred {
-            (work.run)();
+        let awake = sleep_unless(|| {
+            if condition() {
+                return Some(Awake::Holds);
+            }
+            DEFERRED_WORK.get().filter(|work| (work.is_pending)()).map(Awake::HasWork)
+        });
+        match awake {
+            Some(Awake::Holds) => return,
+            Some(Awake::HasWork(work)) => (work.run)(),
+            None => {}
         }
     }
+}
+
+/// Why somebody who waits does not sleep.
+enum Awake {
+    /// What he waits for has come.
+    Holds,
+    /// He can do this meanwhile.
+    HasWork(&'static DeferredWork),
+}
+
+/// Asks `look` for a reason not to sleep, and sleeps until an interrupt comes if there is none. Interrupts are masked from the
+/// look to the sleep, so that one that comes between the two ends the sleep at once; it is handled before this returns, if they
+/// were unmasked.
+pub(crate) fn sleep_unless<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
+    let saved = irq::save_and_mask();
+    let reason = look();
+    if reason.is_none() {
+        wait_for_interrupt();
+    }
+    saved.restore();
+    reason
 }
 
 /// Stops this CPU for good, with interrupts masked.

@@ -15,13 +15,12 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use spin::Once;
 
 use crate::cpu::{self, NUMBERS};
-use crate::irq;
 use crate::per_cpu::{self, CpuBlock};
 
 /// Polls without any progress of the other CPU after which it is given up. Seconds of a fast processor's time.
@@ -97,24 +96,18 @@ pub fn serve() -> ! {
     let here = per_cpu::this();
     here.state.store(ALIVE, Ordering::Release);
     loop {
-        // Masked from the look to the sleep, so that a bell that rings between the two ends the sleep. Deferred work is left
-        // to others: who is done with a call does nothing that the caller does not know of.
-        let saved = irq::save_and_mask();
-        let call = here.slot.0.load(Ordering::Acquire);
-        if call.is_null() {
-            cpu::wait_for_interrupt();
-        }
-        saved.restore();
-        if !call.is_null() {
+        // Deferred work is left to others: who is done with a call does nothing that the caller does not know of.
+        let call = cpu::sleep_unless(|| NonNull::new(here.slot.0.load(Ordering::Acquire)));
+        if let Some(call) = call {
             take(here, call);
         }
     }
 }
 
-fn take(here: &CpuBlock, call: *mut Call) {
+fn take(here: &CpuBlock, call: NonNull<Call>) {
     here.beats.fetch_add(1, Ordering::Relaxed);
     // SAFETY: whoever put it there waits for `done` before it takes the call away.
-    let Call { run, work, done } = unsafe { &*call };
+    let Call { run, work, done } = unsafe { call.as_ref() };
     // SAFETY: the call was put into this CPU's slot once, and the slot is emptied before anybody learns that it is done.
     unsafe { run(*work) };
     here.beats.fetch_add(1, Ordering::Relaxed);
