@@ -13,10 +13,12 @@
 //! The lock of the controller is held for single steps, never while a handler runs.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use arch::cpu;
 use arch::lock::IrqSpinLock;
+use arch::per_cpu::PerCpu;
+use arch::smp;
 use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 
@@ -26,7 +28,6 @@ use crate::gic::{
 
 /// Lines that may have handlers: more than the board's controller has.
 const MAX_LINES: usize = 128;
-const MAX_CPUS: usize = cpu::MAX_CPUS;
 /// Of [`RUNNING`]: the CPU runs no handler.
 const NONE: u16 = u16::MAX;
 
@@ -50,12 +51,10 @@ struct Controller {
 static CONTROLLER: IrqSpinLock<Option<Controller>> =
     IrqSpinLock::new(Class::InterruptController, None);
 /// Each used by its own CPU alone, so nobody ever waits for these locks.
-static INTERFACES: [IrqSpinLock<Option<CpuInterface>>; MAX_CPUS] =
-    [const { IrqSpinLock::new(Class::InterruptInterface, None) }; MAX_CPUS];
+static INTERFACES: PerCpu<IrqSpinLock<Option<CpuInterface>>> =
+    PerCpu::new([const { IrqSpinLock::new(Class::InterruptInterface, None) }; cpu::MAX_CPUS]);
 /// The line whose handler each CPU runs.
-static RUNNING: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(NONE) }; MAX_CPUS];
-/// How many interrupts each CPU has taken, the unexpected included.
-static TAKEN: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+static RUNNING: PerCpu<AtomicU16> = PerCpu::new([const { AtomicU16::new(NONE) }; cpu::MAX_CPUS]);
 
 /// Why an interrupt's handler was not registered, or its line not changed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +117,7 @@ pub fn start(registers: IoMem<DistributorRegisters>) -> Result<(), InterruptErro
 pub fn start_cpu(registers: IoMem<CpuInterfaceRegisters>) -> Result<(), InterruptError> {
     let mut registers = Some(registers);
     with_controller(|controller| {
-        INTERFACES[this_cpu()].with(|interface| {
+        INTERFACES.here().with(|interface| {
             if interface.is_some() {
                 return Err(InterruptError::Started);
             }
@@ -155,9 +154,10 @@ pub fn unregister(line: u16) -> Result<(), InterruptError> {
         }
         controller.distributor.disable(line).map_err(InterruptError::Line)
     })?;
-    for running in &RUNNING {
+    for running in RUNNING.iter() {
         while running.load(Ordering::Acquire) == line {
-            core::hint::spin_loop();
+            smp::stop_if_ended();
+            cpu::relax();
         }
     }
     Ok(())
@@ -212,29 +212,22 @@ pub fn registered() -> usize {
     })
 }
 
-/// How many interrupts CPU number `cpu` has taken; the count goes round.
-pub fn taken(cpu: usize) -> u32 {
-    TAKEN.get(cpu).map_or(0, |taken| taken.load(Ordering::Relaxed))
-}
-
 /// Serves what waits on this CPU. Called by the image when an IRQ is taken, in its mode, with IRQs masked.
 pub fn serve() {
-    let cpu = this_cpu();
-    let interface = &INTERFACES[cpu];
+    let (interface, running) = (INTERFACES.here(), RUNNING.here());
     while let Some(taken) = interface.with(|interface| interface.as_mut()?.take()) {
         let line = taken.line();
-        TAKEN[cpu].fetch_add(1, Ordering::Relaxed);
         // Noted and looked up in one critical section, so that `unregister`, which waits for who is noted, misses nobody.
         let handler = CONTROLLER.with(|controller| {
             let place = controller.as_mut()?.handlers.get(usize::from(line))?;
-            RUNNING[cpu].store(line, Ordering::Relaxed);
+            running.store(line, Ordering::Relaxed);
             *place
         });
         match handler {
             Some(handler) => handler.handle(),
             None => switch_off(line),
         }
-        RUNNING[cpu].store(NONE, Ordering::Release);
+        running.store(NONE, Ordering::Release);
         interface.with(|interface| {
             if let Some(interface) = interface {
                 interface.finish(taken);
@@ -265,8 +258,4 @@ fn with_controller<R>(
         Some(controller) => section(controller),
         None => Err(InterruptError::NotStarted),
     })
-}
-
-fn this_cpu() -> usize {
-    cpu::id() as usize
 }

@@ -129,11 +129,6 @@ impl DualTimer {
         })
     }
 
-    /// What is left to count.
-    pub fn value(&mut self, which: Which) -> u32 {
-        self.with(which, |timer| field_shared!(timer, value).read())
-    }
-
     fn with<R>(
         &mut self,
         which: Which,
