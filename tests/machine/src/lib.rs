@@ -36,10 +36,14 @@ mod cpu;
 mod event;
 mod host;
 mod memory;
+mod pass_on;
 mod state;
 mod tlb;
 mod user;
 mod walker;
+
+#[doc(hidden)]
+pub use kerncore;
 
 pub use context::{Asid, Register, Ttbcr};
 pub use cpu::SoftCpu;

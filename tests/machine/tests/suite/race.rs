@@ -2,12 +2,12 @@
 
 use crate::support::{ROOT, WINDOW, World, cut, frame, frames, pages, table_of};
 use kerncore::{
-    addr::{PageRange, Pfn, PhysAddr},
+    addr::PhysAddr,
     attributes::Attributes,
     machine::Machine,
     page_table::{PageTable, TableSource, consecutive},
 };
-use machine::{Behaviour, HostLocks, Kind, Privilege, SoftCpu};
+use machine::{Behaviour, HostLocks, Kind, Privilege, SoftCpu, pass_on};
 use std::{cell::RefCell, iter, thread};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
@@ -21,12 +21,6 @@ struct Stopped<'a> {
 impl Machine for Stopped<'_> {
     type Authority = ();
 
-    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
-        self.cpu.read_descriptor(slot)
-    }
-    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
-        self.cpu.write_descriptors(first, descriptors);
-    }
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {
         let is_first_level = first.raw() >= ROOT.raw() && first.raw() < ROOT.raw() + 0x4000;
         if is_first_level && let Some(meanwhile) = self.meanwhile.take() {
@@ -34,22 +28,9 @@ impl Machine for Stopped<'_> {
         }
         self.cpu.clean_descriptors(first, count);
     }
-    fn barrier(&self) {
-        self.cpu.barrier();
-    }
-    fn invalidate_tlb(&self, pages: PageRange) {
-        self.cpu.invalidate_tlb(pages);
-    }
-    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        self.cpu.clean_and_invalidate(pages, first);
-    }
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.cpu.zero_frames(first, count);
-    }
 
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: read_descriptor write_descriptors barrier invalidate_tlb clean_and_invalidate
+        zero_frames in_interrupt);
 }
 
 #[test]
@@ -90,28 +71,9 @@ impl Machine for Overtaken<'_> {
         }
         found
     }
-    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
-        self.cpu.write_descriptors(first, descriptors);
-    }
-    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
-        self.cpu.clean_descriptors(first, count);
-    }
-    fn barrier(&self) {
-        self.cpu.barrier();
-    }
-    fn invalidate_tlb(&self, pages: PageRange) {
-        self.cpu.invalidate_tlb(pages);
-    }
-    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        self.cpu.clean_and_invalidate(pages, first);
-    }
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.cpu.zero_frames(first, count);
-    }
 
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: write_descriptors clean_descriptors barrier invalidate_tlb clean_and_invalidate
+        zero_frames in_interrupt);
 }
 
 /// The maker has cleaned its slot and left the lock, and has yet to reach its barrier: what it began, only its own barrier

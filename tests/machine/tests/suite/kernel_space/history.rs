@@ -7,7 +7,7 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr},
     machine::Machine,
 };
-use machine::{Behaviour, SoftCpu};
+use machine::{Behaviour, SoftCpu, pass_on};
 use proptest::{collection::vec, prelude::*};
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -77,22 +77,10 @@ enum Forgotten {
 impl Machine for Forgets {
     type Authority = ();
 
-    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
-        self.cpu.read_descriptor(slot)
-    }
-
-    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
-        self.cpu.write_descriptors(first, descriptors);
-    }
-
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {
         if self.step != Forgotten::DescriptorClean {
             self.cpu.clean_descriptors(first, count);
         }
-    }
-
-    fn barrier(&self) {
-        self.cpu.barrier();
     }
 
     fn invalidate_tlb(&self, pages: PageRange) {
@@ -113,9 +101,7 @@ impl Machine for Forgets {
         }
     }
 
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: read_descriptor write_descriptors barrier in_interrupt);
 }
 
 /// The comparison has teeth: one short history on the hoarding machine finds each wrong CPU, and not the right one.

@@ -3,11 +3,11 @@
 use super::{Verdict, board, same};
 use histories::bed::Bed;
 use kerncore::{
-    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr},
     frames::FrameOwner,
     machine::Machine,
 };
-use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu, SoftMachine};
+use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu, SoftMachine, pass_on};
 use std::cell::{Cell, OnceCell, RefCell};
 
 /// Pages of the area that goes: one, so that its frame is a block of its own.
@@ -60,24 +60,12 @@ impl Drives for When {
 impl Machine for Watched {
     type Authority = ();
 
-    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
-        self.cpu.read_descriptor(slot)
-    }
-
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
         if let Some(pages) = self.put_off.take() {
             self.cpu.invalidate_tlb(pages);
             self.cpu.barrier();
         }
         self.cpu.write_descriptors(first, descriptors);
-    }
-
-    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
-        self.cpu.clean_descriptors(first, count);
-    }
-
-    fn barrier(&self) {
-        self.cpu.barrier();
     }
 
     fn invalidate_tlb(&self, pages: PageRange) {
@@ -90,17 +78,8 @@ impl Machine for Watched {
         }
     }
 
-    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        self.cpu.clean_and_invalidate(pages, first);
-    }
-
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.cpu.zero_frames(first, count);
-    }
-
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_frames
+        in_interrupt);
 }
 
 /// How an area and its frames are freed.

@@ -13,7 +13,7 @@ use kerncore::{
     machine::Machine,
     page_table::{MapError, consecutive},
 };
-use machine::{Asid, Behaviour, Fault, Kind, Privilege, Reach, Register, Scope, SoftCpu};
+use machine::{Asid, Behaviour, Fault, Kind, Privilege, Reach, Register, Scope, SoftCpu, pass_on};
 use std::cell::Cell;
 
 /// Whose CPU 0 drives the tables.
@@ -212,13 +212,7 @@ impl Machine for Wrong<'_> {
         self.done.set(self.mistake == Mistake::NoBarrierAfterBuffer);
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.cpu.zero_frames(first, count);
-    }
-
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: zero_frames in_interrupt);
 }
 
 /// The first behaviour of the machine on which `killer` does not hold.

@@ -3,7 +3,7 @@
 use super::{Verdict, board, same};
 use histories::bed::{Bed, page, pages};
 use kerncore::{
-    addr::{PageRange, Pfn, PhysAddr, VirtAddr},
+    addr::{PageRange, VirtAddr},
     machine::Machine,
     user::{
         Protection, Spaces, UserSpace, UserSummary,
@@ -11,7 +11,7 @@ use kerncore::{
         machine::{UserMachine, Walks},
     },
 };
-use machine::{Behaviour, Fault, HostLocks, Kind, Privilege, Reach, Scope, SoftCpu};
+use machine::{Behaviour, Fault, HostLocks, Kind, Privilege, Reach, Scope, SoftCpu, pass_on};
 
 /// What drives the CPUs of a bed.
 pub(crate) trait Cpus {
@@ -117,44 +117,11 @@ struct Wrong {
 impl Machine for Wrong {
     type Authority = ();
 
-    fn read_descriptor(&self, slot: PhysAddr) -> u32 {
-        self.cpu.read_descriptor(slot)
-    }
-
-    fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
-        self.cpu.write_descriptors(first, descriptors);
-    }
-
-    fn clean_descriptors(&self, first: PhysAddr, count: u32) {
-        self.cpu.clean_descriptors(first, count);
-    }
-
-    fn barrier(&self) {
-        self.cpu.barrier();
-    }
-
-    fn invalidate_tlb(&self, pages: PageRange) {
-        self.cpu.invalidate_tlb(pages);
-    }
-
-    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        self.cpu.clean_and_invalidate(pages, first);
-    }
-
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.cpu.zero_frames(first, count);
-    }
-
-    fn in_interrupt(&self) -> bool {
-        self.cpu.in_interrupt()
-    }
+    pass_on!(cpu: read_descriptor write_descriptors clean_descriptors barrier invalidate_tlb
+        clean_and_invalidate zero_frames in_interrupt);
 }
 
 impl UserMachine for Wrong {
-    fn cpu(&self) -> usize {
-        self.cpu.cpu()
-    }
-
     fn invalidate_tlb_in(&self, space: Asid, pages: PageRange) {
         match self.mistake {
             Mistake::NoFlush => {}
@@ -164,20 +131,12 @@ impl UserMachine for Wrong {
         }
     }
 
-    fn invalidate_tlb_space(&self, space: Asid) {
-        self.cpu.invalidate_tlb_space(space);
-    }
-
     fn invalidate_tlb_everything(&self) {
         match self.mistake {
             Mistake::NothingForgottenAtRollover => {}
             Mistake::OneCpuForgetsAtRollover => self.cpu.invalidate(Scope::All, Reach::Local),
             _ => self.cpu.invalidate_tlb_everything(),
         }
-    }
-
-    fn set_user_table(&self, table: PhysAddr) {
-        self.cpu.set_user_table(table);
     }
 
     fn set_asid(&self, asid: Asid) {
@@ -191,17 +150,8 @@ impl UserMachine for Wrong {
         self.cpu.set_user_walks(walks);
     }
 
-    fn write_frames(&self, first: Pfn, bytes: &[u8]) {
-        self.cpu.write_frames(first, bytes);
-    }
-
-    fn clean_instructions(&self, first: Pfn, count: u32) {
-        self.cpu.clean_instructions(first, count);
-    }
-
-    fn invalidate_instructions(&self) {
-        self.cpu.invalidate_instructions();
-    }
+    pass_on!(cpu: cpu invalidate_tlb_space set_user_table write_frames clean_instructions
+        invalidate_instructions);
 }
 
 fn hoarding<C: Cpus>(cpus: &C) -> Bed<C::Cpu> {
