@@ -244,7 +244,7 @@ fn wrong_handle(
 fn simple_alloc(bytes: u32) -> Result<(VirtAddr, PhysAddr), frames::AllocateError> {
     let order = order_for(pages_for(bytes));
     let (first, _) = mm::kernel().zeroed_frames(order, FrameOwner::Pages)?.leak();
-    let address = linear_address(first.base()).expect("the zone has low memory only");
+    let address = linear_address(first.base()).expect("low memory was asked for");
     Ok((address, first.base()))
 }
 

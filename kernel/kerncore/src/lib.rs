@@ -34,4 +34,4 @@ pub mod pool;
 pub mod slab;
 pub mod user;
 pub mod va_space;
-pub mod zone;
+pub mod zones;

@@ -19,7 +19,7 @@ static REFUSED: RateLimit = RateLimit::new();
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
-    match mm::kernel().zone().take_waiting(order, FrameOwner::Pages) {
+    match mm::kernel().zones().take_waiting(order, FrameOwner::Pages) {
         Some(record) if !gfp.zero() => record,
         Some(record) => zeroed(record, order),
         None => alloc_merged(gfp, order),
@@ -30,7 +30,7 @@ pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Fra
 #[cold]
 #[inline(never)]
 fn alloc_merged(gfp: AllocationFlags, order: c_uint) -> *const Frame {
-    match mm::kernel().zone().allocate(order, FrameOwner::Pages) {
+    match mm::kernel().zones().allocate(order, FrameOwner::Pages) {
         Ok(block) => {
             let (first, pages) = block.leak();
             if gfp.zero() {
@@ -49,13 +49,13 @@ fn alloc_merged(gfp: AllocationFlags, order: c_uint) -> *const Frame {
 #[cold]
 #[inline(never)]
 fn zeroed(record: *const Frame, order: c_uint) -> *const Frame {
-    zero(frame_of(record).expect("a record of the zone"), 1 << order);
+    zero(frame_of(record).expect("a record of the frame table"), 1 << order);
     record
 }
 
 /// Fills with zeros what [`alloc_pages`] has just taken.
 fn zero(first: Pfn, pages: u32) {
-    let address = linear_address(first.base()).expect("the zone has low memory only");
+    let address = linear_address(first.base()).expect("low memory was asked for");
     let memory: *mut u8 = pointer(address);
     let bytes = (pages << PAGE_SHIFT) as usize;
     // SAFETY: the pages are in use, so the linear map has them, writable; nobody else knows of them yet.
@@ -105,7 +105,7 @@ unsafe fn free_merged(page: *const Frame, order: c_uint) {
 
 /// The record that stands for `frame`, or null if it is not RAM.
 pub fn pointer_to(frame: Pfn) -> *const Frame {
-    match mm::kernel().zone().table().frame(frame) {
+    match mm::kernel().zones().table().frame(frame) {
         Some(record) => record,
         None => ptr::null(),
     }
@@ -114,7 +114,7 @@ pub fn pointer_to(frame: Pfn) -> *const Frame {
 /// The frame that a page pointer stands for, or `None` if it points to no record.
 #[inline]
 pub fn frame_of(page: *const Frame) -> Option<Pfn> {
-    mm::kernel().zone().table().frame_at_record(page.addr())
+    mm::kernel().zones().table().frame_at_record(page.addr())
 }
 
 /// `page_to_phys`: the physical address behind a page pointer, or all ones for one that points to no record.

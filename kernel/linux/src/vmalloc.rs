@@ -40,7 +40,7 @@ impl PageProtection {
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
 fn too_many(count: c_uint) -> bool {
-    count > mm::kernel().zone().total()
+    count > mm::kernel().zones().total()
 }
 
 static REFUSED: RateLimit = RateLimit::new();
@@ -185,7 +185,7 @@ fn map(
 ) -> Result<AreaSummary, Unmapped> {
     let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
     let kernel = mm::kernel();
-    let table = *kernel.zone().table();
+    let table = *kernel.zones().table();
     let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
     let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
     mapped.map_err(|error| match error {

@@ -118,7 +118,7 @@ fn programs(report: &mut dyn FnMut(Finding)) {
     if counted != found.shown {
         report(Finding::Shown { counted, found: found.shown });
     }
-    let census = kernel().zone().census();
+    let census = kernel().zones().census();
     for (owner, found) in
         [(FrameOwner::User, found.frames), (FrameOwner::UserText, found.text_frames)]
     {

@@ -34,7 +34,7 @@ use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal};
 use kerncore::va_space::{VaSpace, VaStorage};
-use kerncore::zone::Zone;
+use kerncore::zones::Zones;
 
 use crate::{KERNEL, Kernel, heap};
 
@@ -165,12 +165,12 @@ impl EarlySpace {
         let storage = make_storage(&mut allocator, window.count())?;
         let pages = window.count();
         let space = VaSpace::new(window, storage).map_err(|_| BringUpError::Window { pages })?;
-        let zone = Zone::new(allocator);
+        let zones = Zones::new(allocator);
         let kernel = KERNEL.call_once(|| {
             Kernel::new(Parts {
                 table: machine_table,
                 space,
-                zone,
+                zones,
                 linear,
                 support: &KernelSupport,
             })

@@ -14,7 +14,7 @@ use crate::{heap, kernel, user};
 /// allocator's front lists. Not in interrupt context.
 pub fn settle() {
     kernel().free_deferred();
-    kernel().zone().drain();
+    kernel().zones().drain();
 }
 
 /// The counts as they stand; of pools and buffers, which lie above this crate, none. Exact only while nothing else maps or

@@ -117,6 +117,6 @@ fn region_of(address: VirtAddr, parts: &[Part]) -> Region {
 /// Whether the frame at this linear address still is the image's: those of tables that RAM did not need were given to the
 /// allocator.
 fn is_image(address: VirtAddr) -> bool {
-    let owner = |physical: PhysAddr| kernel().zone().table().owner_of(physical.pfn());
+    let owner = |physical: PhysAddr| kernel().zones().table().owner_of(physical.pfn());
     linear_physical(address).map(owner) == Some(FrameOwner::KernelImage)
 }

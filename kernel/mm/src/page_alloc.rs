@@ -28,7 +28,7 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn new(order: u32) -> Result<Self, AllocateError> {
-        Ok(Self::owned(kernel().zone().allocate(order, FrameOwner::Pages)?))
+        Ok(Self::owned(kernel().zones().allocate(order, FrameOwner::Pages)?))
     }
 
     /// Takes exactly `pages` frames.
@@ -36,13 +36,13 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn exactly(pages: u32) -> Result<Self, AllocateError> {
-        Ok(Self::owned(kernel().zone().allocate_pages(pages, FrameOwner::Pages)?))
+        Ok(Self::owned(kernel().zones().allocate_pages(pages, FrameOwner::Pages)?))
     }
 
     fn owned(block: FrameBlock) -> Self {
         let (first, count) = (block.first(), block.pages());
-        // All RAM that the zone has is in the linear map, so this cannot be out of its reach.
-        let address = linear_address(first.base()).expect("the zone has low memory only");
+        // All RAM that there is lies in the linear map, so this cannot be out of its reach.
+        let address = linear_address(first.base()).expect("low memory was asked for");
         Self { block: Some(block), address, first, count }
     }
 
@@ -100,7 +100,7 @@ impl DerefMut for Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         if let Some(block) = self.block.take()
-            && let Err(error) = kernel().zone().free(block)
+            && let Err(error) = kernel().zones().free(block)
         {
             log::error!("pages could not be freed: {error}");
         }

@@ -73,8 +73,8 @@ fn areas(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
 }
 
 fn frames(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
-    let zone = mm::kernel().zone();
-    let census = zone.census();
+    let zones = mm::kernel().zones();
+    let census = zones.census();
     for owner in FrameOwner::ALL {
         let pages = census.of(owner);
         if pages != 0 {

@@ -22,7 +22,7 @@ use kerncore::{
     owned_range::OwnedRange,
     page_table::{PageTable, Removal},
     va_space::{VaSpace, VaStorage},
-    zone::Zone,
+    zones::Zones,
 };
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
 use std::iter;
@@ -138,7 +138,7 @@ fn stub(machine: &SoftMachine) {
     }
 }
 
-fn zone() -> Zone<'static, HostLocks> {
+fn zones() -> Zones<'static, HostLocks> {
     let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
     let table = FrameTable::new(records.leak(), frame(RAM)).expect("aligned to a block");
     let image = SPARE - (RAM + 16);
@@ -147,7 +147,7 @@ fn zone() -> Zone<'static, HostLocks> {
     for (first, end) in [(RAM, RAM + 16), (SPARE, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
         allocator.add_range(frame(first), end - first).expect("absent frames");
     }
-    Zone::new(allocator)
+    Zones::new(allocator)
 }
 
 impl Bed {
@@ -206,7 +206,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
         let support = &LeakedRecords;
-        let space = KernelSpace::new(Parts { table, space, zone: zone(), linear, support });
+        let space = KernelSpace::new(Parts { table, space, zones: zones(), linear, support });
         let mut bed = Self { machine, space, heap };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();
@@ -267,7 +267,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// The ledger, with no free frame waiting unmerged.
     pub fn ledger(&self) -> Ledger {
-        self.space.zone().drain();
+        self.space.zones().drain();
         ledger(&self.space)
     }
 
@@ -308,8 +308,8 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
 
     /// Takes all free frames but `left`, so that the next may be the one too many.
     pub fn starve(&self, left: u32) -> FrameList {
-        let zone = self.space.zone();
-        let list = zone.allocate_list(zone.free_pages() - left, FrameOwner::Test);
+        let zones = self.space.zones();
+        let list = zones.allocate_list(zones.free_pages() - left, FrameOwner::Test);
         list.expect("as many as are free")
     }
 
@@ -318,13 +318,13 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// # Panics
     /// If they are not the test's own.
     pub fn feed(&self, list: FrameList) {
-        self.space.zone().free_list(list).expect("the test's own frames");
+        self.space.zones().free_list(list).expect("the test's own frames");
     }
 
     /// Frames for vmap, in the name of the test.
     pub fn frames(&self, count: u32) -> (FrameList, Vec<Pfn>) {
-        let list = self.space.zone().allocate_list(count, FrameOwner::Test).expect("free frames");
-        let frames = list.frames(self.space.zone().table()).collect();
+        let list = self.space.zones().allocate_list(count, FrameOwner::Test).expect("free frames");
+        let frames = list.frames(self.space.zones().table()).collect();
         (list, frames)
     }
 

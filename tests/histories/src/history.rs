@@ -261,7 +261,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             }
             Step::WrongFree { pick, how } => self.free_wrongly(pick, how),
             Step::Famine { left } => {
-                let hunger = bed.starve(left.min(space.zone().free_pages()));
+                let hunger = bed.starve(left.min(space.zones().free_pages()));
                 let want = (left + 1) * PAGE_SIZE;
                 assert!(space.vmalloc(want, Fill::Zeroed, CALLER).is_err());
                 assert!(space.coherent_alloc(want, FrameOwner::Dma, CALLER).is_err());

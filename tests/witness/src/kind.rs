@@ -106,7 +106,7 @@ impl Kind {
 
     fn of_linear(address: VirtAddr) -> Self {
         let frame = linear_physical(address).map(kerncore::addr::PhysAddr::pfn);
-        match frame.map_or(FrameOwner::Absent, |frame| kernel().zone().table().owner_of(frame)) {
+        match frame.map_or(FrameOwner::Absent, |frame| kernel().zones().table().owner_of(frame)) {
             FrameOwner::Absent => return Self::BeyondRam,
             FrameOwner::Dma | FrameOwner::AtomicPool => return Self::Lent,
             FrameOwner::KernelImage if image().contains(address) => {}

@@ -142,7 +142,7 @@ fn area_place(turn: u32) -> Option<VirtAddr> {
 
 /// The linear map here and there, its lent and its absent parts, the heap, the regions without anything, the user's half.
 fn other_place(turn: u32) -> Option<VirtAddr> {
-    let ram = kernel().zone().table().len();
+    let ram = kernel().zones().table().len();
     let linear = LINEAR_START;
     let scattered = turn.wrapping_mul(0x9e37_79b9) >> 8;
     let base = match turn % 8 {

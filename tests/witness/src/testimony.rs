@@ -85,7 +85,7 @@ impl Testimony {
 
 fn access(kind: Kind, address: VirtAddr, walker: Option<Entry>) -> Access {
     let harmless = walker.is_none_or(|entry| match entry.physical {
-        ram if kernel().zone().table().frame(ram.pfn()).is_some() => true,
+        ram if kernel().zones().table().frame(ram.pfn()).is_some() => true,
         other if SRAM.contains(other) || VRAM.contains(other) => true,
         device => UARTS.iter().any(|uart| device.checked_sub(uart.base) == Some(FLAGS_OF_A_PORT)),
     });

@@ -72,7 +72,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     fn vmalloc_pages(&mut self, record: &AreaRecord) {
         let Mapping::Frames { list, .. } = &record.mapping else { return };
         let place = place_of(record);
-        let mut frames = list.frames(self.space.zone().table());
+        let mut frames = list.frames(self.space.zones().table());
         self.for_each_page(record.pages(), |audit, slot| {
             // A list that is too short was reported with the record.
             let Some(frame) = frames.next() else { return };
@@ -104,7 +104,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         frame: Pfn,
         is_right: impl Fn(FrameOwner) -> bool,
     ) {
-        let had = self.space.zone().table().owner_of(frame);
+        let had = self.space.zones().table().owner_of(frame);
         if !is_right(had) {
             let wanted = match place {
                 Place::Area { kind: AreaKind::Dma, .. } => FrameOwner::Dma,
@@ -136,7 +136,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     fn device_page(&mut self, address: VirtAddr, place: Place, wanted: Pfn, found: Found) {
         let physical = found.frame.base();
-        let had = self.space.zone().table().owner_of(found.frame);
+        let had = self.space.zones().table().owner_of(found.frame);
         if had != FrameOwner::Absent {
             self.found(Violation::DeviceOverRam { address, physical, had });
         } else if found.frame != wanted {
@@ -158,7 +158,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {
         let Found { frame, attributes } = found;
-        let had = self.space.zone().table().owner_of(frame);
+        let had = self.space.zones().table().owner_of(frame);
         if matches!(had, FrameOwner::Absent | FrameOwner::Free | FrameOwner::Reserved) {
             self.found(Violation::NotInUse { address, place, frame, had });
             return;

@@ -25,14 +25,14 @@ pub(super) enum Mark {
 impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// Forgets what was noted for `frame`.
     pub(super) fn clear_mark(&self, frame: Pfn) {
-        if let Some(record) = self.space.zone().table().frame(frame) {
+        if let Some(record) = self.space.zones().table().frame(frame) {
             record.spare().store(0, Relaxed);
         }
     }
 
     /// Notes that the owner of `frame` maps it at `address`; a second address is a violation.
     pub(super) fn mark_home(&mut self, frame: Pfn, address: VirtAddr) -> Mark {
-        let Some(record) = self.space.zone().table().frame(frame) else { return Mark::Known };
+        let Some(record) = self.space.zones().table().frame(frame) else { return Mark::Known };
         match record.spare().load(Relaxed) {
             0 => {
                 record.spare().store(address.page_number(), Relaxed);
@@ -48,13 +48,15 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     /// The home that was noted for `frame`.
     pub(super) fn home_of(&self, frame: Pfn) -> Option<VirtAddr> {
-        let page = self.space.zone().table().frame(frame)?.spare().load(Relaxed);
+        let page = self.space.zones().table().frame(frame)?.spare().load(Relaxed);
         (page != 0).then(|| VirtAddr::new(page.wrapping_mul(PAGE_SIZE)))
     }
 
     /// Notes that a first-level slot names `table`, which lies in a frame of the page tables.
     pub(super) fn mark_table(&self, table: PhysAddr) -> Mark {
-        let Some(record) = self.space.zone().table().frame(table.pfn()) else { return Mark::Known };
+        let Some(record) = self.space.zones().table().frame(table.pfn()) else {
+            return Mark::Known;
+        };
         let bit = 1 << (table.page_offset() / L2_TABLE_SIZE);
         if record.spare().fetch_or(bit, Relaxed) & bit == 0 { Mark::New } else { Mark::Known }
     }

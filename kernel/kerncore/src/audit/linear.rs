@@ -21,7 +21,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// Checks every page of the linear map.
     pub(super) fn linear(&mut self) {
         let space = self.space;
-        let mut owners = Owners::new(space.zone().table());
+        let mut owners = Owners::new(space.zones().table());
         space.table().for_each_section(space.linear().window(), |pages, above| {
             // A slot that names another table was reported, once, and what lies there is another's.
             if let Some(table) = l1::table(above)

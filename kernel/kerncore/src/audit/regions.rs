@@ -16,7 +16,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     pub(super) fn heap(&mut self) {
         let (heap, mapped) = (self.expected.heap, self.expected.heap_mapped);
         if let Some(mapped) = heap.sub_range(0, mapped) {
-            let table = self.space.zone().table();
+            let table = self.space.zones().table();
             self.space.table().for_each_entry(mapped, |entry| {
                 if let Entry::Mapping { physical, .. } = entry
                     && table.owner_of(physical.pfn()) == FrameOwner::Heap
@@ -38,7 +38,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             let (wanted, had) = (Attributes::KERNEL_DATA, found.attributes);
             self.found(Violation::WrongAttributes { address, place, wanted, had });
         }
-        let had = self.space.zone().table().owner_of(found.frame);
+        let had = self.space.zones().table().owner_of(found.frame);
         if had != FrameOwner::Heap {
             let (frame, wanted) = (found.frame, FrameOwner::Heap);
             self.found(Violation::WrongOwner { address, place, frame, wanted, had });
@@ -75,7 +75,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             self.found(Violation::Books(error));
         }
         let (sound, census) = space
-            .zone()
+            .zones()
             .with_allocator(|allocator| (allocator.check(), allocator.table().census()));
         if let Err(error) = sound {
             self.found(Violation::Frames(error));

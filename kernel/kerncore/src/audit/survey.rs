@@ -49,7 +49,7 @@ pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
 /// a pool, buffers) is for its owner to enter. As exact as [`survey`]; takes the locks of areas and frames, one at a
 /// time.
 pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
-    let census = space.zone().with_allocator(|allocator| allocator.table().census());
+    let census = space.zones().with_allocator(|allocator| allocator.table().census());
     let counts = space.area_counts();
     let survey = survey(space);
     Ledger::new(&census)
@@ -63,7 +63,7 @@ pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
 
 /// Frames of RAM whose linear slot is empty. Those of lent blocks are among them: they come back when the block does.
 fn missing<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>, window: PageRange) -> u32 {
-    let mut owners = Owners::new(space.zone().table());
+    let mut owners = Owners::new(space.zones().table());
     let mut missing = 0;
     space.table().for_each_section(window, |pages, above| {
         let Some(table) = l1::table(above) else { return };

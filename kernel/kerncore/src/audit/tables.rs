@@ -19,7 +19,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let window = space.table().window();
         space.table().for_each_section(window, |_, above| {
             if let Some(table) = l1::table(above)
-                && may_hold_tables(space.zone().table().owner_of(table.pfn()))
+                && may_hold_tables(space.zones().table().owner_of(table.pfn()))
             {
                 self.clear_mark(table.pfn());
             }
@@ -77,7 +77,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             self.found(Violation::SharedTable { first, second, table });
             return;
         }
-        let had = self.space.zone().table().owner_of(table.pfn());
+        let had = self.space.zones().table().owner_of(table.pfn());
         if !may_hold_tables(had) {
             self.found(Violation::ForeignTable { address: second, table, had });
             return;

@@ -26,7 +26,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         self.for_each_area(|audit, record| audit.note_homes(record, &mut homes));
         self.entries();
         self.device_types();
-        let census = self.space.zone().with_allocator(|allocator| allocator.table().census());
+        let census = self.space.zones().with_allocator(|allocator| allocator.table().census());
         for (owner, found) in [
             (FrameOwner::Vmalloc, homes.vmalloc),
             (FrameOwner::Dma, homes.dma),
@@ -62,7 +62,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let pages = record.pages();
         let addresses =
             (pages.first()..pages.end()).map(|number| VirtAddr::new(number * PAGE_SIZE));
-        let table = self.space.zone().table();
+        let table = self.space.zones().table();
         match &record.mapping {
             // Bounded by the addresses: a damaged list may have no end.
             Mapping::Frames { list, .. } => addresses
@@ -82,7 +82,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     fn note_homes(&mut self, record: &AreaRecord, homes: &mut Homes) {
         self.for_each_frame(record, |audit, frame, address| {
             if audit.mark_home(frame, address) == Mark::New {
-                match audit.space.zone().table().owner_of(frame) {
+                match audit.space.zones().table().owner_of(frame) {
                     FrameOwner::Vmalloc => homes.vmalloc += 1,
                     FrameOwner::Dma => homes.dma += 1,
                     FrameOwner::AtomicPool => homes.pool += 1,

@@ -83,7 +83,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.refuse_in_interrupt();
         L::might_sleep("dma_alloc_coherent");
         let pages = pages_for(bytes);
-        let block = self.zone.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
+        let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
         self.table.machine().zero_frames(first, pages);
         let absent = match self.linear.withdraw(block) {
@@ -107,7 +107,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                     return Err(CoherentError::Area(error));
                 }
             };
-        let tables = self.tables.source(&self.zone);
+        let tables = self.tables.source(&self.zones);
         match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
             Ok(lent) => {
                 let new = NewArea::new(AreaKind::Dma, caller).at(first.base());

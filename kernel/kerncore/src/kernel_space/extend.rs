@@ -42,15 +42,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         pages: u32,
         owner: FrameOwner,
     ) -> Result<(), ExtendError> {
-        let list = self.zone.allocate_list(pages, owner).map_err(ExtendError::Frames)?;
-        let frames = list.frames(self.zone.table());
-        let tables = self.tables.source(&self.zone);
+        let list = self.zones.allocate_list(pages, owner).map_err(ExtendError::Frames)?;
+        let frames = list.frames(self.zones.table());
+        let tables = self.tables.source(&self.zones);
         let mapped = self.table.map(region, offset, frames, Attributes::KERNEL_DATA, &tables);
         if let Err(error) = mapped {
             // What was written before the error goes again, and is flushed before its frames go.
             let undone = self.table.unmap_part(region, offset, error.mapped());
             debug_assert!(undone.is_ok() || error.mapped() == 0, "mapped, so inside: {undone:?}");
-            let freed = self.zone.free_list(list);
+            let freed = self.zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(ExtendError::Map(error));
         }

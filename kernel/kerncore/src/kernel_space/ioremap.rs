@@ -79,7 +79,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let wraps = IoRemapError::Wraps { physical, bytes };
         let beyond = bytes.checked_sub(1).ok_or(IoRemapError::ZeroSize { physical })?;
         let last = physical.checked_add(beyond).ok_or(wraps)?;
-        if let Some(ram) = self.zone.ram_within(physical, last) {
+        if let Some(ram) = self.zones.ram_within(physical, last) {
             return Err(IoRemapError::Ram { physical, bytes, ram });
         }
         let first = physical.pfn();
@@ -92,7 +92,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let (mut usable, place) =
             self.reserve("ioremap", |areas| areas.reserve(&request)).map_err(IoRemapError::Area)?;
-        let tables = self.tables.source(&self.zone);
+        let tables = self.tables.source(&self.zones);
         let mapped =
             self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
         if let Err(error) = mapped {

@@ -58,7 +58,7 @@ use crate::machine::Machine;
 use crate::page_table::PageTable;
 use crate::slab::PlaceQueue;
 use crate::va_space::{CheckError, VaSpace};
-use crate::zone::Zone;
+use crate::zones::Zones;
 use areas::Areas;
 
 /// The parts that a [`KernelSpace`] is put together from.
@@ -69,7 +69,7 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     /// The vmalloc window's addresses.
     pub space: VaSpace<'s, AreaPlace<'s>>,
     /// RAM.
-    pub zone: Zone<'s, L>,
+    pub zones: Zones<'s, L>,
     /// The linear map of RAM.
     pub linear: LinearMap<M>,
     /// Memory for area records, and an ear for oddities.
@@ -88,7 +88,7 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     /// Dying areas whose memory is not freed yet.
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
     tables: TableMemory<L>,
-    zone: Zone<'s, L>,
+    zones: Zones<'s, L>,
     linear: LinearMap<M>,
     support: &'s dyn Support<'s>,
 }
@@ -102,7 +102,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             areas: Lock::new(Class::Areas, Areas::new(parts.space)),
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             tables: TableMemory::new(),
-            zone: parts.zone,
+            zones: parts.zones,
             linear: parts.linear,
             support: parts.support,
         }
@@ -114,8 +114,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// RAM.
-    pub const fn zone(&self) -> &Zone<'s, L> {
-        &self.zone
+    pub const fn zones(&self) -> &Zones<'s, L> {
+        &self.zones
     }
 
     /// The memory of second-level tables.
@@ -137,7 +137,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Result<FrameBlock, AllocateError> {
-        let block = self.zone.allocate(order, owner)?;
+        let block = self.zones.allocate(order, owner)?;
         self.table.machine().zero_frames(block.first(), block.pages());
         Ok(block)
     }
@@ -154,7 +154,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Result<(), FreeError> {
-        self.zone.free_at(frame, order, owner)
+        self.zones.free_at(frame, order, owner)
     }
 
     /// As [`KernelSpace::free_frames_at`], of the block whose first frame's record is at the address `record`, if that is
@@ -167,7 +167,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Freed {
-        self.zone.give_back(record, order, owner)
+        self.zones.give_back(record, order, owner)
     }
 
     /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the
@@ -221,7 +221,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return None;
         }
         match self.table.small_page(address) {
-            Some(frame) => self.zone.table().frame(frame),
+            Some(frame) => self.zones.table().frame(frame),
             None => self.frame_behind_other(address),
         }
     }
@@ -229,7 +229,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// When it is no small page.
     #[cold]
     fn frame_behind_other(&self, address: VirtAddr) -> Option<&'s Frame> {
-        self.zone.table().frame(self.table.translate(address)?.physical.pfn())
+        self.zones.table().frame(self.table.translate(address)?.physical.pfn())
     }
 
     /// The pages of the vmalloc window. Takes no lock.

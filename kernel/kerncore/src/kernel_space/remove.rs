@@ -229,7 +229,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             Mapping::Frames { usable, list } => {
                 let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
                 let freed = self.unless_odd(pages, removal, || {
-                    self.zone.free_list(payload).map_err(FramesError::Free)
+                    self.zones.free_list(payload).map_err(FramesError::Free)
                 });
                 (range, removal, freed)
             }
@@ -271,7 +271,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub(crate) fn take_back(&self, absent: Absent) -> Result<(), FramesError> {
         let block = self.linear.restore(absent);
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
-        self.zone.free(block).map_err(FramesError::Free)
+        self.zones.free(block).map_err(FramesError::Free)
     }
 }
 

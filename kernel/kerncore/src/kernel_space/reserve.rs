@@ -126,7 +126,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Makes a chunk of `entries` records, outside the lock of areas. If another CPU was faster, the frames go back.
     pub(super) fn add_records(&self, entries: u32) -> Result<(), NoArea> {
         let pages = pages_for(entries * ENTRY_BYTES);
-        let block = self.zone.allocate_pages(pages, FrameOwner::Slab).map_err(NoArea::Record)?;
+        let block = self.zones.allocate_pages(pages, FrameOwner::Slab).map_err(NoArea::Record)?;
         let spare = self.areas.with(|areas| {
             if areas.records.next_chunk() != Some(entries) {
                 return Some(block);
@@ -152,7 +152,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     where
         I: IntoIterator<Item: Into<Option<Pfn>>, IntoIter: ExactSizeIterator>,
     {
-        let tables = self.tables.source(&self.zone);
+        let tables = self.tables.source(&self.zones);
         self.table.map(usable, 0, frames, attributes, &tables)
     }
 
@@ -208,7 +208,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// Gives back a block that nobody but this call has seen, so that the frame table cannot disagree.
     pub(super) fn free_own(&self, block: FrameBlock) {
-        let freed = self.zone.free(block);
+        let freed = self.zones.free(block);
         debug_assert!(freed.is_ok(), "frames changed hands behind their owner's back: {freed:?}");
     }
 }

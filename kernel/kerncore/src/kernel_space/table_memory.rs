@@ -13,7 +13,7 @@ use crate::descriptor::L2_TABLE_SIZE;
 use crate::frames::FrameOwner;
 use crate::lock::{Class, Lock, Locks};
 use crate::page_table::TableSource;
-use crate::zone::Zone;
+use crate::zones::Zones;
 
 /// The rest of the frame that was cut last.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ impl<L: Locks> TableMemory<L> {
     }
 
     /// A view that can take frames when the stock is empty.
-    pub const fn source<'a, 's>(&'a self, zone: &'a Zone<'s, L>) -> TablesFromFrames<'a, 's, L> {
-        TablesFromFrames { memory: self, zone }
+    pub const fn source<'a, 's>(&'a self, zones: &'a Zones<'s, L>) -> TablesFromFrames<'a, 's, L> {
+        TablesFromFrames { memory: self, zones }
     }
 }
 
@@ -57,14 +57,14 @@ impl<L: Locks> Default for TableMemory<L> {
 #[expect(missing_debug_implementations, reason = "a view of things that show nothing")]
 pub struct TablesFromFrames<'a, 's, L: Locks> {
     memory: &'a TableMemory<L>,
-    zone: &'a Zone<'s, L>,
+    zones: &'a Zones<'s, L>,
 }
 
 impl<L: Locks> TableSource for TablesFromFrames<'_, '_, L> {
     fn take_table(&self) -> Option<PhysAddr> {
         self.memory.rest.with(|rest| {
             if rest.left == 0 {
-                let (frame, _) = self.zone.allocate(0, FrameOwner::PageTable).ok()?.leak();
+                let (frame, _) = self.zones.allocate(0, FrameOwner::PageTable).ok()?.leak();
                 rest.next = frame.base();
                 rest.left = PAGE_SIZE / L2_TABLE_SIZE;
             }

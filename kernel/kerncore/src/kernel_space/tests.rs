@@ -140,8 +140,8 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
     let storage = VaStorage::carve(books, records, window_pages).expect("enough words");
     let space = VaSpace::new(OwnedRange::mint(pages(WINDOW, window_pages)), storage)
         .expect("enough storage");
-    let zone = Zone::new(allocator);
-    KernelSpace::new(Parts { table, space, zone, linear, support: &Host })
+    let zones = Zones::new(allocator);
+    KernelSpace::new(Parts { table, space, zones, linear, support: &Host })
 }
 
 #[track_caller]
@@ -213,7 +213,7 @@ fn the_books_count_what_is_taken() {
 #[test]
 fn a_vmaps_record_that_names_a_physical_address_is_seen_s85a() {
     let space = space();
-    let frame = space.zone.allocate(0, FrameOwner::Test).expect("free memory");
+    let frame = space.zones.allocate(0, FrameOwner::Test).expect("free memory");
     let mapped = space.vmap(&[frame.first()], Attributes::KERNEL_DATA, VirtAddr::new(0));
     let base = mapped.expect("addresses").pages.start();
     finds(&space, &[]);
@@ -239,7 +239,7 @@ fn books_that_contradict_themselves_are_seen() {
 fn the_smallest_areas_fill_the_largest_window() {
     let window_pages = 0x3_0000;
     let space = space_of(32 << 8, window_pages);
-    let frame = space.zone.allocate(0, FrameOwner::Test).expect("free memory");
+    let frame = space.zones.allocate(0, FrameOwner::Test).expect("free memory");
     let map = || space.vmap(&[frame.first()], Attributes::KERNEL_DATA, VirtAddr::new(0));
     for area in 0..window_pages / 2 {
         let mapped = map().map(|area| area.pages.first());

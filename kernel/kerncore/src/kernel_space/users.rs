@@ -141,7 +141,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
             (Mapping::Lent(lent), Shared::Coherent(physical)) => {
                 let found = lent.first().base();
-                if self.zone.table().owner_of(lent.first()) != FrameOwner::Dma {
+                if self.zones.table().owner_of(lent.first()) != FrameOwner::Dma {
                     Err(ShareError::Pool { address: base })
                 } else if found != physical {
                     Err(ShareError::Elsewhere { address: base, found })

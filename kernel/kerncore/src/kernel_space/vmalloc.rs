@@ -74,7 +74,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
         let pages = pages_for(bytes);
-        let total = self.zone.total();
+        let total = self.zones.total();
         if pages == 0 {
             return Err(VmallocError::ZeroSize);
         }
@@ -92,13 +92,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
         };
         if fill == Fill::Zeroed {
-            let frames = list.frames(self.zone.table());
+            let frames = list.frames(self.zones.table());
             frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
         }
-        let frames = list.frames(self.zone.table());
+        let frames = list.frames(self.zones.table());
         if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
             let list = self.unwind(usable, place, &error, list);
-            let freed = self.zone.free_list(list);
+            let freed = self.zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Map(error));
         }
@@ -127,7 +127,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(always)]
     fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
         loop {
-            match self.zone.allocate_list(pages, FrameOwner::Vmalloc) {
+            match self.zones.allocate_list(pages, FrameOwner::Vmalloc) {
                 Err(_) if self.free_deferred() > 0 => {}
                 taken => return taken,
             }

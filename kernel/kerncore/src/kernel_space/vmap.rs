@@ -103,7 +103,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError> {
         let flags = AreaKind::Vmap.flags();
-        let table = *self.zone.table();
+        let table = *self.zones.table();
         let frames = frames.iter().map(move |&frame| Some(table.belonging(frame)));
         self.vmap_flags(frames, attributes, flags, caller)
     }
@@ -125,7 +125,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     where
         I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
     {
-        let total = self.zone.total();
+        let total = self.zones.total();
         let pages = match u32::try_from(frames.len()) {
             Ok(0) => return Err(VmapError::NoPages),
             Ok(pages) if pages <= total => pages,

@@ -35,7 +35,7 @@ pub enum Class {
     Areas,
     /// Dying areas whose memory is not freed yet (`kerncore::kernel_space`).
     DeferredFrees,
-    /// The buddy allocator (`kerncore::zone`).
+    /// The buddy allocator (`kerncore::zones`).
     Frames,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
     AtomicPool,

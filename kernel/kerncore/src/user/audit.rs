@@ -115,7 +115,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
         space.table.for_each_section(USER_PAGES, |pages, above| {
             let Some(table) = l1::table(above) else { return };
             found += 1;
-            let had = space.kernel.zone().table().owner_of(table.pfn());
+            let had = space.kernel.zones().table().owner_of(table.pfn());
             if had != FrameOwner::User {
                 let address = pages.start();
                 (self.report)(UserViolation::ForeignTable { address, table, had });
@@ -130,7 +130,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
 
     fn window(&mut self, window: &Window) {
         self.summary.windows += 1;
-        let table = self.space.kernel.zone().table();
+        let table = self.space.kernel.zones().table();
         match &window.backing {
             Backing::Nothing(_) => self.pages(window, None, core::iter::empty()),
             &Backing::Area { base, offset, mapped, what } => {
@@ -178,7 +178,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
                 if slot.level == Level::First || had != wanted {
                     (self.report)(UserViolation::Entry { address, wanted, had });
                 }
-                let had = space.kernel.zone().table().owner_of(frame);
+                let had = space.kernel.zones().table().owner_of(frame);
                 if Some(had) != owner {
                     (self.report)(UserViolation::Owner { address, frame, had });
                 }

@@ -24,12 +24,12 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
             Err(error) => return Err(self.abandon(usable, error)),
         };
         let attributes = protection.attributes(MemoryType::NormalWriteBack);
-        let zone = self.kernel.zone();
-        let frames = list.frames(zone.table());
-        let mapped = self.table.map(&mut usable, 0, frames, attributes, &self.tables.source(zone));
+        let zones = self.kernel.zones();
+        let frames = list.frames(zones.table());
+        let mapped = self.table.map(&mut usable, 0, frames, attributes, &self.tables.source(zones));
         if let Err(error) = mapped {
             self.unwind(&mut usable, &error);
-            let freed = zone.free_list(list);
+            let freed = zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(self.abandon(usable, PlaceError::Map(error)));
         }
@@ -51,8 +51,8 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
             Ok(absent) => absent,
             Err(error) => return Err(self.abandon(usable, error)),
         };
-        let zone = self.kernel.zone();
-        let tables = self.tables.source(zone);
+        let zones = self.kernel.zones();
+        let tables = self.tables.source(zones);
         let run = (absent.first(), absent.pages());
         if let Err(error) = self.table.map_consecutive(&mut usable, 0, run, TEXT, &tables) {
             self.unwind(&mut usable, &error);
@@ -93,17 +93,18 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     }
 
     fn zeroed(&self, pages: u32) -> Result<FrameList, PlaceError> {
-        let zone = self.kernel.zone();
-        let list = zone.allocate_list(pages, FrameOwner::User).map_err(PlaceError::Frames)?;
+        let zones = self.kernel.zones();
+        let list = zones.allocate_list(pages, FrameOwner::User).map_err(PlaceError::Frames)?;
         let machine = self.table.machine();
-        list.frames(zone.table()).for_each(|frame| machine.zero_frames(frame, 1));
+        list.frames(zones.table()).for_each(|frame| machine.zero_frames(frame, 1));
         Ok(list)
     }
 
     /// Adjacent frames with `program` in them, where instructions are fetched from, and out of the linear map.
     fn written(&self, pages: u32, program: &[u8]) -> Result<Absent, PlaceError> {
-        let zone = self.kernel.zone();
-        let block = zone.allocate_pages(pages, FrameOwner::UserText).map_err(PlaceError::Frames)?;
+        let zones = self.kernel.zones();
+        let block =
+            zones.allocate_pages(pages, FrameOwner::UserText).map_err(PlaceError::Frames)?;
         let machine = &self.table.machine().machine;
         machine.zero_frames(block.first(), pages);
         machine.write_frames(block.first(), program);
@@ -113,7 +114,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
             Ok(withdrawn) => Ok(withdrawn.flush()),
             Err(error) => {
                 let (fault, block) = error.into_parts();
-                let freed = zone.free(block);
+                let freed = zones.free(block);
                 debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
                 Err(PlaceError::Linear(fault))
             }

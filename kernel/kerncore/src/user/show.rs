@@ -89,7 +89,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         }
         let pages = window.usable.count();
         let frames = self.kernel.shown_frames(base, (offset, pages));
-        let tables = self.tables.source(self.kernel.zone());
+        let tables = self.tables.source(self.kernel.zones());
         let mapped = self.table.map(&mut window.usable, 0, frames, window.attributes, &tables);
         let count = mapped.unwrap_or_else(|error| error.mapped());
         window.backing = Backing::Area { base, offset, mapped: count, what };

@@ -193,7 +193,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
                 self.kernel.unpin(base);
                 Ok(())
             }
-            Backing::Frames(list) => self.kernel.zone().free_list(list).map_err(FramesError::Free),
+            Backing::Frames(list) => self.kernel.zones().free_list(list).map_err(FramesError::Free),
             Backing::Text(absent) => self.kernel.take_back(absent),
         }
     }
@@ -223,9 +223,9 @@ impl<M: UserMachine, L: Locks> Drop for UserSpace<'_, '_, M, L> {
             sound = sound.and(self.unmap(start));
         }
         self.forget_tables();
-        let zone = self.kernel.zone();
-        let tables = zone.free_list(self.tables.take());
-        let root = self.root.take().map(|root| zone.free(root));
+        let zones = self.kernel.zones();
+        let tables = zones.free_list(self.tables.take());
+        let root = self.root.take().map(|root| zones.free(root));
         self.spaces.asids.with(|asids| asids.retire(self.id, &self.table.machine().current));
         // What could not be freed is out of use for good, and the audit names it.
         debug_assert!(sound.is_ok(), "{sound:?}");

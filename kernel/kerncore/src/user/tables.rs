@@ -5,7 +5,7 @@ use crate::descriptor::L2_TABLE_SIZE;
 use crate::frames::{FrameList, FrameOwner};
 use crate::lock::{Class, Lock, Locks};
 use crate::page_table::TableSource;
-use crate::zone::Zone;
+use crate::zones::Zones;
 
 /// The tables of a space, and the rest of the frame that was cut last.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ impl<L: Locks> SpaceTables<L> {
     }
 
     /// A view that can take frames when the stock is empty.
-    pub(super) const fn source<'a, 's>(&'a self, zone: &'a Zone<'s, L>) -> Source<'a, 's, L> {
-        Source { tables: self, zone }
+    pub(super) const fn source<'a, 's>(&'a self, zones: &'a Zones<'s, L>) -> Source<'a, 's, L> {
+        Source { tables: self, zones }
     }
 
     /// How many tables were made, and how many frames they lie in.
@@ -49,17 +49,17 @@ impl<L: Locks> SpaceTables<L> {
 /// [`SpaceTables`] with the means to refill them.
 pub(super) struct Source<'a, 's, L: Locks> {
     tables: &'a SpaceTables<L>,
-    zone: &'a Zone<'s, L>,
+    zones: &'a Zones<'s, L>,
 }
 
 impl<L: Locks> TableSource for Source<'_, '_, L> {
     fn take_table(&self) -> Option<PhysAddr> {
         self.tables.0.with(|stock| {
             if stock.left == 0 {
-                let block = self.zone.allocate(0, FrameOwner::User).ok()?;
+                let block = self.zones.allocate(0, FrameOwner::User).ok()?;
                 stock.next = block.first().base();
                 stock.left = PAGE_SIZE / L2_TABLE_SIZE;
-                stock.frames.push(self.zone.table(), block);
+                stock.frames.push(self.zones.table(), block);
             }
             let table = stock.next;
             stock.left -= 1;

@@ -54,7 +54,7 @@ fn a_page_is_left_with_another_memory_type() {
 
 #[ktest]
 fn a_table_is_lost() {
-    kernel().table_memory().source(kernel().zone()).take_table().expect("memory for a table");
+    kernel().table_memory().source(kernel().zones()).take_table().expect("memory for a table");
 }
 
 /// The book says that there is a page, and there is none.

@@ -87,7 +87,7 @@ fn the_pool_is_as_large_as_configured_uncached_and_out_of_the_linear_map_s68_s97
         assert_leads(page, frame.base());
         let entry = kernel().table().translate(page).expect("an entry").descriptor();
         assert_eq!(entry & 0xfff, 0x453, "Normal non-cacheable, never executed");
-        assert_eq!(kernel().zone().table().owner_of(frame), FrameOwner::AtomicPool);
+        assert_eq!(kernel().zones().table().owner_of(frame), FrameOwner::AtomicPool);
         assert_absent(linear(frame));
     }
     assert_fenced(area.pages);
@@ -176,7 +176,7 @@ fn atomic_callers_touch_no_frame_no_table_and_no_area_s77() -> Completion {
     let books = Books::now();
     let tables = kernel().table_memory().tables_made();
     let buffers = irq::masked(|| [1, 2 * PAGE_SIZE, 5 * PAGE_SIZE].map(|n| (n, take(n))));
-    let after = (kernel().table_memory().tables_made(), kernel().zone().free_pages());
+    let after = (kernel().table_memory().tables_made(), kernel().zones().free_pages());
     let held = Books::now();
     irq::masked(|| buffers.into_iter().for_each(|(bytes, buffer)| give(bytes, buffer)));
     let freed = Books::now();
@@ -200,7 +200,7 @@ fn a_free_asks_the_pool_first_in_whatever_context_s75() -> Completion {
     books.assert_unchanged();
     assert_eq!(atomic_pool::usage(), Some(pool));
     for page in each_page(area.pages) {
-        assert_eq!(kernel().zone().table().owner_of(frame_at(page)), FrameOwner::AtomicPool);
+        assert_eq!(kernel().zones().table().owner_of(frame_at(page)), FrameOwner::AtomicPool);
     }
     // And a remapped buffer is none of the pool's.
     let mut remapped = CoherentBox::new(&DEVICE, 2 * PAGE_SIZE).expect("memory");

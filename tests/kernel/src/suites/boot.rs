@@ -37,7 +37,7 @@ fn last_word(pages: PageRange) -> VirtAddr {
 
 /// Whether the frame at `physical` is lent uncached, and so has no linear address (S97).
 fn is_lent(physical: PhysAddr) -> bool {
-    let owner = mm::kernel().zone().table().owner_of(physical.pfn());
+    let owner = mm::kernel().zones().table().owner_of(physical.pfn());
     matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool)
 }
 
@@ -289,7 +289,7 @@ fn no_second_address_leads_into_the_image_s112() {
         let kerncore::page_table::Entry::Mapping { pages, physical, .. } = entry else {
             panic!("{entry:?}")
         };
-        let owner = mm::kernel().zone().table().owner_of(physical.pfn());
+        let owner = mm::kernel().zones().table().owner_of(physical.pfn());
         let inside = (first..first + image.bytes()).contains(&physical.raw());
         assert!(!inside || owner != FrameOwner::KernelImage, "{pages} leads to {physical}");
     });
@@ -379,7 +379,7 @@ fn a_page_of_ram_holds_code_and_does_not_run_it_s112() {
 /// The frame table's books agree with the linker's: the image is nobody's to have, but for the tables without RAM.
 #[ktest]
 fn the_frames_of_the_image_are_reserved() {
-    let table = mm::kernel().zone().table();
+    let table = mm::kernel().zones().table();
     for part in parts().iter().filter(|part| part.usage != Use::Tables) {
         for page in [part.pages.start(), last_byte(part.pages)] {
             let frame = linear_physical(page).map(PhysAddr::pfn).expect("in the linear map");

@@ -106,7 +106,7 @@ fn a_buffer_is_contiguous_uncached_and_begins_at_its_device_address_s65_s66_s85(
             let physical = PhysAddr::new(buffer.dma.raw() + offset);
             assert_leads(plus(page, 4092), PhysAddr::new(physical.raw() + 4092));
             assert_eq!(descriptor(page), physical.raw() | UNCACHED, "{page}");
-            assert_eq!(kernel().zone().table().owner_of(physical.pfn()), FrameOwner::Dma);
+            assert_eq!(kernel().zones().table().owner_of(physical.pfn()), FrameOwner::Dma);
         }
         assert_fenced(pages);
         let area = kernel().find(buffer.address).expect("an area");
@@ -366,7 +366,7 @@ fn a_mapping_that_fails_gives_frames_addresses_and_linear_entries_back_s66() -> 
     let before = Books::now();
     // Sections one after the other, until a frame of tables was just begun, and then until it is full: the next
     // section wants a frame for its table.
-    let tables = || kernel().zone().table().census().of(FrameOwner::PageTable);
+    let tables = || kernel().zones().table().census().of(FrameOwner::PageTable);
     let begun = tables();
     let mut left = PAGE_SIZE / 1024;
     while left != 0 {
@@ -377,10 +377,10 @@ fn a_mapping_that_fails_gives_frames_addresses_and_linear_entries_back_s66() -> 
         }
         left -= u32::from(tables() > begun && kernel().table_memory().tables_made() > made);
     }
-    let block = kernel().zone().allocate(8, FrameOwner::Test).expect("a MiB");
+    let block = kernel().zones().allocate(8, FrameOwner::Test).expect("a MiB");
     let first = block.first();
     let list = starve(0);
-    kernel().zone().free(block).expect("our own block");
+    kernel().zones().free(block).expect("our own block");
     let starved = Books::now();
     let refused = allocate(&DEVICE, MIB, Sleep::May, NOBODY);
     let had = Books::now();

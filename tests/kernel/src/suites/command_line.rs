@@ -86,7 +86,7 @@ fn memory_is_what_mem_says_and_never_more_than_there_is() {
         Memory::Probed => ram.probed,
     };
     assert_eq!(ram.used, wanted);
-    assert_eq!(mm::kernel().zone().total(), ram.used / 4096);
+    assert_eq!(mm::kernel().zones().total(), ram.used / 4096);
 }
 
 #[ktest]

@@ -222,7 +222,7 @@ fn flags_that_may_not_sleep_get_the_pool_and_all_others_a_mapping_s76() -> Compl
         let physical = PhysAddr::new(buffer.dma.raw());
         assert_leads(buffer.address, physical);
         let owner = if atomic { FrameOwner::AtomicPool } else { FrameOwner::Dma };
-        assert_eq!(kernel().zone().table().owner_of(physical.pfn()), owner);
+        assert_eq!(kernel().zones().table().owner_of(physical.pfn()), owner);
         c_free(&DEVICE, bytes, buffer);
         assert_eq!(pool_taken(), Some(0), "S75: flags {flags:#x}");
         books.assert_unchanged();

@@ -260,7 +260,7 @@ fn vmap_takes_page_pointers_in_any_order_and_stores_the_flags_s37() {
 fn a_pointer_that_is_no_page_makes_vmap_null_and_changes_nothing_s18_s37() {
     let block = Pages::exactly(2).expect("memory");
     let good = page_pointers(block.frames());
-    let table = kernel().zone().table();
+    let table = kernel().zones().table();
     let first: *const Page = linux::page::pointer_to(table.first()).cast();
     let bad = [
         null(),
@@ -289,7 +289,7 @@ fn a_pointer_that_is_no_page_makes_vmap_null_and_changes_nothing_s18_s37() {
 fn vmap_of_nothing_or_of_more_than_ram_is_null_before_the_array_is_read_s37() {
     let books = Books::now();
     let nowhere: *const *const Page = ptr::without_provenance(4);
-    for count in [0, kernel().zone().total() + 1, 0x10_0000, 0x10_0001, c_uint::MAX] {
+    for count in [0, kernel().zones().total() + 1, 0x10_0000, 0x10_0001, c_uint::MAX] {
         // SAFETY: none of these counts is a count of pointers to be read.
         let area = unsafe { vmap(nowhere, count, VM_MAP, PAGE_KERNEL) };
         assert!(area.is_null(), "{count}");

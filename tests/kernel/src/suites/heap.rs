@@ -130,8 +130,8 @@ fn no_two_pieces_overlap() {
 
 #[ktest]
 fn the_heap_grows_by_frames_of_its_own_and_keeps_them() {
-    let zone = mm::kernel().zone();
-    let owned = || zone.table().census().of(FrameOwner::Heap);
+    let zones = mm::kernel().zones();
+    let owned = || zones.table().census().of(FrameOwner::Heap);
     let before = usage();
     assert_eq!(owned(), before.pages, "frames and pages of the heap");
     // More than the heap has: it must grow, wherever its holes are.
@@ -151,7 +151,7 @@ fn the_heap_grows_by_frames_of_its_own_and_keeps_them() {
 #[ktest]
 fn more_than_there_can_be_is_an_error_and_no_end() {
     let before = usage();
-    let free = mm::kernel().zone().free_pages();
+    let free = mm::kernel().zones().free_pages();
     let region = (HEAP_END.raw() - HEAP_START.raw()) as usize;
     for bytes in [region - 4096, region, region + 1, 0x3000_0000, isize::MAX as usize - 70_000] {
         let mut vector: Vec<u8> = Vec::new();
@@ -168,18 +168,18 @@ fn more_than_there_can_be_is_an_error_and_no_end() {
         assert!(memory.is_null(), "{memory:?} is aligned to {layout:?}");
     }
     assert_eq!(usage(), before, "a failed growth changed the heap");
-    assert_eq!(mm::kernel().zone().free_pages(), free, "a failed growth kept frames");
+    assert_eq!(mm::kernel().zones().free_pages(), free, "a failed growth kept frames");
     Piece::new(1000, 8, 9).expect("memory").check();
 }
 
 #[ktest]
 fn without_frames_the_heap_says_no_and_recovers() {
-    let zone = mm::kernel().zone();
+    let zones = mm::kernel().zones();
     let before = usage().used;
     let mut pieces = Vec::with_capacity(4096);
-    let free = zone.free_pages();
+    let free = zones.free_pages();
     let pages = usage().pages;
-    let all = zone.allocate_list(free, FrameOwner::Test).expect("all that is free");
+    let all = zones.allocate_list(free, FrameOwner::Test).expect("all that is free");
     let failed = (0..4096).any(|_| match Piece::new(64 * 1024, 4, 3) {
         Some(piece) => {
             pieces.push(piece);
@@ -188,7 +188,7 @@ fn without_frames_the_heap_says_no_and_recovers() {
         None => true,
     });
     let after = usage().pages;
-    zone.free_list(all).expect("it was ours");
+    zones.free_list(all).expect("it was ours");
     assert_eq!(after, pages, "the heap grew by frames that somebody else had");
     assert!(failed, "{} pieces without a frame", pieces.len());
     pieces.iter().for_each(Piece::check);

@@ -149,7 +149,7 @@ fn nothing_is_refused_at_the_edges_of_the_bus_and_a_wrap_is_s94() {
 
 #[ktest]
 fn one_byte_of_ram_is_enough_to_be_refused_and_the_byte_beside_it_is_not_s94() {
-    let table = kernel().zone().table();
+    let table = kernel().zones().table();
     let ram = table.first().base();
     let end = ram.raw() + table.len() * PAGE_SIZE;
     let books = Books::now();
@@ -350,7 +350,7 @@ fn a_typed_block_is_mapped_for_as_long_as_its_owner_lives_s98() {
     );
     let nothing = IoMem::<[u32; 0]>::map(SCU.base);
     assert_err!(nothing, IoMemError::Map(IoRemapError::ZeroSize { .. }));
-    let ram = kernel().zone().table().first().base();
+    let ram = kernel().zones().table().first().base();
     assert_err!(IoMem::<u32>::map(ram), IoMemError::Map(IoRemapError::Ram { .. }));
     books.assert_unchanged();
     let owner = IoMem::<u32>::map(SYSTEM_REGISTERS.base).expect("addresses");

@@ -19,7 +19,7 @@ fn kernel() -> &'static Kernel {
 }
 
 fn free_pages() -> u32 {
-    kernel().zone().free_pages()
+    kernel().zones().free_pages()
 }
 
 /// How many frames are free once the heap has room for what a test puts there, so that it takes none meanwhile.
@@ -98,7 +98,7 @@ fn exact_counts_take_no_frame_more_odd_or_not() {
         let alignment = count.next_power_of_two();
         assert!(pages.first().number().is_multiple_of(alignment), "{count} at {}", pages.first());
         for frame in pages.frames() {
-            assert_eq!(kernel().zone().table().owner_of(frame), FrameOwner::Pages);
+            assert_eq!(kernel().zones().table().owner_of(frame), FrameOwner::Pages);
         }
         let behind = pages.first().checked_add(count).expect("a frame");
         assert!(pages.frames().all(|frame| frame < behind));
@@ -129,7 +129,7 @@ fn nothing_and_too_much_are_refused_by_name() {
     assert_err!(Pages::new(32), AllocateError::TooLarge { .. });
     assert_err!(Pages::new(u32::MAX), AllocateError::TooLarge { .. });
     for owner in [FrameOwner::Free, FrameOwner::Absent] {
-        let refused = kernel().zone().allocate(0, owner);
+        let refused = kernel().zones().allocate(0, owner);
         assert_err!(refused, AllocateError::NotAnOwner { owner: named } if named == owner);
     }
     assert_eq!(free_pages(), before);
@@ -138,21 +138,21 @@ fn nothing_and_too_much_are_refused_by_name() {
 /// All of it, frame by frame, each written to, and all back: and then the largest blocks are there again.
 #[ktest]
 fn memory_can_be_taken_to_the_last_frame_and_comes_back_whole() {
-    let zone = kernel().zone();
-    zone.drain();
-    let blocks = |order: usize| zone.table().census().free_blocks[order];
+    let zones = kernel().zones();
+    zones.drain();
+    let blocks = |order: usize| zones.table().census().free_blocks[order];
     let largest = blocks(MAX_ORDER as usize);
     let before = free_pages_at_first();
     let mut frames = kerncore::frames::FrameList::new();
     let mut count = 0;
     let refused = loop {
-        match zone.allocate(0, FrameOwner::Test) {
+        match zones.allocate(0, FrameOwner::Test) {
             Ok(block) => {
                 let address = kerncore::layout::linear_address(block.first().base());
                 let address = address.expect("RAM is in the linear map");
                 // SAFETY: a frame of ours.
                 unsafe { arch::probe::write_u32(address, block.first().number()) }.expect("RAM");
-                frames.push(zone.table(), block);
+                frames.push(zones.table(), block);
                 count += 1;
             }
             Err(error) => break error,
@@ -167,32 +167,32 @@ fn memory_can_be_taken_to_the_last_frame_and_comes_back_whole() {
     for order in [0, 1, 10] {
         assert_err!(Pages::new(order), AllocateError::Exhausted { free: 0, largest: None, .. });
     }
-    for frame in frames.frames(zone.table()) {
+    for frame in frames.frames(zones.table()) {
         let address = kerncore::layout::linear_address(frame.base()).expect("RAM");
         assert_eq!(arch::probe::read_u32(address), Ok(frame.number()), "given out twice");
     }
-    zone.free_list(frames).expect("they were ours");
-    zone.drain();
+    zones.free_list(frames).expect("they were ours");
+    zones.drain();
     assert_eq!(free_pages(), before);
     assert_eq!(blocks(MAX_ORDER as usize), largest, "memory did not merge");
 }
 
 #[ktest]
 fn a_list_is_all_or_nothing() {
-    let zone = kernel().zone();
+    let zones = kernel().zones();
     let before = free_pages_at_first();
-    let refused = zone.allocate_list(before + 1, FrameOwner::Test);
+    let refused = zones.allocate_list(before + 1, FrameOwner::Test);
     assert_err!(refused, AllocateError::Exhausted { pages, free, .. } if pages == before + 1 && free == before);
     assert_eq!(free_pages(), before);
-    let all = zone.allocate_list(before, FrameOwner::Test).expect("all that is free");
+    let all = zones.allocate_list(before, FrameOwner::Test).expect("all that is free");
     assert_eq!((free_pages(), all.pages()), (0, before));
-    zone.free_list(all).expect("it was ours");
+    zones.free_list(all).expect("it was ours");
     assert_eq!(free_pages(), before);
 }
 
 /// A block of a test's own, by number.
 fn raw(order: u32) -> Pfn {
-    kernel().zone().allocate(order, FrameOwner::Test).expect("memory").leak().0
+    kernel().zones().allocate(order, FrameOwner::Test).expect("memory").leak().0
 }
 
 fn free_at(frame: Pfn, order: u32, owner: FrameOwner) -> Result<(), FreeError> {
@@ -212,7 +212,7 @@ fn a_second_free_is_diagnosed_and_changes_nothing() {
             "order {order}"
         );
         // Also after it has been merged into something larger.
-        kernel().zone().drain();
+        kernel().zones().drain();
         assert_eq!(free_at(frame, order, FrameOwner::Test), Err(FreeError::AlreadyFree { frame }));
         assert_eq!(free_pages(), before);
     }
@@ -248,7 +248,7 @@ fn a_free_in_another_s_name_or_of_another_size_is_diagnosed_and_changes_nothing(
         );
     }
     assert_eq!(free_pages(), before - 4, "a refused free took effect");
-    assert_eq!(kernel().zone().table().block_of(inside), Some((head, 2, owner)));
+    assert_eq!(kernel().zones().table().block_of(inside), Some((head, 2, owner)));
     assert_eq!(free_at(head, 2, owner), Ok(()));
     assert_eq!(free_pages(), before);
 }
@@ -265,7 +265,7 @@ fn memory_of_the_image_and_no_memory_cannot_be_freed() {
             part.name
         );
     }
-    let table = kernel().zone().table();
+    let table = kernel().zones().table();
     let behind = table.first().number() + table.len();
     for number in [0, table.first().number() - 1, behind, 0xf_ffff] {
         let frame = Pfn::new(number).expect("a frame");
@@ -277,7 +277,7 @@ fn memory_of_the_image_and_no_memory_cannot_be_freed() {
 /// Also the frame table cannot be freed, by whomever.
 #[ktest]
 fn the_frame_table_s_own_frames_are_reserved() {
-    let table = kernel().zone().table();
+    let table = kernel().zones().table();
     let record = table.frame(table.first()).expect("the first record");
     let address = VirtAddr::new(core::ptr::from_ref(record) as u32);
     let frame = linear_physical(address).expect("linear").pfn();
@@ -307,7 +307,7 @@ fn pages_survive_a_long_row_of_takes_and_returns() {
     held.iter().for_each(check);
     drop(held);
     assert_eq!(free_pages(), before);
-    let audit = kernel().zone().check();
+    let audit = kernel().zones().check();
     assert!(audit.is_ok(), "{audit:?}");
 }
 

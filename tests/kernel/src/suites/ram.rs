@@ -14,5 +14,5 @@ fn probing_finds_as_much_ram_as_the_host_tells_of() {
 #[ktest]
 fn every_frame_of_ram_has_a_record_s117() {
     let ram = start::started().expect("the kernel has started").ram;
-    assert_eq!(mm::kernel().zone().total(), ram.used / 4096);
+    assert_eq!(mm::kernel().zones().total(), ram.used / 4096);
 }

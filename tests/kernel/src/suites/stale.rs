@@ -163,7 +163,7 @@ fn a_freed_area_can_be_neither_read_nor_written_and_its_frames_are_left_alone_s2
         };
         kernel().vfree(authority(), area.pages.start()).expect("ours");
         for (page, frame) in each_page(area.pages).zip(frames) {
-            assert_eq!(kernel().zone().table().owner_of(frame), FrameOwner::Free);
+            assert_eq!(kernel().zones().table().owner_of(frame), FrameOwner::Free);
             let fault = store(page, 0x99).expect_err("a freed frame was written");
             assert!(is_absent(&fault) && fault.access == Access::Write, "{fault}");
             assert_eq!(byte_at(linear(frame)), 0x77, "what the frame holds");

@@ -135,7 +135,7 @@ fn vmalloc_maps_ordinary_memory_that_is_the_linear_map_s_memory() {
         let there = mm::kernel().table().translate(address).expect("mapped").physical;
         // SAFETY: memory of ours.
         unsafe { assert_mapped(address, there, bits::DATA) };
-        assert_eq!(mm::kernel().zone().table().owner_of(there.pfn()), FrameOwner::Vmalloc);
+        assert_eq!(mm::kernel().zones().table().owner_of(there.pfn()), FrameOwner::Vmalloc);
         let linear = linear_address(there).expect("RAM is in the linear map");
         // SAFETY: as above.
         unsafe { assert_mapped(linear, there, bits::DATA) };
@@ -279,7 +279,7 @@ fn the_heap_is_ordinary_memory() {
         let physical = mm::kernel().table().translate(address).expect("mapped").physical;
         // SAFETY: memory of ours.
         unsafe { assert_mapped(address, physical, bits::DATA) };
-        assert_eq!(mm::kernel().zone().table().owner_of(physical.pfn()), FrameOwner::Heap);
+        assert_eq!(mm::kernel().zones().table().owner_of(physical.pfn()), FrameOwner::Heap);
     }
     assert!(boxed.iter().all(|&byte| byte == 0x77));
 }
@@ -295,7 +295,7 @@ fn every_page_of_the_image_has_the_descriptor_of_its_part_s112() {
         };
         for address in edges(part.pages) {
             let physical = linear_physical(address).expect("the image is in the linear map");
-            let owner = mm::kernel().zone().table().owner_of(physical.pfn());
+            let owner = mm::kernel().zones().table().owner_of(physical.pfn());
             // Tables of RAM that is not there are free memory, and may be lent uncached.
             if matches!(owner, FrameOwner::Dma | FrameOwner::AtomicPool) {
                 assert_eq!(part.usage, Use::Tables, "{address} of the {} is lent", part.name);
@@ -312,7 +312,7 @@ fn every_page_of_the_image_has_the_descriptor_of_its_part_s112() {
 #[ktest]
 fn the_linear_map_s_first_level_names_its_tables_in_order() {
     let kernel = mm::kernel();
-    let sections = kernel.zone().total().div_ceil(256);
+    let sections = kernel.zones().total().div_ceil(256);
     let tables = linear_physical(boot::layout::linear_tables()).expect("in the linear map");
     for section in 0..1024 {
         let slot = PhysAddr::new(kernel.table().root().raw() + (2048 + section) * 4);

@@ -54,7 +54,7 @@ fn no_bytes_are_refused_and_change_nothing_s3_s26() {
 #[ktest]
 fn sizes_at_the_wrap_and_beyond_ram_are_refused_and_change_nothing_s3_s26() {
     let books = Books::now();
-    let ram = kernel().zone().total();
+    let ram = kernel().zones().total();
     let sizes = [
         (0xffff_efff, 0xf_ffff),
         (0xffff_f000, 0xf_ffff),
@@ -76,7 +76,7 @@ fn sizes_at_the_wrap_and_beyond_ram_are_refused_and_change_nothing_s3_s26() {
 #[ktest]
 fn all_of_ram_is_asked_for_in_vain_and_changes_nothing_s28() {
     let books = Books::now();
-    let ram = kernel().zone().total();
+    let ram = kernel().zones().total();
     let refused = kernel().vmalloc(ram * PAGE_SIZE, Fill::Uninitialised, NOBODY);
     assert_err!(refused, VmallocError::Frames(_) | VmallocError::Area(_));
     books.assert_unchanged();
@@ -104,15 +104,15 @@ fn sizes_are_rounded_up_to_pages_and_a_guard_follows_s2_s3() {
 #[ktest]
 fn every_page_has_a_frame_of_its_own_which_vmalloc_owns_s16() {
     for bytes in [PAGE_SIZE, 17 * PAGE_SIZE, 300 * PAGE_SIZE, 1025 * PAGE_SIZE] {
-        let before = kernel().zone().table().census().of(FrameOwner::Vmalloc);
+        let before = kernel().zones().table().census().of(FrameOwner::Vmalloc);
         let area = vmalloc(bytes);
-        let after = kernel().zone().table().census().of(FrameOwner::Vmalloc);
+        let after = kernel().zones().table().census().of(FrameOwner::Vmalloc);
         assert_eq!(after - before, area.pages().count());
         let mut frames: Vec<_> = each_page(area.pages()).map(frame_at).collect();
         for (page, &frame) in each_page(area.pages()).zip(&frames) {
             let physical = frame.base().checked_add(0xabc).expect("inside a frame");
             assert_leads(plus(page, 0xabc), physical);
-            assert_eq!(kernel().zone().table().owner_of(frame), FrameOwner::Vmalloc);
+            assert_eq!(kernel().zones().table().owner_of(frame), FrameOwner::Vmalloc);
         }
         frames.sort_unstable();
         frames.dedup();
@@ -321,7 +321,7 @@ fn memory_that_runs_out_is_told_and_all_of_it_comes_back_s28() {
     let hunger = starve(3000);
     for pages in [517_u32, 64, 3, 1] {
         loop {
-            let (before, free) = (Books::now(), kernel().zone().free_pages());
+            let (before, free) = (Books::now(), kernel().zones().free_pages());
             let refused = match VmArea::new(pages * PAGE_SIZE) {
                 Ok(mut area) => {
                     fill(&mut area, live.len());
@@ -331,7 +331,7 @@ fn memory_that_runs_out_is_told_and_all_of_it_comes_back_s28() {
                 Err(refused) => refused,
             };
             before.assert_unchanged();
-            assert_eq!(kernel().zone().free_pages(), free);
+            assert_eq!(kernel().zones().free_pages(), free);
             match refused {
                 VmallocError::Frames(AllocateError::Exhausted {
                     pages: wanted, free: had, ..
@@ -346,7 +346,7 @@ fn memory_that_runs_out_is_told_and_all_of_it_comes_back_s28() {
             break;
         }
     }
-    assert!(kernel().zone().free_pages() <= 1);
+    assert!(kernel().zones().free_pages() <= 1);
     live.iter().enumerate().for_each(|(number, area)| assert_filled(area, number));
     drop(live);
     feed(hunger);
@@ -387,11 +387,11 @@ fn a_repeat_at_the_same_address_takes_no_table_and_no_frame_s24() {
     let bytes = 3 * SECTION_SIZE + 5;
     let first = vmalloc(bytes).address();
     let tables = kernel().table_memory().tables_made();
-    let free = kernel().zone().free_pages();
+    let free = kernel().zones().free_pages();
     for _ in 0..30 {
         assert_eq!(vmalloc(bytes).address(), first);
         assert_eq!(kernel().table_memory().tables_made(), tables);
-        assert_eq!(kernel().zone().free_pages(), free);
+        assert_eq!(kernel().zones().free_pages(), free);
     }
 }
 

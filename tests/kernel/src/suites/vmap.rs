@@ -127,13 +127,13 @@ fn unmapping_keeps_the_frames_and_what_they_hold_s34() {
     for (number, page) in (10..).zip(each_page(area.pages)) {
         store(page, number);
     }
-    let (free, census) = (kernel().zone().free_pages(), kernel().zone().table().census());
+    let (free, census) = (kernel().zones().free_pages(), kernel().zones().table().census());
     unmap(area);
-    assert_eq!(kernel().zone().free_pages(), free);
-    assert_eq!(kernel().zone().table().census(), census);
+    assert_eq!(kernel().zones().free_pages(), free);
+    assert_eq!(kernel().zones().table().census(), census);
     for (number, page) in (10..).zip(&own) {
         assert_eq!(page[0], number);
-        assert_eq!(kernel().zone().table().owner_of(page.first()), FrameOwner::Pages);
+        assert_eq!(kernel().zones().table().owner_of(page.first()), FrameOwner::Pages);
     }
 }
 
@@ -175,7 +175,7 @@ fn no_pages_and_more_pages_than_ram_are_refused_s37() {
     let books = Books::now();
     let refused = kernel().vmap(&[], Attributes::KERNEL_DATA, NOBODY);
     assert_err!(refused, VmapError::NoPages);
-    let total = kernel().zone().total();
+    let total = kernel().zones().total();
     let many = vec![own[0].first(); total as usize + 1];
     let refused = kernel().vmap(&many, Attributes::KERNEL_DATA, NOBODY);
     assert_err!(refused, VmapError::MoreThanMemory { wanted, total: had } if (wanted, had) == (many.len(), total));
@@ -210,7 +210,7 @@ fn a_free_frame_and_one_that_is_no_ram_are_refused_by_name_s37() {
     let free = || Pages::new(0).expect("memory").first();
     let (frame, refused) = refused_because_of_one(free, Attributes::KERNEL_DATA);
     assert_eq!(refused, VmapError::NotMemory { frame, owner: FrameOwner::Free });
-    let table = kernel().zone().table();
+    let table = kernel().zones().table();
     let above = table.first().checked_add(table.len()).expect("below 4 GiB");
     let below = Pfn::new(table.first().number() - 1).expect("a frame");
     let device = board::vexpress_a9::GIC_DISTRIBUTOR.base.pfn();
@@ -299,7 +299,7 @@ fn the_flags_given_are_the_flags_stored_s37() {
         [0, AreaFlags::MAP.bits(), AreaFlags::MAP.with(AreaFlags::USERMAP).bits(), 0x8000_0004]
     {
         let flags = AreaFlags::from_bits(bits);
-        let frame = kernel().zone().table().belonging(own[0].first());
+        let frame = kernel().zones().table().belonging(own[0].first());
         let area = kernel()
             .vmap_flags([Some(frame)].into_iter(), Attributes::KERNEL_DATA, flags, NOBODY)
             .expect("addresses");

@@ -216,7 +216,7 @@ pub(super) struct Books {
 impl Books {
     pub(super) fn now() -> Self {
         let AreaCounts { records, areas, pages_taken, largest_hole, .. } = kernel().area_counts();
-        let census = kernel().zone().table().census();
+        let census = kernel().zones().table().census();
         let held = FrameOwner::ALL.map(|owner| match Item::Frames(owner).nature() {
             Nature::Held => census.of(owner),
             Nature::Capacity => 0,
@@ -235,15 +235,15 @@ impl Books {
 /// Takes all free frames but `left`, without needing memory for that.
 #[track_caller]
 pub(super) fn starve(left: u32) -> FrameList {
-    let zone = kernel().zone();
-    let spare = zone.free_pages().checked_sub(left).expect("that much is free");
-    zone.allocate_list(spare, FrameOwner::Test).expect("what is free can be had frame by frame")
+    let zones = kernel().zones();
+    let spare = zones.free_pages().checked_sub(left).expect("that much is free");
+    zones.allocate_list(spare, FrameOwner::Test).expect("what is free can be had frame by frame")
 }
 
 /// Gives back what [`starve`] took.
 #[track_caller]
 pub(super) fn feed(list: FrameList) {
-    kernel().zone().free_list(list).expect("our own frames");
+    kernel().zones().free_list(list).expect("our own frames");
 }
 
 /// Numbers that look random and are the same each time (xorshift).

@@ -14,4 +14,4 @@ mod rules_contexts;
 mod support;
 mod user_show;
 mod user_space;
-mod zone;
+mod zones;

@@ -198,7 +198,7 @@ fn the_audit_sees_each_kind_of_damage() {
     );
     let foreign = found(second, 0x6100_0001);
     let table = kerncore::addr::PhysAddr::new(0x6100_0000);
-    let had = bed.space.zone().table().owner_of(table.pfn());
+    let had = bed.space.zones().table().owner_of(table.pfn());
     let address = page(0x100);
     assert!(foreign.contains(&UserViolation::ForeignTable { address, table, had }), "{foreign:?}");
     // A program's text in the linear map is the kernel's audit's to see.

@@ -76,7 +76,7 @@ const KINDS: [Kind; 4] = [
 ];
 
 fn a_view(space: &Space) -> VirtAddr {
-    let block = space.zone.allocate_pages(PAGES, FrameOwner::Test).expect("free memory");
+    let block = space.zones.allocate_pages(PAGES, FrameOwner::Test).expect("free memory");
     let frames: Vec<Pfn> = (0..PAGES).filter_map(|page| block.first().checked_add(page)).collect();
     block.leak();
     let area = space.vmap(&frames, Attributes::KERNEL_DATA, VirtAddr::new(0)).expect("addresses");
@@ -99,13 +99,13 @@ fn what_an_entry_of_somebody_else_still_maps_stays_out_of_use_s22_s90() {
     for (make, remove, _) in KINDS {
         let (space, ear) = space_with_ear();
         let base = make(space);
-        let (census, counts) = (space.zone.census(), space.area_counts());
+        let (census, counts) = (space.zones.census(), space.area_counts());
         let address = VirtAddr::new(base.raw() + PAGE_SIZE);
         overwrite(space, address, large());
         let error = FramesError::StillMapped;
         assert_eq!(remove(space, base), Err(RemoveError::Frames { address: base, error }));
         assert_eq!(space.find(base), None);
-        assert_eq!(space.zone.census(), census, "a frame came back that is still mapped");
+        assert_eq!(space.zones.census(), census, "a frame came back that is still mapped");
         let now = space.area_counts();
         assert_eq!(now.pages_taken, counts.pages_taken, "addresses came back that are mapped");
         assert_eq!(now.records, counts.records - 1, "the record is nobody's");
@@ -128,14 +128,14 @@ fn an_odd_entry_that_could_be_cleared_is_heard_of_and_keeps_nothing_back_s21() {
         let base = make(space);
         let address = VirtAddr::new(base.raw() + 2 * PAGE_SIZE);
         overwrite(space, address, LEFTOVER);
-        let free = space.zone.free_pages();
+        let free = space.zones.free_pages();
         remove(space, base).expect("nothing is still mapped");
         let oddity = Oddity::Leftover { address, descriptor: LEFTOVER };
         let removal =
             Removal { pages: PAGES - 1, oddities: 1, left_alone: 0, first_oddity: Some(oddity) };
         assert_eq!(ear.heard(), [(pages(base.page_number(), PAGES), removal)]);
         assert_eq!(space.area_counts(), counts);
-        assert_eq!(space.zone.free_pages(), free + own);
+        assert_eq!(space.zones.free_pages(), free + own);
     }
 }
 
@@ -144,7 +144,7 @@ fn an_odd_entry_that_could_be_cleared_is_heard_of_and_keeps_nothing_back_s21() {
 fn a_deferred_free_that_fails_is_heard_of_and_keeps_no_other_s89() {
     let (space, ear) = space_with_ear();
     let areas = [an_area(space), an_area(space), an_area(space)];
-    let free = space.zone.free_pages();
+    let free = space.zones.free_pages();
     let address = areas[1];
     overwrite(space, VirtAddr::new(address.raw() + PAGE_SIZE), large());
     for area in areas {
@@ -154,5 +154,5 @@ fn a_deferred_free_that_fails_is_heard_of_and_keeps_no_other_s89() {
     let error = FramesError::StillMapped;
     let failed = std::mem::take(&mut *ear.failed.lock().expect("no test panics inside"));
     assert_eq!(failed, [RemoveError::Frames { address, error }]);
-    assert_eq!(space.zone.free_pages(), free + 2 * PAGES);
+    assert_eq!(space.zones.free_pages(), free + 2 * PAGES);
 }

@@ -30,7 +30,7 @@ fn bad(descriptor: u32, reason: BadReason) -> BadDescriptor {
 
 /// Puts a second-level table in a frame of the test's above `address`.
 fn foreign_table(bed: &Bed, address: VirtAddr) -> (PhysAddr, Violation) {
-    let block = bed.space.zone().allocate(0, FrameOwner::Test).expect("a free frame");
+    let block = bed.space.zones().allocate(0, FrameOwner::Test).expect("a free frame");
     let table = block.leak().0.base();
     let descriptor = l1::Descriptor::Table(table).encode().expect("aligned");
     bed.poke(l1_slot(address), descriptor);
@@ -261,7 +261,7 @@ fn a_protected_page_of_the_image_in_other_hands_is_seen() {
     let (wanted, had) = (FrameOwner::KernelImage, FrameOwner::Reserved);
     for (address, place) in [(TEXT, Place::Image("text")), (IMAGE_GUARD, Place::ImageGuard)] {
         let frame = bed.space.linear().frame_of(address).expect("linear");
-        let table = bed.space.zone().table();
+        let table = bed.space.zones().table();
         table.reserve(frame, 1, had).expect("set aside before");
         bed.finds(&[Violation::WrongOwner { address, place, frame, wanted, had }]);
         table.reserve(frame, 1, wanted).expect("set aside before");
@@ -275,13 +275,13 @@ fn frames_that_leaked_are_seen_under_their_owners_name() {
         [(FrameOwner::Vmalloc, 0), (FrameOwner::PageTable, 1), (FrameOwner::Heap, HEAP_MAPPED)]
     {
         let bed = Bed::warm();
-        bed.space.zone().allocate(0, owner).expect("a free frame").leak();
+        bed.space.zones().allocate(0, owner).expect("a free frame").leak();
         bed.finds(&[Violation::FrameCount { owner, owned: found + 1, found }]);
     }
     // Nobody's buffer, and yet in the linear map: both are wrong.
     for owner in [FrameOwner::Dma, FrameOwner::AtomicPool] {
         let bed = Bed::warm();
-        let frame = bed.space.zone().allocate(0, owner).expect("a free frame").leak().0;
+        let frame = bed.space.zones().allocate(0, owner).expect("a free frame").leak().0;
         let address = bed.space.linear().pages_of(frame, 1).expect("low RAM").start();
         let (place, had) = (Place::Lent(owner), frame.base());
         bed.finds(&[
@@ -294,8 +294,8 @@ fn frames_that_leaked_are_seen_under_their_owners_name() {
 #[test]
 fn a_frame_table_that_contradicts_the_allocator_is_seen() {
     let bed = Bed::warm();
-    let frame = bed.space.zone().allocate(0, FrameOwner::Test).expect("a free frame").leak().0;
-    let mut other = FrameAllocator::new(*bed.space.zone().table());
+    let frame = bed.space.zones().allocate(0, FrameOwner::Test).expect("a free frame").leak().0;
+    let mut other = FrameAllocator::new(*bed.space.zones().table());
     other.free_at(frame, 0, FrameOwner::Test).expect("by an allocator that never had it");
     let (_, found) = bed.audit();
     assert!(matches!(found[..], [Violation::Frames(Unsound::Lost { .. })]), "{found:?}");

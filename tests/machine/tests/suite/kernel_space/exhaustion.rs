@@ -87,9 +87,9 @@ fn ioremap_without_a_table_leaves_nothing() {
 #[test]
 fn coherent_memory_without_a_table_goes_back_to_the_linear_map_s66_s97() {
     let bed = before_the_last_table(1);
-    let block = bed.space.zone().allocate(1, FrameOwner::Test).expect("free frames");
+    let block = bed.space.zones().allocate(1, FrameOwner::Test).expect("free frames");
     let hoard = bed.starve(0);
-    bed.space.zone().free(block).expect("the test's own");
+    bed.space.zones().free(block).expect("the test's own");
     bed.changes_nothing(|bed| {
         let refused = bed.space.coherent_alloc(2 * PAGE_SIZE, FrameOwner::Dma, CALLER);
         assert_eq!(refused, Err(CoherentError::Map(no_table(0))));

@@ -101,7 +101,7 @@ fn a_deferred_free_is_queued_and_then_done_s89_s23() {
             let [first, second] = [bed.vmalloc(2), bed.vmalloc(1)];
             cpu.store(first, 0x1234_5678).expect("mapped");
             let frame = bed.frame_at(first);
-            let free = bed.space.zone().free_pages();
+            let free = bed.space.zones().free_pages();
             bed.machine.take_log();
             bed.machine.cpu(0).interrupt(|| {
                 assert_eq!(bed.space.vfree_atomic((), first), Ok(()));
@@ -115,8 +115,8 @@ fn a_deferred_free_is_queued_and_then_done_s89_s23() {
             assert!(!bed.machine.take_log().iter().any(invalidated), "that is for later");
             assert_eq!((bed.space.find(first), bed.space.deferred()), (None, 1));
             assert_eq!(bed.space.vfree((), first), Err(RemoveError::Unknown { address: first }));
-            assert_eq!(bed.space.zone().free_pages(), free);
-            assert_eq!(bed.space.zone().table().owner_of(frame), FrameOwner::Vmalloc);
+            assert_eq!(bed.space.zones().free_pages(), free);
+            assert_eq!(bed.space.zones().table().owner_of(frame), FrameOwner::Vmalloc);
             let other = bed.vmalloc(2);
             assert_ne!(other, first, "the addresses are not free yet");
             assert_eq!(cpu.load(first), Ok(0x1234_5678), "nor is the memory");

@@ -29,7 +29,7 @@ fn what_may_sleep_is_not_called_under_the_lock_of_areas() {
             let _area = bed.space.vmalloc(1, Fill::Uninitialised, CALLER);
         }),
         ("vmap", |bed, _| {
-            let frames = [bed.space.zone().table().first()];
+            let frames = [bed.space.zones().table().first()];
             let _area = bed.space.vmap(&frames, Attributes::KERNEL_DATA, CALLER);
         }),
         ("ioremap", |bed, _| {
@@ -77,7 +77,7 @@ fn locks_are_compared_with_the_order_and_with_themselves() {
     });
     assert!(said.starts_with("wrong lock order: table memory under areas, at "), "{said}");
     // What comes later is taken, and what was held by those that died is given back.
-    bed.space.with_area(area, |_| bed.space.zone().free_pages()).expect("it is there");
+    bed.space.with_area(area, |_| bed.space.zones().free_pages()).expect("it is there");
     bed.space.vfree((), area).expect("nothing was done to it");
 }
 

@@ -24,7 +24,7 @@ fn frames_are_mapped_in_their_order_and_stay_their_owners_s37() {
         assert_eq!(bed.clean().areas, [0, 1, 0, 0]);
         bed.space.vunmap((), area.pages.start()).expect("a live area");
         for &frame in &frames {
-            assert_eq!(bed.space.zone().table().owner_of(frame), FrameOwner::Test);
+            assert_eq!(bed.space.zones().table().owner_of(frame), FrameOwner::Test);
         }
         bed.feed(list);
     });
@@ -67,7 +67,7 @@ fn a_vmalloc_page_may_be_mapped_elsewhere_as_well() {
 fn vmaps_descriptor_shows_its_callers_flags_s37() {
     let bed = Bed::warm();
     let (list, frames) = bed.frames(1);
-    let table = bed.space.zone().table();
+    let table = bed.space.zones().table();
     let flags = AreaFlags::from_bits(0x8000_0044);
     let belonging = || frames.iter().map(|&frame| Some(table.belonging(frame)));
     let data = Attributes::KERNEL_DATA;
@@ -196,7 +196,7 @@ fn the_frame_behind_an_address_is_found_and_nothing_else_is_s88() {
     let behind = |address| {
         let record =
             bed.space.frame_behind(address).map(|record| std::ptr::from_ref(record).addr());
-        record.and_then(|address| bed.space.zone().table().frame_at_record(address))
+        record.and_then(|address| bed.space.zones().table().frame_at_record(address))
     };
     let area = bed.vmalloc(2);
     let at = |offset| VirtAddr::new(area.raw() + offset);

@@ -25,7 +25,7 @@ fn an_area_is_mapped_owned_guarded_and_given_back_s2_s16_s33() {
             let address = page(WINDOW + offset);
             assert_eq!(cpu.store(address, 0x1234_5678 + offset), Ok(()));
             assert_eq!(cpu.load(address), Ok(0x1234_5678 + offset));
-            let owner = bed.space.zone().table().owner_of(bed.frame_at(address));
+            let owner = bed.space.zones().table().owner_of(bed.frame_at(address));
             assert_eq!(owner, FrameOwner::Vmalloc);
             let attributes = bed.space.table().translate(address).map(|entry| entry.attributes());
             assert_eq!(attributes, Some(Ok(Attributes::KERNEL_DATA)));

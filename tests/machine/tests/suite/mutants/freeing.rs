@@ -119,7 +119,7 @@ fn nothing_is_free_before_the_flush(how: &impl Frees) -> Verdict {
     let meanwhile = move || {
         let elsewhere = bed.vmalloc(1);
         let reused = bed.frame_at(elsewhere) == frame
-            || bed.starve(0).frames(bed.space.zone().table()).any(|taken| taken == frame);
+            || bed.starve(0).frames(bed.space.zones().table()).any(|taken| taken == frame);
         seen.set((reused, elsewhere)).expect("only the first flush is watched");
     };
     bed.space.table().raw_machine(()).meanwhile.replace(Some(Box::new(meanwhile)));

@@ -8,7 +8,7 @@
 //!        every frame has one record in the frame table
 //! ```
 //!
-//! "Zone" as in Linux: a set of frames under one allocator and one lock.
+//! A zone, as in Linux, is a set of frames under one allocator and one lock. So far there is one.
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::frames::{
@@ -21,12 +21,12 @@ use crate::lock::{Class, Lock, Locks};
 ///
 /// Every method may be called from any context; none sleeps. The lock of frames comes after all others of memory.
 #[expect(missing_debug_implementations, reason = "a lock shows nothing; see `census`")]
-pub struct Zone<'s, L: Locks> {
+pub struct Zones<'s, L: Locks> {
     table: FrameTable<'s>,
     allocator: L::Lock<FrameAllocator<'s>>,
 }
 
-impl<'s, L: Locks> Zone<'s, L> {
+impl<'s, L: Locks> Zones<'s, L> {
     /// Shares `allocator`.
     pub fn new(allocator: FrameAllocator<'s>) -> Self {
         Self { table: allocator.table(), allocator: Lock::new(Class::Frames, allocator) }
@@ -63,8 +63,8 @@ impl<'s, L: Locks> Zone<'s, L> {
         self.allocator.with(|allocator| allocator.allocate(order, owner))
     }
 
-    /// As [`Zone::allocate`], if that takes no more than a look at a front list, for callers that keep no handle: the
-    /// record of the first frame. `None` says nothing about memory: ask [`Zone::allocate`].
+    /// As [`Zones::allocate`], if that takes no more than a look at a front list, for callers that keep no handle: the
+    /// record of the first frame. `None` says nothing about memory: ask [`Zones::allocate`].
     #[inline(always)]
     pub fn take_waiting(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
         self.allocator.with(|allocator| allocator.take_waiting(order, owner))
@@ -137,8 +137,8 @@ impl<'s, L: Locks> Zone<'s, L> {
         self.allocator.with(|allocator| allocator.free_at(frame, order, owner))
     }
 
-    /// As [`Zone::free_at`], of the frame whose record is at the address `record`, if that takes no more than putting it on
-    /// a front list. Otherwise nothing was changed, and [`Zone::free_at`] frees it or says what is wrong.
+    /// As [`Zones::free_at`], of the frame whose record is at the address `record`, if that takes no more than putting it on
+    /// a front list. Otherwise nothing was changed, and [`Zones::free_at`] frees it or says what is wrong.
     #[inline(always)]
     pub(crate) fn give_back(&self, record: usize, order: u32, owner: FrameOwner) -> Freed {
         match self.table.record_at(record) {

@@ -1,0 +1,43 @@
+//! The zones pass on to their allocator what they are asked, and believe it.
+
+use crate::support::frame;
+use kerncore::{
+    frames::{Frame, FrameAllocator, FrameOwner, FrameTable, Unsound},
+    zones::Zones,
+};
+use machine::HostLocks;
+
+fn records() -> Vec<Frame> {
+    (0..64).map(|_| Frame::new()).collect()
+}
+
+/// Zones of [`records`], all of them free.
+fn zones(records: &[Frame]) -> Zones<'_, HostLocks> {
+    let table = FrameTable::new(records, frame(0x6_0000)).expect("aligned to a block");
+    let mut allocator = FrameAllocator::new(table);
+    allocator.add_range(frame(0x6_0000), table.len()).expect("nothing was added yet");
+    Zones::new(allocator)
+}
+
+#[test]
+fn what_waits_on_the_front_lists_is_merged_on_demand() {
+    let records = records();
+    let zones = zones(&records);
+    let fresh = zones.census();
+    let block = zones.allocate(0, FrameOwner::Test).expect("all are free");
+    zones.free(block).expect("as it was taken");
+    assert_ne!(zones.census(), fresh, "a single frame is not merged at once");
+    zones.drain();
+    assert_eq!(zones.census(), fresh);
+}
+
+#[test]
+fn a_table_that_contradicts_the_lists_is_not_sound() {
+    let records = records();
+    let zones = zones(&records);
+    let taken = zones.allocate(0, FrameOwner::Test).expect("all are free").leak().0;
+    assert_eq!(zones.check(), Ok(()));
+    let mut other = FrameAllocator::new(*zones.table());
+    other.free_at(taken, 0, FrameOwner::Test).expect("by an allocator that never had it");
+    assert!(matches!(zones.check(), Err(Unsound::Lost { .. })), "{:?}", zones.check());
+}
