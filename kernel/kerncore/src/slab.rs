@@ -247,6 +247,24 @@ impl<'s, T> PlaceQueue<'s, T> {
     }
 }
 
+impl<'s, T> PlaceQueue<'s, T> {
+    /// Takes out the place put in last of those whose record is the one that `is_it` knows. Walks the queue.
+    pub fn take_where(&mut self, is_it: impl Fn(&T) -> bool) -> Option<Place<'s, T>> {
+        let mut found = None;
+        for place in self.take_all() {
+            if is_it(&place) {
+                // The one found before was put in earlier.
+                if let Some(earlier) = found.replace(place) {
+                    self.push(earlier);
+                }
+            } else {
+                self.push(place);
+            }
+        }
+        found
+    }
+}
+
 impl<T> Default for PlaceQueue<'_, T> {
     fn default() -> Self {
         Self::new()

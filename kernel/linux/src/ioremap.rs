@@ -8,7 +8,7 @@ use kerncore::addr::PhysAddr;
 use kerncore::attributes::Attributes;
 use mm::report::RateLimit;
 
-use crate::vmalloc::report;
+use crate::free::report;
 use crate::{address, pointer};
 
 static REFUSED: RateLimit = RateLimit::new();

@@ -8,12 +8,18 @@
 #![no_std]
 #![cfg(target_arch = "arm")]
 
+pub mod areas;
 pub mod dma;
 pub mod errno;
+pub mod free;
 pub mod ioremap;
+pub mod lookup;
+pub mod objects;
 pub mod page;
+pub mod protection;
 pub mod user;
 pub mod vmalloc;
+pub mod vmap;
 
 use core::ffi::c_void;
 use core::ptr;

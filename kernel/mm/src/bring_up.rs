@@ -369,7 +369,7 @@ struct KernelSupport;
 
 impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
-        array_in(block, entries as usize, || AreaEntry::new(AreaRecord::VACANT))
+        array_in(block, entries as usize, || AreaEntry::new(AreaRecord::vacant()))
             .expect("the block has the size that was asked for, in low memory")
     }
 

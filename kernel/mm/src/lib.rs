@@ -16,6 +16,7 @@
 
 pub mod area_list;
 pub mod audit;
+pub mod bare_area;
 pub mod bring_up;
 pub mod heap;
 pub mod io_mem;

@@ -34,7 +34,7 @@ pub fn free_deferred() -> u32 {
 }
 
 /// The memory of a mapping of ours.
-fn memory_of(pages: PageRange) -> (*mut u8, usize) {
+pub(crate) fn memory_of(pages: PageRange) -> (*mut u8, usize) {
     let start = ptr::with_exposed_provenance_mut(pages.start().raw() as usize);
     (start, pages.bytes() as usize)
 }

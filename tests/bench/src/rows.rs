@@ -13,12 +13,15 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::area::VmStruct;
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
+use linux::areas::{free_vm_area, get_vm_area};
 use linux::dma::{dma_alloc_coherent, dma_free_coherent};
+use linux::free::{vfree, vunmap};
 use linux::ioremap::{ioremap, iounmap};
+use linux::lookup::{find_vm_area, vmalloc_to_page};
 use linux::page::{__free_pages, alloc_pages};
-use linux::vmalloc::{
-    PageProtection, find_vm_area, vfree, vmalloc, vmalloc_to_page, vmap, vunmap, vzalloc,
-};
+use linux::protection::PageProtection;
+use linux::vmalloc::{vmalloc, vzalloc};
+use linux::vmap::vmap;
 
 use crate::meter::Meter;
 
@@ -59,6 +62,7 @@ pub(crate) static ROWS: &[Row] = &[
     row("ioremap_iounmap_1M", |meter| remap_unmap(meter, MIB)),
     row("ioremap_iounmap_2M", |meter| remap_unmap(meter, 2 * MIB)),
     row("ioremap_iounmap_16M", |meter| remap_unmap(meter, 16 * MIB)),
+    row("get_vm_area_free_4K", reserve_free),
     row("dma_coherent_sleeping_4K", |meter| coherent(meter, AllocationFlags::KERNEL, 4 * KIB)),
     row("dma_coherent_sleeping_64K", |meter| coherent(meter, AllocationFlags::KERNEL, 64 * KIB)),
     row("dma_coherent_sleeping_256K", |meter| coherent(meter, AllocationFlags::KERNEL, 256 * KIB)),
@@ -143,6 +147,13 @@ fn remap_unmap(meter: &mut Meter, bytes: u32) {
     let iounmap = black_box(iounmap as Free);
     meter.measure(|_| free(iounmap, ioremap(physical, bytes)));
     assert!(!ioremap(physical, bytes).is_null(), "what was measured was a failure");
+}
+
+fn reserve_free(meter: &mut Meter) {
+    let get_vm_area = black_box(get_vm_area as extern "C" fn(c_uint, c_uint) -> *const VmStruct);
+    let free_vm_area = black_box(free_vm_area as unsafe extern "C" fn(*const VmStruct));
+    // SAFETY: nobody uses the area or its descriptor; what is no area ends the kernel.
+    meter.measure(|_| unsafe { free_vm_area(get_vm_area(4 * KIB, 0)) });
 }
 
 fn coherent(meter: &mut Meter, gfp: AllocationFlags, bytes: u32) {

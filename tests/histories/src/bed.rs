@@ -72,7 +72,7 @@ impl Support<'static> for LeakedRecords {
         let bytes = entries as usize * size_of::<AreaEntry<'_>>();
         let (_, pages) = block.leak();
         assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
-        let entry = || AreaEntry::new(AreaRecord::VACANT);
+        let entry = || AreaEntry::new(AreaRecord::vacant());
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
     }
 

@@ -153,7 +153,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         let space = &self.bed.space;
         match kind {
             AreaKind::Vmalloc => space.vfree((), base),
-            AreaKind::Vmap => space.vunmap((), base),
+            AreaKind::Vmap | AreaKind::Bare => space.vunmap((), base),
             AreaKind::IoRemap => space.iounmap((), base),
             AreaKind::Dma => {
                 let freed = space.coherent_free((), base, bytes)?;

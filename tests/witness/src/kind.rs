@@ -132,6 +132,9 @@ impl Kind {
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,
                 AreaKind::Dma => Self::Coherent,
+                // What is mapped in a bare area is as in a vmap's, and elsewhere in it nothing is.
+                AreaKind::Bare if kernel().table().translate(address).is_some() => Self::Vmap,
+                AreaKind::Bare => Self::Unused,
             };
         }
         let below = address.raw().checked_sub(PAGE_SIZE).map(VirtAddr::new);

@@ -9,6 +9,7 @@ use crate::attributes::Attributes;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
+use crate::page_table::Level;
 
 impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     pub(super) fn area(&mut self, record: &AreaRecord) {
@@ -18,8 +19,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
+            (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
             (Mapping::Borrowed { .. }, _) => self.vmap_pages(record),
-            (Mapping::Nothing, _) => {}
+            (Mapping::Reserved { .. }, _) => self.all_absent(record.pages(), place_of(record)),
+            (Mapping::Away { .. } | Mapping::Nothing, _) => {}
         }
     }
 
@@ -29,24 +32,25 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let physical = match &record.mapping {
             Mapping::Lent(lent) => lent.first().base(),
             Mapping::Borrowed { .. } if record.kind == AreaKind::IoRemap => {
-                record.vm.phys_addr.page_base()
+                record.vm.phys_addr().page_base()
             }
-            Mapping::Frames { .. } | Mapping::Borrowed { .. } | Mapping::Nothing => {
-                PhysAddr::new(0)
-            }
+            // What a bare area's descriptor says is for its owner to write.
+            _ if record.kind == AreaKind::Bare => record.vm.phys_addr(),
+            _ => PhysAddr::new(0),
         };
         let kind = match (&record.mapping, record.kind) {
             (Mapping::Frames { .. }, _) => AreaKind::Vmalloc,
             (Mapping::Lent(_), _) => AreaKind::Dma,
-            (Mapping::Borrowed { .. }, AreaKind::IoRemap) => AreaKind::IoRemap,
-            (Mapping::Borrowed { .. }, _) => AreaKind::Vmap,
-            // Seen by its pages: an area has one or more.
-            (Mapping::Nothing, kind) => kind,
+            (Mapping::Reserved { .. }, _) => AreaKind::Bare,
+            (Mapping::Borrowed { .. }, AreaKind::Vmalloc | AreaKind::Dma) => AreaKind::Vmap,
+            // Without a mapping: seen by its pages, of which an area has one or more.
+            (_, kind) => kind,
         };
         let owned = match &record.mapping {
             Mapping::Frames { list, .. } => list.pages(),
-            Mapping::Lent(_) | Mapping::Borrowed { .. } => pages.count(),
-            Mapping::Nothing => 0,
+            // A range that somebody keeps for good is missed here.
+            Mapping::Away { .. } | Mapping::Nothing => 0,
+            _ => pages.count(),
         };
         let vm = &record.vm;
         let size = pages.bytes().wrapping_add(PAGE_SIZE);
@@ -54,11 +58,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let flags = if kind == AreaKind::Vmap { 0 } else { kind.flags().bits() };
         for (part, wanted, had) in [
             ("kind", kind.flags().bits(), record.kind.flags().bits()),
-            ("flags", flags, vm.flags.bits() & flags),
-            ("address", pages.start().raw(), vm.addr.raw()),
-            ("size", size, vm.size),
-            ("page count", pages.count(), vm.nr_pages),
-            ("physical address", physical.raw(), vm.phys_addr.raw()),
+            ("flags", flags, vm.flags().bits() & flags),
+            ("address", pages.start().raw(), vm.addr().raw()),
+            ("size", size, vm.size()),
+            ("physical address", physical.raw(), vm.phys_addr().raw()),
             ("frames", pages.count(), owned),
         ] {
             if wanted != had {
@@ -117,7 +120,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// One run of physical pages that is no RAM, all of one kind.
     fn device_pages(&mut self, record: &AreaRecord) {
         let place = place_of(record);
-        let mut wanted = Some(record.vm.phys_addr.pfn());
+        let mut wanted = Some(record.vm.phys_addr().pfn());
         let mut promised = None;
         self.for_each_page(record.pages(), |audit, slot| {
             let Some(frame) = wanted else { return };
@@ -150,6 +153,20 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let place = place_of(record);
         self.for_each_page(record.pages(), |audit, slot| {
             if let Some(found) = audit.small_page(slot, place, None) {
+                audit.summary.area_pages += 1;
+                audit.vmap_page(slot.pages.start(), place, found);
+            }
+        });
+    }
+
+    /// As much of somebody else's memory as is mapped just now.
+    fn bare_pages(&mut self, record: &AreaRecord) {
+        let place = place_of(record);
+        self.for_each_page(record.pages(), |audit, slot| {
+            if slot.descriptor != 0
+                && slot.level == Level::Second
+                && let Some(found) = audit.small_page(slot, place, None)
+            {
                 audit.summary.area_pages += 1;
                 audit.vmap_page(slot.pages.start(), place, found);
             }

@@ -83,8 +83,8 @@ pub struct Summary {
     pub linear_pages: u32,
     /// Frames that are absent from it because they are lent.
     pub lent_pages: u32,
-    /// Live areas of each kind: vmalloc, vmap, ioremap, DMA.
-    pub areas: [u32; 4],
+    /// Live areas of each kind: vmalloc, vmap, ioremap, DMA, bare.
+    pub areas: [u32; 5],
     /// Pages mapped in areas.
     pub area_pages: u32,
     /// Pages mapped in the heap.
@@ -103,6 +103,7 @@ impl Summary {
             AreaKind::Vmap => 1,
             AreaKind::IoRemap => 2,
             AreaKind::Dma => 3,
+            AreaKind::Bare => 4,
         };
         self.areas[index] += 1;
     }

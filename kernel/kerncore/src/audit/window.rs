@@ -71,7 +71,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Mapping::Lent(lent) => addresses
                 .zip(consecutive(lent.first(), pages.count()).into_iter().flatten())
                 .for_each(|(address, frame)| visit(self, frame, address)),
-            Mapping::Borrowed { .. } | Mapping::Nothing => {}
+            _ => {}
         }
     }
 

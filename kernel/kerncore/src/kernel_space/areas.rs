@@ -5,7 +5,7 @@ use crate::area::{AreaKind, AreaRecord, AreaSummary};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::OwnedRange;
-use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, Slab};
+use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, PlaceQueue, Slab};
 use crate::va_space::{AreaState, Request, ReserveError, VaSpace};
 
 /// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
@@ -19,7 +19,7 @@ const _: () = assert!(
 
 /// Room for the record of an area.
 pub type AreaEntry<'s> = Entry<'s, AreaRecord>;
-/// A run of room that a [`super::Support`] makes from frames, each entry with [`AreaRecord::VACANT`].
+/// A run of room that a [`super::Support`] makes from frames, each entry with [`AreaRecord::vacant`].
 pub type AreaChunk<'s> = &'s mut [AreaEntry<'s>];
 /// The record of an area, and the right to it.
 pub type AreaPlace<'s> = Place<'s, AreaRecord>;
@@ -36,11 +36,13 @@ pub(super) enum NoRoom {
 pub(super) struct Areas<'s> {
     pub(super) space: VaSpace<'s, AreaPlace<'s>>,
     pub(super) records: Slab<'s, AreaRecord, CHUNKS>,
+    /// Records of removed areas whose descriptors are in the hands of C callers.
+    pub(super) removed: PlaceQueue<'s, AreaRecord>,
 }
 
 impl<'s> Areas<'s> {
     pub(super) const fn new(space: VaSpace<'s, AreaPlace<'s>>) -> Self {
-        Self { space, records: Slab::new() }
+        Self { space, records: Slab::new(), removed: PlaceQueue::new() }
     }
 
     /// The record of the live area that begins at `base`.
@@ -137,7 +139,7 @@ impl<'s> Areas<'s> {
     ) -> Result<AreaPlace<'s>, RemoveError> {
         let is_of_kind = |place: &AreaPlace<'s>| match (place.kind, place.users) {
             (found, 0) if found == kind => Ok(()),
-            (found, users) if found == kind => Err(RemoveError::InUse { address: base, users }),
+            (found, users) if found == kind => Err(RemoveError::in_use(base, users)),
             (found, _) => Err(RemoveError::WrongKind { address: base, found }),
         };
         let unknown = RemoveError::Unknown { address: base };
@@ -157,7 +159,7 @@ impl<'s> Areas<'s> {
             {
                 match users {
                     0 => Ok(()),
-                    users => Err(RemoveError::InUse { address: base, users }),
+                    users => Err(RemoveError::in_use(base, users)),
                 }
             }
             AreaSummary { kind: AreaKind::Dma, physical: found, .. } => {
@@ -180,6 +182,7 @@ impl<'s> Areas<'s> {
     pub(super) fn counts(&self) -> AreaCounts {
         AreaCounts {
             records: self.records.taken(),
+            removed: self.removed.count(),
             record_capacity: self.records.capacity(),
             areas: self.space.area_count(),
             pages_taken: self.space.range().count() - self.space.free_pages(),

@@ -23,8 +23,12 @@
 //! them: who owns a range writes its descriptors.
 
 mod areas;
+mod bare;
+mod change;
 mod coherent;
+mod descriptors;
 mod extend;
+mod fill;
 mod ioremap;
 mod remove;
 mod reserve;
@@ -36,8 +40,11 @@ mod vmalloc;
 mod vmap;
 
 pub use areas::{AreaChunk, AreaEntry, AreaPlace};
+pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};
+pub use change::ChangeError;
 pub use coherent::{CoherentError, CoherentFreed};
 pub use extend::ExtendError;
+pub use fill::FillAreaError;
 pub use ioremap::IoRemapError;
 pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
@@ -255,6 +262,8 @@ impl core::error::Error for AreasBusy {}
 pub struct AreaCounts {
     /// Records in use, those of areas being made included.
     pub records: u32,
+    /// Of those, how many are of removed areas whose descriptors C callers have not freed.
+    pub removed: u32,
     /// Records that there is memory for.
     pub record_capacity: u32,
     /// Areas in whatever state.

@@ -3,7 +3,7 @@
 use core::{fmt, mem};
 
 use crate::addr::{PageRange, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, Mapping};
+use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::frames::FreeError;
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
@@ -39,6 +39,11 @@ pub enum RemoveError {
         address: VirtAddr,
         /// How many windows.
         users: u16,
+    },
+    /// Somebody is changing what the area maps.
+    Busy {
+        /// The address given.
+        address: VirtAddr,
     },
     /// The coherent area at this address lies elsewhere on the bus than was said.
     Elsewhere {
@@ -78,6 +83,17 @@ impl fmt::Display for FramesError {
     }
 }
 
+impl RemoveError {
+    /// The area at `address` has `users`, which is not zero.
+    #[cold]
+    pub(super) const fn in_use(address: VirtAddr, users: u16) -> Self {
+        match users {
+            AreaRecord::BUSY => Self::Busy { address },
+            users => Self::InUse { address, users },
+        }
+    }
+}
+
 impl fmt::Display for RemoveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,6 +104,9 @@ impl fmt::Display for RemoveError {
             }
             Self::InUse { address, users } => {
                 write!(f, "the area at {address} is seen by programs, in {users} windows")
+            }
+            Self::Busy { address } => {
+                write!(f, "what the area at {address} maps is being changed")
             }
             Self::Elsewhere { address, found } => {
                 write!(f, "the area at {address} lies at physical {found}")
@@ -113,7 +132,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.remove("vfree", base, AreaKind::Vmalloc)
     }
 
-    /// Removes the vmap area at `base`; the frames belong to somebody else (S34). Not in interrupt context (S35).
+    /// Removes the vmap area at `base`, or a bare one, whatever is mapped there; the frames belong to somebody else (S34). Not
+    /// in interrupt context (S35).
     ///
     /// # Errors
     /// [`RemoveError`].
@@ -121,7 +141,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        self.remove("vunmap", base, AreaKind::Vmap)
+        match self.remove("vunmap", base, AreaKind::Vmap) {
+            Err(RemoveError::WrongKind { found: AreaKind::Bare, .. }) => self.vunmap_bare(base),
+            removed => removed,
+        }
+    }
+
+    #[cold]
+    fn vunmap_bare(&self, base: VirtAddr) -> Result<(), RemoveError> {
+        self.remove("vunmap", base, AreaKind::Bare)
     }
 
     /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
@@ -225,7 +253,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let pages = mapping.pages();
         let address = pages.start();
         let (range, removal, freed) = match mapping {
-            Mapping::Nothing => return Err(RemoveError::Unknown { address }),
+            // Of no area, or of one whose count keeps it from being retired.
+            Mapping::Nothing | Mapping::Away { .. } => {
+                return Err(RemoveError::Unknown { address });
+            }
+            Mapping::Reserved { usable } => (usable, Removal::default(), Ok(())),
             Mapping::Frames { usable, list } => {
                 let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
                 let freed = self.unless_odd(pages, removal, || {

@@ -167,16 +167,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let pages = mapping.pages();
         let NewArea { kind, flags, caller, physical } = new;
         *place = AreaRecord {
-            vm: VmStruct {
-                next: 0,
-                addr: pages.start(),
-                size: pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
+            vm: VmStruct::new(
+                pages.start(),
+                pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
                 flags,
-                pages: 0,
-                nr_pages: pages.count(),
-                phys_addr: physical,
+                physical,
                 caller,
-            },
+            ),
             kind,
             users: 0,
             mapping,

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use crate::area::{AreaFlags, VmStruct};
 use crate::attributes::Attributes;
 use crate::audit::{Expected, Violation, audit};
 use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
@@ -93,7 +94,7 @@ impl Support<'static> for Host {
         let bytes = entries as usize * size_of::<AreaEntry<'_>>();
         let (_, pages) = block.leak();
         assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
-        let vacant = (0..entries).map(|_| AreaEntry::new(AreaRecord::VACANT));
+        let vacant = (0..entries).map(|_| AreaEntry::new(AreaRecord::vacant()));
         vacant.collect::<Vec<_>>().leak()
     }
 
@@ -171,20 +172,26 @@ fn a_record_without_an_area_is_seen() {
 
 type Damage = fn(&mut AreaRecord);
 
+/// What C callers see of a vmalloc area.
+fn descriptor(address: u32, size: u32, physical: u32) -> VmStruct {
+    let (address, physical) = (VirtAddr::new(address), PhysAddr::new(physical));
+    VmStruct::new(address, size, AreaFlags::ALLOC, physical, VirtAddr::new(0))
+}
+
 #[test]
 fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
     let space = space();
     let base = an_area(&space);
     finds(&space, &[]);
-    let damages: [(&str, u32, u32, Damage); 5] = [
-        ("flags", 2, 0, |record| record.vm.flags = crate::area::AreaFlags::MAP),
-        ("address", base.raw(), 4, |record| record.vm.addr = VirtAddr::new(4)),
-        ("size", 4 * PAGE_SIZE, 3 * PAGE_SIZE, |record| record.vm.size = 3 * PAGE_SIZE),
-        ("page count", 3, 4, |record| record.vm.nr_pages = 4),
-        ("physical address", 0, 8, |record| record.vm.phys_addr = PhysAddr::new(8)),
+    let damages: [(&str, u32, u32, Damage); 4] = [
+        ("flags", 2, 0, |record| record.vm.set_flags(AreaFlags::MAP)),
+        ("address", base.raw(), 4, |record| record.vm = descriptor(4, 4 * PAGE_SIZE, 0)),
+        ("size", 4 * PAGE_SIZE, 3 * PAGE_SIZE, |record| record.vm.set_size(3 * PAGE_SIZE)),
+        ("physical address", 0, 8, |record| {
+            record.vm = descriptor(record.vm.addr().raw(), 4 * PAGE_SIZE, 8);
+        }),
     ];
     for (part, wanted, had, damage) in damages {
-        let before = space.with_area(base, |record| record.vm).expect("live");
         let with_record = |change: &dyn Fn(&mut AreaRecord)| {
             space.areas.with(|areas| {
                 change(areas.space.find_mut(base).expect("live"));
@@ -192,7 +199,7 @@ fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
         };
         with_record(&damage);
         finds(&space, &[Violation::Record { base, part, wanted, had }]);
-        with_record(&|record| record.vm = before);
+        with_record(&|record| record.vm = descriptor(base.raw(), 4 * PAGE_SIZE, 0));
         finds(&space, &[]);
     }
 }
@@ -219,7 +226,9 @@ fn a_vmaps_record_that_names_a_physical_address_is_seen_s85a() {
     finds(&space, &[]);
     let had = frame.first().base();
     space.areas.with(|areas| {
-        areas.space.find_mut(base).expect("live").vm.phys_addr = had;
+        let record = areas.space.find_mut(base).expect("live");
+        let (address, none) = (record.vm.addr(), VirtAddr::new(0));
+        record.vm = VmStruct::new(address, record.vm.size(), record.vm.flags(), had, none);
     });
     let part = "physical address";
     finds(&space, &[Violation::Record { base, part, wanted: 0, had: had.raw() }]);

@@ -135,7 +135,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> Result<(), ShareError> {
         match (&record.mapping, what) {
             (Mapping::Frames { .. }, Shared::Vmalloc)
-                if record.vm.flags.contains(AreaFlags::USERMAP) =>
+                if record.vm.flags().contains(AreaFlags::USERMAP) =>
             {
                 Ok(())
             }
@@ -182,7 +182,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let mut shown = 0;
         let mut from = self.window.start();
         while let Some(area) = self.next_area(from) {
-            shown += u32::from(area.users);
+            if area.users != AreaRecord::BUSY {
+                shown += u32::from(area.users);
+            }
             match area.pages.start().checked_add(area.bytes_with_guard()) {
                 Some(next) => from = next,
                 None => break,

@@ -118,14 +118,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         area.flags = area.flags.with(AreaFlags::USERMAP);
         self.areas.with(|areas| {
             if let Some(record) = areas.find_mut(area.pages.start()) {
-                record.vm.flags = area.flags;
+                record.vm.set_flags(area.flags);
             }
         });
         Ok(area)
     }
 
     #[inline(always)]
-    fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
+    pub(super) fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
         loop {
             match self.zones.allocate_list(pages, FrameOwner::Vmalloc) {
                 Err(_) if self.free_deferred() > 0 => {}

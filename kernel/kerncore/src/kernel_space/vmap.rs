@@ -156,7 +156,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
 /// Why the item at `index` stopped the mapping.
 #[cold]
-fn refusal(index: u32, item: Option<Belonging>, attributes: Attributes) -> VmapError {
+pub(super) fn refusal(index: u32, item: Option<Belonging>, attributes: Attributes) -> VmapError {
     let Some(Belonging { frame, owner }) = item else {
         return VmapError::MissingFrame { index };
     };
@@ -172,7 +172,7 @@ fn refusal(index: u32, item: Option<Belonging>, attributes: Attributes) -> VmapE
 
 /// Owners of frames, a bit each.
 #[derive(Clone, Copy)]
-struct OwnerSet(u32);
+pub(super) struct OwnerSet(u32);
 
 impl OwnerSet {
     const NONE: Self = Self(0);
@@ -206,7 +206,7 @@ impl OwnerSet {
     /// Whose frames may have a second mapping with `attributes`: of the linear map's own type, and no way round the
     /// kernel's own protection.
     #[inline(always)]
-    fn allowed_under(attributes: Attributes) -> Self {
+    pub(super) fn allowed_under(attributes: Attributes) -> Self {
         if attributes.memory() != MemoryType::NormalWriteBack || attributes.is_executable() {
             Self::NONE
         } else if attributes.is_writable() {
@@ -217,7 +217,7 @@ impl OwnerSet {
     }
 
     #[inline(always)]
-    const fn contains(self, owner: FrameOwner) -> bool {
+    pub(super) const fn contains(self, owner: FrameOwner) -> bool {
         self.0 >> owner as u32 & 1 != 0
     }
 }

@@ -114,3 +114,29 @@ fn a_queue_gives_places_back_in_their_order() {
     let again: Vec<_> = (0..64).map(|_| slab.take().expect("none was lost").to_string()).collect();
     assert_eq!(again.len(), 64);
 }
+
+/// What is taken out of the middle leaves the others in their order.
+#[test]
+fn a_queue_gives_the_place_that_is_asked_for() {
+    let mut slab: Slab<'_, u32, 1> = Slab::new();
+    slab.add_chunk(chunk(64)).expect("the first chunk");
+    let mut queue = PlaceQueue::default();
+    assert!(queue.take_where(|_| true).is_none());
+    for value in [7, 3, 9, 3] {
+        let mut place = slab.take().expect("64 entries");
+        *place = value;
+        queue.push(place);
+    }
+    assert!(queue.take_where(|&value| value == 8).is_none());
+    let nine = queue.take_where(|&value| value == 9).expect("put in");
+    assert_eq!((*nine, queue.count()), (9, 3));
+    let three = queue.take_where(|&value| value == 3).expect("put in twice");
+    slab.give_back(three);
+    slab.give_back(nine);
+    let rest: Vec<_> = queue.take_all().collect();
+    assert_eq!(rest.iter().map(|place| **place).collect::<Vec<_>>(), [7, 3]);
+    for place in rest {
+        slab.give_back(place);
+    }
+    assert_eq!(slab.taken(), 0);
+}

@@ -7,9 +7,10 @@ use crate::witness::judge;
 
 /// The kinds that a suite makes itself, and must have shown while they lived, by its own tests: what is asked after a test is
 /// another with each order.
-const MADE: [(&str, &[&str]); 15] = [
+const MADE: [(&str, &[&str]); 16] = [
     ("areas", &["vmalloc", "vmap", "ioremap", "coherent", "guard"]),
     ("atomic_pool", &["pool"]),
+    ("bare_areas", &["vmap"]),
     ("coherent", &["coherent", "lent", "guard"]),
     ("dma", &["coherent"]),
     ("faces", &["vmalloc", "vmap", "ioremap", "linear"]),

@@ -19,7 +19,7 @@ use kerncore::layout::linear_address;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use linux::dma::{dma_alloc_coherent, dma_free_coherent, init_consistent_dma_size};
-use linux::vmalloc::find_vm_area;
+use linux::lookup::find_vm_area;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
@@ -237,10 +237,10 @@ fn the_descriptor_of_a_buffer_says_what_it_is_and_who_asked_s64_s66_s83() {
     let memory: *const c_void = ptr::with_exposed_provenance(buffer.address.raw() as usize);
     // SAFETY: nobody removes the area while this test has it.
     let area = unsafe { find_vm_area(memory).as_ref() }.expect("a live area");
-    assert_eq!((area.addr, area.size), (buffer.address, 4 * PAGE_SIZE), "S2: the guard counts");
-    assert_eq!(area.flags, AreaFlags::DMA.with(AreaFlags::USERMAP));
-    assert_eq!((area.phys_addr.raw(), area.nr_pages), (buffer.dma.raw(), 3));
-    assert!(boot::layout::parts()[0].pages.contains(area.caller), "{} called", area.caller);
+    assert_eq!((area.addr(), area.size()), (buffer.address, 4 * PAGE_SIZE), "S2: the guard counts");
+    assert_eq!(area.flags(), AreaFlags::DMA.with(AreaFlags::USERMAP));
+    assert_eq!((area.phys_addr().raw(), area.nr_pages()), (buffer.dma.raw(), 0));
+    assert!(boot::layout::parts()[0].pages.contains(area.caller()), "{} called", area.caller());
     assert_eq!(kernel().find(buffer.address).map(|area| area.kind), Some(AreaKind::Dma));
     c_free(&DEVICE, 3 * PAGE_SIZE, buffer);
 }

@@ -228,7 +228,7 @@ fn under_a_lookup_areas_can_be_tried_to_be_looked_at_s15() {
     let looked = mm::kernel().with_area(area.address(), |record| {
         let nearest = mm::kernel().nearest_area(area.address()).expect("nobody changes anything");
         assert_eq!(nearest.map(|nearest| nearest.pages), Some(area.pages()));
-        record.vm.addr
+        record.vm.addr()
     });
     assert_eq!(looked, Some(area.address()));
 }

@@ -2,6 +2,7 @@
 
 mod areas;
 mod atomic_pool;
+mod bare_areas;
 mod boot;
 mod coherent;
 mod command_line;
@@ -17,6 +18,7 @@ mod lock_order;
 mod locks;
 mod memory_functions;
 mod monitor;
+mod objects;
 mod pages;
 mod ram;
 mod serial;

@@ -90,7 +90,7 @@ fn areas_are_looked_up_on_two_cpus_at_once_s15() -> Completion {
     let looked = kernel().with_area(area.address(), |record| {
         let find = || kernel().find(area.address()).map(|found| found.pages);
         let found = smp::run_on(other, find).expect("it is up");
-        (found, record.vm.addr)
+        (found, record.vm.addr())
     });
     assert_eq!(looked, Some((Some(area.pages()), area.address())));
     Completion::Ran
@@ -117,7 +117,7 @@ fn no_area_is_retired_while_another_cpu_looks_s15() -> Completion {
                     assert_eq!(STAGE.load(SeqCst), 1, "retired while somebody looked");
                     cpu::relax();
                 }
-                record.vm.addr
+                record.vm.addr()
             });
             assert_eq!(looked, Some(base));
         } else if number == other {

@@ -19,8 +19,10 @@ use kerncore::user::{PlaceError, Protection, ShowError, windows::WindowError};
 use ktest::ktest;
 use linux::dma::{dma_alloc_coherent, dma_free_coherent};
 use linux::errno::{EBUSY, EINVAL, ENXIO};
+use linux::free::vfree;
+use linux::lookup::find_vm_area;
 use linux::user::{VM_RESERVED, VmAreaStruct, dma_mmap_coherent, remap_vmalloc_range};
-use linux::vmalloc::{find_vm_area, vfree, vmalloc, vmalloc_32_user, vmalloc_user};
+use linux::vmalloc::{vmalloc, vmalloc_32_user, vmalloc_user};
 use mm::kernel;
 use mm::user::{AddressSpace, End};
 use mm::user_area::UserArea;
@@ -65,7 +67,7 @@ fn memory_for_programs_is_zeroed_and_tagged_s31() {
             unsafe { core::slice::from_raw_parts(memory.cast::<u8>(), 8 * PAGE_SIZE as usize) };
         assert!(bytes.iter().all(|&byte| byte == 0));
         // SAFETY: the area lives.
-        let flags = unsafe { (*find_vm_area(memory)).flags };
+        let flags = unsafe { (*find_vm_area(memory)).flags() };
         assert_eq!(flags, AreaKind::Vmalloc.flags().with(AreaFlags::USERMAP));
         // SAFETY: nobody uses it.
         unsafe { vfree(memory) };

@@ -5,7 +5,7 @@ use crate::{
     support::{World, at, cut, frame, pages},
 };
 use kerncore::{
-    addr::PhysAddr,
+    addr::{PageRange, PhysAddr},
     area::AreaKind,
     attributes::{Attributes, MemoryType},
     audit::{Place, Summary, Violation},
@@ -13,8 +13,8 @@ use kerncore::{
     frames::{self, AddError, FrameOwner, Unsound},
     handover::{Problem, Span},
     kernel_space::{
-        AreasBusy, CoherentError, ExtendError, FramesError, IoRemapError, NoArea, RemoveError,
-        VmallocError, VmapError,
+        AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
+        IoRemapError, MapAreaError, NoArea, RemoveError, UnmapAreaError, VmallocError, VmapError,
     },
     linear_map::{FillError, LinearError, LinearFault},
     page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
@@ -138,9 +138,34 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&RemoveError::Unknown { address }, &[ADDRESS]);
     says(&RemoveError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
     says(&RemoveError::InUse { address, users: 7 }, &[ADDRESS, "7 windows"]);
+    says(&RemoveError::Busy { address }, &[ADDRESS, "being changed"]);
     says(&RemoveError::Elsewhere { address, found: ram }, &[ADDRESS, "0x60000000"]);
     says(&FramesError::StillMapped, &["mapped"]);
     says(&AreasBusy, &["lock"]);
+}
+
+#[test]
+fn refusals_of_bare_areas_name_what_was_asked_for() {
+    let address = at(PAGE);
+    says(&ChangeError::Misaligned { address }, &[ADDRESS]);
+    says(&ChangeError::Unknown { address }, &[ADDRESS]);
+    says(&ChangeError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
+    says(&ChangeError::InUse { address, users: 7 }, &[ADDRESS, "7 windows"]);
+    says(&ChangeError::Busy { address }, &[ADDRESS, "being changed"]);
+    let change = ChangeError::WrongKind { address, found: AreaKind::Bare };
+    says(&MapAreaError::Change(change), &[&change.to_string()]);
+    let reason = VmapError::MissingFrame { index: 9 };
+    says(&MapAreaError::Map { reason, mapped: 4 }, &["page 9", "4 pages"]);
+    says(&UnmapAreaError::Change(change), &[&change.to_string()]);
+    let pages = PageRange::from_numbers(PAGE, 2).expect("a range");
+    says(&UnmapAreaError::Outside { pages }, &[&pages.to_string()]);
+    says(&FillAreaError::Change(change), &[&change.to_string()]);
+    says(&FillAreaError::Mapped { address }, &[ADDRESS]);
+    says(&FillAreaError::Consumed(VmallocError::ZeroSize), &["zero", "removed"]);
+    let full = NoArea::TooManyAreas { capacity: 77 };
+    says(&BareError::Area(full), &["77"]);
+    let table = TableError::NoTable(address);
+    says(&BareError::Table(table), &[&table.to_string()]);
 }
 
 #[test]
@@ -230,16 +255,16 @@ fn what_an_audit_counted_is_said_with_its_name() {
         violations: 1,
         linear_pages: 12,
         lent_pages: 3,
-        areas: [4, 5, 6, 7],
+        areas: [4, 5, 6, 7, 8],
         area_pages: 34,
         heap_pages: 56,
         linear_tables: 8,
         tables: 70,
         image_tables: 5,
     };
-    assert_eq!(summary.live_areas(), 22);
+    assert_eq!(summary.live_areas(), 30);
     let words =
-        ["1 violation", "12 pages", "3 lent", "22, 34 pages", "56 pages", "8 lin", "75 other"];
+        ["1 violation", "12 pages", "3 lent", "30, 34 pages", "56 pages", "8 lin", "75 other"];
     says(&summary, &words);
 }
 

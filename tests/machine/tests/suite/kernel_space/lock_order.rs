@@ -115,7 +115,7 @@ fn lookups_share_the_lock_of_areas_and_changes_do_not_s15() {
                 assert!(!freed.load(Relaxed), "freed while somebody looked");
                 thread::yield_now();
             }
-            record.vm.addr
+            record.vm.addr()
         });
         assert_eq!(looked, Some(area));
     });

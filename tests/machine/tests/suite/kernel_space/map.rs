@@ -21,7 +21,7 @@ fn frames_are_mapped_in_their_order_and_stay_their_owners_s37() {
         for (&frame, number) in frames.iter().zip(area.pages.first()..) {
             assert_eq!(bed.frame_at(page(number)), frame);
         }
-        assert_eq!(bed.clean().areas, [0, 1, 0, 0]);
+        assert_eq!(bed.clean().areas, [0, 1, 0, 0, 0]);
         bed.space.vunmap((), area.pages.start()).expect("a live area");
         for &frame in &frames {
             assert_eq!(bed.space.zones().table().owner_of(frame), FrameOwner::Test);
@@ -74,7 +74,7 @@ fn vmaps_descriptor_shows_its_callers_flags_s37() {
     let area = bed.space.vmap_flags(belonging(), data, flags, CALLER).expect("addresses");
     assert_eq!((area.flags, area.kind), (flags, AreaKind::Vmap));
     let base = area.pages.start();
-    assert_eq!(bed.space.with_area(base, |record| record.vm.flags), Some(flags));
+    assert_eq!(bed.space.with_area(base, |record| record.vm.flags()), Some(flags));
     bed.space.vunmap((), base).expect("a live area");
     bed.feed(list);
 }
@@ -132,7 +132,7 @@ fn nothing_too_much_and_what_is_not_memory_in_use_are_refused_s37_s97() {
 fn remove(bed: &Bed, kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
         AreaKind::Vmalloc => bed.space.vfree((), address),
-        AreaKind::Vmap => bed.space.vunmap((), address),
+        AreaKind::Vmap | AreaKind::Bare => bed.space.vunmap((), address),
         AreaKind::IoRemap => bed.space.iounmap((), address),
         AreaKind::Dma => bed.space.coherent_free((), address, PAGE_SIZE).map(drop),
     }

@@ -1,6 +1,7 @@
 //! The kernel's whole address space on SoftMachine: what vmalloc, vmap, ioremap and coherent memory promise, what they leave
 //! behind when they fail (nothing), and whether the audit sees what is done to the tables behind its back.
 
+mod bare;
 mod coherent;
 mod damage;
 mod damage_to_areas;

@@ -1,0 +1,209 @@
+//! The record of an area: what it is, whom it belongs to, what must come back when it goes.
+//!
+//! ```text
+//!   reserve            publish              retire               flush            release
+//!  ─────────▶ reserved ───────▶   Live   ───────▶   Dying   ───────▶  Flushed ───────▶  Free
+//!             (not found)     (found by base)   (not found, its
+//!                                                addresses taken)
+//! ```
+//!
+//! The states are kept by types rather than by a field: a Live area's addresses and frames lie in its record, which is in
+//! the hands of the address space; a Dying one's are hidden in an `Unmapped`; a Flushed one's come out of that as a
+//! `Released` (S14a).
+
+mod descriptor;
+mod flags;
+
+pub use descriptor::VmStruct;
+pub use flags::AreaFlags;
+
+use core::fmt;
+
+use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
+use crate::frames::FrameList;
+use crate::linear_map::Lent;
+use crate::owned_range::OwnedRange;
+
+/// What an area is, which decides who may remove it (S34).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaKind {
+    /// Made by vmalloc.
+    Vmalloc,
+    /// Made by vmap.
+    Vmap,
+    /// Made by ioremap.
+    IoRemap,
+    /// A coherent DMA buffer.
+    Dma,
+    /// Reserved for its caller, who maps there what it likes, or nothing.
+    Bare,
+}
+
+impl AreaKind {
+    /// The flags that an area of this kind is born with.
+    pub const fn flags(self) -> AreaFlags {
+        match self {
+            Self::Vmalloc => AreaFlags::ALLOC,
+            Self::Vmap => AreaFlags::MAP,
+            Self::IoRemap => AreaFlags::IOREMAP,
+            Self::Dma => AreaFlags::DMA.with(AreaFlags::USERMAP),
+            Self::Bare => AreaFlags::NONE,
+        }
+    }
+}
+
+impl fmt::Display for AreaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vmalloc => "vmalloc",
+            Self::Vmap => "vmap",
+            Self::IoRemap => "ioremap",
+            Self::Dma => "dma",
+            Self::Bare => "bare",
+        })
+    }
+}
+
+/// An area's usable addresses, with the frames behind them that come back when it goes.
+#[derive(Debug)]
+#[must_use = "dropping a mapping leaks its addresses and frames"]
+pub enum Mapping {
+    /// Of a record that no area has.
+    Nothing,
+    /// vmalloc: frames taken one by one.
+    Frames {
+        /// The right to write the descriptors.
+        usable: OwnedRange,
+        /// The frames, in the order of their addresses.
+        list: FrameList,
+    },
+    /// DMA: one contiguous block, which has no linear mapping while it is lent.
+    Lent(Lent),
+    /// vmap and ioremap: what is mapped belongs to somebody else. In a bare area some of it, or all, may be unmapped.
+    Borrowed {
+        /// The right to write the descriptors.
+        usable: OwnedRange,
+    },
+    /// A bare area in which nothing is mapped and nothing that a TLB could remember.
+    Reserved {
+        /// The right to write the descriptors.
+        usable: OwnedRange,
+    },
+    /// Somebody changes what is mapped, and has the right to it meanwhile.
+    Away {
+        /// The usable pages.
+        pages: PageRange,
+    },
+}
+
+impl Mapping {
+    /// The usable pages.
+    pub const fn pages(&self) -> PageRange {
+        match self {
+            Self::Nothing => PageRange::EMPTY,
+            Self::Frames { usable, .. } | Self::Borrowed { usable } | Self::Reserved { usable } => {
+                usable.pages()
+            }
+            Self::Away { pages } => *pages,
+            Self::Lent(lent) => lent.pages(),
+        }
+    }
+}
+
+/// What is known of an area, and what must come back when it goes.
+#[derive(Debug)]
+#[must_use = "dropping a record leaks the area"]
+pub struct AreaRecord {
+    /// What C callers see.
+    pub vm: VmStruct,
+    /// What it is.
+    pub kind: AreaKind,
+    /// Windows of programs that show it: while there are any, it cannot be removed (S46). Or [`AreaRecord::BUSY`].
+    pub users: u16,
+    /// The usable addresses, and what stands behind them.
+    pub mapping: Mapping,
+}
+
+impl AreaRecord {
+    /// What [`AreaRecord::users`] is while somebody changes what the area maps: it is not removed, and not shown either.
+    pub const BUSY: u16 = u16::MAX;
+
+    /// The record of no area: what a vacant place holds.
+    pub const fn vacant() -> Self {
+        Self {
+            vm: VmStruct::vacant(),
+            kind: AreaKind::Vmalloc,
+            users: 0,
+            mapping: Mapping::Nothing,
+        }
+    }
+
+    /// The usable pages.
+    pub const fn pages(&self) -> PageRange {
+        self.mapping.pages()
+    }
+
+    /// A copy of what a listing or a lookup needs.
+    pub fn summary(&self) -> AreaSummary {
+        AreaSummary {
+            pages: self.mapping.pages(),
+            kind: self.kind,
+            flags: self.vm.flags(),
+            physical: self.vm.phys_addr(),
+            caller: self.vm.caller(),
+            users: self.users,
+        }
+    }
+}
+
+/// What a listing says of an area; a copy, which the area may outlive or not (S13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreaSummary {
+    /// The usable pages, without the guard.
+    pub pages: PageRange,
+    /// What it is.
+    pub kind: AreaKind,
+    /// Its flags.
+    pub flags: AreaFlags,
+    /// The physical base of a contiguous mapping, else zero.
+    pub physical: PhysAddr,
+    /// Who asked for it.
+    pub caller: VirtAddr,
+    /// Windows of programs that show it.
+    pub users: u16,
+}
+
+impl AreaSummary {
+    /// Bytes as a descriptor counts them: usable pages and guard (S2).
+    pub const fn bytes_with_guard(&self) -> u32 {
+        self.pages.bytes() + PAGE_SIZE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S91: a kind is called what its flag is called.
+    #[test]
+    fn each_kind_reads_as_the_word_of_its_flag() {
+        for kind in [AreaKind::Vmalloc, AreaKind::Vmap, AreaKind::IoRemap] {
+            assert_eq!(kind.to_string(), kind.flags().to_string());
+        }
+        assert_eq!(AreaKind::Dma.to_string(), AreaFlags::DMA.to_string());
+    }
+
+    /// S2.
+    #[test]
+    fn a_living_area_counts_its_guard() {
+        let summary = AreaSummary {
+            pages: PageRange::from_numbers(0xc_0000, 3).expect("a range"),
+            kind: AreaKind::Vmalloc,
+            flags: AreaFlags::ALLOC,
+            physical: PhysAddr::new(0),
+            caller: VirtAddr::new(0),
+            users: 0,
+        };
+        assert_eq!(summary.bytes_with_guard(), 0x4000);
+    }
+}

@@ -1,0 +1,97 @@
+//! Memory of vmalloc at addresses that its caller reserved (S85a).
+
+use core::fmt;
+
+use crate::addr::VirtAddr;
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
+use crate::attributes::Attributes;
+use crate::kernel_space::{ChangeError, Fill, KernelSpace, VmallocError};
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+
+/// Why a reserved area was not filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillAreaError {
+    /// It is no area that its caller may fill. Nothing has changed.
+    Change(ChangeError),
+    /// Something is mapped in it already. Nothing has changed.
+    Mapped {
+        /// The address given.
+        address: VirtAddr,
+    },
+    /// No memory, or it could not be mapped. The area is gone (S85a), and nothing else was taken.
+    Consumed(VmallocError),
+}
+
+impl fmt::Display for FillAreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Change(error) => error.fmt(f),
+            Self::Mapped { address } => write!(f, "the area at {address} maps something already"),
+            Self::Consumed(error) => write!(f, "{error}; the area is removed"),
+        }
+    }
+}
+
+impl core::error::Error for FillAreaError {}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Fills the bare area at `base`, in which nothing is mapped, with memory: from then on it is one of vmalloc's. Not in
+    /// interrupt context (S10).
+    ///
+    /// # Errors
+    /// [`FillAreaError`]: if there is no memory, the area is gone too (S85a).
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn fill_area(&self, base: VirtAddr, fill: Fill) -> Result<AreaSummary, FillAreaError> {
+        self.refuse_in_interrupt();
+        L::might_sleep("__vmalloc_area");
+        let taken = self.take(base, |record| record.kind == AreaKind::Bare);
+        let mut usable = match taken.map_err(FillAreaError::Change)? {
+            Mapping::Reserved { usable } => usable,
+            mapping => {
+                self.put(base, mapping, |_| ());
+                return Err(FillAreaError::Mapped { address: base });
+            }
+        };
+        let list = match self.frames_for(usable.count()) {
+            Ok(list) => list,
+            Err(error) => {
+                return Err(self.consume(base, usable, VmallocError::Frames(error)));
+            }
+        };
+        if fill == Fill::Zeroed {
+            let frames = list.frames(self.zones.table());
+            frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
+        }
+        let frames = list.frames(self.zones.table());
+        if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
+            let mapped = error.mapped();
+            let undone = self.table.unmap_part(&mut usable, 0, mapped);
+            debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
+            let freed = self.zones.free_list(list);
+            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            let error = VmallocError::Map(error);
+            return Err(self.consume(base, usable, error));
+        }
+        let filled = self.put(base, Mapping::Frames { usable, list }, |record| {
+            record.kind = AreaKind::Vmalloc;
+            record.vm.set_flags(record.vm.flags().with(AreaFlags::ALLOC));
+            record.summary()
+        });
+        filled.ok_or(FillAreaError::Change(ChangeError::Unknown { address: base }))
+    }
+
+    /// Ends the area whose mapping was taken and in which nothing is mapped.
+    #[cold]
+    fn consume(&self, base: VirtAddr, usable: OwnedRange, error: VmallocError) -> FillAreaError {
+        self.areas.with(|areas| {
+            if let Some(place) = areas.space.retire(base) {
+                areas.release(usable, place);
+            }
+        });
+        FillAreaError::Consumed(error)
+    }
+}

@@ -1,0 +1,26 @@
+//! `pgprot_t`: how a mapping may be used.
+
+use core::ffi::c_uint;
+
+use kerncore::attributes::Attributes;
+
+/// How a mapping may be used: the `pgprot_t` of callers, who may pass anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PageProtection(pub c_uint);
+
+impl PageProtection {
+    /// `PAGE_KERNEL`: read and written, never executed.
+    pub const KERNEL: Self = Self(0);
+    /// `PAGE_KERNEL_RO`: read.
+    pub const KERNEL_READ_ONLY: Self = Self(1);
+
+    /// What goes into the tables, or `None` for a number that means nothing.
+    pub(crate) const fn attributes(self) -> Option<Attributes> {
+        match self {
+            Self::KERNEL => Some(Attributes::KERNEL_DATA),
+            Self::KERNEL_READ_ONLY => Some(Attributes::KERNEL_RODATA),
+            _ => None,
+        }
+    }
+}

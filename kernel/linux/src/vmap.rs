@@ -1,0 +1,87 @@
+//! Mapping pages side by side, by the Linux names.
+//!
+//! None of these may be called in interrupt context (S10).
+
+use core::ffi::{c_uint, c_void};
+use core::fmt;
+use core::ptr;
+use core::slice;
+
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::area::{AreaFlags, AreaSummary};
+use kerncore::frames::Frame;
+use kerncore::kernel_space::VmapError;
+
+use crate::pointer;
+use crate::protection::PageProtection;
+use crate::vmalloc::warn;
+
+/// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
+fn too_many(count: c_uint) -> bool {
+    count > mm::kernel().zones().total()
+}
+
+/// Maps `count` pages, given by page pointers, one after the other; null on failure (S37). `flags` are stored.
+///
+/// # Safety
+/// `pages` points to `count` page pointers. The pages stay allocated while the mapping lives, and whoever uses both the
+/// mapping and the pages' other addresses keeps Rust's rules of aliasing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vmap(
+    pages: *const *const Frame,
+    count: c_uint,
+    flags: c_uint,
+    prot: PageProtection,
+) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    if pages.is_null() || count == 0 || too_many(count) {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller promises `count` page pointers.
+    let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
+    match map(pages, AreaFlags::from_bits(flags), prot, caller) {
+        Ok(area) => pointer(area.pages.start()),
+        Err(error) => {
+            warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Why [`vmap`] gave null.
+enum Unmapped {
+    Protection(PageProtection),
+    NoPage { index: u32, page: *const Frame },
+    Refused(VmapError),
+}
+
+impl fmt::Display for Unmapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protection(PageProtection(number)) => write!(f, "no protection is {number:#x}"),
+            Self::NoPage { index, page } => write!(f, "page {index}, {page:p}, is no page pointer"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+#[inline(always)]
+fn map(
+    pages: &[*const Frame],
+    flags: AreaFlags,
+    prot: PageProtection,
+    caller: VirtAddr,
+) -> Result<AreaSummary, Unmapped> {
+    let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
+    let kernel = mm::kernel();
+    let table = *kernel.zones().table();
+    let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
+    let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
+    mapped.map_err(|error| match error {
+        VmapError::MissingFrame { index } => {
+            Unmapped::NoPage { index, page: pages[index as usize] }
+        }
+        error => Unmapped::Refused(error),
+    })
+}
