@@ -28,6 +28,8 @@ pub mod cp15;
 pub mod cpu;
 pub mod exception;
 #[cfg(target_arch = "arm")]
+pub mod failure;
+#[cfg(target_arch = "arm")]
 pub mod irq;
 #[cfg(target_arch = "arm")]
 pub mod lock;

@@ -14,8 +14,10 @@ use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
+use arch::failure;
 use arch::lock::IrqSpinLock;
-use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::failure::Point;
 use kerncore::frames::{FrameOwner, Freed};
 use kerncore::kernel_space::CoherentError;
 use kerncore::lock::Class;
@@ -223,7 +225,12 @@ fn free_words(words: usize) -> Option<Box<[Word]>> {
 /// [`PoolError`]; nothing was taken.
 pub(crate) fn allocate(bytes: u32) -> Result<PoolBuffer, PoolError> {
     let taken = if POOL.is_made() {
-        let run = POOL.pages.with(|pages| pages.allocate(bytes));
+        let run = POOL.pages.with(|pages| {
+            if failure::fails(Point::Pool) {
+                return Err(pages.exhausted(pages_for(bytes)));
+            }
+            pages.allocate(bytes)
+        });
         run.map(|run| POOL.buffer_at(run.first)).map_err(PoolError::Refused)
     } else {
         Err(PoolError::NotInitialised)
@@ -237,6 +244,9 @@ pub(crate) fn allocate(bytes: u32) -> Result<PoolBuffer, PoolError> {
 /// As [`allocate`], without a word when there is nothing: [`allocate`] says why.
 #[inline(always)]
 pub(crate) fn take(bytes: u32) -> Option<PoolBuffer> {
+    if failure::fails(Point::ShortCut) {
+        return None;
+    }
     // Where there is no pool, it has no pages either.
     let first = POOL.pages.with(|pages| pages.take(bytes))?;
     Some(POOL.buffer_at(first))

@@ -20,6 +20,7 @@ pub mod audit;
 pub mod coherent;
 pub mod config;
 pub mod descriptor;
+pub mod failure;
 pub mod frames;
 pub mod handover;
 pub mod kernel_space;

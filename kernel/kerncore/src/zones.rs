@@ -11,6 +11,7 @@
 //! A zone, as in Linux, is a set of frames under one allocator and one lock. So far there is one.
 
 use crate::addr::{Pfn, PhysAddr};
+use crate::failure::Point;
 use crate::frames::{
     AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
     FreeError, Freed, Unsound,
@@ -60,6 +61,7 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// # Errors
     /// [`AllocateError`].
     pub fn allocate(&self, order: u32, owner: FrameOwner) -> Result<FrameBlock, AllocateError> {
+        self.refuse_if_it_fails(1_u32.checked_shl(order).unwrap_or(u32::MAX), owner)?;
         self.allocator.with(|allocator| allocator.allocate(order, owner))
     }
 
@@ -67,6 +69,9 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// record of the first frame. `None` says nothing about memory: ask [`Zones::allocate`].
     #[inline(always)]
     pub fn take_waiting(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
+        if L::fails(Point::ShortCut) {
+            return None;
+        }
         self.allocator.with(|allocator| allocator.take_waiting(order, owner))
     }
 
@@ -79,6 +84,7 @@ impl<'s, L: Locks> Zones<'s, L> {
         pages: u32,
         owner: FrameOwner,
     ) -> Result<FrameBlock, AllocateError> {
+        self.refuse_if_it_fails(pages, owner)?;
         self.allocator.with(|allocator| allocator.allocate_pages(pages, owner))
     }
 
@@ -87,7 +93,19 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// # Errors
     /// [`AllocateError`].
     pub fn allocate_list(&self, pages: u32, owner: FrameOwner) -> Result<FrameList, AllocateError> {
+        self.refuse_if_it_fails(pages, owner)?;
         self.allocator.with(|allocator| allocator.allocate_list(pages, owner))
+    }
+
+    /// The refusal of `pages` frames that a test wants.
+    #[inline(always)]
+    fn refuse_if_it_fails(&self, pages: u32, owner: FrameOwner) -> Result<(), AllocateError> {
+        if L::fails(Point::Frames) { Err(self.none_left(pages, owner)) } else { Ok(()) }
+    }
+
+    /// What is said when there are no `pages` frames for `owner`.
+    pub(crate) fn none_left(&self, pages: u32, owner: FrameOwner) -> AllocateError {
+        AllocateError::Exhausted { pages, owner, free: self.free_pages(), largest: None }
     }
 
     /// Gives a block back.

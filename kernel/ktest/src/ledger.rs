@@ -4,7 +4,7 @@
 //! hands the ledgers to the runner.
 //!
 //! ```text
-//! settle → snapshot → the test → settle → snapshot, compared with the first → audit
+//! settle → snapshot → the test begins, and ends → settle → snapshot, compared with the first → audit
 //! ```
 
 use core::fmt;
@@ -25,6 +25,9 @@ pub trait Ledger {
 
     /// The counters as they stand. Changes nothing and allocates nothing.
     fn snapshot(&self) -> Snapshot;
+
+    /// Called last before a test's function: for what is to happen in tests alone. [`Ledger::settle`] ends it.
+    fn test_begins(&self) {}
 
     /// Walks the live structures, and hands `violation` one line for each rule that is broken. What it finds here
     /// makes the kernel unsound: the runner ends the boot, since no later test would mean anything.

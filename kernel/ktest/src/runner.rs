@@ -212,6 +212,7 @@ impl<const LEDGERS: usize> Run<'_, LEDGERS> {
 
     fn returned(&mut self, test: &Test, number: usize) -> Returned {
         let mut returned = Returned::Well;
+        self.ledgers.iter().for_each(|ledger| ledger.test_begins());
         test.run(&mut |outcome| {
             returned = match outcome {
                 Outcome::Passed => Returned::Well,

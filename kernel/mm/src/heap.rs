@@ -13,8 +13,10 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
+use arch::failure;
 use arch::lock::IrqSpinLock;
 use kerncore::addr::{PAGE_SIZE, pages_for};
+use kerncore::failure::Point;
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START};
 use kerncore::lock::Class;
@@ -106,7 +108,7 @@ impl Region {
 // and that nothing else uses; the lock makes each call exclusive and masks interrupts, so that handlers may allocate.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() > ALIGNMENT_AT_MOST {
+        if layout.align() > ALIGNMENT_AT_MOST || failure::fails(Point::Heap) {
             return ptr::null_mut();
         }
         self.0.with(|region| {

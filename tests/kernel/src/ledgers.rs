@@ -1,12 +1,53 @@
 //! What a test must give back, and what must hold after it: one ledger a layer that owns something.
 
 use core::fmt;
+use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use kerncore::failure::{Afterwards, Outcome};
 use ktest::{Ledger, Snapshot};
 
+/// How many ledgers there are.
+pub(crate) const COUNT: usize = 5;
+
 /// The ledgers of every layer, and those who look at them from outside.
-pub(crate) fn all() -> [&'static dyn Ledger; 4] {
-    [&Memory, &Dma, &Interrupts, &Witnesses]
+pub(crate) fn all() -> [&'static dyn Ledger; COUNT] {
+    [&Failures, &Memory, &Dma, &Interrupts, &Witnesses]
+}
+
+/// `fail_nth=`; 0 while nothing is to fail.
+static FAIL_NTH: AtomicU32 = AtomicU32::new(0);
+
+/// From now on the `nth` allocation of each test fails.
+pub(crate) fn fail_nth(nth: Option<NonZeroU32>) {
+    FAIL_NTH.store(nth.map_or(0, NonZeroU32::get), Relaxed);
+}
+
+/// Not a ledger of anything: it makes an allocation of each test fail, if the command line says so, and of nothing else.
+struct Failures;
+
+impl Ledger for Failures {
+    fn name(&self) -> &'static str {
+        "failures"
+    }
+
+    fn test_begins(&self) {
+        if let Some(nth) = NonZeroU32::new(FAIL_NTH.load(Relaxed)) {
+            arch::failure::arm(nth, Afterwards::Plenty);
+        }
+    }
+
+    fn settle(&self) {
+        if let Outcome { failed: Some(point), asked } = arch::failure::disarm() {
+            log::info!("of {asked} allocations one failed: {point}");
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::new()
+    }
+
+    fn audit(&self, _violation: &mut dyn FnMut(fmt::Arguments<'_>)) {}
 }
 
 /// Frames, addresses, areas, records, tables, the heap; the audit of the live tables and registers.

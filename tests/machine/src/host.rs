@@ -4,11 +4,13 @@ use crate::SoftMachine;
 use kerncore::{
     addr::PhysAddr,
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, SLOT_SIZE},
+    failure::{Afterwards, FailNth, Outcome, Point},
     lock::{Class, Context, Held, Interrupts, Lock, Locks, SharedLock, Taken, Violation},
     page_table::TableSource,
 };
 use std::{
     cell::RefCell,
+    num::NonZeroU32,
     panic::Location,
     ptr,
     sync::{
@@ -20,6 +22,19 @@ use std::{
 thread_local! {
     /// What this thread holds: a thread stands for a CPU.
     static HELD: RefCell<Held> = const { RefCell::new(Held::new()) };
+    /// What fails on this thread.
+    static FAILS: RefCell<FailNth> = const { RefCell::new(FailNth::off()) };
+}
+
+/// Runs `operation`, the `nth` allocation of which fails, on this thread.
+pub fn fail_nth<R>(
+    nth: NonZeroU32,
+    afterwards: Afterwards,
+    operation: impl FnOnce() -> R,
+) -> (R, Outcome) {
+    FAILS.with_borrow_mut(|fails| fails.arm(nth, afterwards));
+    let result = operation();
+    (result, FAILS.with_borrow_mut(FailNth::disarm))
 }
 
 /// Fails the test if `step` says that something is wrong.
@@ -42,6 +57,10 @@ impl Locks for HostLocks {
     #[track_caller]
     fn might_sleep(operation: &'static str) {
         judge(|held| held.might_sleep(operation, Context::Task));
+    }
+
+    fn fails(point: Point) -> bool {
+        FAILS.with_borrow_mut(|fails| fails.fails(point))
     }
 }
 

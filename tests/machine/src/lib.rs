@@ -48,6 +48,6 @@ pub use kerncore;
 pub use context::{Asid, Register, Ttbcr};
 pub use cpu::SoftCpu;
 pub use event::Event;
-pub use host::{HostLock, HostLocks, HostSharedLock, TablePool};
+pub use host::{HostLock, HostLocks, HostSharedLock, TablePool, fail_nth};
 pub use state::{Behaviour, SoftMachine};
 pub use tlb::{Fault, Kind, Privilege, Reach, Scope};

@@ -9,10 +9,11 @@
 
 use core::fmt;
 
+use kerncore::failure::Point;
 use kerncore::lock::{Class, Lock, Locks};
 use spin::mutex::SpinMutexGuard;
 
-use crate::{cpu, irq, smp};
+use crate::{cpu, failure, irq, smp};
 
 mod shared;
 #[cfg(feature = "lock-order")]
@@ -140,5 +141,10 @@ impl Locks for IrqLocks {
     #[inline(always)]
     fn might_sleep(operation: &'static str) {
         might_sleep(operation);
+    }
+
+    #[inline(always)]
+    fn fails(point: Point) -> bool {
+        failure::fails(point)
     }
 }

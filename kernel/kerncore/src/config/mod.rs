@@ -13,6 +13,7 @@
 //! | `seed=` | the number that shuffles the tests | drawn by the harness |
 //! | `from=` | begin with this test of the shuffled order, counted from 1 | 1 |
 //! | `fatal=` | run this one test, which stops the kernel | none |
+//! | `fail_nth=` | the nth allocation of each test fails | none fails |
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
 //! | `monitor` | read commands from the serial port when the work is done | – |
@@ -27,6 +28,8 @@ mod tests;
 
 pub use complaint::{Complaint, Instead, Why};
 pub use size::{NumberError, memparse, number};
+
+use core::num::NonZeroU32;
 
 use crate::addr::PAGE_SIZE;
 
@@ -57,6 +60,8 @@ pub struct Config<'c> {
     pub from: Option<u32>,
     /// `fatal=`.
     pub fatal: Option<&'c str>,
+    /// `fail_nth=`, counted from 1.
+    pub fail_nth: Option<NonZeroU32>,
     /// `operations=`, at least 1.
     pub operations: Option<u32>,
     /// `list`.
@@ -118,6 +123,7 @@ impl Config<'_> {
         seed: None,
         from: None,
         fatal: None,
+        fail_nth: None,
         operations: None,
         list: false,
         monitor: false,
@@ -204,6 +210,12 @@ impl<'c> Config<'c> {
             let kept =
                 self.operations.map_or(Instead::Default, |kept| Instead::Number(kept.into()));
             self.operations = Some(ranged(value, 1, u32::MAX).map_err(|why| (why, kept))?);
+            Ok(())
+        } else if named("fail_nth") {
+            let kept =
+                self.fail_nth.map_or(Instead::Default, |kept| Instead::Number(kept.get().into()));
+            let nth = ranged(value, 1, u32::MAX).map_err(|why| (why, kept))?;
+            self.fail_nth = NonZeroU32::new(nth);
             Ok(())
         } else if named("fatal") {
             self.fatal = Some(text(value)?);

@@ -26,7 +26,7 @@ fn one_complaint(parameter: &str, line: &str) {
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
-         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt operations=5 list \
+         seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
          monitor witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
@@ -39,6 +39,7 @@ fn s114_every_parameter_lands_in_its_field() {
         seed: Some(u64::MAX),
         from: Some(17),
         fatal: Some("vfree_in_interrupt"),
+        fail_nth: NonZeroU32::new(3),
         operations: Some(5),
         list: true,
         monitor: true,
@@ -102,6 +103,7 @@ fn s114_malformed_values_are_ignored_with_the_reason() {
     one_complaint("test=", "test=: a value is missing, ignored");
     one_complaint("fatal", "fatal: a value is missing, ignored");
     one_complaint("operations", "operations: a value is missing, using the default");
+    one_complaint("fail_nth=0", "fail_nth=0: not between 1 and 4294967295, using the default");
 }
 
 #[test]

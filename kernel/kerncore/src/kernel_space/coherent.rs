@@ -15,11 +15,12 @@ use core::fmt;
 use crate::addr::{PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
-use crate::frames::{AllocateError, FrameOwner, order_for};
+use crate::failure::Point;
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, order_for};
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{KernelSpace, RemoveError};
-use crate::linear_map::{Absent, LendError, LinearFault};
+use crate::linear_map::{Absent, LendError, LinearError, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::MapError;
@@ -86,14 +87,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
         self.table.machine().zero_frames(first, pages);
-        let absent = match self.linear.withdraw(block) {
-            Ok(withdrawn) => withdrawn.flush(),
-            Err(error) => {
-                let (fault, block) = error.into_parts();
-                self.free_own(block);
-                return Err(CoherentError::Linear(fault));
-            }
-        };
+        let absent = self.withdraw(block).map_err(CoherentError::Linear)?;
         let request = Request {
             bytes,
             window: None,
@@ -170,6 +164,23 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let actual = dying.pages().count();
         let found = self.tear_down(dying)?.pages;
         Ok(CoherentFreed { actual, given, missing: actual - found.min(actual) })
+    }
+
+    /// Takes a block that nobody but the caller has seen out of the linear map; what cannot leave it is freed.
+    pub(crate) fn withdraw(&self, block: FrameBlock) -> Result<Absent, LinearFault> {
+        let withdrawn = if L::fails(Point::Linear) {
+            Err(LinearError::Outside(block))
+        } else {
+            self.linear.withdraw(block)
+        };
+        match withdrawn {
+            Ok(withdrawn) => Ok(withdrawn.flush()),
+            Err(error) => {
+                let (fault, block) = error.into_parts();
+                self.free_own(block);
+                Err(fault)
+            }
+        }
     }
 
     /// As [`KernelSpace::take_back`], of a block that nobody but this call has seen.

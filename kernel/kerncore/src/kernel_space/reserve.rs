@@ -5,6 +5,7 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
+use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner};
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
 use crate::kernel_space::{KernelSpace, RemoveError};
@@ -105,7 +106,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.refuse_in_interrupt();
         L::might_sleep(operation);
         loop {
-            match self.areas.with(&reserve) {
+            if L::fails(Point::Record) {
+                return Err(NoArea::Record(self.zones.none_left(1, FrameOwner::Slab)));
+            }
+            let reserved = self.areas.with(|areas| {
+                let reserved = reserve(areas);
+                unless_it_fails::<L>(areas, reserved)
+            });
+            match reserved {
                 Ok(reserved) => return Ok(reserved),
                 Err(error) => self.make_room(error)?,
             }
@@ -207,5 +215,22 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub(super) fn free_own(&self, block: FrameBlock) {
         let freed = self.zones.free(block);
         debug_assert!(freed.is_ok(), "frames changed hands behind their owner's back: {freed:?}");
+    }
+}
+
+/// What was reserved, given back if a test wants no addresses to be left.
+#[inline(always)]
+fn unless_it_fails<'s, L: Locks>(
+    areas: &mut Areas<'s>,
+    reserved: Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
+) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+    match reserved {
+        Ok((usable, place)) if L::fails(Point::Addresses) => {
+            let wanted = usable.count().wrapping_add(GUARD_PAGES);
+            areas.release(usable, place);
+            let largest_hole = areas.space.largest_hole();
+            Err(NoRoom::Addresses(ReserveError::NoSpace { wanted, order: 0, largest_hole }))
+        }
+        reserved => reserved,
     }
 }

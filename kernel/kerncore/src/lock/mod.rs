@@ -15,6 +15,8 @@ pub use class::Class;
 pub use gate::{Entry, Gate};
 pub use held::{Context, Held, Interrupts, Taken, Violation};
 
+use crate::failure::Point;
+
 /// One piece of state that only one CPU at a time may touch.
 pub trait Lock<T>: Sync {
     /// Guards `value`, as a lock of `class`.
@@ -41,7 +43,7 @@ pub trait SharedLock<T>: Lock<T> {
     fn try_look<R>(&self, section: impl FnOnce(&T) -> R) -> Option<R>;
 }
 
-/// A family of locks, chosen once for a whole kernel.
+/// A family of locks, chosen once for a whole kernel, and with it what builds of tests ask and are told.
 pub trait Locks {
     /// The lock of this family that guards a `T`.
     type Lock<T: Send>: Lock<T>;
@@ -52,4 +54,11 @@ pub trait Locks {
     /// holds ends the kernel if this is no place to sleep; others do nothing.
     #[inline(always)]
     fn might_sleep(_operation: &'static str) {}
+
+    /// Asked before anything is taken that may run out: whether it is to be refused, as if it had. Families of tests fail the
+    /// nth who asks ([`crate::failure`]); for others this is a constant, and nothing is left of the question.
+    #[inline(always)]
+    fn fails(_point: Point) -> bool {
+        false
+    }
 }

@@ -3,12 +3,13 @@
 use super::{
     PageTable, TableSource,
     run::{Run, Runs, Slots},
-    tables::ReserveError,
+    tables::{ReserveError, section_start},
 };
 use crate::{
     addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     descriptor::l2::SmallPages,
+    failure::Point,
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
@@ -179,6 +180,10 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
+        if L::fails(Point::Table) {
+            let reason = ReserveError::NoTable(section_start(run.section()));
+            return Err(MapError::Table { reason, mapped: *mapped });
+        }
         let table = match self.table_above_empty(run.reborrow()) {
             Some(table) => table,
             None => self.table_made_for(run.reborrow(), tables, *mapped)?,

@@ -12,6 +12,7 @@ use super::{PageTable, run::Runs};
 use crate::{
     addr::{PageRange, PhysAddr, SECTION_SIZE, VirtAddr},
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, l1},
+    failure::Point,
     lock::{Lock, Locks},
     machine::Machine,
     owned_range::OwnedRange,
@@ -138,8 +139,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         range: &mut OwnedRange,
         tables: &impl TableSource,
     ) -> Result<(), ReserveError> {
-        let reserved =
-            Runs::all(range).try_for_each(|run| self.table_for(run.section(), tables).map(drop));
+        let reserved = Runs::all(range).try_for_each(|run| {
+            if L::fails(Point::Table) {
+                return Err(ReserveError::NoTable(section_start(run.section())));
+            }
+            self.table_for(run.section(), tables).map(drop)
+        });
         self.machine.barrier();
         reserved
     }

@@ -394,8 +394,9 @@ impl Pool<'_> {
         FreeError::NotAStart { start, run, pages: self.run_length(first) }
     }
 
+    /// What is said when no aligned run of `pages` pages is free.
     #[cold]
-    fn exhausted(&self, pages: u32) -> AllocateError {
+    pub fn exhausted(&self, pages: u32) -> AllocateError {
         AllocateError::Exhausted {
             pages,
             largest: self.largest_run(),

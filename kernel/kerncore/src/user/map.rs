@@ -2,6 +2,7 @@
 
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::attributes::MemoryType;
+use crate::failure::Point;
 use crate::frames::{FrameList, FrameOwner};
 use crate::linear_map::Absent;
 use crate::lock::{Lock, Locks};
@@ -9,8 +10,9 @@ use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, consecutive};
 use crate::user::machine::UserMachine;
-use crate::user::space::UserSpace;
+use crate::user::space::{UserSpace, WINDOWS};
 use crate::user::window::{Backing, PlaceError, Protection, TEXT, Window};
+use crate::user::windows::WindowError;
 
 impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     /// Zeroed memory at `pages`, for the program's data or stack.
@@ -70,6 +72,9 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
 
     pub(super) fn take_pages(&self, pages: PageRange) -> Result<OwnedRange, PlaceError> {
         L::might_sleep("mapping user memory");
+        if L::fails(Point::Window) {
+            return Err(PlaceError::Window(WindowError::Full { capacity: WINDOWS }));
+        }
         self.windows.with(|windows| windows.reserve(pages)).map_err(PlaceError::Window)
     }
 
@@ -110,15 +115,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         machine.write_frames(block.first(), program);
         machine.clean_instructions(block.first(), pages);
         machine.barrier();
-        match self.kernel.linear().withdraw(block) {
-            Ok(withdrawn) => Ok(withdrawn.flush()),
-            Err(error) => {
-                let (fault, block) = error.into_parts();
-                let freed = zones.free(block);
-                debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
-                Err(PlaceError::Linear(fault))
-            }
-        }
+        self.kernel.withdraw(block).map_err(PlaceError::Linear)
     }
 }
 

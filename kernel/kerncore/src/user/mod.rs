@@ -28,6 +28,7 @@ pub mod windows;
 pub use audit::{UserSummary, UserViolation};
 pub use space::{CPUS, Spaces, UserSpace, WINDOWS};
 pub use window::{CloseError, PlaceError, Protection, ShowError};
+pub use windows::WindowError;
 
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::layout::KERNEL_START;

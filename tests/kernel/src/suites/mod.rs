@@ -8,6 +8,7 @@ mod coherent;
 mod command_line;
 mod dma;
 mod faces;
+mod failures;
 mod faults;
 mod handover;
 mod heap;

@@ -7,6 +7,7 @@ mod damage;
 mod damage_to_areas;
 mod device;
 mod exhaustion;
+mod failures;
 mod history;
 mod interrupt;
 mod lock_order;

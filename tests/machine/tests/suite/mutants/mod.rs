@@ -17,6 +17,7 @@ mod machine;
 mod placement;
 mod pool;
 mod routing;
+mod undoing;
 pub(crate) mod user;
 
 /// What a killer says: the behaviour holds, or what was seen in its place.
@@ -102,6 +103,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         placement::LISTED,
         pool::LISTED,
         routing::LISTED,
+        undoing::LISTED,
         user::LISTED,
     ];
     let mut names = families.concat();

@@ -4,6 +4,7 @@ use super::{Verdict, board, same};
 use histories::bed::{Bed, page, pages};
 use kerncore::{
     addr::{PageRange, VirtAddr},
+    frames::AllocateError,
     machine::Machine,
     user::{
         Protection, Spaces, UserSpace, UserSummary,
@@ -57,7 +58,12 @@ impl<'b, C: Cpus> Programs<'b, C> {
 
     /// A space with nothing in it.
     pub(crate) fn space(&self) -> Space<'_, C> {
-        UserSpace::new(&self.bed.space, &self.spaces).expect("memory")
+        self.try_space().expect("memory")
+    }
+
+    /// As [`Programs::space`], where memory may be short.
+    pub(crate) fn try_space(&self) -> Result<Space<'_, C>, AllocateError> {
+        UserSpace::new(&self.bed.space, &self.spaces)
     }
 }
 

@@ -1,0 +1,363 @@
+//! Nothing is lost when an allocation fails: each point of each operation at which something is taken is made to fail in turn
+//! (S9, S18, S28, S29, S37, S44, S66).
+//!
+//! An operation is run with its first allocation failing, then with its second, and so on until none is left to fail; each time
+//! once so that only this one fails, and once so that all behind it fail too. Whatever came of it, the ledgers must be as they
+//! were and the audits must hold. A new operation is a test of a few lines: what it does, which error each point must give,
+//! and what undoes it.
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::fmt::Debug;
+use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use arch::failure::{arm, disarm, fail_nth};
+use dma::coherent::{AllocateError as DmaError, Buffer, allocate, free};
+use dma::device::Device;
+use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use kerncore::area::AreaSummary;
+use kerncore::attributes::Attributes;
+use kerncore::coherent::{AllocationFlags, Sleep};
+use kerncore::failure::{Afterwards, Outcome, Point};
+use kerncore::frames::{self, FrameOwner};
+use kerncore::kernel_space::{CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError};
+use kerncore::page_table::{MapError, ReserveError};
+use kerncore::pool;
+use kerncore::user::{PlaceError, Protection, ShowError, WindowError};
+use kerncore::va_space;
+use ktest::{Ledger, Snapshot, ktest};
+use mm::kernel;
+use mm::user::{AddressSpace, SpaceError};
+use mm::user_area::UserArea;
+
+use super::interrupts::in_handler;
+use super::user::{at, pages};
+use super::witness::{NOBODY, authority, feed};
+use crate::ledgers;
+
+/// An operation has fewer points than that, or something is asked for ever.
+const MOST: u32 = 1000;
+
+/// Behind RAM on a board that has all it can; nobody touches what is mapped there.
+const BEYOND_RAM: PhysAddr = PhysAddr::new(0xa000_0000);
+
+static DEVICE: Device = Device::new("a device whose memory fails");
+static SNOOPING: Device = Device::coherent("a snooping device whose memory fails");
+
+/// What all layers have lent and taken, with nothing that lags behind.
+fn books() -> [Snapshot; ledgers::COUNT] {
+    let all = ledgers::all();
+    for ledger in all {
+        ledger.settle();
+    }
+    all.map(Ledger::snapshot)
+}
+
+/// The ledgers are as they were, and every audit holds.
+#[track_caller]
+fn assert_intact(before: &[Snapshot; ledgers::COUNT], when: &str, failed: Option<Point>, nth: u32) {
+    for (before, after) in before.iter().zip(&books()) {
+        before.compare(after, &mut |difference| {
+            panic!("{when}, {failed:?} failing as number {nth}: {difference}");
+        });
+    }
+    for ledger in ledgers::all() {
+        ledger.audit(&mut |violation| {
+            panic!("{when}, {failed:?} failing as number {nth}: {violation}");
+        });
+    }
+}
+
+/// Makes every allocation of `operation` fail in turn. An error must be the one that `is_right` of the point that failed; what
+/// comes of a success, be it that the operation found another way, is ended by `undo`.
+#[track_caller]
+fn survives<T, E: Debug>(
+    name: &str,
+    operation: impl Fn() -> Result<T, E>,
+    is_right: impl Fn(Point, &E) -> bool,
+    undo: impl Fn(T),
+) {
+    // What is made once and kept, such as tables, is there from now on.
+    undo(operation().unwrap_or_else(|error| panic!("{name}: {error:?}")));
+    for afterwards in [Afterwards::Plenty, Afterwards::Nothing] {
+        let mut points = 0;
+        for nth in (1..MOST).filter_map(NonZeroU32::new) {
+            let before = books();
+            let (result, Outcome { failed, .. }) = fail_nth(nth, afterwards, &operation);
+            match (result, failed) {
+                (Ok(made), _) => undo(made),
+                (Err(error), Some(point)) => {
+                    assert!(is_right(point, &error), "{name}: {point} failed: {error:?}");
+                }
+                (Err(error), None) => panic!("{name}: nothing failed, and yet: {error:?}"),
+            }
+            assert_intact(&before, name, failed, nth.get());
+            if failed.is_none() {
+                break;
+            }
+            points += 1;
+        }
+        assert!((1..MOST - 1).contains(&points), "{name}: {points} points");
+        let rest = if afterwards == Afterwards::Nothing { ", with all behind them" } else { "" };
+        log::info!("{name}: {points} of {points} points survived{rest}");
+    }
+}
+
+/// As [`survives`], of a C symbol: null is an error without a reason.
+#[track_caller]
+fn survives_by_name<T>(name: &str, operation: impl Fn() -> *mut T, undo: impl Fn(*mut T)) {
+    let operation = || Some(operation()).filter(|made| !made.is_null()).ok_or(());
+    survives(name, operation, |_, ()| true, undo);
+}
+
+const fn is_exhausted(error: &frames::AllocateError) -> bool {
+    matches!(error, frames::AllocateError::Exhausted { .. })
+}
+
+fn no_area(point: Point, error: &NoArea) -> bool {
+    match error {
+        NoArea::Record(error) => {
+            matches!(point, Point::Record | Point::Frames) && is_exhausted(error)
+        }
+        NoArea::Addresses(error) => {
+            point == Point::Addresses && matches!(error, va_space::ReserveError::NoSpace { .. })
+        }
+        NoArea::TooManyAreas { .. } => false,
+    }
+}
+
+/// A table fails, or the frame that it is to be cut from.
+fn no_table(point: Point, error: &MapError) -> bool {
+    let is_table = matches!(error, MapError::Table { reason: ReserveError::NoTable(_), .. });
+    matches!(point, Point::Table | Point::Frames) && is_table
+}
+
+fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
+    match error {
+        VmallocError::Area(error) => no_area(point, error),
+        VmallocError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        VmallocError::Map(error) => no_table(point, error),
+        _ => false,
+    }
+}
+
+fn no_coherent(point: Point, error: &CoherentError) -> bool {
+    match error {
+        CoherentError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        CoherentError::Area(error) => no_area(point, error),
+        CoherentError::Linear(_) => point == Point::Linear,
+        CoherentError::Map(error) => no_table(point, error),
+    }
+}
+
+fn no_place(point: Point, error: &PlaceError) -> bool {
+    match error {
+        PlaceError::Window(error) => {
+            point == Point::Window && matches!(error, WindowError::Full { .. })
+        }
+        PlaceError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        PlaceError::Linear(_) => point == Point::Linear,
+        PlaceError::Map(error) => no_table(point, error),
+        PlaceError::TooLong { .. } => false,
+    }
+}
+
+#[track_caller]
+fn vfree(area: AreaSummary) {
+    assert_eq!(kernel().vfree(authority(), area.pages.start()), Ok(()));
+}
+
+#[track_caller]
+fn vmalloc_survives(name: &str, bytes: u32, fill: Fill) {
+    survives(name, || kernel().vmalloc(bytes, fill, NOBODY), no_vmalloc, vfree);
+}
+
+#[ktest]
+fn vmalloc_of_a_page_and_of_some_s8_s9_s28_s29() {
+    vmalloc_survives("vmalloc, 1 page", 1, Fill::Uninitialised);
+    vmalloc_survives("vzalloc, 17 pages", 17 * PAGE_SIZE, Fill::Zeroed);
+}
+
+/// Over many second-level tables, each of which fails: what was mapped before it goes again.
+#[ktest]
+fn vmalloc_of_more_than_four_mebibytes_s19_s27_s29() {
+    vmalloc_survives("vmalloc, 1025 pages", 1025 * PAGE_SIZE, Fill::Uninitialised);
+}
+
+#[ktest]
+fn vmalloc_user_s31() {
+    let make = || kernel().vmalloc_user(3 * PAGE_SIZE, NOBODY);
+    survives("vmalloc_user, 3 pages", make, no_vmalloc, vfree);
+}
+
+#[ktest]
+fn vmap_s37() {
+    let zones = kernel().zones();
+    let list = zones.allocate_list(300, FrameOwner::Test).expect("memory");
+    let frames: Vec<Pfn> = list.frames(zones.table()).collect();
+    let is_right = |point, error: &VmapError| match error {
+        VmapError::Area(error) => no_area(point, error),
+        VmapError::Map(error) => no_table(point, error),
+        _ => false,
+    };
+    survives(
+        "vmap, 300 pages",
+        || kernel().vmap(&frames, Attributes::KERNEL_DATA, NOBODY),
+        is_right,
+        |area| assert_eq!(kernel().vunmap(authority(), area.pages.start()), Ok(())),
+    );
+    feed(list);
+}
+
+#[ktest]
+fn ioremap_s8_s9_s94() {
+    let is_right = |point, error: &IoRemapError| match error {
+        IoRemapError::Area(error) => no_area(point, error),
+        IoRemapError::Map(error) => no_table(point, error),
+        _ => false,
+    };
+    survives(
+        "ioremap, 3 MiB",
+        || kernel().ioremap(BEYOND_RAM, 3 << 20, Attributes::DEVICE, NOBODY),
+        is_right,
+        |address| assert_eq!(kernel().iounmap(authority(), address), Ok(())),
+    );
+}
+
+#[track_caller]
+fn dma_survives(name: &str, device: &'static Device, bytes: u32, sleep: Sleep) {
+    let is_right = |point, error: &DmaError| match error {
+        DmaError::Remap(error) => no_coherent(point, error),
+        DmaError::Simple(error) => point == Point::Frames && is_exhausted(error),
+        DmaError::Pool(dma::atomic_pool::PoolError::Refused(error)) => {
+            point == Point::Pool && matches!(error, pool::AllocateError::Exhausted { .. })
+        }
+        _ => false,
+    };
+    let give_back = |Buffer { address, dma }| {
+        // SAFETY: nobody has a reference to it.
+        let freed = unsafe { free(device, bytes, address, dma) };
+        assert_eq!(freed, Ok(()));
+    };
+    survives(name, || allocate(device, bytes, sleep, NOBODY), is_right, give_back);
+}
+
+#[ktest]
+fn coherent_memory_for_who_may_sleep_s66_s97() {
+    dma_survives("dma_alloc_coherent, 5 pages", &DEVICE, 5 * PAGE_SIZE, Sleep::May);
+    dma_survives("dma_alloc_coherent, 2 MiB", &DEVICE, 2 << 20, Sleep::May);
+}
+
+#[ktest]
+fn coherent_memory_of_the_pool_s71_s77() {
+    dma_survives("dma_alloc_coherent, atomic", &DEVICE, 3 * PAGE_SIZE, Sleep::MayNot);
+}
+
+#[ktest]
+fn coherent_memory_of_a_device_that_snoops() {
+    dma_survives("dma_alloc_coherent, snooping", &SNOOPING, 3 * PAGE_SIZE, Sleep::May);
+}
+
+const DATA: u32 = 0x0010_0000 - PAGE_SIZE;
+
+/// A window over two second-level tables.
+#[ktest]
+fn windows_of_programs() {
+    let space = AddressSpace::new().expect("memory");
+    let window = pages(DATA, 2);
+    let undo = |()| assert_eq!(space.unmap(at(DATA)), Ok(()));
+    let data = || space.map_data(window, Protection::ReadWrite);
+    survives("a program's data, 2 pages", data, no_place, undo);
+    let text = || space.map_text(window, &[0; 8]);
+    survives("a program's text, 2 pages", text, no_place, undo);
+}
+
+/// The first thing that is taken is the first-level table.
+#[ktest]
+fn an_address_space_without_a_table() {
+    let before = books();
+    let (space, outcome) = fail_nth(NonZeroU32::MIN, Afterwards::Nothing, AddressSpace::new);
+    assert_eq!(outcome.failed, Some(Point::Frames));
+    assert!(matches!(space, Err(SpaceError::Frames(error)) if is_exhausted(&error)));
+    assert_intact(&before, "an address space", outcome.failed, 1);
+}
+
+/// What was mapped before the failure stays until the window's owner ends it (S45); then everything is back.
+#[ktest]
+fn memory_shown_to_programs_s44_s45_s46() {
+    let area = UserArea::new(3 * PAGE_SIZE).expect("memory");
+    let space = AddressSpace::new().expect("memory");
+    survives(
+        "remap_vmalloc_range, 2 pages",
+        || {
+            space
+                .reserve(pages(DATA, 2), Protection::ReadOnly)
+                .map_err(|error| (Some(error), None))?;
+            area.show(&space, at(DATA), 1).map_err(|error| {
+                assert_eq!(space.unmap(at(DATA)), Ok(()), "its owner ends it");
+                (None, Some(error))
+            })
+        },
+        |point, error| match error {
+            (Some(place), _) => no_place(point, place),
+            (None, Some(ShowError::Map(error))) => no_table(point, error),
+            (None, _) => false,
+        },
+        |()| assert_eq!(space.unmap(at(DATA)), Ok(())),
+    );
+}
+
+/// A request that says what went wrong; what the language allocates on its own ends the kernel instead.
+#[ktest]
+fn bytes_of_the_heap() {
+    let reserve = || {
+        let mut bytes = Vec::<u8>::new();
+        bytes.try_reserve_exact(100).map(|()| bytes)
+    };
+    survives("Vec::try_reserve_exact", reserve, |point, _| point == Point::Heap, drop);
+}
+
+#[ktest]
+fn c_callers_get_null_s8_s28_s37() {
+    // SAFETY: made a moment before, and nobody has a reference.
+    let free = |address: *mut _| unsafe { linux::vmalloc::vfree(address) };
+    survives_by_name("vmalloc(8 KiB)", || linux::vmalloc::vmalloc(8192), free);
+    survives_by_name("vzalloc(8 KiB)", || linux::vmalloc::vzalloc(8192), free);
+    survives_by_name("vmalloc_user(8 KiB)", || linux::vmalloc::vmalloc_user(8192), free);
+    let order = 1;
+    survives_by_name(
+        "alloc_pages(1)",
+        || linux::page::alloc_pages(AllocationFlags::KERNEL, order).cast_mut(),
+        // SAFETY: as above.
+        |page| unsafe { linux::page::__free_pages(page, order) },
+    );
+}
+
+fn take_a_frame() -> bool {
+    let taken = kernel().zones().allocate(0, FrameOwner::Test);
+    taken.map(|block| kernel().zones().free(block)) == Ok(Ok(()))
+}
+
+/// The nth is the same one in every run, whatever interrupts and the other CPUs do.
+#[ktest]
+fn what_handlers_and_other_cpus_take_is_not_counted() {
+    static MISSED: AtomicU32 = AtomicU32::new(0);
+    let taken_by_others = || {
+        let missed = u32::from(!(0..10).all(|_| take_a_frame()));
+        MISSED.fetch_add(missed, Relaxed);
+    };
+    MISSED.store(0, Relaxed);
+    let here = arch::cpu::id();
+    arm(NonZeroU32::MIN, Afterwards::Nothing);
+    arch::smp::run_on_each(|number| {
+        if number != here {
+            taken_by_others();
+        }
+    });
+    in_handler(|| _ = MISSED.fetch_add(u32::from(!take_a_frame()), Relaxed));
+    let taken = take_a_frame();
+    assert_eq!(disarm(), Outcome { asked: 1, failed: Some(Point::Frames) });
+    assert_eq!((MISSED.load(Relaxed), taken), (0, false));
+}
