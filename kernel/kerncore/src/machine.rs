@@ -21,7 +21,10 @@
 //! The authority to change live tables is the machine value itself: the constructor of one that drives hardware
 //! is `unsafe`, and its contract is the proof obligation of everything below it.
 
+use core::iter;
+
 use crate::addr::{PageRange, Pfn, PhysAddr};
+use crate::descriptor::SLOT_SIZE;
 
 /// What page tables need of a processor and its memory.
 ///
@@ -38,6 +41,27 @@ pub trait Machine {
     /// table, or to one array of adjacent tables. Nobody but this CPU is promised to see them before [`Machine::clean_descriptors`] and
     /// [`Machine::barrier`].
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
+
+    /// Joins what `count` consecutive slots from `first` hold by `join`, a bitwise operation, beginning with `bits`. All lie in
+    /// one table.
+    #[inline(always)]
+    fn join_descriptors(
+        &self,
+        first: PhysAddr,
+        count: u32,
+        bits: u32,
+        join: impl Fn(u32, u32) -> u32,
+    ) -> u32 {
+        let slots = (0..count).map(|index| first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)));
+        let held = slots.map(|slot| self.read_descriptor(PhysAddr::new(slot)));
+        held.fold(bits, join)
+    }
+
+    /// As [`Machine::write_descriptors`], with zeros into `count` slots.
+    #[inline(always)]
+    fn clear_descriptors(&self, first: PhysAddr, count: u32) {
+        self.write_descriptors(first, iter::repeat_n(0, count as usize));
+    }
 
     /// Cleans the cache lines that hold `count` slots from `first` to where the table walker reads (S16a).
     /// Complete only after [`Machine::barrier`].
@@ -76,6 +100,22 @@ impl<M: Machine> Machine for &M {
 
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
         (**self).write_descriptors(first, descriptors);
+    }
+
+    #[inline(always)]
+    fn join_descriptors(
+        &self,
+        first: PhysAddr,
+        count: u32,
+        bits: u32,
+        join: impl Fn(u32, u32) -> u32,
+    ) -> u32 {
+        (**self).join_descriptors(first, count, bits, join)
+    }
+
+    #[inline(always)]
+    fn clear_descriptors(&self, first: PhysAddr, count: u32) {
+        (**self).clear_descriptors(first, count);
     }
 
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {

@@ -155,8 +155,6 @@ impl Slots<'_> {
     }
 
     /// Joins what all the slots hold by `join`, a bitwise operation, beginning with `bits`.
-    ///
-    /// Eight at a time: this is half of what mapping a page costs.
     #[inline(always)]
     pub(crate) fn join_all(
         &self,
@@ -164,18 +162,7 @@ impl Slots<'_> {
         bits: u32,
         join: impl Fn(u32, u32) -> u32,
     ) -> u32 {
-        let (mut joined, mut index, count) = (bits, 0, self.count());
-        while count - index >= 8 {
-            for ahead in 0..8 {
-                joined = join(joined, self.read(machine, index.wrapping_add(ahead)));
-            }
-            index = index.wrapping_add(8);
-        }
-        while index < count {
-            joined = join(joined, self.read(machine, index));
-            index = index.wrapping_add(1);
-        }
-        joined
+        machine.join_descriptors(self.first, self.count, bits, join)
     }
 
     /// Writes `descriptors` from the first slot on, as many as there is room for, and cleans what it wrote. Returns
@@ -209,7 +196,10 @@ impl Slots<'_> {
     /// Clears every slot, and cleans them.
     #[inline(always)]
     pub(crate) fn clear(&mut self, machine: &impl Machine) {
-        self.write_steps::<0>(machine, 0);
+        if self.count != 0 {
+            machine.clear_descriptors(self.first, self.count);
+            machine.clean_descriptors(self.first, self.count);
+        }
     }
 
     /// Clears the slot at `index`, and cleans it.

@@ -6,6 +6,7 @@ mod bare_areas;
 mod boot;
 mod coherent;
 mod command_line;
+mod descriptors;
 mod dma;
 mod faces;
 mod failures;
