@@ -183,4 +183,9 @@ impl Machine for CortexA9 {
     fn in_interrupt(&self) -> bool {
         cpu::in_interrupt()
     }
+
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        cpu::id() as usize
+    }
 }

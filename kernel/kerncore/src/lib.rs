@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod linear_map;
 pub mod lock;
 pub mod machine;
+pub mod map_ram;
 pub mod owned_range;
 pub mod page_table;
 pub mod pool;

@@ -88,6 +88,9 @@ pub trait Machine {
 
     /// Whether this CPU runs an interrupt's handler (S115).
     fn in_interrupt(&self) -> bool;
+
+    /// The number of this CPU. Who is interrupted may have another when he goes on: it chooses among equals, no more.
+    fn cpu(&self) -> usize;
 }
 
 /// A borrowed machine is a machine.
@@ -140,6 +143,11 @@ impl<M: Machine> Machine for &M {
 
     fn in_interrupt(&self) -> bool {
         (**self).in_interrupt()
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        (**self).cpu()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod errno;
 pub mod free;
 pub mod ioremap;
 pub mod lookup;
+pub mod map_ram;
 pub mod objects;
 pub mod page;
 pub mod protection;

@@ -17,7 +17,7 @@ use crate::protection::PageProtection;
 use crate::vmalloc::warn;
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
-fn too_many(count: c_uint) -> bool {
+pub(crate) fn too_many(count: c_uint) -> bool {
     count > mm::kernel().zones().total()
 }
 

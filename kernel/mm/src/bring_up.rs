@@ -31,6 +31,7 @@ use kerncore::frames::{
 use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
+use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal};
 use kerncore::va_space::{VaSpace, VaStorage};
@@ -165,11 +166,15 @@ impl EarlySpace {
         let storage = make_storage(&mut allocator, window.count())?;
         let pages = window.count();
         let space = VaSpace::new(window, storage).map_err(|_| BringUpError::Window { pages })?;
+        let blocks = make_array(&mut allocator, MapRam::blocks_for(space.range()), Block::new)?;
+        let map_ram = blocks.and_then(|blocks| MapRam::new(space.range(), blocks));
+        let map_ram = map_ram.ok_or(BringUpError::Window { pages })?;
         let zones = Zones::new(allocator);
         let kernel = KERNEL.call_once(|| {
             Kernel::new(Parts {
                 table: machine_table,
                 space,
+                map_ram,
                 zones,
                 linear,
                 support: &KernelSupport,

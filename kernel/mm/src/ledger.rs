@@ -10,10 +10,11 @@ use kerncore::ledger::{Count, Ledger};
 
 use crate::{heap, kernel, user};
 
-/// Brings to rest what may lag behind: frees the areas that wait for it, and merges the free blocks that wait on the
+/// Brings to rest what may lag behind: frees the areas that wait for it, removes idle blocks of `vm_map_ram`, and merges the free blocks that wait on the
 /// allocator's front lists. Not in interrupt context.
 pub fn settle() {
     kernel().free_deferred();
+    kernel().close_idle_blocks();
     kernel().zones().drain();
 }
 

@@ -3,7 +3,7 @@
 //! Every function is called as C code would call it: by a pointer whose value the compiler does not know.
 
 use alloc::vec::Vec;
-use core::ffi::{c_uint, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 use core::hint::black_box;
 use core::ptr;
 
@@ -18,6 +18,7 @@ use linux::dma::{dma_alloc_coherent, dma_free_coherent};
 use linux::free::{vfree, vunmap};
 use linux::ioremap::{ioremap, iounmap};
 use linux::lookup::{find_vm_area, vmalloc_to_page};
+use linux::map_ram::{vm_map_ram, vm_unmap_ram};
 use linux::page::{__free_pages, alloc_pages};
 use linux::protection::PageProtection;
 use linux::vmalloc::{vmalloc, vzalloc};
@@ -63,6 +64,10 @@ pub(crate) static ROWS: &[Row] = &[
     row("ioremap_iounmap_2M", |meter| remap_unmap(meter, 2 * MIB)),
     row("ioremap_iounmap_16M", |meter| remap_unmap(meter, 16 * MIB)),
     row("get_vm_area_free_4K", reserve_free),
+    row("vm_map_ram_1p", |meter| map_ram(meter, 1)),
+    row("vm_map_ram_16p", |meter| map_ram(meter, 16)),
+    row("vm_map_ram_32p", |meter| map_ram(meter, 32)),
+    row("vm_map_ram_64p", |meter| map_ram(meter, 64)),
     row("dma_coherent_sleeping_4K", |meter| coherent(meter, AllocationFlags::KERNEL, 4 * KIB)),
     row("dma_coherent_sleeping_64K", |meter| coherent(meter, AllocationFlags::KERNEL, 64 * KIB)),
     row("dma_coherent_sleeping_256K", |meter| coherent(meter, AllocationFlags::KERNEL, 256 * KIB)),
@@ -137,6 +142,24 @@ fn map_unmap(meter: &mut Meter, count: u32) {
         unsafe { vmap(pages.as_ptr(), count, 0, PageProtection::KERNEL) }
     };
     meter.measure(|_| free(vunmap, map()));
+    assert!(!map().is_null(), "what was measured was a failure");
+}
+
+fn map_ram(meter: &mut Meter, count: u32) {
+    let pages: Vec<*const Frame> =
+        (0..count).map(|_| alloc_pages(AllocationFlags::KERNEL, 0)).collect();
+    let map_ram =
+        black_box(vm_map_ram as unsafe extern "C" fn(*const *const Frame, c_uint, c_int) -> _);
+    let unmap_ram = black_box(vm_unmap_ram as unsafe extern "C" fn(*const c_void, c_uint));
+    let map = || -> *mut c_void {
+        // SAFETY: the array has `count` pages, which stay allocated; nobody uses the mapping.
+        unsafe { map_ram(pages.as_ptr(), count, -1) }
+    };
+    meter.measure(|_| {
+        let mapped = map();
+        // SAFETY: nobody uses it.
+        unsafe { unmap_ram(mapped, count) };
+    });
     assert!(!map().is_null(), "what was measured was a failure");
 }
 

@@ -19,6 +19,7 @@ use kerncore::{
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
+    map_ram::{Block, MapRam},
     owned_range::OwnedRange,
     page_table::{PageTable, Removal},
     va_space::{VaSpace, VaStorage},
@@ -206,7 +207,11 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
         let support = &LeakedRecords;
-        let space = KernelSpace::new(Parts { table, space, zones: zones(), linear, support });
+        let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
+        let blocks = blocks.collect::<Vec<_>>().leak();
+        let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");
+        let parts = Parts { table, space, map_ram, zones: zones(), linear, support };
+        let space = KernelSpace::new(parts);
         let mut bed = Self { machine, space, heap };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();
@@ -265,8 +270,9 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         assert_eq!(found, violations);
     }
 
-    /// The ledger, with no free frame waiting unmerged.
+    /// The ledger, with no free frame waiting unmerged, and no block idle.
     pub fn ledger(&self) -> Ledger {
+        self.space.close_idle_blocks();
         self.space.zones().drain();
         ledger(&self.space)
     }
@@ -326,6 +332,15 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let list = self.space.zones().allocate_list(count, FrameOwner::Test).expect("free frames");
         let frames = list.frames(self.space.zones().table()).collect();
         (list, frames)
+    }
+
+    /// The page pointers of `frames`.
+    ///
+    /// # Panics
+    /// If one is no RAM.
+    pub fn records(&self, frames: &[Pfn]) -> Vec<*const Frame> {
+        let table = self.space.zones().table();
+        frames.iter().map(|&frame| std::ptr::from_ref(table.frame(frame).expect("RAM"))).collect()
     }
 
     /// The frame behind `address`, by the tables.

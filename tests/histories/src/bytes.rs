@@ -45,7 +45,7 @@ impl Bytes<'_> {
     }
 
     fn step(&mut self) -> Step {
-        match self.next() % 14 {
+        match self.next() % 17 {
             0 => Step::Vmalloc { bytes: self.size(), zeroed: false },
             1 => Step::Vmalloc { bytes: self.size(), zeroed: true },
             2 => {
@@ -59,6 +59,12 @@ impl Bytes<'_> {
             8 => Step::WrongFree { pick: self.next(), how: self.mistake() },
             9 => Step::Famine { left: self.next() % 6 },
             10 => Step::Absurd { bytes: self.next() << 24 | self.next() },
+            14 | 15 => {
+                let (first, count) = (self.next(), self.next());
+                // Now and then more than a block's fragments have.
+                Step::MapRam { first, count: 1 + count % 66, stride: count / 66 }
+            }
+            16 => Step::CloseIdle,
             _ => Step::Remove { pick: self.next() },
         }
     }
@@ -124,6 +130,8 @@ mod tests {
         for name in [
             "Vmalloc",
             "Vmap",
+            "MapRam",
+            "CloseIdle",
             "IoRemap",
             "Coherent",
             "Remove",

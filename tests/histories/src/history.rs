@@ -12,12 +12,13 @@
 
 use crate::bed::{Bed, CALLER, WINDOW, page};
 use kerncore::{
-    addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for},
-    area::AreaKind,
+    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for},
+    area::{AreaKind, AreaSummary},
     attributes::Attributes,
     frames::FrameOwner,
     kernel_space::{Fill, RemoveError},
     machine::Machine,
+    map_ram::LARGEST,
 };
 use machine::{Fault, Kind, Privilege, SoftCpu};
 use std::collections::BTreeMap;
@@ -48,6 +49,17 @@ pub enum Step {
         /// How far the next one is from the one before: none for the same again.
         stride: u32,
     },
+    /// As [`Step::Vmap`], for a short while.
+    MapRam {
+        /// The first of them, by number.
+        first: u32,
+        /// How many.
+        count: u32,
+        /// How far the next one is from the one before.
+        stride: u32,
+    },
+    /// The blocks of short-lived mappings that are idle go.
+    CloseIdle,
     /// Registers, which nobody looks into.
     IoRemap {
         /// How far from the first register, in bytes.
@@ -154,6 +166,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         match kind {
             AreaKind::Vmalloc => space.vfree((), base),
             AreaKind::Vmap | AreaKind::Bare => space.vunmap((), base),
+            AreaKind::MapRam | AreaKind::MapRamBlock => space.unmap_ram((), base, pages_for(bytes)),
             AreaKind::IoRemap => space.iounmap((), base),
             AreaKind::Dma => {
                 let freed = space.coherent_free((), base, bytes)?;
@@ -211,10 +224,18 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                     }
                 }
             }
+            Step::MapRam { first, count, stride } => {
+                let frames = self.chosen(first, count, stride);
+                let records = bed.records(&frames);
+                let base = space.map_ram(&records, CALLER).expect("addresses");
+                let area = space.find_containing(base).expect("its own area, or a block");
+                self.came(area.kind, base, count * PAGE_SIZE);
+                assert_eq!(self.areas[&base.raw()].frames, frames);
+                assert_eq!(area.kind == AreaKind::MapRam, count > LARGEST);
+            }
+            Step::CloseIdle => _ = space.close_idle_blocks(),
             Step::Vmap { first, count, stride } => {
-                let place = |index: u32| (first % OWN_FRAMES + index * stride) % OWN_FRAMES;
-                let frames: Vec<Pfn> =
-                    (0..count).map(|index| self.own[place(index) as usize]).collect();
+                let frames = self.chosen(first, count, stride);
                 let area = space.vmap(&frames, Attributes::KERNEL_DATA, CALLER).expect("addresses");
                 self.came(AreaKind::Vmap, area.pages.start(), count * PAGE_SIZE);
                 assert_eq!(self.areas[&area.pages.start().raw()].frames, frames);
@@ -271,6 +292,12 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         }
     }
 
+    /// So many of the history's own frames.
+    fn chosen(&self, first: u32, count: u32, stride: u32) -> Vec<Pfn> {
+        let place = |index: u32| (first % OWN_FRAMES + index * stride) % OWN_FRAMES;
+        (0..count).map(|index| self.own[place(index) as usize]).collect()
+    }
+
     fn ask_absurdly(&self, bytes: u32) {
         let space = &self.bed.space;
         let bytes = if bytes < 1 << 24 { 0 } else { bytes };
@@ -281,6 +308,8 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         let ram = PhysAddr::new(DEVICE);
         assert!(space.ioremap(ram, bytes, Attributes::DEVICE, CALLER).is_err());
         assert!(space.vmap(&[], Attributes::KERNEL_DATA, CALLER).is_err());
+        assert!(space.map_ram(&[], CALLER).is_err());
+        assert!(space.map_ram(&[std::ptr::null()], CALLER).is_err());
     }
 
     /// Every refusal names what was wrong; nothing changes, as the comparison after the step shows.
@@ -305,9 +334,22 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             Mistake::Twice => {
                 let Some(&gone) = self.given_up.last() else { return };
                 let address = page(gone);
-                if self.bed.space.find_containing(address).is_none() {
+                if !self.lives(address) {
                     assert_eq!(wrong(address), Err(RemoveError::Unknown { address }));
                 }
+            }
+            Mistake::AnotherKind if held.kind == AreaKind::MapRamBlock => {
+                // A fragment is no area; at a block's first page lies the block's.
+                let other = self.remove_as(AreaKind::Vmap, base, held.bytes);
+                let found = self.bed.space.find(base).map(|area| area.kind);
+                let wanted = match found {
+                    Some(found) => RemoveError::WrongKind { address: base, found },
+                    None => RemoveError::Unknown { address: base },
+                };
+                assert_eq!(other, Err(wanted));
+                let size = self.remove_as(held.kind, base, held.bytes + PAGE_SIZE);
+                let (found, wanted) = (count, pages_for(held.bytes) + 1);
+                assert_eq!(size, Err(RemoveError::OtherSize { address: base, found, wanted }));
             }
             Mistake::AnotherKind => {
                 let found = held.kind;
@@ -326,27 +368,49 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         let mut next = page(WINDOW);
         for (&base, held) in &self.areas {
             let base = VirtAddr::new(base);
-            let found = bed.space.next_area(next).expect("an area of the model");
             let count = u32::try_from(held.frames.len()).expect("few");
-            assert_eq!(
-                (found.pages.start(), found.pages.count(), found.kind),
-                (base, count, held.kind)
-            );
-            next = VirtAddr::new(base.raw() + (count + 1) * PAGE_SIZE);
+            if held.kind == AreaKind::MapRamBlock {
+                let fragment = bed.space.map_ram_blocks().fragment_containing(base);
+                assert_eq!(fragment, PageRange::new(base, count), "the fragment at {base}");
+            } else {
+                let found = self.next_area(&mut next).expect("an area of the model");
+                let what = (found.pages.start(), found.pages.count(), found.kind);
+                assert_eq!(what, (base, count, held.kind));
+            }
             for (offset, frame) in (0..).zip(&held.frames) {
                 self.page_agrees(VirtAddr::new(base.raw() + offset * PAGE_SIZE), *frame, held.kind);
             }
             self.is_absent(base.page_number() + count);
         }
-        assert_eq!(bed.space.next_area(next), None, "no area that the model does not know");
+        assert_eq!(self.next_area(&mut next), None, "no area that the model does not know");
         for &gone in &self.given_up {
-            if bed.space.find_containing(page(gone)).is_none() {
+            if !self.lives(page(gone)) {
                 self.is_absent(gone);
             }
         }
         if self.audits == Audits::AfterEachStep {
             bed.clean();
         }
+    }
+
+    /// The next area from `next` on that is no block, whose fragments alone the model knows.
+    fn next_area(&self, next: &mut VirtAddr) -> Option<AreaSummary> {
+        loop {
+            let area = self.bed.space.next_area(*next)?;
+            *next = VirtAddr::new(area.pages.start().raw() + area.bytes_with_guard());
+            if area.kind != AreaKind::MapRamBlock {
+                return Some(area);
+            }
+        }
+    }
+
+    /// Whether `address` is a page of an area of the model.
+    fn lives(&self, address: VirtAddr) -> bool {
+        let below = self.areas.range(..=address.raw()).next_back();
+        below.is_some_and(|(base, held)| {
+            let bytes = u32::try_from(held.frames.len()).expect("few") * PAGE_SIZE;
+            address.raw() - base < bytes
+        })
     }
 
     fn page_agrees(&self, address: VirtAddr, frame: Pfn, kind: AreaKind) {

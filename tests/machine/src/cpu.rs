@@ -217,6 +217,10 @@ impl Machine for SoftCpu<'_> {
     fn in_interrupt(&self) -> bool {
         self.machine.state().cpus[self.number].interrupts > 0
     }
+
+    fn cpu(&self) -> usize {
+        self.number
+    }
 }
 
 impl fmt::Debug for SoftCpu<'_> {

@@ -26,10 +26,6 @@ impl SoftCpu<'_> {
 }
 
 impl UserMachine for SoftCpu<'_> {
-    fn cpu(&self) -> usize {
-        number_of(self)
-    }
-
     fn invalidate_tlb_in(&self, space: asid::Asid, pages: PageRange) {
         self.invalidate(Scope::PagesOf(pages, Asid(space.number())), Reach::InnerShareable);
     }

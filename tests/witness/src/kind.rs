@@ -123,12 +123,13 @@ impl Kind {
     }
 
     fn of_window(address: VirtAddr) -> Self {
-        if let Some(area) = kernel().find_containing(address) {
+        let area = kernel().find_containing(address);
+        if let Some(area) = area.filter(|area| area.kind != AreaKind::MapRamBlock) {
             let is_pool =
                 dma::atomic_pool::usage().is_some_and(|pool| area.pages.contains(pool.base));
             return match area.kind {
                 AreaKind::Vmalloc => Self::Vmalloc,
-                AreaKind::Vmap => Self::Vmap,
+                AreaKind::Vmap | AreaKind::MapRam | AreaKind::MapRamBlock => Self::Vmap,
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,
                 AreaKind::Dma => Self::Coherent,
@@ -137,8 +138,17 @@ impl Kind {
                 AreaKind::Bare => Self::Unused,
             };
         }
+        let in_area = |address: &VirtAddr| {
+            let area = kernel().find_containing(*address);
+            area.is_some_and(|area| area.kind != AreaKind::MapRamBlock)
+        };
+        let fragment_of =
+            |address: VirtAddr| kernel().map_ram_blocks().fragment_containing(address);
+        if fragment_of(address).is_some() {
+            return Self::Vmap;
+        }
         let below = address.raw().checked_sub(PAGE_SIZE).map(VirtAddr::new);
-        match below.and_then(|below| kernel().find_containing(below)) {
+        match below.filter(|below| in_area(below) || fragment_of(*below).is_some()) {
             Some(_) => Self::Guard,
             None if crate::sample::was_witnessed(address) => Self::Freed,
             None => Self::Unused,

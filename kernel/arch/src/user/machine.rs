@@ -12,13 +12,9 @@ use kerncore::user::machine::{UserMachine, Walks};
 
 use crate::cp15::{self, Bpiallis, Contextidr, Icialluis, Ttbcr, Ttbr1};
 use crate::machine::CortexA9;
-use crate::{cache, cpu, tlb};
+use crate::{cache, tlb};
 
 impl UserMachine for CortexA9 {
-    fn cpu(&self) -> usize {
-        cpu::id() as usize
-    }
-
     fn invalidate_tlb_in(&self, _space: Asid, pages: PageRange) {
         tlb::invalidate(pages);
     }

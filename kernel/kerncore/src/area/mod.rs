@@ -37,6 +37,10 @@ pub enum AreaKind {
     Dma,
     /// Reserved for its caller, who maps there what it likes, or nothing.
     Bare,
+    /// Made by `vm_map_ram`, for more pages than a block's fragments have.
+    MapRam,
+    /// A block that short-lived mappings of `vm_map_ram` are cut from (S87).
+    MapRamBlock,
 }
 
 impl AreaKind {
@@ -44,7 +48,7 @@ impl AreaKind {
     pub const fn flags(self) -> AreaFlags {
         match self {
             Self::Vmalloc => AreaFlags::ALLOC,
-            Self::Vmap => AreaFlags::MAP,
+            Self::Vmap | Self::MapRam | Self::MapRamBlock => AreaFlags::MAP,
             Self::IoRemap => AreaFlags::IOREMAP,
             Self::Dma => AreaFlags::DMA.with(AreaFlags::USERMAP),
             Self::Bare => AreaFlags::NONE,
@@ -60,6 +64,8 @@ impl fmt::Display for AreaKind {
             Self::IoRemap => "ioremap",
             Self::Dma => "dma",
             Self::Bare => "bare",
+            Self::MapRam => "vm_map_ram",
+            Self::MapRamBlock => "vm_map_ram block",
         })
     }
 }

@@ -20,6 +20,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
+            (Mapping::Borrowed { .. }, AreaKind::MapRamBlock) => self.block_pages(record),
             (Mapping::Borrowed { .. }, _) => self.vmap_pages(record),
             (Mapping::Reserved { .. }, _) => self.all_absent(record.pages(), place_of(record)),
             (Mapping::Away { .. } | Mapping::Nothing, _) => {}
@@ -171,6 +172,32 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
                 audit.vmap_page(slot.pages.start(), place, found);
             }
         });
+    }
+
+    /// Of a block, the pages of used fragments are mapped as vmap's, and no others (S87).
+    fn block_pages(&mut self, record: &AreaRecord) {
+        let (place, base) = (place_of(record), record.pages().start());
+        let (mut left, mut found) = (0, 0);
+        self.for_each_page(record.pages(), |audit, slot| {
+            let address = slot.pages.start();
+            let begins = audit.space.map_ram_blocks().fragment_at(address);
+            if begins != 0 {
+                (left, found) = (begins, found + 1);
+            }
+            if left == 0 {
+                audit.absent(slot, place);
+                return;
+            }
+            left -= 1;
+            if let Some(page) = audit.small_page(slot, place, None) {
+                audit.summary.area_pages += 1;
+                audit.vmap_page(address, place, page);
+            }
+        });
+        let wanted = self.space.map_ram_blocks().fragments_of(base);
+        if wanted != found {
+            self.found(Violation::Record { base, part: "fragments", wanted, had: found });
+        }
     }
 
     fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {

@@ -83,8 +83,8 @@ pub struct Summary {
     pub linear_pages: u32,
     /// Frames that are absent from it because they are lent.
     pub lent_pages: u32,
-    /// Live areas of each kind: vmalloc, vmap, ioremap, DMA, bare.
-    pub areas: [u32; 5],
+    /// Live areas of each kind: vmalloc, vmap, ioremap, DMA, bare, `vm_map_ram`, and its blocks.
+    pub areas: [u32; 7],
     /// Pages mapped in areas.
     pub area_pages: u32,
     /// Pages mapped in the heap.
@@ -104,6 +104,8 @@ impl Summary {
             AreaKind::IoRemap => 2,
             AreaKind::Dma => 3,
             AreaKind::Bare => 4,
+            AreaKind::MapRam => 5,
+            AreaKind::MapRamBlock => 6,
         };
         self.areas[index] += 1;
     }

@@ -144,6 +144,9 @@ impl State {
     /// Inside a block, or absent.
     pub(super) const INSIDE: Self = Self(0);
 
+    /// What no record says.
+    pub(super) const UNHEARD_OF: Self = Self(u32::MAX);
+
     const fn head(order: u32, owner: FrameOwner) -> u32 {
         Self::HEAD | (order << Self::ORDER_SHIFT) | owner as u32
     }

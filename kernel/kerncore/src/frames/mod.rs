@@ -40,6 +40,7 @@ pub use audit::Unsound;
 pub use block::{FrameBlock, FrameList, Frames};
 pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
+pub(crate) use table::Likeness;
 pub use table::{Belonging, Census, FrameTable};
 
 /// The largest order: blocks of 1,024 frames, 4 MiB.

@@ -91,6 +91,21 @@ impl<'t> FrameTable<'t> {
         Some(Belonging { frame: self.pfn_at(index), owner: self.owner_at(index) })
     }
 
+    /// The frame whose record begins at `address`, and what the record says; for loops over page pointers, most of which say
+    /// the same.
+    #[inline(always)]
+    pub(crate) fn likeness_at_record(&self, address: usize) -> Option<(Pfn, Likeness)> {
+        let index = self.index_at_record(address)?;
+        Some((self.pfn_at(index), Likeness(self.record(index).state())))
+    }
+
+    /// The number of the frame whose record begins at `address`, counted from the table's first, if the record says `like`.
+    #[inline(always)]
+    pub(crate) fn index_if_like(&self, address: usize, like: Likeness) -> Option<u32> {
+        let index = self.index_at_record(address)?;
+        (self.record(index).state() == like.0).then_some(index)
+    }
+
     /// `frame`, with its owner.
     #[inline]
     pub fn belonging(&self, frame: Pfn) -> Belonging {
@@ -267,6 +282,20 @@ pub struct Belonging {
     pub frame: Pfn,
     /// Whose it is; [`FrameOwner::Absent`] outside the table.
     pub owner: FrameOwner,
+}
+
+/// What a frame's record says of it. Two that are alike belong to the same owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Likeness(State);
+
+impl Likeness {
+    /// Like no frame.
+    pub(crate) const NONE: Self = Self(State::UNHEARD_OF);
+
+    /// Whether the record by itself says who its frame's owner is: those inside a block do not.
+    pub(crate) const fn names_owner(self) -> bool {
+        self.0.is_head()
+    }
 }
 
 /// Whether the allocator lends frames in this name.

@@ -146,6 +146,22 @@ impl<'s> Areas<'s> {
         self.space.retire_if(base, is_of_kind).unwrap_or(Err(unknown))
     }
 
+    /// As [`Areas::retire`], if the area has so many pages.
+    pub(super) fn retire_sized(
+        &mut self,
+        base: VirtAddr,
+        kind: AreaKind,
+        wanted: u32,
+    ) -> Result<AreaPlace<'s>, RemoveError> {
+        match self.find(base) {
+            Some(record) if record.kind == kind && record.pages().count() != wanted => {
+                let found = record.pages().count();
+                Err(RemoveError::OtherSize { address: base, found, wanted })
+            }
+            _ => self.retire(base, kind),
+        }
+    }
+
     /// As [`Areas::retire`] of a coherent area, if it begins at `physical` too.
     #[inline]
     pub(super) fn retire_coherent(

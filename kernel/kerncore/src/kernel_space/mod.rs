@@ -30,6 +30,7 @@ mod descriptors;
 mod extend;
 mod fill;
 mod ioremap;
+mod map_ram;
 mod remove;
 mod reserve;
 mod table_memory;
@@ -62,6 +63,7 @@ use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Fre
 use crate::linear_map::LinearMap;
 use crate::lock::{Class, Lock, Locks, SharedLock};
 use crate::machine::Machine;
+use crate::map_ram::MapRam;
 use crate::page_table::PageTable;
 use crate::slab::PlaceQueue;
 use crate::va_space::{CheckError, VaSpace};
@@ -75,6 +77,8 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     pub table: PageTable<M, L>,
     /// The vmalloc window's addresses.
     pub space: VaSpace<'s, AreaPlace<'s>>,
+    /// The blocks of short-lived mappings, of the same window.
+    pub map_ram: MapRam<'s>,
     /// RAM.
     pub zones: Zones<'s, L>,
     /// The linear map of RAM.
@@ -94,6 +98,7 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     areas: L::SharedLock<Areas<'s>>,
     /// Dying areas whose memory is not freed yet.
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
+    map_ram: MapRam<'s>,
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
     linear: LinearMap<M>,
@@ -108,6 +113,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             table: parts.table,
             areas: Lock::new(Class::Areas, Areas::new(parts.space)),
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
+            map_ram: parts.map_ram,
             tables: TableMemory::new(),
             zones: parts.zones,
             linear: parts.linear,
@@ -128,6 +134,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// The memory of second-level tables.
     pub const fn table_memory(&self) -> &TableMemory<L> {
         &self.tables
+    }
+
+    /// The blocks of short-lived mappings.
+    pub const fn map_ram_blocks(&self) -> &MapRam<'s> {
+        &self.map_ram
     }
 
     /// The linear map.

@@ -33,6 +33,15 @@ pub enum RemoveError {
         /// What lies there.
         found: AreaKind,
     },
+    /// The mapping at this address has another size than was said.
+    OtherSize {
+        /// The address given.
+        address: VirtAddr,
+        /// Its pages.
+        found: u32,
+        /// The pages that were said.
+        wanted: u32,
+    },
     /// Programs see the area; their windows must end first (S46).
     InUse {
         /// The address given.
@@ -101,6 +110,9 @@ impl fmt::Display for RemoveError {
             Self::Unknown { address } => write!(f, "no area begins at {address}"),
             Self::WrongKind { address, found } => {
                 write!(f, "the area at {address} is of kind {found}")
+            }
+            Self::OtherSize { address, found, wanted } => {
+                write!(f, "the mapping at {address} has {found} pages, not {wanted}")
             }
             Self::InUse { address, users } => {
                 write!(f, "the area at {address} is seen by programs, in {users} windows")
@@ -209,6 +221,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
         }
         count
+    }
+
+    /// Frees what only waits to be freed, and says how much that was: before somebody is refused. Not in interrupt context.
+    pub(super) fn free_lingering(&self) -> u32 {
+        self.free_deferred() + self.close_idle_blocks()
     }
 
     /// Areas are made and removed outside of interrupt context alone (S10, S35): whoever does it in a handler may have

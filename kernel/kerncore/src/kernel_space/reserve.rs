@@ -124,7 +124,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     #[cold]
     fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
         match missing {
-            NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_deferred() > 0 => Ok(()),
+            NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_lingering() > 0 => Ok(()),
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
             NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
             NoRoom::Records(NoPlace::NeedsChunk { entries }) => self.add_records(entries),

@@ -13,6 +13,7 @@ use crate::area::{AreaFlags, VmStruct};
 use crate::attributes::Attributes;
 use crate::audit::{Expected, Violation, audit};
 use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
+use crate::map_ram::Block;
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
 use crate::va_space::{Count, VaStorage};
@@ -51,6 +52,10 @@ impl Machine for PlainMachine {
 
     fn in_interrupt(&self) -> bool {
         false
+    }
+
+    fn cpu(&self) -> usize {
+        0
     }
 }
 
@@ -141,8 +146,10 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
     let storage = VaStorage::carve(books, records, window_pages).expect("enough words");
     let space = VaSpace::new(OwnedRange::mint(pages(WINDOW, window_pages)), storage)
         .expect("enough storage");
+    let blocks = (0..window_pages / 256).map(|_| Block::new()).collect::<Vec<_>>().leak();
+    let map_ram = MapRam::new(pages(WINDOW, window_pages), blocks).expect("a block a section");
     let zones = Zones::new(allocator);
-    KernelSpace::new(Parts { table, space, zones, linear, support: &Host })
+    KernelSpace::new(Parts { table, space, map_ram, zones, linear, support: &Host })
 }
 
 #[track_caller]

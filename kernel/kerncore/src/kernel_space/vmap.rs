@@ -117,10 +117,26 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline]
     pub fn vmap_flags<I>(
         &self,
-        mut frames: I,
+        frames: I,
         attributes: Attributes,
         flags: AreaFlags,
         caller: VirtAddr,
+    ) -> Result<AreaSummary, VmapError>
+    where
+        I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
+    {
+        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
+        self.map_borrowed("vmap", frames, attributes, new)
+    }
+
+    /// Maps frames of others in an area of their own.
+    #[inline(always)]
+    pub(super) fn map_borrowed<I>(
+        &self,
+        operation: &'static str,
+        mut frames: I,
+        attributes: Attributes,
+        new: NewArea,
     ) -> Result<AreaSummary, VmapError>
     where
         I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
@@ -133,7 +149,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, place) =
-            self.reserve("vmap", |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
+            self.reserve(operation, |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
         let allowed = OwnerSet::allowed_under(attributes);
         // A frame that may not be mapped is a gap to the tables, which stop before it.
         let checked = frames.clone().map(|item| match item {
@@ -149,7 +165,6 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 error => VmapError::Map(error),
             });
         }
-        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
 }

@@ -50,6 +50,11 @@ impl Machine for Listener {
         self.heard("in interrupt?".into());
         false
     }
+
+    fn cpu(&self) -> usize {
+        self.heard("which CPU?".into());
+        0
+    }
 }
 
 /// Asks everything of `machine`.

@@ -131,6 +131,17 @@ impl Slots<'_> {
         Some(Slots { first, page, count, owner: PhantomData })
     }
 
+    /// The slots of `range`, which lies below the one second-level table at `table`.
+    #[inline(always)]
+    pub(crate) fn below(range: &mut OwnedRange, table: PhysAddr) -> Option<Slots<'_>> {
+        let (page, count) = (range.pages().first(), range.count());
+        let offset = page % L2_SLOTS;
+        // A table is aligned to its size, so `|` adds.
+        let first = PhysAddr::new(table.raw() | (offset * SLOT_SIZE));
+        let inside = count != 0 && count <= L2_SLOTS - offset;
+        inside.then_some(Slots { first, page, count, owner: PhantomData })
+    }
+
     /// How many there are.
     #[inline(always)]
     pub(crate) fn count(&self) -> u32 {
@@ -173,14 +184,61 @@ impl Slots<'_> {
         machine: &impl Machine,
         descriptors: impl Iterator<Item = u32>,
     ) -> u32 {
+        let written = self.write_from(machine, 0, descriptors);
+        self.clean(machine, written);
+        written
+    }
+
+    /// Writes `word` of each of `items` from the first slot on, four at a time, as long as all four have one. Returns how many
+    /// that were; cleans nothing.
+    #[inline(always)]
+    pub(crate) fn write_fours<T: Copy>(
+        &mut self,
+        machine: &impl Machine,
+        items: &[T],
+        word: impl Fn(T) -> Option<u32>,
+    ) -> u32 {
         let mut written = 0u32;
-        let counted = descriptors.take(self.count() as usize);
-        machine
-            .write_descriptors(self.first, counted.inspect(|_| written = written.wrapping_add(1)));
-        if written != 0 {
-            machine.clean_descriptors(self.first, written);
+        for four in items.chunks_exact(4) {
+            let &[a, b, c, d] = four else { break };
+            if self.count.wrapping_sub(written) < 4 {
+                break;
+            }
+            // One after the other: the first that has none ends it.
+            let Some(a) = word(a) else { break };
+            let Some(b) = word(b) else { break };
+            let Some(c) = word(c) else { break };
+            let Some(d) = word(d) else { break };
+            machine.write_descriptors(self.at(written), [a, b, c, d].into_iter());
+            written = written.wrapping_add(4);
         }
         written
+    }
+
+    /// Writes `descriptors` from the slot at `index` on, as many as there is room for. Returns how many that were; cleans
+    /// nothing.
+    #[inline(always)]
+    pub(crate) fn write_from(
+        &mut self,
+        machine: &impl Machine,
+        index: u32,
+        descriptors: impl Iterator<Item = u32>,
+    ) -> u32 {
+        let mut written = 0u32;
+        let counted = descriptors.take(self.count().saturating_sub(index) as usize);
+        machine.write_descriptors(
+            self.at(index),
+            counted.inspect(|_| written = written.wrapping_add(1)),
+        );
+        written
+    }
+
+    /// Cleans the first `count` slots.
+    #[inline(always)]
+    pub(crate) fn clean(&self, machine: &impl Machine, count: u32) {
+        if count != 0 {
+            machine.clean_descriptors(self.first, count);
+        }
     }
 
     /// Writes `first`, and to each further slot a word greater by `STEP` than the one before, and cleans them all.

@@ -149,6 +149,20 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         reserved
     }
 
+    /// As [`PageTable::reserve_tables`], of a range in one section; gives the table.
+    ///
+    /// # Errors
+    /// [`ReserveError`]; nothing was made.
+    pub(crate) fn reserve_table(
+        &self,
+        range: &mut OwnedRange,
+        tables: &impl TableSource,
+    ) -> Result<PhysAddr, ReserveError> {
+        let table = self.table_for(l1::index(range.start()), tables)?;
+        self.machine.barrier();
+        Ok(table)
+    }
+
     /// Puts consecutive second-level tables from `first`, made elsewhere, below all of `range`. A slot that names
     /// its table already is left as it is: the boot stub's slots for the kernel image are adopted so.
     ///

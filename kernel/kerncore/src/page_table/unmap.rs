@@ -13,7 +13,7 @@ use super::{
     tables::{Above, section_start},
 };
 use crate::{
-    addr::{PageRange, VirtAddr},
+    addr::{PageRange, PhysAddr, VirtAddr},
     descriptor::{L2_SLOTS, l1, l2},
     lock::{Lock, Locks},
     machine::Machine,
@@ -115,6 +115,31 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
     }
 
+    /// As [`PageTable::unmap`], of a range below the one second-level table at `table`.
+    #[inline(always)]
+    pub(crate) fn unmap_below<P>(
+        &self,
+        table: PhysAddr,
+        mut range: OwnedRange,
+        payload: P,
+    ) -> Unmapped<'_, M, L, P> {
+        let pages = range.count();
+        let small = Slots::below(&mut range, table)
+            .is_some_and(|mut slots| self.clear_small_slots(&mut slots));
+        let removal = if small {
+            self.machine.barrier();
+            Removal { pages, ..Removal::default() }
+        } else {
+            self.clear_odd(&mut range)
+        };
+        Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
+    }
+
+    #[cold]
+    fn clear_odd(&self, range: &mut OwnedRange) -> Removal {
+        self.clear(Runs::all(range))
+    }
+
     /// Clears `count` pages of `range` from `offset` on, and flushes them before it returns: a borrowed range
     /// could be mapped again at once.
     ///
@@ -164,7 +189,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     fn clear_small_pages(&self, run: Run<'_>) -> bool {
         let above = self.machine.read_descriptor(self.l1_slot(run.section()));
         let Some(table) = l1::table(above) else { return false };
-        let mut slots = run.slots(table);
+        self.clear_small_slots(&mut run.slots(table))
+    }
+
+    /// Clears slots that are all small pages. Says whether they were.
+    #[inline(always)]
+    fn clear_small_slots(&self, slots: &mut Slots<'_>) -> bool {
         let common = slots.join_all(&self.machine, !0, |bits, descriptor| bits & descriptor);
         let all_small = l2::is_small(common);
         if all_small {

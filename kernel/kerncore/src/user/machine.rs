@@ -18,9 +18,6 @@ pub enum Walks {
 ///
 /// A clone is the same processor.
 pub trait UserMachine: Machine + Clone {
-    /// The number of the CPU that asks.
-    fn cpu(&self) -> usize;
-
     /// Invalidates what any CPU's TLB holds for `pages` under `space`.
     fn invalidate_tlb_in(&self, space: Asid, pages: PageRange);
 
@@ -114,5 +111,9 @@ impl<M: UserMachine> Machine for SpaceMachine<M> {
 
     fn in_interrupt(&self) -> bool {
         self.machine.in_interrupt()
+    }
+
+    fn cpu(&self) -> usize {
+        self.machine.cpu()
     }
 }

@@ -51,7 +51,9 @@ fn one_of_each() -> OneOfEach {
 fn remove(kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
         AreaKind::Vmalloc => kernel().vfree(authority(), address),
-        AreaKind::Vmap | AreaKind::Bare => kernel().vunmap(authority(), address),
+        AreaKind::Vmap | AreaKind::Bare | AreaKind::MapRam | AreaKind::MapRamBlock => {
+            kernel().vunmap(authority(), address)
+        }
         AreaKind::IoRemap => kernel().iounmap(authority(), address),
         AreaKind::Dma => kernel().coherent_free(authority(), address, PAGES * PAGE_SIZE).map(drop),
     }

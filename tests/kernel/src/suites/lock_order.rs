@@ -98,6 +98,12 @@ fn vmap_under_a_lock_ends_the_kernel() {
     assert!(mapped.is_err(), "it was mapped");
 }
 
+#[ktest(fatal = "sleeping call under a spin lock: vm_map_ram under test 1")]
+fn vm_map_ram_under_a_lock_ends_the_kernel() {
+    let mapped = under_a_lock(|| mm::kernel().map_ram(&[], VirtAddr::new(0)));
+    assert!(mapped.is_err(), "nothing was mapped");
+}
+
 #[ktest(fatal = "sleeping call under a spin lock: vunmap under test 1")]
 fn vunmap_under_a_lock_ends_the_kernel() {
     let mapped = VmArea::map(alloc::vec![Pages::new(0).expect("one frame")]);

@@ -18,6 +18,7 @@ mod interrupts;
 mod ioremap;
 mod lock_order;
 mod locks;
+mod map_ram;
 mod memory_functions;
 mod monitor;
 mod objects;

@@ -252,6 +252,10 @@ impl Machine for LocalMaintenance {
     fn in_interrupt(&self) -> bool {
         self.0.in_interrupt()
     }
+
+    fn cpu(&self) -> usize {
+        self.0.cpu()
+    }
 }
 
 /// Whether no CPU reads through `address` any more after `end` has run on this one.

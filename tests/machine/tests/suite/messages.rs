@@ -137,6 +137,7 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&RemoveError::Misaligned { address }, &[ADDRESS]);
     says(&RemoveError::Unknown { address }, &[ADDRESS]);
     says(&RemoveError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
+    says(&RemoveError::OtherSize { address, found: 7, wanted: 9 }, &[ADDRESS, "7 pages", "not 9"]);
     says(&RemoveError::InUse { address, users: 7 }, &[ADDRESS, "7 windows"]);
     says(&RemoveError::Busy { address }, &[ADDRESS, "being changed"]);
     says(&RemoveError::Elsewhere { address, found: ram }, &[ADDRESS, "0x60000000"]);
@@ -255,7 +256,7 @@ fn what_an_audit_counted_is_said_with_its_name() {
         violations: 1,
         linear_pages: 12,
         lent_pages: 3,
-        areas: [4, 5, 6, 7, 8],
+        areas: [4, 5, 6, 7, 8, 0, 0],
         area_pages: 34,
         heap_pages: 56,
         linear_tables: 8,

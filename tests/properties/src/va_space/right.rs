@@ -51,6 +51,10 @@ impl Machine for NoMachine {
     fn in_interrupt(&self) -> bool {
         false
     }
+
+    fn cpu(&self) -> usize {
+        0
+    }
 }
 
 #[derive(Debug)]

@@ -39,7 +39,7 @@ fn a_buffer_is_zero_contiguous_uncached_and_has_no_linear_view_s66_s85_s97() {
                 assert_eq!(cpu.load(address), Ok(0xbb00 + offset), "{behaviour:?}");
             }
             let summary = bed.clean();
-            assert_eq!((summary.areas, summary.lent_pages), ([0, 0, 0, 1, 0], 3));
+            assert_eq!((summary.areas, summary.lent_pages), ([0, 0, 0, 1, 0, 0, 0], 3));
             let freed = bed.space.coherent_free((), base, 3 * PAGE_SIZE);
             assert_eq!(freed, Ok(CoherentFreed { actual: 3, given: 3, missing: 0 }));
         });

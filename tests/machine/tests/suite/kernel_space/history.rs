@@ -24,6 +24,9 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (bytes(), any::<bool>()).prop_map(|(bytes, zeroed)| Step::Vmalloc { bytes, zeroed }),
         3 => (pick(), 1..=5_u32, 0..=3_u32)
             .prop_map(|(first, count, stride)| Step::Vmap { first, count, stride }),
+        4 => (pick(), prop_oneof![5 => 1..=5_u32, 1 => 60..=70_u32], 0..=3_u32)
+            .prop_map(|(first, count, stride)| Step::MapRam { first, count, stride }),
+        1 => Just(Step::CloseIdle),
         2 => (0..3 * PAGE_SIZE, bytes()).prop_map(|(offset, bytes)| Step::IoRemap { offset, bytes }),
         3 => bytes().prop_map(|bytes| Step::Coherent { bytes }),
         7 => pick().prop_map(|pick| Step::Remove { pick }),
@@ -101,7 +104,7 @@ impl Machine for Forgets {
         }
     }
 
-    pass_on!(cpu: read_descriptor write_descriptors barrier in_interrupt);
+    pass_on!(cpu: read_descriptor write_descriptors barrier in_interrupt cpu);
 }
 
 /// The comparison has teeth: one short history on the hoarding machine finds each wrong CPU, and not the right one.

@@ -20,6 +20,7 @@ struct Areas {
     ioremap: VirtAddr,
     coherent: VirtAddr,
     bus: PhysAddr,
+    map_ram: VirtAddr,
     frame: Pfn,
 }
 
@@ -40,9 +41,10 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35() {
         ioremap,
         coherent: coherent.pages.start(),
         bus: coherent.physical,
+        map_ram: bed.space.map_ram(&bed.records(&frames), CALLER).expect("addresses"),
         frame: frames[0],
     };
-    let calls: [(&str, Call); 10] = [
+    let calls: [(&str, Call); 13] = [
         ("vmalloc", |bed, _| {
             let _area = bed.space.vmalloc(1, Fill::Uninitialised, CALLER);
         }),
@@ -69,6 +71,15 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35() {
         }),
         ("coherent_free_at", |bed, areas| {
             let _freed = bed.space.coherent_free_at((), areas.coherent, areas.bus, PAGE_SIZE);
+        }),
+        ("vm_map_ram", |bed, areas| {
+            let _mapped = bed.space.map_ram(&bed.records(&[areas.frame]), CALLER);
+        }),
+        ("vm_unmap_ram", |bed, areas| {
+            let _ended = bed.space.unmap_ram((), areas.map_ram, 1);
+        }),
+        ("close_idle_blocks", |bed, _| {
+            bed.space.close_idle_blocks();
         }),
         ("free_deferred", |bed, _| {
             bed.space.free_deferred();

@@ -24,13 +24,19 @@ type Call = fn(&Bed, VirtAddr);
 fn what_may_sleep_is_not_called_under_the_lock_of_areas() {
     let bed = Bed::warm();
     let area = bed.vmalloc(1);
-    let calls: [(&str, Call); 9] = [
+    let calls: [(&str, Call); 11] = [
         ("vmalloc", |bed, _| {
             let _area = bed.space.vmalloc(1, Fill::Uninitialised, CALLER);
         }),
         ("vmap", |bed, _| {
             let frames = [bed.space.zones().table().first()];
             let _area = bed.space.vmap(&frames, Attributes::KERNEL_DATA, CALLER);
+        }),
+        ("vm_map_ram", |bed, _| {
+            let _mapped = bed.space.map_ram(&[], CALLER);
+        }),
+        ("vm_unmap_ram", |bed, area| {
+            let _ended = bed.space.unmap_ram((), area, 1);
         }),
         ("ioremap", |bed, _| {
             let _area = bed.space.ioremap(PhysAddr::new(0), 4, Attributes::DEVICE, CALLER);

@@ -12,6 +12,7 @@ mod history;
 mod interrupt;
 mod lock_order;
 mod map;
+mod map_ram;
 mod race;
 mod runs;
 mod vmalloc;

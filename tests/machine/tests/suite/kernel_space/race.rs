@@ -87,7 +87,9 @@ fn what_a_cpu_makes_it_finds_and_frees_while_others_do_the_same_s13_s14a() {
                 );
                 let freed = match area.kind {
                     AreaKind::Vmalloc => bed.space.vfree((), base),
-                    AreaKind::Vmap | AreaKind::Bare => bed.space.vunmap((), base),
+                    AreaKind::Vmap | AreaKind::Bare | AreaKind::MapRam | AreaKind::MapRamBlock => {
+                        bed.space.vunmap((), base)
+                    }
                     AreaKind::IoRemap => bed.space.iounmap((), base),
                     AreaKind::Dma => {
                         let freed = bed.space.coherent_free((), base, area.pages.bytes());

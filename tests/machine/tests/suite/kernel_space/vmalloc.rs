@@ -33,7 +33,7 @@ fn an_area_is_mapped_owned_guarded_and_given_back_s2_s16_s33() {
         let guard = page(WINDOW + 3);
         assert_eq!(cpu.load(guard), Err(Fault::Translation(guard)));
         let summary = bed.clean();
-        assert_eq!((summary.areas, summary.area_pages), ([1, 0, 0, 0, 0], 3));
+        assert_eq!((summary.areas, summary.area_pages), ([1, 0, 0, 0, 0, 0, 0], 3));
         assert_eq!(bed.space.vfree((), base), Ok(()));
         assert_eq!(bed.space.find(base), None);
         assert_eq!(cpu.load(base), Err(Fault::Translation(base)));

@@ -79,7 +79,7 @@ impl Machine for Watched {
     }
 
     pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_frames
-        in_interrupt);
+        in_interrupt cpu);
 }
 
 /// How an area and its frames are freed.

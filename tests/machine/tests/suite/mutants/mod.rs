@@ -14,6 +14,7 @@ use std::fmt::Debug;
 mod frames;
 mod freeing;
 mod machine;
+mod map_ram;
 mod placement;
 mod pool;
 mod routing;
@@ -100,6 +101,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         frames::LISTED,
         freeing::LISTED,
         machine::LISTED,
+        map_ram::LISTED,
         placement::LISTED,
         pool::LISTED,
         routing::LISTED,

@@ -124,7 +124,7 @@ impl Machine for Wrong {
     type Authority = ();
 
     pass_on!(cpu: read_descriptor write_descriptors clean_descriptors barrier invalidate_tlb
-        clean_and_invalidate zero_frames in_interrupt);
+        clean_and_invalidate zero_frames in_interrupt cpu);
 }
 
 impl UserMachine for Wrong {
@@ -156,7 +156,7 @@ impl UserMachine for Wrong {
         self.cpu.set_user_walks(walks);
     }
 
-    pass_on!(cpu: cpu invalidate_tlb_space set_user_table write_frames clean_instructions
+    pass_on!(cpu: invalidate_tlb_space set_user_table write_frames clean_instructions
         invalidate_instructions);
 }
 

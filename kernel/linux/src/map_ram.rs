@@ -1,0 +1,86 @@
+//! `vm_map_ram`: short-lived mappings (S87).
+//!
+//! Neither may be called in interrupt context (S10, S35).
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::fmt;
+use core::ptr;
+use core::slice;
+
+use arch::machine::Authority;
+use kerncore::addr::PAGE_SIZE;
+use kerncore::frames::Frame;
+use kerncore::kernel_space::VmapError;
+use mm::report::RateLimit;
+
+use crate::free::report;
+use crate::vmap::too_many;
+use crate::{address, pointer};
+
+static REFUSED: RateLimit = RateLimit::new();
+
+/// Maps `count` pages, given by page pointers, one after the other, to be read and written, for a short while; null on
+/// failure. Up to [`kerncore::map_ram::LARGEST`] pages that touches nothing which other CPUs use. The node is not looked at:
+/// nothing is allocated on any.
+///
+/// # Safety
+/// `pages` points to `count` page pointers. The pages stay allocated while the mapping lives, and whoever uses both the
+/// mapping and the pages' other addresses keeps Rust's rules of aliasing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vm_map_ram(
+    pages: *const *const Frame,
+    count: c_uint,
+    _node: c_int,
+) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    if pages.is_null() || too_many(count) {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller promises `count` page pointers.
+    let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
+    match mm::kernel().map_ram(pages, caller) {
+        Ok(address) => pointer(address),
+        Err(error) => refused(pages, error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refused(pages: &[*const Frame], error: VmapError) -> *mut c_void {
+    /// Why there is no mapping, with the pointer that C passed.
+    struct Why<'p>(&'p [*const Frame], VmapError);
+    impl fmt::Display for Why<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match (self.1, self.0) {
+                (VmapError::MissingFrame { index }, pages) => match pages.get(index as usize) {
+                    Some(page) => write!(f, "page {index}, {page:p}, is no page pointer"),
+                    None => self.1.fmt(f),
+                },
+                (error, _) => error.fmt(f),
+            }
+        }
+    }
+    // No pages: null without a word, as of vmap (S37).
+    if error != VmapError::NoPages {
+        let bytes = pages.len() * PAGE_SIZE as usize;
+        let why = Why(pages, error);
+        REFUSED.warn(format_args!("vm_map_ram: {bytes} bytes were refused: {why}"));
+    }
+    ptr::null_mut()
+}
+
+/// Ends a mapping that [`vm_map_ram`] made of `count` pages, on whatever CPU. Null is no-op; what is not the start of such a
+/// mapping, or has another size, is reported and changes nothing.
+///
+/// # Safety
+/// Nobody uses the mapping any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vm_unmap_ram(mem: *const c_void, count: c_uint) {
+    if !mem.is_null() {
+        // SAFETY: our caller promises that nobody uses it.
+        let authority = unsafe { Authority::claim() };
+        report("vm_unmap_ram", mm::kernel().unmap_ram(authority, address(mem), count));
+    }
+}
