@@ -322,7 +322,7 @@ fn bytes_of_the_heap() {
 #[ktest]
 fn c_callers_get_null_s8_s28_s37() {
     // SAFETY: made a moment before, and nobody has a reference.
-    let free = |address: *mut _| unsafe { linux::vmalloc::vfree(address) };
+    let free = |address: *mut _| unsafe { linux::free::vfree(address) };
     survives_by_name("vmalloc(8 KiB)", || linux::vmalloc::vmalloc(8192), free);
     survives_by_name("vzalloc(8 KiB)", || linux::vmalloc::vzalloc(8192), free);
     survives_by_name("vmalloc_user(8 KiB)", || linux::vmalloc::vmalloc_user(8192), free);
