@@ -25,9 +25,7 @@ use kerncore::addr::{
 };
 use kerncore::area::AreaRecord;
 use kerncore::descriptor::L2_TABLE_SIZE;
-use kerncore::frames::{
-    AddError, AllocateError, Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable,
-};
+use kerncore::frames::{AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable};
 use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
@@ -35,11 +33,15 @@ use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal};
 use kerncore::va_space::{VaSpace, VaStorage};
-use kerncore::zones::Zones;
+use kerncore::zones::{DMA_PAGES, Division, OtherZones, Zones};
+use spin::Once;
 
 use crate::{KERNEL, Kernel, heap};
 
 type Table = PageTable<CortexA9, IrqLocks>;
+
+/// The zones that few ask for.
+static OTHER_ZONES: Once<OtherZones<'static, IrqLocks>> = Once::new();
 
 /// Why memory could not be brought up. Each is fatal: there is no kernel without memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,22 +156,22 @@ impl EarlySpace {
         let frames = Frames::of(ram_bytes)?;
         let machine_table = self.table;
         let linear = map_linear(&machine_table, self.linear, &frames)?;
-        let mut allocator = FrameAllocator::new(make_frame_table(&frames)?);
-        let table = allocator.table();
+        let table = make_frame_table(&frames)?;
+        let division = Division { dma: DMA_PAGES, ..Division::NONE };
+        let zones = Zones::divided(OTHER_ZONES.call_once(|| OtherZones::new(table, division)));
         for (first, pages, owner) in frames.taken() {
             table.reserve(first, pages, owner).map_err(BringUpError::Frames)?;
         }
         for (first, pages) in frames.free() {
-            allocator.add_range(first, pages).map_err(BringUpError::Frames)?;
+            zones.add_range(first, pages).map_err(BringUpError::Frames)?;
         }
         let window = upper_part(self.window, vmalloc_bytes)?;
-        let storage = make_storage(&mut allocator, window.count())?;
+        let storage = make_storage(&zones, window.count())?;
         let pages = window.count();
         let space = VaSpace::new(window, storage).map_err(|_| BringUpError::Window { pages })?;
-        let blocks = make_array(&mut allocator, MapRam::blocks_for(space.range()), Block::new)?;
+        let blocks = make_array(&zones, MapRam::blocks_for(space.range()), Block::new)?;
         let map_ram = blocks.and_then(|blocks| MapRam::new(space.range(), blocks));
         let map_ram = map_ram.ok_or(BringUpError::Window { pages })?;
-        let zones = Zones::new(allocator);
         let kernel = KERNEL.call_once(|| {
             Kernel::new(Parts {
                 table: machine_table,
@@ -328,23 +330,23 @@ fn upper_part(window: OwnedRange, bytes: u32) -> Result<OwnedRange, BringUpError
 
 /// Takes frames for the books of a window of `pages`.
 fn make_storage(
-    allocator: &mut FrameAllocator<'static>,
+    zones: &Zones<'static, IrqLocks>,
     pages: u32,
 ) -> Result<VaStorage<'static, AreaPlace<'static>>, BringUpError> {
     let failed = BringUpError::Window { pages };
-    let words = make_array(allocator, VaStorage::<AreaPlace<'_>>::words(pages), || 0)?;
-    let records = make_array(allocator, pages as usize, || None)?;
+    let words = make_array(zones, VaStorage::<AreaPlace<'_>>::words(pages), || 0)?;
+    let records = make_array(zones, pages as usize, || None)?;
     VaStorage::carve(words.ok_or(failed)?, records.ok_or(failed)?, pages).ok_or(failed)
 }
 
 /// Takes frames for `count` elements, each as `make` makes it. `None` if no block of frames is so large.
 fn make_array<T>(
-    allocator: &mut FrameAllocator<'static>,
+    zones: &Zones<'static, IrqLocks>,
     count: usize,
     make: impl Fn() -> T,
 ) -> Result<Option<&'static mut [T]>, BringUpError> {
     let Ok(bytes) = u32::try_from(count * size_of::<T>()) else { return Ok(None) };
-    let block = allocator
+    let block = zones
         .allocate_pages(pages_for(bytes), FrameOwner::VaStorage)
         .map_err(BringUpError::Books)?;
     Ok(array_in(block, count, make))

@@ -72,16 +72,22 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    /// The frames of the list, in its order, each the area's own.
+    /// The frames of the list, in its order, each the area's own. All may be written, or none.
     fn vmalloc_pages(&mut self, record: &AreaRecord) {
         let Mapping::Frames { list, .. } = &record.mapping else { return };
         let place = place_of(record);
         let mut frames = list.frames(self.space.zones().table());
+        let read_only = Attributes::KERNEL_RODATA;
+        let first = self.space.table().translate(record.pages().start());
+        let attributes = match first.map(|first| first.attributes()) {
+            Some(Ok(attributes)) if attributes == read_only => read_only,
+            _ => Attributes::KERNEL_DATA,
+        };
         self.for_each_page(record.pages(), |audit, slot| {
             // A list that is too short was reported with the record.
             let Some(frame) = frames.next() else { return };
             audit.owned_by(slot.pages.start(), place, frame, |owner| owner == FrameOwner::Vmalloc);
-            if audit.exactly(slot, place, frame, Attributes::KERNEL_DATA) {
+            if audit.exactly(slot, place, frame, attributes) {
                 audit.summary.area_pages += 1;
             }
         });

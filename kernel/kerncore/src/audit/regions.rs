@@ -74,9 +74,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if let Err(error) = space.check_books() {
             self.found(Violation::Books(error));
         }
-        let (sound, census) = space
-            .zones()
-            .with_allocator(|allocator| (allocator.check(), allocator.table().census()));
+        let (sound, census) = (space.zones().check(), space.zones().census());
         if let Err(error) = sound {
             self.found(Violation::Frames(error));
         }

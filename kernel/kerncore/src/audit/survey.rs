@@ -49,7 +49,7 @@ pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
 /// a pool, buffers) is for its owner to enter. As exact as [`survey`]; takes the locks of areas and frames, one at a
 /// time.
 pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
-    let census = space.zones().with_allocator(|allocator| allocator.table().census());
+    let census = space.zones().census();
     let counts = space.area_counts();
     let survey = survey(space);
     Ledger::new(&census)

@@ -26,7 +26,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         self.for_each_area(|audit, record| audit.note_homes(record, &mut homes));
         self.entries();
         self.device_types();
-        let census = self.space.zones().with_allocator(|allocator| allocator.table().census());
+        let census = self.space.zones().census();
         for (owner, found) in [
             (FrameOwner::Vmalloc, homes.vmalloc),
             (FrameOwner::Dma, homes.dma),

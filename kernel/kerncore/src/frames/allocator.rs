@@ -7,8 +7,8 @@ use super::frame::{NONE, State};
 use super::front::{FRONT_ORDERS, FrontLists, Kept};
 use super::table::is_lendable;
 use super::{
-    AddError, AllocateError, Frame, FrameBlock, FrameList, FrameOwner, FrameTable, FreeError,
-    MAX_BLOCK, MAX_ORDER, order_for, piece_order,
+    AddError, AllocateError, Chain, Frame, FrameBlock, FrameList, FrameOwner, FrameRequest,
+    FrameTable, FreeError, MAX_BLOCK, MAX_ORDER, order_for, piece_order,
 };
 use crate::addr::Pfn;
 
@@ -18,19 +18,47 @@ use crate::addr::Pfn;
 /// lock may call. What it gives depends only on what was asked before: the smallest block that fits, the one
 /// that came back last first.
 ///
-/// A later device that reaches only low addresses will bring a limit on the address to [`FrameAllocator::allocate`];
-/// nothing in the state stands against it.
+/// It may have all frames of the table or a part of them, whole blocks of [`MAX_BLOCK`]: so no two allocators of one table
+/// ever merge each other's.
 #[derive(Debug)]
 pub struct FrameAllocator<'t> {
     pub(super) table: FrameTable<'t>,
+    /// The index of its first frame, and behind its last.
+    pub(super) start: u32,
+    pub(super) end: u32,
     pub(super) front: FrontLists<'t>,
     pub(super) buddies: BuddyLists,
 }
 
 impl<'t> FrameAllocator<'t> {
     /// An allocator over `table` that has no frames yet: [`FrameAllocator::add_range`] brings them.
-    pub const fn new(table: FrameTable<'t>) -> Self {
-        Self { table, front: FrontLists::new(), buddies: BuddyLists::new() }
+    pub fn new(table: FrameTable<'t>) -> Self {
+        Self::part(table, 0, table.len())
+    }
+
+    /// The same over the frames from index `start` up to `end` of `table`, both multiples of [`MAX_BLOCK`] or the table's end.
+    pub(crate) const fn part(table: FrameTable<'t>, start: u32, end: u32) -> Self {
+        Self { table, start, end, front: FrontLists::new(), buddies: BuddyLists::new() }
+    }
+
+    /// The index of its first frame.
+    pub(crate) const fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// The index behind its last.
+    pub(crate) const fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// How many frames it may have.
+    pub(crate) const fn len(&self) -> u32 {
+        self.end - self.start
+    }
+
+    /// The number of the first frame that it may have.
+    pub(crate) fn first(&self) -> Pfn {
+        self.table.pfn_at(self.start)
     }
 
     /// The table of the frames.
@@ -55,6 +83,9 @@ impl<'t> FrameAllocator<'t> {
     /// [`AddError`]; nothing was changed.
     pub fn add_range(&mut self, first: Pfn, pages: u32) -> Result<(), AddError> {
         let start = self.table.check_unmanaged(first, pages)?;
+        if start < self.start || start + pages > self.end {
+            return Err(AddError::OutsideTable { first, pages });
+        }
         for record in self.table.records(start, pages) {
             record.set_state(State::INSIDE);
         }
@@ -104,10 +135,19 @@ impl<'t> FrameAllocator<'t> {
         if pages > MAX_BLOCK {
             return Err(AllocateError::TooLarge { pages, owner });
         }
-        let order = order_for(pages);
-        let block = self.allocate(order, owner)?;
-        if pages == 1 << order {
-            return Ok(block);
+        let block = self.allocate(order_for(pages), owner)?;
+        Ok(self.keep_first(block, pages, owner))
+    }
+
+    /// Keeps the first `pages` frames of a block and frees the rest.
+    pub(super) fn keep_first(
+        &mut self,
+        block: FrameBlock,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> FrameBlock {
+        if pages == block.pages() {
+            return block;
         }
         // Mark the part that stays as blocks of its own, largest first, and let the tail go.
         let (first, whole) = block.leak();
@@ -119,7 +159,7 @@ impl<'t> FrameAllocator<'t> {
             index += 1 << piece;
         }
         self.buddies.merge_run(&self.table, index, whole - pages);
-        Ok(FrameBlock::new(first, pages))
+        FrameBlock::new(first, pages)
     }
 
     /// Takes `pages` frames that need not be adjacent, in as few blocks as can be had. All or none.
@@ -179,17 +219,33 @@ impl<'t> FrameAllocator<'t> {
     /// # Errors
     /// As [`FrameAllocator::free`]: those after the frame named are lost, for their links cannot be trusted.
     pub fn free_list(&mut self, list: FrameList) -> Result<(), FreeError> {
-        let mut index = list.into_head();
-        while index != NONE {
+        match self.free_chain(list.into_head()) {
+            Chain::END => Ok(()),
+            stopped => Err(self.diagnose_chain(stopped)),
+        }
+    }
+
+    /// Gives back the blocks of a list up to the first that is not owned, or is another allocator's: the rest.
+    #[inline(always)]
+    pub(crate) fn free_chain(&mut self, head: Chain) -> Chain {
+        let mut index = head.0;
+        // One comparison: the end of a list lies outside of every part.
+        while index.wrapping_sub(self.start) < self.end.wrapping_sub(self.start) {
             let record = self.table.record(index);
             let (state, next) = (record.state(), record.next.load(Relaxed));
             if !state.is_owned() {
-                return Err(self.diagnose(self.table.pfn_at(index), 0));
+                break;
             }
             self.release(record, state.order());
             index = next;
         }
-        Ok(())
+        Chain(index)
+    }
+
+    /// Why [`FrameAllocator::free_chain`] stopped where it did.
+    #[cold]
+    pub(crate) fn diagnose_chain(&self, stopped: Chain) -> FreeError {
+        self.diagnose(self.table.pfn_at(stopped.0), 0)
     }
 
     /// Gives back the block of `order` at `frame` in the name of `owner`: for raw interfaces, whose callers hold
@@ -239,7 +295,7 @@ impl<'t> FrameAllocator<'t> {
 /// How blocks are found and taken back. Indices, not frame numbers.
 impl<'t> FrameAllocator<'t> {
     #[inline(always)]
-    fn lend(&self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
+    pub(super) fn lend(&self, index: u32, order: u32, owner: FrameOwner) -> FrameBlock {
         self.table.record(index).set_state(State::owned(order, owner));
         FrameBlock::new(self.table.pfn_at(index), 1 << order)
     }
@@ -251,13 +307,7 @@ impl<'t> FrameAllocator<'t> {
         order: u32,
         owner: FrameOwner,
     ) -> Result<FrameBlock, AllocateError> {
-        if !is_lendable(owner) {
-            return Err(AllocateError::NotAnOwner { owner });
-        }
-        if order > MAX_ORDER {
-            let pages = 1_u32.checked_shl(order).unwrap_or(u32::MAX);
-            return Err(AllocateError::TooLarge { pages, owner });
-        }
+        Self::judge(order, owner)?;
         if let Some(index) = self.buddies.cut(&self.table, order) {
             return Ok(self.lend(index, order, owner));
         }
@@ -268,11 +318,23 @@ impl<'t> FrameAllocator<'t> {
         }
     }
 
+    /// Whether such a block can be had at all.
+    pub(crate) fn judge(order: u32, owner: FrameOwner) -> Result<(), AllocateError> {
+        if !is_lendable(owner) {
+            return Err(AllocateError::NotAnOwner { owner });
+        }
+        if order > MAX_ORDER {
+            let pages = 1_u32.checked_shl(order).unwrap_or(u32::MAX);
+            return Err(AllocateError::TooLarge { pages, owner });
+        }
+        Ok(())
+    }
+
     #[cold]
     fn exhausted(&mut self, pages: u32, owner: FrameOwner) -> AllocateError {
         self.drain();
-        let largest = self.largest_free_order();
-        AllocateError::Exhausted { pages, owner, free: self.free_pages(), largest }
+        let (free, largest) = (self.free_pages(), self.largest_free_order());
+        AllocateError::Exhausted { pages, owner, free, largest, from: FrameRequest::ANY }
     }
 
     /// Takes a block of `order`, or the largest that is left when there is none.

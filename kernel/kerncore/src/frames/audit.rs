@@ -84,7 +84,7 @@ impl fmt::Display for Unsound {
 impl core::error::Error for Unsound {}
 
 impl FrameAllocator<'_> {
-    /// Walks every record and every list. To be called under the allocator's lock; the cost grows with the table.
+    /// Walks every record of its frames and every list. To be called under the allocator's lock; the cost grows with the table.
     ///
     /// # Errors
     /// The first [`Unsound`] thing found.
@@ -106,8 +106,8 @@ impl FrameAllocator<'_> {
     fn check_records(&self) -> Result<[u32; super::ORDERS], Unsound> {
         let table = self.table;
         let mut free = [0; super::ORDERS];
-        let mut index = 0;
-        while index < table.len() {
+        let mut index = self.start;
+        while index < self.end {
             let state = table.record(index).state();
             if !state.is_head() {
                 index += 1;
@@ -116,7 +116,7 @@ impl FrameAllocator<'_> {
             let (order, head) = (state.order(), table.pfn_at(index));
             let shaped = order <= MAX_ORDER
                 && index.is_multiple_of(1 << order)
-                && table.len() - index >= 1 << order;
+                && self.end - index >= 1 << order;
             if !shaped {
                 return Err(Unsound::Shape { frame: head, order });
             }

@@ -162,13 +162,29 @@ impl FrameList {
         self.pages += pages;
     }
 
-    /// The head of the chain, which is no list's any more.
-    pub(super) const fn into_head(self) -> u32 {
-        self.head
+    /// The chain, which is no list's any more.
+    pub(crate) const fn into_head(self) -> Chain {
+        Chain(self.head)
     }
 
     const fn into_parts(self) -> (u32, u32, u32) {
         (self.head, self.tail, self.pages)
+    }
+}
+
+/// Where a chain of blocks begins, on its way back to their allocators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what is chained is not free yet"]
+pub(crate) struct Chain(pub(super) u32);
+
+impl Chain {
+    /// The end of every chain.
+    pub(crate) const END: Self = Self(NONE);
+
+    /// The index of the next block's first frame.
+    #[inline(always)]
+    pub(crate) const fn index(self) -> u32 {
+        self.0
     }
 }
 

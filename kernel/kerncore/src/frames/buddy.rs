@@ -46,14 +46,84 @@ impl BuddyLists {
         if fitting == 0 {
             return None;
         }
-        let mut size = fitting.trailing_zeros();
+        let size = fitting.trailing_zeros();
         let index = self.unlink_first(table, size);
+        self.keep_lower(table, index, size, order);
+        Some(index)
+    }
+
+    /// As [`BuddyLists::cut`], of a block that ends at or below `end`: each list is walked until one is found.
+    pub(super) fn cut_below(
+        &mut self,
+        table: &FrameTable<'_>,
+        order: u32,
+        end: u32,
+    ) -> Option<u32> {
+        (order..=MAX_ORDER).find_map(|size| {
+            let reached = |&index: &u32| index + (1 << order) <= end;
+            let index = self.blocks(table, size).find(reached)?;
+            self.unlink(table, index, size);
+            self.keep_lower(table, index, size, order);
+            Some(index)
+        })
+    }
+
+    /// Takes blocks out that end at or below `end`, the largest first, as long as they are no larger than what is `left` to
+    /// take, and gives index and order of each.
+    pub(super) fn take_whole_below(
+        &mut self,
+        table: &FrameTable<'_>,
+        end: u32,
+        left: &mut u32,
+        mut give: impl FnMut(u32, u32),
+    ) {
+        for order in (0..=MAX_ORDER).rev() {
+            let mut index = self.heads[order as usize];
+            while index != NONE {
+                // Before it is unlinked and its links are its new owner's.
+                let next = table.record(index).next.load(Relaxed);
+                if index + (1 << order) <= end && 1 << order <= *left {
+                    self.unlink(table, index, order);
+                    self.pages -= 1 << order;
+                    *left -= 1 << order;
+                    give(index, order);
+                }
+                index = next;
+            }
+        }
+    }
+
+    /// How many frames below `end` are free, and the order of the largest block among them.
+    pub(super) fn supply_below(&self, table: &FrameTable<'_>, end: u32) -> (u32, Option<u32>) {
+        let (mut free, mut largest) = (0, None);
+        for order in 0..=MAX_ORDER {
+            for index in self.blocks(table, order) {
+                let below = end.saturating_sub(index).min(1 << order);
+                free += below;
+                // Of a block that the limit cuts in two, the largest aligned piece at its start.
+                largest = largest.max(below.checked_ilog2());
+            }
+        }
+        (free, largest)
+    }
+
+    /// The blocks on the list of `order`.
+    fn blocks(&self, table: &FrameTable<'_>, order: u32) -> impl Iterator<Item = u32> {
+        let some = |index| (index != NONE).then_some(index);
+        core::iter::successors(some(self.heads[order as usize]), move |&index| {
+            some(table.record(index).next.load(Relaxed))
+        })
+    }
+
+    /// Gives back all but the first 2^`order` frames of a block of order `size` that was taken out.
+    #[inline(always)]
+    fn keep_lower(&mut self, table: &FrameTable<'_>, index: u32, size: u32, order: u32) {
+        let mut size = size;
         while size > order {
             size -= 1;
             self.insert(table, index + (1 << size), size);
         }
         self.pages -= 1 << order;
-        Some(index)
     }
 
     /// Puts a run of free frames with clear records on the lists, in aligned pieces.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::FrameOwner;
+use super::{FrameOwner, FrameRequest, NodeId};
 use crate::addr::Pfn;
 
 /// Why frames were not given.
@@ -18,6 +18,17 @@ pub enum AllocateError {
         free: u32,
         /// The order of the largest free block, if any is free.
         largest: Option<u32>,
+        /// Which frames would have done: only those are counted.
+        from: FrameRequest,
+    },
+    /// There is no such node.
+    UnknownNode {
+        /// The node named.
+        node: NodeId,
+        /// How many there are.
+        nodes: u32,
+        /// For whom memory was asked.
+        owner: FrameOwner,
     },
     /// No block is that large, however much is free.
     TooLarge {
@@ -41,12 +52,15 @@ pub enum AllocateError {
 impl fmt::Display for AllocateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Exhausted { pages, owner, free, largest: None } => {
-                write!(f, "no {pages} frames for {owner}: {free} are free")
+            Self::Exhausted { pages, owner, free, largest, from } => {
+                write!(f, "no {pages} frames for {owner}: of {from}, {free} are free")?;
+                match largest {
+                    Some(order) => write!(f, ", at most {} adjacent", 1_u32 << order),
+                    None => Ok(()),
+                }
             }
-            Self::Exhausted { pages, owner, free, largest: Some(order) } => {
-                let run = 1_u32 << order;
-                write!(f, "no {pages} frames for {owner}: {free} are free, at most {run} adjacent")
+            Self::UnknownNode { node, nodes, owner } => {
+                write!(f, "no memory for {owner}: there is no {node}, of {nodes} in all")
             }
             Self::TooLarge { pages, owner } => {
                 write!(f, "{pages} adjacent frames for {owner} are more than any block holds")

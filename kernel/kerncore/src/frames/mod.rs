@@ -31,15 +31,20 @@ mod buddy;
 mod error;
 mod frame;
 mod front;
+mod limited;
+mod request;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use allocator::{FrameAllocator, Freed};
 pub use audit::Unsound;
+pub(crate) use block::Chain;
 pub use block::{FrameBlock, FrameList, Frames};
 pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
+pub(crate) use limited::Supply;
+pub use request::{FrameRequest, NodeId, Place, ZoneKind};
 pub(crate) use table::Likeness;
 pub use table::{Belonging, Census, FrameTable};
 

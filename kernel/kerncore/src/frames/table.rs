@@ -78,10 +78,11 @@ impl<'t> FrameTable<'t> {
         self.index_at_record(address).map(|index| self.pfn_at(index))
     }
 
-    /// The record at `address`, if one begins there.
+    /// The record at `address`, if one begins there, and its index.
     #[inline(always)]
-    pub fn record_at(&self, address: usize) -> Option<&'t Frame> {
-        self.frames.get(self.index_at_record(address)? as usize)
+    pub(crate) fn indexed_record_at(&self, address: usize) -> Option<(u32, &'t Frame)> {
+        let index = self.index_at_record(address)?;
+        Some((index, self.frames.get(index as usize)?))
     }
 
     /// As [`FrameTable::frame_at_record`], with the frame's owner.

@@ -103,7 +103,8 @@ fn exhaustion_says_what_is_free_and_how_large_the_largest_block_is() {
             pages: 32,
             owner: FrameOwner::Dma,
             free: 31,
-            largest: Some(4)
+            largest: Some(4),
+            from: FrameRequest::ANY
         })
     );
     assert_eq!(
@@ -112,7 +113,8 @@ fn exhaustion_says_what_is_free_and_how_large_the_largest_block_is() {
             pages: 32,
             owner: FrameOwner::Vmalloc,
             free: 31,
-            largest: Some(4)
+            largest: Some(4),
+            from: FrameRequest::ANY
         })
     );
     assert_eq!(allocator.free_pages(), 31, "a list is all or nothing");
@@ -120,7 +122,13 @@ fn exhaustion_says_what_is_free_and_how_large_the_largest_block_is() {
     let rest = allocator.allocate_list(31, FrameOwner::Vmalloc).expect("31 are free");
     assert_eq!(
         allocator.allocate(0, FrameOwner::Dma),
-        Err(AllocateError::Exhausted { pages: 1, owner: FrameOwner::Dma, free: 0, largest: None })
+        Err(AllocateError::Exhausted {
+            pages: 1,
+            owner: FrameOwner::Dma,
+            free: 0,
+            largest: None,
+            from: FrameRequest::ANY
+        })
     );
     assert_eq!(allocator.free_list(rest), Ok(()));
     assert_eq!(allocator.free(kept), Ok(()));

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::addr::VirtAddr;
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
+use crate::frames::FrameRequest;
 use crate::kernel_space::{ChangeError, Fill, KernelSpace, VmallocError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -56,7 +57,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(FillAreaError::Mapped { address: base });
             }
         };
-        let list = match self.frames_for(usable.count()) {
+        let list = match self.frames_for(FrameRequest::ANY, usable.count()) {
             Ok(list) => list,
             Err(error) => {
                 return Err(self.consume(base, usable, VmallocError::Frames(error)));

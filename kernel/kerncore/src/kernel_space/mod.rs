@@ -52,7 +52,7 @@ pub use reserve::{NoArea, Support};
 pub use table_memory::TableMemory;
 pub use users::ShareError;
 pub(crate) use users::Shared;
-pub use vmalloc::{Fill, VmallocError};
+pub use vmalloc::{Fill, Rights, VmallocError, VmallocRequest};
 pub use vmap::VmapError;
 
 use core::fmt;

@@ -6,7 +6,7 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::failure::Point;
-use crate::frames::{AllocateError, FrameBlock, FrameOwner};
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest};
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
 use crate::kernel_space::{KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
@@ -107,7 +107,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         L::might_sleep(operation);
         loop {
             if L::fails(Point::Record) {
-                return Err(NoArea::Record(self.zones.none_left(1, FrameOwner::Slab)));
+                return Err(NoArea::Record(self.zones.none_left(
+                    FrameRequest::LOW,
+                    1,
+                    FrameOwner::Slab,
+                )));
             }
             let reserved = self.areas.with(|areas| {
                 let reserved = reserve(areas);

@@ -5,11 +5,12 @@ use core::fmt;
 use crate::addr::{VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
-use crate::frames::{AllocateError, FrameList, FrameOwner};
+use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, Frames};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
 use crate::page_table::MapError;
 use crate::va_space::Request;
 
@@ -20,6 +21,37 @@ pub enum Fill {
     Uninitialised,
     /// Zeros.
     Zeroed,
+}
+
+/// What vmalloc is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmallocRequest {
+    /// Bytes, rounded up to pages (S3).
+    pub bytes: u32,
+    /// What the memory holds.
+    pub fill: Fill,
+    /// Which frames will do.
+    pub memory: FrameRequest,
+    /// How it may be used.
+    pub rights: Rights,
+    /// Who asks.
+    pub caller: VirtAddr,
+}
+
+/// What the kernel may do with its memory; never executed, and of the linear map's own type (S97, S112).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Read and write it.
+    ReadWrite,
+    /// Read it.
+    ReadOnly,
+}
+
+impl VmallocRequest {
+    /// What vmalloc gives by itself: any memory, high memory first, to be read and written (S30).
+    pub const fn new(bytes: u32, fill: Fill, caller: VirtAddr) -> Self {
+        Self { bytes, fill, memory: FrameRequest::ANY, rights: Rights::ReadWrite, caller }
+    }
 }
 
 /// Why vmalloc failed. Nothing was taken.
@@ -67,12 +99,26 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
+    #[inline(always)]
     pub fn vmalloc(
         &self,
         bytes: u32,
         fill: Fill,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
+        self.vmalloc_with(VmallocRequest::new(bytes, fill, caller))
+    }
+
+    /// As [`KernelSpace::vmalloc`], of such memory and with such rights as the request says. Its zone says nothing of the
+    /// kernel's own books of the area, which lie in low memory (S9).
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmalloc_with(&self, request: VmallocRequest) -> Result<AreaSummary, VmallocError> {
+        let VmallocRequest { bytes, fill, memory, rights, caller } = request;
         let pages = pages_for(bytes);
         let total = self.zones.total();
         if pages == 0 {
@@ -84,7 +130,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let request = Request::of_bytes(bytes);
         let (mut usable, place) =
             self.reserve("vmalloc", |areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
-        let list = match self.frames_for(pages) {
+        let list = match self.frames_for(memory, pages) {
             Ok(list) => list,
             Err(error) => {
                 self.abandon(usable, place);
@@ -96,7 +142,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
         }
         let frames = list.frames(self.zones.table());
-        if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
+        let mapped = match rights {
+            Rights::ReadWrite => self.map(&mut usable, frames, Attributes::KERNEL_DATA),
+            Rights::ReadOnly => self.map_read_only(&mut usable, frames),
+        };
+        if let Err(error) = mapped {
             let list = self.unwind(usable, place, &error, list);
             let freed = self.zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
@@ -124,10 +174,25 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         Ok(area)
     }
 
+    /// Of its own kind of iterator, so that the mapping of most memory stays a function of one caller.
+    #[cold]
+    #[inline(never)]
+    fn map_read_only(
+        &self,
+        usable: &mut OwnedRange,
+        frames: Frames<'_, '_>,
+    ) -> Result<u32, MapError> {
+        self.map(usable, frames.map(Some), Attributes::KERNEL_RODATA)
+    }
+
     #[inline(always)]
-    pub(super) fn frames_for(&self, pages: u32) -> Result<FrameList, AllocateError> {
+    pub(super) fn frames_for(
+        &self,
+        memory: FrameRequest,
+        pages: u32,
+    ) -> Result<FrameList, AllocateError> {
         loop {
-            match self.zones.allocate_list(pages, FrameOwner::Vmalloc) {
+            match self.zones.allocate_list_from(memory, pages, FrameOwner::Vmalloc) {
                 Err(_) if self.free_deferred() > 0 => {}
                 taken => return taken,
             }

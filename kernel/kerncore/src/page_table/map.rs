@@ -92,7 +92,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// # Errors
     /// [`MapError`]; slots written until then stay (S19). A slot in use is never overwritten (S17): the slots of one
     /// second-level table are looked at before the first of them is written.
-    #[inline]
+    #[inline(always)]
     pub fn map<I>(
         &self,
         range: &mut OwnedRange,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use boot::layout::{PARTS, parts};
 use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
-use kerncore::frames::{AllocateError, FrameOwner, FreeError, MAX_ORDER};
+use kerncore::frames::{AllocateError, FrameOwner, FrameRequest, FreeError, MAX_ORDER};
 use kerncore::layout::linear_physical;
 use ktest::{assert_err, ktest};
 use mm::Kernel;
@@ -162,7 +162,13 @@ fn memory_can_be_taken_to_the_last_frame_and_comes_back_whole() {
     assert_eq!(free_pages(), 0);
     assert_eq!(
         refused,
-        AllocateError::Exhausted { pages: 1, owner: FrameOwner::Test, free: 0, largest: None }
+        AllocateError::Exhausted {
+            pages: 1,
+            owner: FrameOwner::Test,
+            free: 0,
+            largest: None,
+            from: FrameRequest::LOW
+        }
     );
     for order in [0, 1, 10] {
         assert_err!(Pages::new(order), AllocateError::Exhausted { free: 0, largest: None, .. });

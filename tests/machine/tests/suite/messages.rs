@@ -43,7 +43,13 @@ fn says(said: &dyn Display, words: &[&str]) {
 
 fn exhausted() -> frames::AllocateError {
     let owner = FrameOwner::Dma;
-    frames::AllocateError::Exhausted { pages: 8, owner, free: 12, largest: Some(2) }
+    frames::AllocateError::Exhausted {
+        pages: 8,
+        owner,
+        free: 12,
+        largest: Some(2),
+        from: frames::FrameRequest::ANY,
+    }
 }
 
 #[test]
@@ -176,7 +182,13 @@ fn errors_of_frames_name_the_frame_and_its_owner() {
     let (owner, claimed, frame, head) =
         (FrameOwner::Vmalloc, FrameOwner::Heap, frame(0x6_0123), frame(0x6_0120));
     says(&exhausted(), &["8 frames", "dma", "12", "4 adjacent"]);
-    let none = frames::AllocateError::Exhausted { pages: 8, owner, free: 0, largest: None };
+    let none = frames::AllocateError::Exhausted {
+        pages: 8,
+        owner,
+        free: 0,
+        largest: None,
+        from: frames::FrameRequest::ANY,
+    };
     says(&none, &["8 frames", "vmalloc", "0"]);
     says(&frames::AllocateError::TooLarge { pages: 4096, owner }, &["4096", "vmalloc"]);
     says(&frames::AllocateError::Zero { owner }, &["vmalloc"]);

@@ -2,8 +2,8 @@
 
 use kerncore::addr::Pfn;
 use kerncore::frames::{
-    AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable,
-    Freed, MAX_BLOCK, MAX_ORDER,
+    AllocateError, Census, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameRequest,
+    FrameTable, Freed, MAX_BLOCK, MAX_ORDER,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -199,7 +199,13 @@ impl<'t> Walk<'t> {
                 } else {
                     let too_small = largest.is_none_or(|order| 1 << order < whole);
                     prop_assert!(too_small, "{error}, but there is one of order {largest:?}");
-                    AllocateError::Exhausted { pages: whole, owner, free, largest }
+                    AllocateError::Exhausted {
+                        pages: whole,
+                        owner,
+                        free,
+                        largest,
+                        from: FrameRequest::ANY,
+                    }
                 };
                 prop_assert_eq!(error, expected);
                 Ok(())
@@ -244,7 +250,13 @@ impl<'t> Walk<'t> {
             }
             Err(AllocateError::Zero { .. }) => prop_assert_eq!(pages, 0),
             Err(error) => {
-                let expected = AllocateError::Exhausted { pages, owner, free, largest };
+                let expected = AllocateError::Exhausted {
+                    pages,
+                    owner,
+                    free,
+                    largest,
+                    from: FrameRequest::ANY,
+                };
                 prop_assert!(pages > free);
                 prop_assert_eq!(error, expected);
             }

@@ -1,5 +1,7 @@
 //! The zones pass on to their allocator what they are asked, and believe it.
 
+mod model;
+mod walk;
 use crate::support::frame;
 use kerncore::{
     frames::{Frame, FrameAllocator, FrameOwner, FrameTable, Unsound},
