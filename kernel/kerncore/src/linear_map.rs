@@ -341,6 +341,30 @@ impl Lent {
         self.block.first()
     }
 
+    /// Maps the block with other attributes at the same addresses, by break before make (B3.10.1): nobody remembers the entries
+    /// that were, when those that will be are written. Then cleans and invalidates its lines through the new mapping, so that
+    /// what was written is where devices, walkers and instruction fetches see it.
+    ///
+    /// # Errors
+    /// [`Disturbed`].
+    pub(crate) fn remap<M: Machine, L: Locks>(
+        &mut self,
+        table: &PageTable<M, L>,
+        attributes: Attributes,
+    ) -> Result<(), Disturbed> {
+        let (first, count) = (self.block.first(), self.block.pages());
+        let was = table.unmap_part(&mut self.range, 0, count);
+        if !was.is_ok_and(|removal| removal.left_alone == 0 && removal.pages == count) {
+            return Err(Disturbed);
+        }
+        if !table.map_again(&mut self.range, (first, count), attributes) {
+            return Err(Disturbed);
+        }
+        table.machine().clean_and_invalidate(self.pages, first);
+        table.machine().barrier();
+        Ok(())
+    }
+
     /// Ends the mapping. After the flush the block is [`Absent`] again and can be restored.
     #[inline]
     pub fn unmap<M: Machine, L: Locks>(
@@ -350,6 +374,10 @@ impl Lent {
         table.unmap(self.range, Absent(self.block))
     }
 }
+
+/// The entries of a block were not what its owner had made: somebody else wrote there. What is mapped now, he must not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disturbed;
 
 /// [`LinearError`] before it is given its block back.
 enum Mismatch {

@@ -11,6 +11,7 @@
 pub mod areas;
 pub mod dma;
 pub mod errno;
+pub mod exec;
 pub mod free;
 pub mod ioremap;
 pub mod lookup;

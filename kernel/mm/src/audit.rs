@@ -34,7 +34,7 @@ pub enum Finding {
     },
     /// In the tables of a program.
     User(UserViolation),
-    /// Frames of programs that no program has: they leaked.
+    /// Frames of programs, or of text, that nobody has: they leaked.
     UserFrames {
         /// Whose they are.
         owner: FrameOwner,
@@ -69,7 +69,7 @@ impl fmt::Display for Finding {
                 write!(f, "areas count {counted} windows of programs, and there are {found}")
             }
             Self::UserFrames { owner, owned, found } => {
-                write!(f, "{owner} has {owned} frames, and {found} were found in programs")
+                write!(f, "{owner} has {owned} frames, and {found} were found")
             }
             Self::Register { field, wanted, had } => {
                 write!(f, "{field} is {had:#x}, not {wanted:#x}")
@@ -86,17 +86,15 @@ impl fmt::Display for Finding {
 ///
 /// Nothing else may map, unmap or allocate meanwhile. Costs a few dozen instructions for each page of RAM.
 pub fn audit(report: &mut dyn FnMut(Finding)) -> Summary {
-    let mut violations = 0;
+    let mut summary = tables(report);
+    let code_pages = summary.code_pages;
     let mut count = |finding| {
-        violations += 1;
+        summary.violations += 1;
         report(finding);
     };
     registers(&mut count);
     low_half(&mut count);
-    programs(&mut count);
-    let outside_the_tables = violations;
-    let mut summary = tables(report);
-    summary.violations += outside_the_tables;
+    programs(code_pages, &mut count);
     summary
 }
 
@@ -111,8 +109,8 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
     kerncore::audit::audit(kernel(), &expected, &mut |violation| report(Finding::Table(violation)))
 }
 
-/// Every program's tables, and the frames that programs have.
-fn programs(report: &mut dyn FnMut(Finding)) {
+/// Every program's tables, and the frames that programs have, or, of text, areas: those have `code_pages`.
+fn programs(code_pages: u32, report: &mut dyn FnMut(Finding)) {
     let found = user::audit(&mut |violation| report(Finding::User(violation)));
     let counted = kernel().windows_shown();
     if counted != found.shown {
@@ -120,7 +118,7 @@ fn programs(report: &mut dyn FnMut(Finding)) {
     }
     let census = kernel().zones().census();
     for (owner, found) in
-        [(FrameOwner::User, found.frames), (FrameOwner::UserText, found.text_frames)]
+        [(FrameOwner::User, found.frames), (FrameOwner::Text, found.text_frames + code_pages)]
     {
         let owned = census.of(owner);
         if owned != found {

@@ -18,6 +18,7 @@ pub mod area_list;
 pub mod audit;
 pub mod bare_area;
 pub mod bring_up;
+pub mod exec_area;
 pub mod heap;
 pub mod io_mem;
 pub mod ledger;

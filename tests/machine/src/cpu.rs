@@ -98,6 +98,16 @@ impl<'machine> SoftCpu<'machine> {
         Ok(())
     }
 
+    /// The kernel fetches the instruction at `address`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn fetch(&self, address: VirtAddr) -> Result<u32, Fault> {
+        let mut state = self.begin(None);
+        let entry = self.translate(&mut state, address, Kind::Execute, Privilege::Kernel)?;
+        Ok(state.memory.fetch(entry.leads(address).raw()))
+    }
+
     /// Runs `handler` as the handler of an interrupt.
     pub fn interrupt<R>(&self, handler: impl FnOnce() -> R) -> R {
         struct Handler<'cpu, 'machine>(&'cpu SoftCpu<'machine>);

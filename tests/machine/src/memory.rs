@@ -35,6 +35,8 @@ pub(crate) struct Memory {
     /// Lines that anybody has touched: those that reading ahead is interested in.
     touched: BTreeSet<u32>,
     version: u64,
+    /// The instruction caches of all CPUs, taken for one: lines as they were in memory when they were fetched.
+    instructions: BTreeMap<u32, Line>,
 }
 
 const fn base(address: u32) -> u32 {
@@ -115,6 +117,28 @@ impl Memory {
         {
             cached.dirty = false;
         }
+    }
+
+    /// What a fetch finds at `address`: in the instruction cache first, then in memory, never in the data cache.
+    pub(crate) fn fetch(&mut self, address: u32) -> u32 {
+        let (base, line) = (base(address), self.line(base(address)));
+        self.touched.insert(base);
+        self.instructions.entry(base).or_insert(line).words[word(address)]
+    }
+
+    /// Brings the touched lines of `bytes` from `first` into the instruction cache, as the processor may of any memory that may
+    /// be executed.
+    pub(crate) fn fetch_ahead(&mut self, first: u32, bytes: u32) {
+        let last = first | (bytes - 1);
+        for base in self.touched.range(first..=last).copied().collect::<Vec<_>>() {
+            let line = self.line(base);
+            self.instructions.entry(base).or_insert(line);
+        }
+    }
+
+    /// Empties the instruction cache.
+    pub(crate) fn forget_instructions(&mut self) {
+        self.instructions.clear();
     }
 
     /// Writes the line at `address` back if it is dirty, and drops it.

@@ -85,6 +85,30 @@ macro_rules! pass_on {
             self.$field.write_frames(first, bytes);
         }
     };
+    (@ invalidate_tlb_in $field:tt) => {
+        fn invalidate_tlb_in(
+            &self,
+            space: $crate::kerncore::user::asid::Asid,
+            pages: $crate::kerncore::addr::PageRange,
+        ) {
+            self.$field.invalidate_tlb_in(space, pages);
+        }
+    };
+    (@ invalidate_tlb_everything $field:tt) => {
+        fn invalidate_tlb_everything(&self) {
+            self.$field.invalidate_tlb_everything();
+        }
+    };
+    (@ set_asid $field:tt) => {
+        fn set_asid(&self, asid: $crate::kerncore::user::asid::Asid) {
+            self.$field.set_asid(asid);
+        }
+    };
+    (@ set_user_walks $field:tt) => {
+        fn set_user_walks(&self, walks: $crate::kerncore::user::machine::Walks) {
+            self.$field.set_user_walks(walks);
+        }
+    };
     (@ clean_instructions $field:tt) => {
         fn clean_instructions(&self, first: $crate::kerncore::addr::Pfn, count: u32) {
             self.$field.clean_instructions(first, count);

@@ -1,7 +1,7 @@
 //! The machine itself: what is where, what was begun and has not completed, and how far it lies.
 
 use crate::{
-    Event, SoftCpu,
+    Event, Kind, Privilege, SoftCpu,
     chance::Chance,
     context::{Context, Register},
     memory::{LINE, Memory, Snapshot},
@@ -37,6 +37,7 @@ impl Behaviour {
 pub(crate) enum Pending {
     Clean(Snapshot),
     CleanAndInvalidate(PhysAddr),
+    ForgetInstructions,
     Invalidate(Scope, Reach),
     Write(Register),
 }
@@ -184,6 +185,7 @@ impl State {
         match self.cpus[cpu].pending.remove(index) {
             Pending::Clean(snapshot) => self.memory.complete_clean(snapshot),
             Pending::CleanAndInvalidate(line) => self.memory.evict(line.raw()),
+            Pending::ForgetInstructions => self.memory.forget_instructions(),
             Pending::Invalidate(scope, Reach::Local) => self.cpus[cpu].tlb.invalidate(scope),
             Pending::Invalidate(scope, Reach::InnerShareable) => {
                 self.cpus.iter_mut().for_each(|cpu| cpu.tlb.invalidate(scope));
@@ -200,6 +202,7 @@ impl State {
             Behaviour::Forgetful => {
                 (0..self.cpus.len()).for_each(|cpu| self.barrier(cpu));
                 self.memory.cached_lines().into_iter().for_each(|line| self.memory.evict(line));
+                self.memory.forget_instructions();
                 self.cpus.iter_mut().for_each(|cpu| cpu.tlb.retain(|_| false));
             }
             Behaviour::Random(_) => {
@@ -246,6 +249,9 @@ impl State {
             for entry in self.cpus[cpu].tlb.entries() {
                 if entry.cacheable {
                     self.memory.read_ahead(entry.physical, entry.bytes());
+                }
+                if entry.allows(Kind::Execute, Privilege::Kernel) {
+                    self.memory.fetch_ahead(entry.physical, entry.bytes());
                 }
             }
         }

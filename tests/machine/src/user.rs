@@ -3,6 +3,7 @@
 use crate::{
     Asid, Reach, Register, Scope, SoftCpu, Ttbcr,
     cpu::{number_of, state_of},
+    state::Pending,
 };
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr},
@@ -65,6 +66,7 @@ impl UserMachine for SoftCpu<'_> {
         state_of(self).begin_clean(number_of(self), first.base(), count * PAGE_SIZE);
     }
 
-    /// There is no cache of instructions.
-    fn invalidate_instructions(&self) {}
+    fn invalidate_instructions(&self) {
+        state_of(self).begin(number_of(self), Pending::ForgetInstructions);
+    }
 }

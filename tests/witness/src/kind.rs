@@ -2,7 +2,7 @@
 
 use boot::layout::{Use, image, parts};
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
-use kerncore::area::AreaKind;
+use kerncore::area::{AreaKind, CodeStage, Mapping};
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{
     HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END, linear_physical,
@@ -26,6 +26,10 @@ pub enum Kind {
     Linear,
     /// A page that vmalloc made.
     Vmalloc,
+    /// A page of memory for code, not sealed yet.
+    Code,
+    /// The same, sealed.
+    Sealed,
     /// A page that vmap made.
     Vmap,
     /// A page that ioremap made.
@@ -44,7 +48,7 @@ pub enum Kind {
     Freed,
     /// Another address of the window that nobody has: nothing.
     Unused,
-    /// The linear address of memory that is lent uncached: nothing.
+    /// The linear address of memory that is lent uncached, or for code: nothing.
     Lent,
     /// The linear address of RAM that the machine does not have, or may not use: nothing.
     BeyondRam,
@@ -58,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 21;
+    pub(crate) const COUNT: usize = 23;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -70,6 +74,8 @@ impl Kind {
             Self::Tables => "tables",
             Self::Linear => "linear",
             Self::Vmalloc => "vmalloc",
+            Self::Code => "code",
+            Self::Sealed => "sealed",
             Self::Vmap => "vmap",
             Self::IoRemap => "ioremap",
             Self::Coherent => "coherent",
@@ -108,7 +114,7 @@ impl Kind {
         let frame = linear_physical(address).map(kerncore::addr::PhysAddr::pfn);
         match frame.map_or(FrameOwner::Absent, |frame| kernel().zones().table().owner_of(frame)) {
             FrameOwner::Absent => return Self::BeyondRam,
-            FrameOwner::Dma | FrameOwner::AtomicPool => return Self::Lent,
+            FrameOwner::Dma | FrameOwner::AtomicPool | FrameOwner::Text => return Self::Lent,
             FrameOwner::KernelImage if image().contains(address) => {}
             _ => return Self::Linear,
         }
@@ -122,13 +128,26 @@ impl Kind {
         }
     }
 
+    /// What vmalloc or `vmalloc_exec` has made at `base`.
+    fn of_vmalloc(base: VirtAddr) -> Self {
+        let code = kernel().with_area(base, |record| match record.mapping {
+            Mapping::Code { stage, .. } => Some(stage),
+            _ => None,
+        });
+        match code.flatten() {
+            None => Self::Vmalloc,
+            Some(CodeStage::Writable) => Self::Code,
+            Some(CodeStage::Sealed) => Self::Sealed,
+        }
+    }
+
     fn of_window(address: VirtAddr) -> Self {
         let area = kernel().find_containing(address);
         if let Some(area) = area.filter(|area| area.kind != AreaKind::MapRamBlock) {
             let is_pool =
                 dma::atomic_pool::usage().is_some_and(|pool| area.pages.contains(pool.base));
             return match area.kind {
-                AreaKind::Vmalloc => Self::Vmalloc,
+                AreaKind::Vmalloc => Self::of_vmalloc(area.pages.start()),
                 AreaKind::Vmap | AreaKind::MapRam | AreaKind::MapRamBlock => Self::Vmap,
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,

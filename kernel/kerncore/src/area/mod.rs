@@ -20,6 +20,7 @@ pub use flags::AreaFlags;
 use core::fmt;
 
 use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
+use crate::attributes::Attributes;
 use crate::frames::FrameList;
 use crate::linear_map::Lent;
 use crate::owned_range::OwnedRange;
@@ -70,6 +71,25 @@ impl fmt::Display for AreaKind {
     }
 }
 
+/// What may be done with memory of `vmalloc_exec` (S112): never both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeStage {
+    /// It is written, and never executed.
+    Writable,
+    /// It is executed, and never written.
+    Sealed,
+}
+
+impl CodeStage {
+    /// What its entries promise.
+    pub const fn attributes(self) -> Attributes {
+        match self {
+            Self::Writable => Attributes::KERNEL_DATA,
+            Self::Sealed => Attributes::KERNEL_TEXT,
+        }
+    }
+}
+
 /// An area's usable addresses, with the frames behind them that come back when it goes.
 #[derive(Debug)]
 #[must_use = "dropping a mapping leaks its addresses and frames"]
@@ -85,6 +105,13 @@ pub enum Mapping {
     },
     /// DMA: one contiguous block, which has no linear mapping while it is lent.
     Lent(Lent),
+    /// `vmalloc_exec`: one contiguous block, which has no linear mapping from its first day to its last.
+    Code {
+        /// The block, and the right to write the descriptors.
+        lent: Lent,
+        /// Who may do what there.
+        stage: CodeStage,
+    },
     /// vmap and ioremap: what is mapped belongs to somebody else. In a bare area some of it, or all, may be unmapped.
     Borrowed {
         /// The right to write the descriptors.
@@ -111,7 +138,7 @@ impl Mapping {
                 usable.pages()
             }
             Self::Away { pages } => *pages,
-            Self::Lent(lent) => lent.pages(),
+            Self::Lent(lent) | Self::Code { lent, .. } => lent.pages(),
         }
     }
 }

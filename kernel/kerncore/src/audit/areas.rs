@@ -4,7 +4,7 @@ use super::check::Found;
 use super::owners::is_for_devices;
 use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::area::{AreaKind, AreaRecord, CodeStage, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
@@ -18,6 +18,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         match (&record.mapping, record.kind) {
             (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
+            (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.first(), *stage),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::MapRamBlock) => self.block_pages(record),
@@ -40,7 +41,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             _ => PhysAddr::new(0),
         };
         let kind = match (&record.mapping, record.kind) {
-            (Mapping::Frames { .. }, _) => AreaKind::Vmalloc,
+            (Mapping::Frames { .. } | Mapping::Code { .. }, _) => AreaKind::Vmalloc,
             (Mapping::Lent(_), _) => AreaKind::Dma,
             (Mapping::Reserved { .. }, _) => AreaKind::Bare,
             (Mapping::Borrowed { .. }, AreaKind::Vmalloc | AreaKind::Dma) => AreaKind::Vmap,
@@ -103,6 +104,22 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             audit.owned_by(slot.pages.start(), place, current, is_for_devices);
             if audit.exactly(slot, place, current, Attributes::WRITE_COMBINE) {
                 audit.summary.area_pages += 1;
+            }
+        });
+    }
+
+    /// One run of frames that is text, or is to be.
+    fn code_pages(&mut self, record: &AreaRecord, first: Pfn, stage: CodeStage) {
+        let place = place_of(record);
+        let mut frame = Some(first);
+        self.for_each_page(record.pages(), |audit, slot| {
+            let Some(current) = frame else { return };
+            frame = current.checked_add(1);
+            let address = slot.pages.start();
+            audit.owned_by(address, place, current, |owner| owner == FrameOwner::Text);
+            if audit.exactly(slot, place, current, stage.attributes()) {
+                audit.summary.area_pages += 1;
+                audit.summary.code_pages += 1;
             }
         });
     }

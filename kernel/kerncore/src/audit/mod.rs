@@ -87,6 +87,8 @@ pub struct Summary {
     pub areas: [u32; 7],
     /// Pages mapped in areas.
     pub area_pages: u32,
+    /// Of those, pages of `vmalloc_exec`.
+    pub code_pages: u32,
     /// Pages mapped in the heap.
     pub heap_pages: u32,
 }

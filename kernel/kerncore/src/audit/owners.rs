@@ -40,7 +40,7 @@ impl<'t> Owners<'t> {
 
 /// Whether frames of `owner` are lent uncached or executable, so that the linear map must not have them (S97, S112).
 pub(super) const fn is_lent(owner: FrameOwner) -> bool {
-    is_for_devices(owner) || matches!(owner, FrameOwner::UserText)
+    is_for_devices(owner) || matches!(owner, FrameOwner::Text)
 }
 
 /// Whether frames of `owner` stand behind areas for devices.

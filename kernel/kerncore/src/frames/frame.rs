@@ -38,8 +38,8 @@ pub enum FrameOwner {
     User,
     /// Taken page by page through the raw, Linux-named calls, which keep no handle.
     Pages,
-    /// Programs' text: executable, and so absent from the linear map (S112).
-    UserText,
+    /// Text, of programs and of `vmalloc_exec`: executable one day, and so absent from the linear map (S112).
+    Text,
     /// Held by a test.
     Test,
 }
@@ -63,7 +63,7 @@ impl FrameOwner {
         Self::AtomicPool,
         Self::User,
         Self::Pages,
-        Self::UserText,
+        Self::Text,
         Self::Test,
     ];
 
@@ -84,7 +84,7 @@ impl FrameOwner {
             11 => Self::AtomicPool,
             12 => Self::User,
             13 => Self::Pages,
-            14 => Self::UserText,
+            14 => Self::Text,
             15 => Self::Test,
             _ => Self::Reserved,
         }
@@ -107,7 +107,7 @@ impl FrameOwner {
             Self::AtomicPool => "atomic pool",
             Self::User => "user",
             Self::Pages => "pages",
-            Self::UserText => "user text",
+            Self::Text => "text",
             Self::Test => "test",
         }
     }

@@ -12,7 +12,7 @@
 
 use core::fmt;
 
-use crate::addr::{PhysAddr, VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::failure::Point;
@@ -20,7 +20,7 @@ use crate::frames::{AllocateError, FrameBlock, FrameOwner, order_for};
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{KernelSpace, RemoveError};
-use crate::linear_map::{Absent, LendError, LinearError, LinearFault};
+use crate::linear_map::{Absent, LendError, Lent, LinearError, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::MapError;
@@ -86,27 +86,37 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let pages = pages_for(bytes);
         let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
-        self.table.machine().zero_frames(first, pages);
+        let alignment = Alignment::Order(order_for(pages).min(SECTION_ORDER));
+        let attributes = Attributes::WRITE_COMBINE;
+        let (lent, place) = self.lend("dma_alloc_coherent", block, alignment, attributes)?;
+        let new = NewArea::new(AreaKind::Dma, caller).at(first.base());
+        Ok(self.publish(place, Mapping::Lent(lent), new))
+    }
+
+    /// Maps a fresh `block`, zeroed, at addresses of its own instead of those in the linear map, with no line of it in a cache.
+    #[inline(always)]
+    pub(super) fn lend(
+        &self,
+        operation: &'static str,
+        block: FrameBlock,
+        alignment: Alignment,
+        attributes: Attributes,
+    ) -> Result<(Lent, AreaPlace<'s>), CoherentError> {
+        let pages = block.pages();
+        self.table.machine().zero_frames(block.first(), pages);
         let absent = self.withdraw(block).map_err(CoherentError::Linear)?;
-        let request = Request {
-            bytes,
-            window: None,
-            alignment: Alignment::Order(order_for(pages).min(SECTION_ORDER)),
-        };
-        let (usable, place) =
-            match self.reserve("dma_alloc_coherent", |areas| areas.reserve(&request)) {
-                Ok(reserved) => reserved,
-                Err(error) => {
-                    self.take_back_own(absent);
-                    return Err(CoherentError::Area(error));
-                }
-            };
-        let tables = self.tables.source(&self.zones);
-        match absent.lend(&self.table, usable, Attributes::WRITE_COMBINE, &tables) {
-            Ok(lent) => {
-                let new = NewArea::new(AreaKind::Dma, caller).at(first.base());
-                Ok(self.publish(place, Mapping::Lent(lent), new))
+        // A block has 4 MiB at most.
+        let request = Request { bytes: pages.wrapping_mul(PAGE_SIZE), window: None, alignment };
+        let (usable, place) = match self.reserve(operation, |areas| areas.reserve(&request)) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.take_back_own(absent);
+                return Err(CoherentError::Area(error));
             }
+        };
+        let tables = self.tables.source(&self.zones);
+        match absent.lend(&self.table, usable, attributes, &tables) {
+            Ok(lent) => Ok((lent, place)),
             Err(LendError { reason, block, range }) => {
                 self.abandon(range, place);
                 self.take_back_own(block);

@@ -286,7 +286,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
                 (range, removal, self.unless_odd(pages, removal, || Ok(())))
             }
-            Mapping::Lent(lent) => {
+            Mapping::Lent(lent) | Mapping::Code { lent, .. } => {
                 let Released { range, payload, removal } = lent.unmap(&self.table).flush();
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }

@@ -261,7 +261,7 @@ const fn is_uncached(owner: FrameOwner) -> bool {
 
 /// Mapped uncached or executable, and absent from the linear map.
 const fn is_lent(owner: FrameOwner) -> bool {
-    is_uncached(owner) || matches!(owner, FrameOwner::UserText)
+    is_uncached(owner) || matches!(owner, FrameOwner::Text)
 }
 
 #[cfg(test)]

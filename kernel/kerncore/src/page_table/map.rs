@@ -193,6 +193,30 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         MapError::Occupied { address: slots.address(index), descriptor, mapped }
     }
 
+    /// Maps `count` consecutive frames from `first` at the start of `range`, where as many were unmapped by
+    /// [`PageTable::unmap_part`] just now: so the tables are there, and nothing can be short. Says whether all of them were, as
+    /// they must be, and the slots empty.
+    pub(crate) fn map_again(
+        &self,
+        range: &mut OwnedRange,
+        (first, count): (Pfn, u32),
+        attributes: Attributes,
+    ) -> bool {
+        let words = SmallPages::new(attributes);
+        let mut word = words.word(first);
+        let mapped = Runs::of(range, 0, count).is_some_and(|runs| {
+            runs.into_iter().all(|mut run| {
+                let Some(table) = self.table_above_empty(run.reborrow()) else { return false };
+                let mut slots = run.slots(table);
+                slots.write_steps::<PAGE_SIZE>(&self.machine, word);
+                word = word.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
+                true
+            })
+        });
+        self.machine.barrier();
+        mapped
+    }
+
     #[inline(always)]
     fn map_runs(
         &self,

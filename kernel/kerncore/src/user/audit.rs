@@ -74,7 +74,7 @@ pub enum UserViolation {
 pub struct UserSummary {
     /// Frames of [`FrameOwner::User`]: tables and data.
     pub frames: u32,
-    /// Frames of [`FrameOwner::UserText`].
+    /// Frames of [`FrameOwner::Text`].
     pub text_frames: u32,
     /// Live windows.
     pub windows: u32,
@@ -149,7 +149,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
             Backing::Text(absent) => {
                 self.summary.text_frames += absent.pages();
                 let frames = text_frames(absent).into_iter().flatten();
-                self.pages(window, Some(FrameOwner::UserText), frames);
+                self.pages(window, Some(FrameOwner::Text), frames);
             }
         }
     }

@@ -108,8 +108,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     /// Adjacent frames with `program` in them, where instructions are fetched from, and out of the linear map.
     fn written(&self, pages: u32, program: &[u8]) -> Result<Absent, PlaceError> {
         let zones = self.kernel.zones();
-        let block =
-            zones.allocate_pages(pages, FrameOwner::UserText).map_err(PlaceError::Frames)?;
+        let block = zones.allocate_pages(pages, FrameOwner::Text).map_err(PlaceError::Frames)?;
         let machine = &self.table.machine().machine;
         machine.zero_frames(block.first(), pages);
         machine.write_frames(block.first(), program);

@@ -46,7 +46,7 @@ const WINDOW: (u32, u32) = (0xc000_0000, 0xefff_ffff);
 const HEAP: (u32, u32) = (0xf000_0000, 0xf7ff_ffff);
 const TOP: (u32, u32) = (0xf800_0000, 0xffff_ffff);
 
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 23] = [
     rule("text", LOW, Mapped::Linear("r-x/---")),
     rule("constants", LOW, Mapped::Linear("r--/---")),
     rule("data", LOW, Mapped::Linear("rw-/---")),
@@ -54,6 +54,8 @@ const RULES: [Rule; 21] = [
     rule("tables", LOW, Mapped::Linear("rw-/---")),
     rule("linear", LOW, Mapped::Linear("rw-/---")),
     rule("vmalloc", WINDOW, Mapped::Ram("rw-/---", "write-back")),
+    rule("code", WINDOW, Mapped::Ram("rw-/---", "write-back")),
+    rule("sealed", WINDOW, Mapped::Ram("r-x/---", "write-back")),
     rule("vmap", WINDOW, Mapped::AnyRam),
     rule("ioremap", WINDOW, Mapped::NoRam),
     rule("coherent", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),

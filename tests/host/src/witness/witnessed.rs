@@ -7,12 +7,13 @@ use crate::witness::judge;
 
 /// The kinds that a suite makes itself, and must have shown while they lived, by its own tests: what is asked after a test is
 /// another with each order.
-const MADE: [(&str, &[&str]); 17] = [
+const MADE: [(&str, &[&str]); 18] = [
     ("areas", &["vmalloc", "vmap", "ioremap", "coherent", "guard"]),
     ("atomic_pool", &["pool"]),
     ("bare_areas", &["vmap"]),
     ("coherent", &["coherent", "lent", "guard"]),
     ("dma", &["coherent"]),
+    ("exec", &["code", "sealed", "lent", "guard"]),
     ("faces", &["vmalloc", "vmap", "ioremap", "linear"]),
     ("faults", &["user"]),
     ("heap", &["heap"]),

@@ -22,7 +22,9 @@ use kerncore::attributes::Attributes;
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::failure::{Afterwards, Outcome, Point};
 use kerncore::frames::{self, FrameOwner};
-use kerncore::kernel_space::{CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError};
+use kerncore::kernel_space::{
+    CoherentError, ExecError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
+};
 use kerncore::page_table::{MapError, ReserveError};
 use kerncore::pool;
 use kerncore::user::{PlaceError, Protection, ShowError, WindowError};
@@ -258,6 +260,22 @@ fn coherent_memory_of_the_pool_s71_s77() {
 #[ktest]
 fn coherent_memory_of_a_device_that_snoops() {
     dma_survives("dma_alloc_coherent, snooping", &SNOOPING, 3 * PAGE_SIZE, Sleep::May);
+}
+
+#[ktest]
+fn memory_for_code_s30_s112() {
+    let is_right = |point, error: &ExecError| match error {
+        ExecError::Memory(error) => no_coherent(point, error),
+        ExecError::ZeroSize => false,
+    };
+    let make = || kernel().vmalloc_exec(3 * PAGE_SIZE, NOBODY);
+    survives("vmalloc_exec, 3 pages", make, is_right, vfree);
+    // To seal it takes nothing, so that nothing can be short.
+    let made = make().expect("memory").pages;
+    let seal = || kernel().seal(authority(), made.start(), made.count());
+    let (sealed, outcome) = fail_nth(NonZeroU32::MIN, Afterwards::Nothing, seal);
+    assert_eq!((sealed, outcome), (Ok(()), Outcome { asked: 0, failed: None }));
+    assert_eq!(kernel().vfree(authority(), made.start()), Ok(()));
 }
 
 const DATA: u32 = 0x0010_0000 - PAGE_SIZE;

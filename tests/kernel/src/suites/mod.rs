@@ -8,6 +8,7 @@ mod coherent;
 mod command_line;
 mod descriptors;
 mod dma;
+mod exec;
 mod faces;
 mod failures;
 mod faults;

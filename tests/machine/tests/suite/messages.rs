@@ -270,6 +270,7 @@ fn what_an_audit_counted_is_said_with_its_name() {
         lent_pages: 3,
         areas: [4, 5, 6, 7, 8, 0, 0],
         area_pages: 34,
+        code_pages: 0,
         heap_pages: 56,
         linear_tables: 8,
         tables: 70,

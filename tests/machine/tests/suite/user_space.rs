@@ -61,7 +61,7 @@ fn data_and_text_have_their_rights_and_nothing_else_is_there() {
         assert_eq!(cpu.load(linear), Err(Fault::Translation(linear)), "no second view of text");
         let kernel = &programs.bed.space;
         let mapped = kernel.vmap(&[text], Attributes::KERNEL_RODATA, linear).expect_err("refused");
-        assert!(matches!(mapped, VmapError::Protection { owner: FrameOwner::UserText, .. }));
+        assert!(matches!(mapped, VmapError::Protection { owner: FrameOwner::Text, .. }));
         let summary = audit(&space);
         assert_eq!(
             summary,

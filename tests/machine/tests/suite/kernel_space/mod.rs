@@ -6,6 +6,7 @@ mod coherent;
 mod damage;
 mod damage_to_areas;
 mod device;
+mod exec;
 mod exhaustion;
 mod failures;
 mod history;

@@ -11,6 +11,7 @@
 
 use std::fmt::Debug;
 
+pub(crate) mod exec;
 mod frames;
 mod freeing;
 mod machine;
@@ -98,6 +99,7 @@ use board;
 #[test]
 fn the_board_is_listed_and_no_name_is_there_twice() {
     let families = [
+        exec::LISTED,
         frames::LISTED,
         freeing::LISTED,
         machine::LISTED,
