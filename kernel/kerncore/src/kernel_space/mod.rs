@@ -32,6 +32,7 @@ mod extend;
 mod fill;
 mod ioremap;
 mod map_ram;
+mod purge;
 mod remove;
 mod reserve;
 mod table_memory;
@@ -49,6 +50,7 @@ pub use exec::{ExecError, SealError};
 pub use extend::ExtendError;
 pub use fill::FillAreaError;
 pub use ioremap::IoRemapError;
+pub use purge::{BATCH, MOST_WAITING};
 pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
 pub use table_memory::TableMemory;
@@ -58,6 +60,7 @@ pub use vmalloc::{Fill, Rights, VmallocError, VmallocRequest};
 pub use vmap::VmapError;
 
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
@@ -100,6 +103,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     areas: L::SharedLock<Areas<'s>>,
     /// Dying areas whose memory is not freed yet.
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
+    /// How many those are, or were a moment ago.
+    waiting: AtomicU32,
     map_ram: MapRam<'s>,
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
@@ -115,6 +120,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             table: parts.table,
             areas: Lock::new(Class::Areas, Areas::new(parts.space)),
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
+            waiting: AtomicU32::new(0),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),
             zones: parts.zones,

@@ -10,8 +10,8 @@ use crate::kernel_space::areas::AreaPlace;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
 use crate::page_table::{Released, Removal};
-use crate::slab::PlaceQueue;
 
 /// Why an area was not removed. Nothing has changed, but for [`RemoveError::Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,46 +183,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.tear_down(dying).map(|_| ())
     }
 
-    /// As [`KernelSpace::vfree`], for where that may not be done, in a handler or with interrupts off: no lookup finds the area
-    /// any more, and its memory and addresses come back with the next [`KernelSpace::free_deferred`] (S89). Any context.
-    ///
-    /// # Errors
-    /// [`RemoveError`].
-    pub fn vfree_atomic(
-        &self,
-        _authority: M::Authority,
-        base: VirtAddr,
-    ) -> Result<(), RemoveError> {
-        let dying = self.retire(base, AreaKind::Vmalloc)?;
-        self.deferred.with(|deferred| deferred.push(dying));
-        Ok(())
-    }
-
-    /// How many areas [`KernelSpace::vfree_atomic`] has queued. Any context.
-    pub fn deferred(&self) -> u32 {
-        self.deferred.with(|deferred| deferred.count())
-    }
-
-    /// Frees what [`KernelSpace::vfree_atomic`] has queued, in that order (S89), and says how many areas that were. What goes
-    /// wrong with one is told to [`super::Support::deferred_free_failed`] and keeps no other. Not in interrupt context.
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn free_deferred(&self) -> u32 {
-        self.refuse_in_interrupt();
-        L::might_sleep("free_deferred");
-        // Out of the lock, so that a handler may queue the next meanwhile.
-        let queued = self.deferred.with(PlaceQueue::take_all);
-        let mut count = 0;
-        for dying in queued {
-            count += 1;
-            if let Err(error) = self.tear_down(dying) {
-                self.support.deferred_free_failed(&error);
-            }
-        }
-        count
-    }
-
     /// Frees what only waits to be freed, and says how much that was: before somebody is refused. Not in interrupt context.
     pub(super) fn free_lingering(&self) -> u32 {
         self.free_deferred() + self.close_idle_blocks()
@@ -291,20 +251,31 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }
         };
+        self.give_up_addresses(range, removal, dying);
+        freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
+    }
+
+    /// Flushed → Free, unless an entry was left alone that still maps some of the addresses.
+    #[inline(always)]
+    pub(super) fn give_up_addresses(
+        &self,
+        range: OwnedRange,
+        removal: Removal,
+        place: AreaPlace<'s>,
+    ) {
         self.areas.with(|areas| {
             if removal.left_alone == 0 {
-                areas.release(range, dying);
+                areas.release(range, place);
             } else {
-                areas.records.give_back(dying);
+                areas.records.give_back(place);
             }
         });
-        freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
     }
 
     /// Reports what is odd; runs `free` unless an entry was left alone, whose frames and addresses then stay out of
     /// use, because they are still mapped.
     #[inline]
-    fn unless_odd(
+    pub(super) fn unless_odd(
         &self,
         area: PageRange,
         removal: Removal,

@@ -105,6 +105,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
         self.refuse_in_interrupt();
         L::might_sleep(operation);
+        self.bound_backlog();
         loop {
             if L::fails(Point::Record) {
                 return Err(NoArea::Record(self.zones.none_left(

@@ -31,6 +31,7 @@ use crate::{
 };
 use core::fmt;
 
+mod backlog;
 mod map;
 mod run;
 mod tables;
@@ -39,6 +40,7 @@ mod walk;
 
 pub(crate) use run::Slots;
 
+pub use backlog::Backlog;
 pub use map::{MapError, consecutive};
 pub use tables::{AdoptError, ReserveError, TableSource};
 pub use unmap::{Oddity, OutsideRange, Released, Removal, Unmapped};

@@ -265,12 +265,23 @@ impl<M: Machine, L: Locks, P> Unmapped<'_, M, L, P> {
     #[inline(always)]
     pub fn flush(self) -> Released<P> {
         self.table.flush_pages(self.range.pages());
-        let Self { range, payload, removal, .. } = self;
-        Released { range, payload: ManuallyDrop::into_inner(payload), removal }
+        self.flushed()
     }
 }
 
 impl<M, L: Locks, P> Unmapped<'_, M, L, P> {
+    /// The range and the payload, of whose flush somebody has seen the end.
+    #[inline(always)]
+    pub(super) fn flushed(self) -> Released<P> {
+        let Self { range, payload, removal, .. } = self;
+        Released { range, payload: ManuallyDrop::into_inner(payload), removal }
+    }
+
+    /// The table that it is of.
+    pub(super) const fn table(&self) -> &PageTable<M, L> {
+        self.table
+    }
+
     /// Which addresses wait.
     pub const fn pages(&self) -> PageRange {
         self.range.pages()

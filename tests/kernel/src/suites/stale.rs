@@ -232,3 +232,29 @@ fn a_lent_frame_is_never_reached_by_both_of_its_addresses_s97() {
         }
     });
 }
+
+/// S89, S92: areas freed in turn from where nothing can be torn down are read by nobody any more once they are purged, all of
+/// them, and were not given to anybody before.
+#[ktest]
+fn what_is_purged_together_is_forgotten_together_s23_s92() {
+    const AREAS: usize = 20;
+    let books = Books::now();
+    irq::masked(|| {
+        let areas: [AreaSummary; AREAS] = core::array::from_fn(|_| {
+            let area = kernel().vmalloc(2 * PAGE_SIZE, Fill::Zeroed, NOBODY);
+            area.unwrap_or_else(|error| panic!("{error}"))
+        });
+        let mut remembered = 0;
+        for area in &areas {
+            remembered += usize::from(remembers(area.pages.start()));
+            kernel().vfree_atomic(authority(), area.pages.start()).expect("a live area");
+            assert_eq!(byte_at(area.pages.start()), 0, "mapped until the purge");
+        }
+        assert!(remembered > AREAS / 2, "no teeth: {remembered} of {AREAS}");
+        assert!(kernel().free_deferred() >= 20);
+        for area in areas {
+            each_page(area.pages).for_each(assert_absent);
+        }
+    });
+    books.assert_unchanged();
+}

@@ -14,6 +14,7 @@ mod interrupt;
 mod lock_order;
 mod map;
 mod map_ram;
+mod purge;
 mod race;
 mod runs;
 mod vmalloc;

@@ -12,12 +12,14 @@
 use std::fmt::Debug;
 
 pub(crate) mod exec;
+mod flushes;
 mod frames;
 mod freeing;
 mod machine;
 mod map_ram;
 mod placement;
 mod pool;
+mod purge;
 mod routing;
 mod undoing;
 pub(crate) mod user;
@@ -106,6 +108,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         map_ram::LISTED,
         placement::LISTED,
         pool::LISTED,
+        purge::LISTED,
         routing::LISTED,
         undoing::LISTED,
         user::LISTED,
