@@ -117,11 +117,10 @@ impl<R> VaSpace<'_, R> {
                 after_hole = true;
             }
         }
-        let is_stray = |&page: &u32| {
-            self.records[page as usize].is_some()
-                && (!self.starts.contains(page) || self.is_dying(page))
-        };
-        if let Some(page) = (0..self.pages).find(is_stray) {
+        let is_live = |page| self.starts.contains(page) && !self.is_dying(page);
+        let mut recorded =
+            (0..self.pages).zip(&*self.records).filter(|(_, record)| record.is_some());
+        if let Some((page, _)) = recorded.find(|&(page, _)| !is_live(page)) {
             return Err(CheckError::StrayRecord { page });
         }
         let in_tree = self.holes.audit().map_err(|group| CheckError::BadMaximum { group })?;

@@ -11,6 +11,8 @@
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
 
+use core::slice;
+
 /// Slots in a group, as a power of two.
 const FAN_OUT_SHIFT: u32 = 2;
 /// Slots in a group.
@@ -118,16 +120,21 @@ impl<'s> HoleTree<'s> {
 
     /// How many holes there are, or the first group whose parent does not hold its greatest slot.
     pub(super) fn audit(&self) -> Result<u32, u32> {
-        for (group, slots) in (0_u32..).zip(self.inner.iter().chain(self.leaves.iter())) {
-            let noted = match group.checked_sub(1) {
-                Some(child) => self.inner[(child >> FAN_OUT_SHIFT) as usize][slot(child)],
-                None => self.longest,
-            };
-            if noted != greatest_of(slots) {
-                return Err(group);
-            }
+        // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `longest`.
+        let slots = self.inner.as_flattened();
+        let (above_inner, above_leaves) = match self.first_leaf.checked_sub(1) {
+            Some(others) => slots.split_at(others as usize),
+            None => (slots, slice::from_ref(&self.longest)),
+        };
+        let after = |first: u32| move |group: u32| first + group;
+        if let Some((root, others)) = self.inner.split_first() {
+            level(slice::from_ref(&self.longest), slice::from_ref(root))?;
+            level(above_inner, others).map_err(after(1))?;
         }
-        Ok(self.leaves.iter().flatten().map(|&length| u32::from(length != 0)).sum())
+        let holes = level(above_leaves, self.leaves).map_err(after(self.first_leaf))?;
+        // The tree may have fewer leaves than its last inner level has slots.
+        let mut spare = (self.first_leaf..).zip(above_leaves).skip(self.leaves.len());
+        spare.find(|&(_, &noted)| noted != 0).map_or(Ok(holes), |(group, _)| Err(group))
     }
 
     #[cfg(test)]
@@ -136,6 +143,21 @@ impl<'s> HoleTree<'s> {
         self.inner.copy_from_slice(other.inner);
         self.longest = other.longest;
     }
+}
+
+/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it. Nearly all
+/// of a large space's slots are 0, and cost least.
+fn level(above: &[u32], groups: &[Group]) -> Result<u32, u32> {
+    let mut filled = 0;
+    for ((group, slots), &noted) in (0..).zip(groups).zip(above) {
+        if noted | slots[0] | slots[1] | slots[2] | slots[3] != 0 {
+            if noted != greatest_of(slots) {
+                return Err(group);
+            }
+            filled += slots.iter().map(|&length| u32::from(length != 0)).sum::<u32>();
+        }
+    }
+    Ok(filled)
 }
 
 /// The number of the group that slot `slot` of the inner group `group` stands for.
@@ -183,4 +205,54 @@ const fn inner_groups(pages: u32) -> u32 {
         level <<= FAN_OUT_SHIFT;
     }
     inner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In spaces that fill the lowest level, and in others.
+    #[test]
+    fn a_slot_that_holds_too_much_or_an_inner_one_that_holds_too_little_is_found() {
+        for pages in [1, 4, 5, 16, 17, 64, 65] {
+            let mut words = vec![0; HoleTree::words(pages)];
+            let mut tree = HoleTree::new(&mut words, pages);
+            let starts = (0..pages).step_by(3);
+            starts.clone().for_each(|page| tree.set(page, page % 7 + 1));
+            assert_eq!(
+                tree.audit().map(|holes| holes as usize),
+                Ok(starts.count()),
+                "{pages} pages"
+            );
+            let inner = tree.first_leaf * FAN_OUT;
+            for index in 0..inner + pages.next_multiple_of(FAN_OUT) {
+                let too_much = audit_with(&mut tree, index, |_| 1000);
+                assert_eq!(too_much, Err(index / FAN_OUT), "{pages} pages, slot {index}");
+                let too_little = audit_with(&mut tree, index, |length| length.saturating_sub(1));
+                let was_empty = *place(&mut tree, index) == 0;
+                assert!(
+                    index >= inner || was_empty || too_little.is_err(),
+                    "{pages} pages, slot {index}"
+                );
+            }
+        }
+    }
+
+    /// What the audit finds while the slot with this number holds something else.
+    fn audit_with(
+        tree: &mut HoleTree<'_>,
+        index: u32,
+        change: impl FnOnce(u32) -> u32,
+    ) -> Result<u32, u32> {
+        let before = *place(tree, index);
+        *place(tree, index) = change(before);
+        let found = tree.audit();
+        *place(tree, index) = before;
+        found
+    }
+
+    fn place<'t>(tree: &'t mut HoleTree<'_>, index: u32) -> &'t mut u32 {
+        let mut slots = tree.inner.iter_mut().chain(tree.leaves.iter_mut()).flatten();
+        slots.nth(index as usize).expect("a slot of the tree")
+    }
 }

@@ -193,8 +193,12 @@ fn many_requests_one_after_the_other_leave_nothing_behind() -> Completion {
             let sector = number * 13 % disk.sectors();
             assert_eq!(disk.read(sector, &mut buffer), Ok(()));
             assert_sectors(&buffer, sector);
-            books.assert_unchanged();
+            // Looking at all of RAM takes longer than a request.
+            if number % 20 == 0 {
+                books.assert_unchanged();
+            }
         }
+        books.assert_unchanged();
     })
 }
 
