@@ -26,9 +26,10 @@ const ROW: usize = 256;
 /// Every byte in order, twice.
 static BYTES: [u8; 2 * ROW] = {
     let mut bytes = [0; 2 * ROW];
-    let mut index = 0;
+    let (mut index, mut byte) = (0, 0_u8);
     while index < bytes.len() {
-        bytes[index] = (index % ROW) as u8;
+        bytes[index] = byte;
+        byte = byte.wrapping_add(1);
         index += 1;
     }
     bytes
@@ -44,7 +45,7 @@ fn pattern(area: usize, row: usize) -> &'static [u8] {
 /// Whether a row is looked at: the first and the last of each page. What can be mixed up is pages.
 const fn is_looked_at(row: usize) -> bool {
     let rows = PAGE_SIZE as usize / ROW;
-    row % rows == 0 || row % rows == rows - 1
+    row.is_multiple_of(rows) || (row + 1).is_multiple_of(rows)
 }
 
 fn fill(area: &mut VmArea, number: usize) {
