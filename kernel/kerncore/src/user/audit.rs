@@ -91,9 +91,9 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         let mut audit = Audit { space: self, report, summary: UserSummary::default() };
         audit.tables();
         self.windows.with(|windows| {
-            let live = windows.live().count();
-            if live != windows.len() {
-                (audit.report)(UserViolation::Unfinished { windows: windows.len() - live });
+            match windows.unfinished() {
+                0 => {}
+                windows => (audit.report)(UserViolation::Unfinished { windows }),
             }
             windows.live().for_each(|(_, window)| audit.window(window));
             audit.strays(&|address| windows.find(address).is_some());

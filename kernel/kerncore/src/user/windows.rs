@@ -170,6 +170,11 @@ impl<P, const CAPACITY: usize> Windows<P, CAPACITY> {
         self.len
     }
 
+    /// How many windows are being made or removed.
+    pub fn unfinished(&self) -> usize {
+        self.slots[..self.len].iter().filter(|slot| slot.live.is_none()).count()
+    }
+
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0

@@ -39,7 +39,7 @@ fn data_and_text_have_their_rights_and_nothing_else_is_there() {
     everywhere(|programs| {
         let space = programs.space();
         space.map_data(pages(DATA, 2), Protection::ReadWrite).expect("memory");
-        space.map_data(pages(DATA + 3, 1), Protection::ReadOnly).expect("memory");
+        space.map_data(pages(DATA + 3, 2), Protection::ReadOnly).expect("memory");
         space.map_text(pages(TEXT, 2), b"\x01\x02\x03\x04\x05").expect("memory");
         let cpu = programs.cpu(0);
         let may =
@@ -50,7 +50,7 @@ fn data_and_text_have_their_rights_and_nothing_else_is_there() {
         assert_eq!(rights(DATA + 1), [true, true, false]);
         assert_eq!(rights(DATA + 3), [true, false, false]);
         assert_eq!(rights(TEXT), [true, false, true]);
-        for hole in [0, 1, DATA - 1, DATA + 2, DATA + 4, 0x7_ffff] {
+        for hole in [0, 1, DATA - 1, DATA + 2, DATA + 5, 0x7_ffff] {
             assert_eq!(may(hole, Kind::Read), Err(Fault::Translation(page(hole))));
         }
         let words =
@@ -65,7 +65,7 @@ fn data_and_text_have_their_rights_and_nothing_else_is_there() {
         let summary = audit(&space);
         assert_eq!(
             summary,
-            UserSummary { frames: 2 + 1 + 3, text_frames: 2, windows: 3, shown: 0, pages: 5 }
+            UserSummary { frames: 2 + 2 + 3, text_frames: 2, windows: 3, shown: 0, pages: 6 }
         );
         programs.bed.clean();
     });

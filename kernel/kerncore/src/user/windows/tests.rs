@@ -107,6 +107,7 @@ fn finds(model: &Model, page: u32) {
     let windows = made(model);
     let lies_in =
         |&&(first, count, live): &&(u32, u32, bool)| live && page >= first && page < first + count;
+    assert_eq!(windows.unfinished(), model.iter().filter(|window| !window.2).count());
     let wanted = model.iter().find(lies_in).map(|&(first, count, _)| (first, count));
     for offset in [0, 0xfff] {
         let address = VirtAddr::new((page << 12) + offset);
