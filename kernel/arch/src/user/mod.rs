@@ -31,8 +31,8 @@ unsafe extern "C" {
     static user_return: u8;
 }
 
-/// What of CPSR is a program's own: flags, GE, the IT state, endianness, Thumb.
-const OWN: u32 = 0xf80f_fe20;
+/// What of CPSR is a program's own: flags, GE, both halves of the IT state, endianness, Thumb (ARM ARM B1.3.3).
+const OWN: u32 = 0xfe0f_fe20;
 /// CPSR.A, I and F: asynchronous aborts, interrupts and fast interrupts are masked.
 const MASKS: u32 = 0x0000_01c0;
 /// CPSR.T: Thumb code.
@@ -144,6 +144,8 @@ fn supervisor_stack() -> u32 {
             "msr cpsr_c, {cpsr}",
             cpsr = out(reg) _,
             sp = out(reg) sp,
+            // Neither of the two may be LR, of which each mode has another.
+            out("lr") _,
             options(nostack, preserves_flags)
         );
     }

@@ -121,6 +121,13 @@ fn a_call_changes_no_register_but_its_answer() {
     assert_eq!((end, stack), (End::Exited(0), STACK_TOP));
 }
 
+/// What an IT block has yet to skip is as much a program's state as its flags are.
+#[ktest]
+fn a_call_in_an_it_block_goes_on_in_it() {
+    let thumb = Program::new(space_of(code::calls_in_an_it_block()), at(TEXT + 1), at(STACK_TOP));
+    assert_eq!(with_arguments(thumb, &[]).run(programs::answer), End::Exited(16));
+}
+
 /// A call with a bad pointer, or one that there is not, is answered, and the program goes on.
 #[ktest]
 fn bad_calls_are_answered() {

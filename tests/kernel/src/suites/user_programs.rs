@@ -50,6 +50,22 @@ programs! {
         movs    r7, #1
         svc     #0
         .arm";
+    /// Makes the call 100 in the first place of an IT block, whose other places are then skipped, run, and skipped, and ends
+    /// with 0x10.
+    calls_in_an_it_block: "
+        .thumb
+        movs    r4, #0
+        movs    r7, #100
+        cmp     r4, #0
+        itete   eq
+        svceq   #0
+        addne   r4, r4, #1
+        addeq   r4, r4, #16
+        addne   r4, r4, #2
+        mov     r0, r4
+        movs    r7, #1
+        svc     #0
+        .arm";
     /// Prints, and ends with what the kernel said to that.
     greets: "
         mov     r0, #1
