@@ -11,6 +11,7 @@
 //! ```
 
 mod program;
+mod register;
 mod space;
 
 pub use program::{Answer, Call, End, Program};

@@ -1,18 +1,14 @@
 //! The address space of a program, and the register of all of them.
 
-extern crate alloc;
-
-use alloc::sync::{Arc, Weak};
 use core::fmt;
 
-use arch::lock::{IrqLocks, IrqSpinLock};
+use arch::lock::IrqLocks;
 use arch::machine::CortexA9;
 use arch::user::{CopyFault, copy_from, copy_to};
 use kerncore::addr::{PageRange, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::frames::AllocateError;
 use kerncore::layout::linear_physical;
-use kerncore::lock::Class;
 use kerncore::user::asid::Asid;
 use kerncore::user::{
     CloseError, PlaceError, Protection, ShowError, Spaces, UserSpace, UserSummary, UserViolation,
@@ -20,10 +16,8 @@ use kerncore::user::{
 };
 use spin::Once;
 
+use super::register::{self, Registered};
 use crate::kernel;
-
-/// The most spaces that there can be at once.
-const MOST: usize = 512;
 
 pub(super) type Space = UserSpace<'static, 'static, CortexA9, IrqLocks>;
 
@@ -36,15 +30,13 @@ fn spaces() -> &'static Spaces<IrqLocks> {
     })
 }
 
-/// Every space that lives, for the audit.
-static REGISTER: IrqSpinLock<[Option<Weak<Space>>; MOST]> =
-    IrqSpinLock::new(Class::UserSpaces, [const { None }; MOST]);
-
 /// Why there is no address space. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceError {
     /// No memory for its table.
     Frames(AllocateError),
+    /// No memory of the heap's for what the kernel notes of it.
+    Heap,
     /// There are as many as there can be.
     TooMany {
         /// How many.
@@ -56,6 +48,7 @@ impl fmt::Display for SpaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frames(error) => error.fmt(f),
+            Self::Heap => f.write_str("the heap has no memory for an address space"),
             Self::TooMany { most } => write!(f, "there are {most} address spaces, the most"),
         }
     }
@@ -95,9 +88,7 @@ impl core::error::Error for CopyError {}
 /// Made, changed and dropped where one may sleep.
 #[derive(Debug)]
 pub struct AddressSpace {
-    space: Arc<Space>,
-    /// Where it stands in the register.
-    place: usize,
+    space: Registered,
 }
 
 impl AddressSpace {
@@ -107,14 +98,7 @@ impl AddressSpace {
     /// [`SpaceError`]; nothing was taken.
     pub fn new() -> Result<Self, SpaceError> {
         let space = Space::new(kernel(), spaces()).map_err(SpaceError::Frames)?;
-        let space = Arc::new(space);
-        let entered = REGISTER.with(|register| {
-            let place = register.iter().position(Option::is_none)?;
-            register[place] = Some(Arc::downgrade(&space));
-            Some(place)
-        });
-        let place = entered.ok_or(SpaceError::TooMany { most: MOST })?;
-        Ok(Self { space, place })
+        Ok(Self { space: Registered::new(space)? })
     }
 
     /// Zeroed memory at `pages`.
@@ -229,16 +213,9 @@ fn check(address: VirtAddr, bytes: usize) -> Result<(), CopyError> {
     last.map(drop).ok_or(CopyError::NotUsers { address, bytes })
 }
 
-/// Out of the register, then of the world.
-impl Drop for AddressSpace {
-    fn drop(&mut self) {
-        REGISTER.with(|register| register[self.place].take());
-    }
-}
-
 /// How many spaces live.
 pub fn live() -> usize {
-    REGISTER.with(|register| register.iter().flatten().count())
+    register::count()
 }
 
 /// How many numbers of address spaces have an owner.
@@ -256,15 +233,13 @@ pub fn rollovers() -> u64 {
 /// Nothing else may map or unmap meanwhile.
 pub fn audit(report: &mut dyn FnMut(UserViolation)) -> UserSummary {
     let mut all = UserSummary::default();
-    for place in 0..MOST {
-        let space = REGISTER.with(|register| register[place].as_ref().and_then(Weak::upgrade));
-        let Some(space) = space else { continue };
+    register::visit(|space| {
         let UserSummary { frames, text_frames, windows, shown, pages } = space.audit(report);
         all.frames += frames;
         all.text_frames += text_frames;
         all.windows += windows;
         all.shown += shown;
         all.pages += pages;
-    }
+    });
     all
 }

@@ -15,12 +15,14 @@ use drivers::interrupts;
 use drivers::private_timer::{PrivateTimer, Repeat};
 use image::programs::{self, EBADF, EFAULT, ENOSYS, WRITE};
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_START, LINEAR_START};
 use kerncore::lock::Class;
 use kerncore::user::Protection;
 use ktest::ktest;
 use mm::io_mem::IoMem;
-use mm::user::{AddressSpace, Answer, CopyError, End, Program};
+use mm::kernel;
+use mm::user::{AddressSpace, Answer, CopyError, End, Program, SpaceError};
 
 use super::user_programs as code;
 
@@ -278,6 +280,38 @@ fn more_spaces_than_numbers_live_side_by_side_s118() {
     }
     assert!(mm::user::rollovers() >= before + 2, "numbers were taken away, and more than once");
     assert_eq!(mm::user::live(), spaces.len());
+}
+
+/// Takes whatever the heap can still give without growing.
+fn fill_the_heap(room: &mut Vec<Vec<u8>>) {
+    let mut bytes = 1 << 20;
+    while bytes >= 16 && room.len() < room.capacity() {
+        let mut piece = Vec::new();
+        match piece.try_reserve_exact(bytes) {
+            Ok(()) => room.push(piece),
+            Err(_) => bytes /= 2,
+        }
+    }
+}
+
+/// However little memory is left, there is a space, or an error and nothing taken.
+#[ktest]
+fn without_memory_there_is_no_space_and_nothing_is_taken_s118() {
+    let zone = kernel().zone();
+    let there = || zone.free_pages();
+    let mut pieces = Vec::with_capacity(1000);
+    let first_level = zone.allocate(1, FrameOwner::Test).expect("two adjacent frames");
+    let all = zone.allocate_list(there(), FrameOwner::Test).expect("all of it");
+    fill_the_heap(&mut pieces);
+    let none = AddressSpace::new().map(drop);
+    assert!(matches!(none, Err(SpaceError::Frames(_))), "{none:?}");
+    zone.free(first_level).expect("it was ours");
+    assert_eq!(AddressSpace::new().map(drop), Err(SpaceError::Heap));
+    assert_eq!(there(), 2, "what was taken came back");
+    drop(pieces);
+    assert_eq!(AddressSpace::new().map(drop), Ok(()));
+    assert_eq!(there(), 2);
+    zone.free_list(all).expect("it was ours");
 }
 
 /// Copies keep to what the program itself may do, and say where they stopped.
