@@ -289,12 +289,16 @@ pub fn end_of_all() {
     let here = cpu::id();
     let first = ENDED_BY.compare_exchange(NOBODY, here, Ordering::AcqRel, Ordering::Acquire);
     match first {
-        Ok(_) => ring(Bell::AllOthersAtTheEnd),
+        Ok(_) => {}
         Err(by) if by == here => return,
         Err(_) => stop(),
     }
     let mut left = PATIENCE_AT_THE_END;
     while left > 0 && still_running().next().is_some() {
+        // Again and again: it is not rung while another CPU has what it is rung by.
+        if left.is_multiple_of(POLLS_FOR_A_BELL) {
+            ring(Bell::AllOthersAtTheEnd);
+        }
         left -= 1;
         cpu::relax();
     }
@@ -302,6 +306,8 @@ pub fn end_of_all() {
 
 /// Polls after which the end goes on although a CPU has not stopped.
 const PATIENCE_AT_THE_END: u32 = 1 << 26;
+/// Polls after which the bell is rung once more.
+const POLLS_FOR_A_BELL: u32 = 1 << 12;
 
 /// The CPUs, other than this one, that were up and have not stopped for good, ascending.
 pub fn still_running() -> impl Iterator<Item = u32> {

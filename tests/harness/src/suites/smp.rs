@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use arch::lock::{IrqSharedLock, IrqSpinLock};
 use arch::smp;
+use drivers::interrupts;
 use kerncore::lock::Class;
 use ktest::ktest;
 
@@ -39,6 +40,40 @@ fn one_panics_under_a_lock_that_the_others_want() {
     let lock = IrqSpinLock::new(Class::Test(0), 0_u32);
     let take = |_| lock.with(|count| *count = count.wrapping_add(1));
     die_last(take, || lock.with(|_| panic!("seventeen of a kind")));
+}
+
+/// The end is heard by who counts, although the first bell cannot be rung: another CPU has the controller just then.
+#[ktest]
+fn one_panics_while_another_has_the_interrupt_controller() {
+    let (count, here) = (AtomicU32::new(0), AtomicU32::new(0));
+    let last = smp::up().last().unwrap_or(0);
+    let arrive = || here.fetch_add(1, Ordering::AcqRel);
+    let await_arrivals = |number| {
+        while here.load(Ordering::Acquire) < number {
+            arch::cpu::relax();
+        }
+    };
+    smp::run_on_each(|cpu| {
+        if cpu == 0 {
+            // The others have taken the interrupts that brought them here, for which they need the controller.
+            await_arrivals(last);
+            let held = interrupts::with_distributor(|_| {
+                arrive();
+                // Longer than the last takes to begin the end, and shorter than it then waits.
+                (0..1 << 18).for_each(|_| arch::cpu::relax());
+            });
+            held.expect("it was started");
+        } else {
+            arrive();
+        }
+        if cpu == last {
+            await_arrivals(last + 1);
+            panic!("seventeen of a kind");
+        }
+        loop {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
 }
 
 #[ktest]
