@@ -81,8 +81,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("dma_alloc_coherent");
+        self.may_sleep_for("dma_alloc_coherent");
         let pages = pages_for(bytes);
         let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
         let first = block.first();
@@ -138,8 +137,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         base: VirtAddr,
         bytes: u32,
     ) -> Result<CoherentFreed, RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("dma_free_coherent");
+        self.may_sleep_for("dma_free_coherent");
         let dying = self.retire(base, AreaKind::Dma)?;
         self.free_dying(dying, bytes)
     }
@@ -162,8 +160,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
-        self.refuse_in_interrupt();
-        L::might_sleep("dma_free_coherent");
+        self.may_sleep_for("dma_free_coherent");
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
         self.free_dying(dying, bytes)
     }

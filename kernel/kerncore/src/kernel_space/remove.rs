@@ -173,8 +173,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("iounmap");
+        self.may_sleep_for("iounmap");
         // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
         let dying = self.areas.with(|areas| {
             let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
@@ -188,13 +187,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.free_deferred() + self.close_idle_blocks()
     }
 
-    /// Areas are made and removed outside of interrupt context alone (S10, S35): whoever does it in a handler may have
-    /// interrupted the very step that he is about to take.
+    /// Areas are made and removed outside of interrupt context alone (S10, S35), by `operation` for one: whoever does it in a
+    /// handler may have interrupted the very step that he is about to take. Nor under a lock, where that is watched.
     #[inline(always)]
-    pub(super) fn refuse_in_interrupt(&self) {
+    pub(super) fn may_sleep_for(&self, operation: &'static str) {
         if self.table.machine().in_interrupt() {
-            called_in_interrupt();
+            called_in_interrupt(operation);
         }
+        L::might_sleep(operation);
     }
 
     #[inline(always)]
@@ -204,8 +204,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         base: VirtAddr,
         kind: AreaKind,
     ) -> Result<(), RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep(operation);
+        self.may_sleep_for(operation);
         let dying = self.retire(base, kind)?;
         self.tear_down(dying).map(|_| ())
     }
@@ -298,6 +297,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 /// The end of whoever makes or removes an area in a handler.
 #[cold]
 #[inline(never)]
-fn called_in_interrupt() -> ! {
-    panic!("an area is made or removed in interrupt context")
+fn called_in_interrupt(operation: &'static str) -> ! {
+    panic!("{operation} in interrupt context, where no area is made or removed")
 }

@@ -103,8 +103,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         operation: &'static str,
         reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
-        self.refuse_in_interrupt();
-        L::might_sleep(operation);
+        self.may_sleep_for(operation);
         self.bound_backlog();
         loop {
             if L::fails(Point::Record) {

@@ -63,6 +63,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         offset: u32,
         what: Shared,
     ) -> Result<(), ShowError> {
+        L::might_sleep("showing memory to a program");
         let is_empty = |window: &Window| match window.backing {
             Backing::Nothing(_) => Ok(()),
             _ => Err(ShowError::InUse { address: start }),

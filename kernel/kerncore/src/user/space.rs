@@ -93,6 +93,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
         kernel: &'k KernelSpace<'s, M, L>,
         spaces: &'k Spaces<L>,
     ) -> Result<Self, AllocateError> {
+        L::might_sleep("making an address space");
         let root = kernel.zeroed_frames(L1_ORDER, FrameOwner::User)?;
         let machine = kernel.table().machine().clone();
         // The walker may not look into the cache (S16a).
@@ -126,7 +127,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
     /// # Panics
     /// In interrupt context, or if this CPU has a space open already.
     pub fn with_open_on<R>(&self, machine: &M, act: impl FnOnce() -> R) -> R {
-        assert!(!machine.in_interrupt(), "a handler opens user memory");
+        assert!(!machine.in_interrupt(), "user memory is opened in interrupt context");
         let cpu = machine.cpu();
         let current = &self.table.machine().current;
         let asid = self.spaces.asids.with(|asids| {

@@ -9,9 +9,8 @@
 
 extern crate alloc;
 
-use alloc::alloc::alloc;
 use alloc::boxed::Box;
-use core::alloc::Layout;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -40,7 +39,7 @@ static REGISTER: IrqSpinLock<[Option<Entry>; MOST]> =
 
 /// Owns a space, which stands in the register.
 pub(super) struct Registered {
-    /// From a `Box`, which it is made into again when it is dropped.
+    /// In memory as a `Box` has it, which it is made into when it is dropped.
     space: NonNull<Space>,
     place: usize,
 }
@@ -56,25 +55,20 @@ impl Registered {
     /// # Errors
     /// [`SpaceError`]; the space is gone, with all that it had.
     pub(super) fn new(space: Space) -> Result<Self, SpaceError> {
-        let layout = Layout::new::<Space>();
-        // SAFETY: a space has some bytes.
-        let memory = unsafe { alloc(layout) };
-        let memory = NonNull::new(memory.cast::<Space>()).ok_or(SpaceError::Heap)?;
-        // SAFETY: memory for a space, which nobody else has.
-        unsafe { memory.write(space) };
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(1).map_err(|_| SpaceError::Heap)?;
+        memory.push(space);
+        let space = NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Space>();
         let place = REGISTER.with(|register| {
             let place = register.iter().position(Option::is_none)?;
-            register[place] = Some(Entry(memory));
+            register[place] = Some(Entry(space));
             Some(place)
         });
-        match place {
-            Some(place) => Ok(Self { space: memory, place }),
-            None => {
-                // SAFETY: memory of the global allocator's with a space in it, which nobody else knows.
-                drop(unsafe { Box::from_raw(memory.as_ptr()) });
-                Err(SpaceError::TooMany { most: MOST })
-            }
-        }
+        place.map(|place| Self { space, place }).ok_or_else(|| {
+            // SAFETY: a space in memory of its own, as a `Box` of one has it, which nobody else knows.
+            drop(unsafe { Box::from_raw(space.as_ptr()) });
+            SpaceError::TooMany { most: MOST }
+        })
     }
 }
 
@@ -89,8 +83,9 @@ impl Deref for Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        arch::lock::might_sleep("ending an address space");
         REGISTER.with(|register| register[self.place] = None);
-        // SAFETY: memory of the global allocator's with a space in it; what the register knew of it is gone, and this is going.
+        // SAFETY: a space in memory of its own, as a `Box` of one has it; what the register knew of it is gone, and this is going.
         drop(unsafe { Box::from_raw(self.space.as_ptr()) });
     }
 }

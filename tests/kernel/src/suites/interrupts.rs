@@ -351,21 +351,21 @@ fn an_interrupt_without_a_handler_is_switched_off() {
 }
 
 /// S10, S35: the kernel ends with a report, in the handler.
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "vmalloc in interrupt context, where no area is made or removed")]
 fn vmalloc_in_a_handler_is_fatal_s10() {
     in_handler(|| {
         let _area = VmArea::new(PAGE_SIZE);
     });
 }
 
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "ioremap in interrupt context, where no area is made or removed")]
 fn ioremap_in_a_handler_is_fatal_s10() {
     in_handler(|| {
         let _registers = IoMem::<u32>::map(PhysAddr::new(0x1000_0000));
     });
 }
 
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "vfree in interrupt context, where no area is made or removed")]
 fn vfree_in_a_handler_is_fatal_s35() {
     static AREA: IrqSpinLock<Option<VmArea>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let area = VmArea::new(PAGE_SIZE).expect("memory");
@@ -373,7 +373,7 @@ fn vfree_in_a_handler_is_fatal_s35() {
     in_handler(|| drop(AREA.with(Option::take)));
 }
 
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "vunmap in interrupt context, where no area is made or removed")]
 fn vunmap_in_a_handler_is_fatal_s35() {
     static MAP: IrqSpinLock<Option<VmMap>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let page = Pages::new(0).expect("memory");
@@ -382,7 +382,7 @@ fn vunmap_in_a_handler_is_fatal_s35() {
     in_handler(|| drop(MAP.with(Option::take)));
 }
 
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "iounmap in interrupt context, where no area is made or removed")]
 fn iounmap_in_a_handler_is_fatal_s35() {
     static REGISTERS: IrqSpinLock<Option<IoMem<u32>>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let registers = IoMem::<u32>::map(PhysAddr::new(0x1000_0000)).expect("addresses");
@@ -391,7 +391,7 @@ fn iounmap_in_a_handler_is_fatal_s35() {
 }
 
 /// Coherent memory for who may sleep is made and removed by remapping.
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "dma_free_coherent in interrupt context, where no area is made or removed")]
 fn a_remapped_buffer_in_a_handler_is_fatal_s35() {
     static BUFFER: IrqSpinLock<Option<Coherent>> = IrqSpinLock::new(Class::OuterTest(0), None);
     let buffer = CoherentBox::new(&DEVICE, PAGE_SIZE).expect("memory").share();

@@ -17,7 +17,8 @@ use kerncore::user::Protection;
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::page_alloc::Pages;
-use mm::user::AddressSpace;
+use mm::user::{AddressSpace, Program};
+use mm::user_area::UserArea;
 use mm::vm_area::VmArea;
 
 use super::interrupts::in_handler;
@@ -172,6 +173,33 @@ fn unmapping_user_memory_under_a_lock_ends_the_kernel() {
     let space = user_page();
     let unmapped = under_a_lock(|| space.unmap(USER));
     assert!(unmapped.is_err(), "it was unmapped");
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: showing memory to a program under test 1")]
+fn showing_memory_under_a_lock_ends_the_kernel() {
+    let space = AddressSpace::new().expect("memory for a table");
+    space.reserve(page_of_user(), Protection::ReadOnly).expect("free addresses");
+    let area = UserArea::new(PAGE_SIZE).expect("memory for one page");
+    let shown = under_a_lock(|| area.show(&space, USER, 0));
+    assert!(shown.is_err(), "it was shown");
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: making an address space under test 1")]
+fn making_an_address_space_under_a_lock_ends_the_kernel() {
+    assert!(under_a_lock(AddressSpace::new).is_err(), "it was made");
+}
+
+/// With nothing in it, too.
+#[ktest(fatal = "sleeping call under a spin lock: ending an address space under test 1")]
+fn ending_an_address_space_under_a_lock_ends_the_kernel() {
+    let space = AddressSpace::new().expect("memory for a table");
+    under_a_lock(|| drop(space));
+}
+
+#[ktest(fatal = "sleeping call under a spin lock: running a program under test 1")]
+fn running_a_program_under_a_lock_ends_the_kernel() {
+    let mut program = Program::new(user_page(), USER, USER);
+    assert!(under_a_lock(|| program.resume()).is_err(), "it called");
 }
 
 static DEVICE: Device = Device::new("locked");
