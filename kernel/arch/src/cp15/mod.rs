@@ -1,4 +1,4 @@
-//! System control registers (coprocessor 15), one a file.
+//! System control registers (coprocessor 15, and one of 14), one a file.
 //!
 //! Registers that the `aarch32-cpu` crate knows are taken from it, the rest are defined here through its `SysReg`
 //! traits. Its way of writing, `write_raw`, tells the compiler that memory is not concerned, which is wrong wherever
@@ -8,7 +8,7 @@ use aarch32_cpu::register::SysRegWrite;
 
 pub use aarch32_cpu::register::{
     Actlr, Contextidr, Ctr, Dacr, Dccimvac, Dccmvac, Dccmvau, Dcimvac, Dfar, Dfsr, IdMmfr3, Ifar,
-    Ifsr, Midr, Mpidr, Par, Sctlr, SysReg, SysRegRead, Ttbr0, Vbar,
+    Ifsr, Midr, Mpidr, Par, Sctlr, SysReg, SysRegRead, Tpidruro, Tpidrurw, Ttbr0, Vbar,
 };
 
 mod ats1cpr;
@@ -17,6 +17,7 @@ mod bpiallis;
 mod cbar;
 mod icialluis;
 mod icimvau;
+mod teecr;
 mod tlbiallis;
 mod tlbimvaais;
 mod tpidrprw;
@@ -29,6 +30,7 @@ pub use bpiallis::Bpiallis;
 pub use cbar::Cbar;
 pub use icialluis::Icialluis;
 pub use icimvau::Icimvau;
+pub use teecr::Teecr;
 pub use tlbiallis::Tlbiallis;
 pub use tlbimvaais::Tlbimvaais;
 pub use tpidrprw::Tpidrprw;

@@ -17,7 +17,7 @@ mod machine;
 use aarch32_cpu::register::Cpsr;
 use kerncore::addr::VirtAddr;
 
-use crate::cp15::{self, Contextidr, SysRegRead, Ttbcr};
+use crate::cp15::{self, Contextidr, SysRegRead, Teecr, Tpidruro, Tpidrurw, Ttbcr};
 use crate::exception::{Fault, Frame, Kind, Mode};
 use crate::{barrier, cpu, irq};
 
@@ -40,7 +40,11 @@ const THUMB: u32 = 1 << 5;
 
 /// The registers of a program while it does not run.
 #[derive(Clone, Debug)]
-pub struct UserContext(Frame);
+pub struct UserContext {
+    frame: Frame,
+    /// TPIDRURW, which programs may write.
+    thread: u32,
+}
 
 /// Why a program does not run any more. It can be run on from where it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,28 +60,28 @@ impl UserContext {
     /// zero.
     pub fn new(entry: VirtAddr, stack: VirtAddr) -> Self {
         let thumb = if entry.raw() & 1 == 0 { 0 } else { THUMB };
-        Self(Frame::of_program(entry.raw() & !1, stack.raw(), thumb))
+        Self { frame: Frame::of_program(entry.raw() & !1, stack.raw(), thumb), thread: 0 }
     }
 
     /// r0 to r12.
     pub const fn registers(&self) -> &[u32; 13] {
-        &self.0.registers
+        &self.frame.registers
     }
 
     /// r0 to r12, to be changed: a call's answer goes to r0.
     pub const fn registers_mut(&mut self) -> &mut [u32; 13] {
-        &mut self.0.registers
+        &mut self.frame.registers
     }
 
     /// The next instruction.
     pub const fn pc(&self) -> VirtAddr {
-        VirtAddr::new(self.0.pc)
+        VirtAddr::new(self.frame.pc)
     }
 
     /// The SVC that it has just executed: where it lies, and how many bytes it has.
     pub const fn last_call(&self) -> (VirtAddr, u32) {
-        let bytes = if self.0.cpsr & THUMB == 0 { 4 } else { 2 };
-        (VirtAddr::new(self.0.pc.wrapping_sub(bytes)), bytes)
+        let bytes = if self.frame.cpsr & THUMB == 0 { 4 } else { 2 };
+        (VirtAddr::new(self.frame.pc.wrapping_sub(bytes)), bytes)
     }
 }
 
@@ -92,17 +96,29 @@ impl UserContext {
 pub fn run(context: &mut UserContext) -> Trap {
     assert_eq!(cpu::mode(), Mode::Supervisor, "only the kernel itself runs programs");
     let masks = Cpsr::read().raw_value() & MASKS;
-    let frame = &mut context.0;
+    let UserContext { frame, thread } = context;
     frame.cpsr = frame.cpsr & OWN | masks | MODE_USER;
     irq::masked(|| {
+        give_thread_registers(*thread);
         // SAFETY: the frame is the caller's alone. The program runs unprivileged: what it can write is mapped for programs, and
         // nothing that Rust sees as its own is. On return every register that a callee keeps is as it was.
         unsafe { user_enter(frame) };
+        *thread = Tpidrurw::read().0;
     });
     match frame.fault() {
         Some(fault) => Trap::Fault(fault),
         None => Trap::SystemCall,
     }
+}
+
+/// Gives the program the registers that are not in its frame: nothing of another's is left in any. (No program has a
+/// floating-point unit: CPACR forbids it.)
+fn give_thread_registers(thread: u32) {
+    // SAFETY: it is the program's alone.
+    unsafe { Tpidrurw::write(Tpidrurw(thread)) };
+    // SAFETY: it is programs' to read, and the kernel has no use for it.
+    unsafe { Tpidruro::write(Tpidruro(0)) };
+    Teecr::forbid();
 }
 
 /// CPSR.M of User mode, and of the kernel's own.

@@ -204,7 +204,8 @@ fn a_stack_that_overflows_kills_below_its_last_page() {
 
 #[ktest]
 fn a_privileged_instruction_kills() {
-    for text in [code::reads_sctlr(), code::writes_ttbr0(), code::flushes_the_tlb()] {
+    let privileged = [code::reads_sctlr(), code::writes_ttbr0(), code::flushes_the_tlb()];
+    for text in privileged.into_iter().chain([code::writes_the_thumbee_base()]) {
         let end = end_of(text, &[]);
         assert_killed(end, FaultStatus::UndefinedInstruction, Access::Execute, TEXT, TEXT);
     }
@@ -259,6 +260,22 @@ fn programs_have_memory_of_their_own_s118() {
         program.space().copy_from(&mut found, at(DATA)).expect("its own");
         assert!(found.chunks(4).all(|word| word == mark.to_le_bytes()), "program {mark}");
     }
+}
+
+/// What a program leaves in a register that no exception stores is its own when it goes on, and nobody else's before.
+#[ktest]
+fn a_programs_thread_word_is_its_own_s118() {
+    let inner = || end_of(code::reads_thread_words(), &[]);
+    let mut kept = program(code::keeps_a_thread_word(), &[0x1234]);
+    let end = kept.run(|space, call| match call.number {
+        100 => {
+            assert_eq!(inner(), End::Exited(0), "another program's is seen");
+            Answer::Return(0)
+        }
+        _ => programs::answer(space, call),
+    });
+    assert_eq!(end, End::Exited(0x1234));
+    assert_eq!(inner(), End::Exited(0));
 }
 
 /// More programs than the processor has numbers: each keeps its own memory, and all numbers come back.

@@ -76,6 +76,26 @@ programs! {
         mov     r7, #1
         svc     #0
     1:  .ascii  \"# hello from a program\\n\"";
+    /// Makes r0 its thread's word, makes the call 100, and ends with the word.
+    keeps_a_thread_word: "
+        mcr     p15, 0, r0, c13, c0, 2
+        mov     r7, #100
+        svc     #0
+        mrc     p15, 0, r0, c13, c0, 2
+        mov     r7, #1
+        svc     #0";
+    /// Ends with whatever bits are set in its thread's two words.
+    reads_thread_words: "
+        mrc     p15, 0, r0, c13, c0, 2
+        mrc     p15, 0, r1, c13, c0, 3
+        orr     r0, r0, r1
+        mov     r7, #1
+        svc     #0";
+    /// Writes the base register of `ThumbEE`.
+    writes_the_thumbee_base: "
+        mcr     p14, 6, r0, c1, c0, 0
+        mov     r7, #1
+        svc     #0";
     /// Makes the call r6 with r0 to r5 as they are, and ends with the answer.
     calls: "
         mov     r7, r6
