@@ -169,8 +169,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     where
         I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
     {
-        self.refuse_in_interrupt();
-        L::might_sleep("map_vm_area");
+        self.may_sleep_for("map_vm_area");
         let taken = self.take(base, |record| record.kind == AreaKind::Bare);
         let mut mapping = taken.map_err(MapAreaError::Change)?;
         let mapped = match &mut mapping {
@@ -210,8 +209,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         _authority: M::Authority,
         pages: PageRange,
     ) -> Result<Removal, UnmapAreaError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("unmap_kernel_range");
+        self.may_sleep_for("unmap_kernel_range");
         let outside = UnmapAreaError::Outside { pages };
         let area = self.find_containing(pages.start()).ok_or(outside)?;
         let base = area.pages.start();

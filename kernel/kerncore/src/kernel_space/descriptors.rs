@@ -32,8 +32,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         _authority: M::Authority,
         base: VirtAddr,
     ) -> Result<*const VmStruct, RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("remove_vm_area");
+        self.may_sleep_for("remove_vm_area");
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
@@ -88,8 +87,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         base: VirtAddr,
         descriptor: *const VmStruct,
     ) -> Result<(), RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("free_vm_area");
+        self.may_sleep_for("free_vm_area");
         let dying = self.areas.with(|areas| areas.free_or_retire(base, descriptor))?;
         match dying {
             Some(dying) => self.tear_down(dying).map(|_| ()),

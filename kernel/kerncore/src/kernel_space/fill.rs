@@ -47,8 +47,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn fill_area(&self, base: VirtAddr, fill: Fill) -> Result<AreaSummary, FillAreaError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("__vmalloc_area");
+        self.may_sleep_for("__vmalloc_area");
         let taken = self.take(base, |record| record.kind == AreaKind::Bare);
         let mut usable = match taken.map_err(FillAreaError::Change)? {
             Mapping::Reserved { usable } => usable,

@@ -48,8 +48,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// In interrupt context.
     #[inline]
     pub fn map_ram(&self, pages: &[*const Frame], caller: VirtAddr) -> Result<VirtAddr, VmapError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("vm_map_ram");
+        self.may_sleep_for("vm_map_ram");
         let count = match u32::try_from(pages.len()) {
             Ok(0) => return Err(VmapError::NoPages),
             Ok(count) if count <= LARGEST => count,
@@ -76,8 +75,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         address: VirtAddr,
         count: u32,
     ) -> Result<(), RemoveError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("vm_unmap_ram");
+        self.may_sleep_for("vm_unmap_ram");
         if !address.is_page_aligned() {
             return Err(RemoveError::Misaligned { address });
         }
@@ -92,8 +90,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn close_idle_blocks(&self) -> u32 {
-        self.refuse_in_interrupt();
-        L::might_sleep("close_idle_blocks");
+        self.may_sleep_for("close_idle_blocks");
         let mut closed = 0;
         while let Some(base) = self.map_ram.close_idle() {
             self.remove_block(base);

@@ -314,7 +314,7 @@ fn fill_the_heap(room: &mut Vec<Vec<u8>>) {
 /// However little memory is left, there is a space, or an error and nothing taken.
 #[ktest]
 fn without_memory_there_is_no_space_and_nothing_is_taken_s118() {
-    let zone = kernel().zone();
+    let zone = kernel().zones();
     let there = || zone.free_pages();
     let mut pieces = Vec::with_capacity(1000);
     let first_level = zone.allocate(1, FrameOwner::Test).expect("two adjacent frames");
