@@ -59,6 +59,7 @@ mod kernel {
             from: config.from.unwrap_or(1) as usize,
             memory: u64::from(started.ram.used),
         };
+        crate::ledgers::fail_nth(config.fail_nth);
         let deaf = options.filter == Filter::Exactly("witness::asks_nobody");
         if let Err(why) = witness::open(config.witness.filter(|_| !deaf)) {
             log::error!("{why}");
