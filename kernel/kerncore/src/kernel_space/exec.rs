@@ -113,8 +113,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vmalloc_exec(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, ExecError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("vmalloc_exec");
+        self.may_sleep_for("vmalloc_exec");
         let pages = pages_for(bytes);
         if bytes == 0 {
             return Err(ExecError::ZeroSize);
@@ -147,8 +146,7 @@ impl<M: UserMachine, L: Locks> KernelSpace<'_, M, L> {
         base: VirtAddr,
         pages: u32,
     ) -> Result<(), SealError> {
-        self.refuse_in_interrupt();
-        L::might_sleep("set_memory_rox");
+        self.may_sleep_for("set_memory_rox");
         let mut refusal = None;
         let taken = self.take(base, |record| {
             let area = record.pages().count();

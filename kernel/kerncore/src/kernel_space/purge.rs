@@ -62,8 +62,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn free_deferred(&self) -> u32 {
-        self.refuse_in_interrupt();
-        L::might_sleep("free_deferred");
+        self.may_sleep_for("free_deferred");
         // Out of the lock, so that a handler may queue the next meanwhile.
         let queued = self.deferred.with(PlaceQueue::take_all);
         let mut count = 0;
