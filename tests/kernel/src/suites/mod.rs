@@ -24,6 +24,8 @@ mod memory_functions;
 mod monitor;
 mod objects;
 mod pages;
+mod peers_linux;
+mod peers_zephyr;
 mod ram;
 mod serial;
 mod smp;
