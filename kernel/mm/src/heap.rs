@@ -14,8 +14,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 use arch::failure;
-use arch::lock::IrqSpinLock;
-use kerncore::addr::{PAGE_SIZE, pages_for};
+use arch::lock::{IrqSpinLock, memory_goes};
+use kerncore::addr::{PAGE_SIZE, VirtAddr, pages_for};
 use kerncore::failure::Point;
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START};
@@ -122,6 +122,9 @@ unsafe impl GlobalAlloc for KernelHeap {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         if let Some(memory) = NonNull::new(memory) {
+            let named =
+                || u32::try_from(memory.addr().get()).ok().zip(layout.size().try_into().ok());
+            memory_goes(|| named().map(|(start, bytes)| (VirtAddr::new(start), bytes)));
             // SAFETY: the caller promises that `memory` came from `alloc` with this layout.
             self.0.with(|region| unsafe { region.heap.deallocate(memory, layout) });
         }

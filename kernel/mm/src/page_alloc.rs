@@ -99,6 +99,7 @@ impl DerefMut for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        arch::lock::memory_goes(|| Some((self.address, self.count * PAGE_SIZE)));
         if let Some(block) = self.block.take()
             && let Err(error) = kernel().zones().free(block)
         {

@@ -9,6 +9,7 @@
 
 use core::fmt;
 
+use kerncore::addr::VirtAddr;
 use kerncore::failure::Point;
 use kerncore::lock::{Class, Lock, Locks};
 use spin::mutex::SpinMutexGuard;
@@ -24,8 +25,8 @@ mod watch;
 mod watch;
 
 pub use shared::IrqSharedLock;
-pub use watch::might_sleep;
 use watch::{Caller, Watch};
+pub use watch::{memory_goes, might_sleep};
 
 #[expect(clippy::disallowed_types, reason = "this is what it is wrapped for")]
 type Inner<T> = spin::mutex::SpinMutex<T>;
@@ -141,6 +142,11 @@ impl Locks for IrqLocks {
     #[inline(always)]
     fn might_sleep(operation: &'static str) {
         might_sleep(operation);
+    }
+
+    #[inline(always)]
+    fn memory_goes(memory: impl FnOnce() -> Option<(VirtAddr, u32)>) {
+        memory_goes(memory);
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use core::cell::UnsafeCell;
 use core::panic::Location;
 use core::ptr;
 
+use kerncore::addr::VirtAddr;
 use kerncore::lock::{Class, Context, Held, Interrupts, Taken, Violation};
 
 use crate::per_cpu::PerCpu;
@@ -88,4 +89,15 @@ impl Watch {
 pub fn might_sleep(operation: &'static str) {
     let context = if cpu::in_interrupt() { Context::Interrupt } else { Context::Task };
     judge(|held| held.might_sleep(operation, context));
+}
+
+/// Said before memory is freed, which `memory` names. In builds with the feature `lock-order` it ends the kernel if a lock lies
+/// there that this CPU holds (S36); in others nobody asks.
+///
+/// # Panics
+/// As said.
+pub fn memory_goes(memory: impl FnOnce() -> Option<(VirtAddr, u32)>) {
+    if let Some((start, bytes)) = memory() {
+        judge(|held| held.may_free(start.raw() as usize, bytes as usize));
+    }
 }

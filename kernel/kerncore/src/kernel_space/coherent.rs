@@ -162,6 +162,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
         self.may_sleep_for("dma_free_coherent");
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
         self.free_dying(dying, bytes)
     }
 

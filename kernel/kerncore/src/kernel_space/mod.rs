@@ -180,7 +180,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Result<(), FreeError> {
+        L::memory_goes(|| self.linear_memory(Some(frame), order));
         self.zones.free_at(frame, order, owner)
+    }
+
+    /// Where 2^`order` frames from `first` lie in the linear map.
+    fn linear_memory(&self, first: Option<Pfn>, order: u32) -> Option<(VirtAddr, u32)> {
+        let pages = self.linear.pages_of(first?, 1_u32.checked_shl(order)?)?;
+        Some((pages.start(), pages.bytes()))
     }
 
     /// As [`KernelSpace::free_frames_at`], of the block whose first frame's record is at the address `record`, if that is
@@ -193,6 +200,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Freed {
+        L::memory_goes(|| self.linear_memory(self.zones.table().frame_at_record(record), order));
         self.zones.give_back(record, order, owner)
     }
 

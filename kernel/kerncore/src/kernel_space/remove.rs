@@ -219,7 +219,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
         }
-        self.areas.with(|areas| areas.retire(base, kind))
+        let dying = self.areas.with(|areas| areas.retire(base, kind))?;
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
+        Ok(dying)
     }
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).

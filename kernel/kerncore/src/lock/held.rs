@@ -87,6 +87,11 @@ pub enum Violation {
         /// The innermost lock.
         held: Taken,
     },
+    /// Memory is freed in which a lock lies that this CPU holds (S36): to give it back would be to write to somebody else's.
+    Freed {
+        /// The lock.
+        held: Taken,
+    },
     /// What may sleep was called in a handler.
     SleepInInterrupt {
         /// What was called.
@@ -155,6 +160,15 @@ impl Held {
         }
     }
 
+    /// Whether `bytes` of memory from the address `start` may be freed now (S36).
+    ///
+    /// # Errors
+    /// [`Violation::Freed`]: a lock lies there that this CPU holds.
+    pub fn may_free(&self, start: usize, bytes: usize) -> Result<(), Violation> {
+        let inside = |held: &&Taken| held.lock.wrapping_sub(start) < bytes;
+        self.iter().rfind(inside).map_or(Ok(()), |&held| Err(Violation::Freed { held }))
+    }
+
     /// Whether `operation`, which may sleep, may be called now, in `context`.
     ///
     /// # Errors
@@ -219,6 +233,9 @@ impl fmt::Display for Violation {
             Self::Sleep { operation, held } => {
                 write!(f, "sleeping call under a spin lock: {operation} under {}", held.class)
             }
+            Self::Freed { held } => {
+                write!(f, "memory is freed with a held lock in it: {}", held.class)
+            }
             Self::SleepInInterrupt { operation } => {
                 write!(f, "sleeping call in interrupt context: {operation}")
             }
@@ -242,6 +259,22 @@ mod tests {
             held.take(taken).expect("in order");
         }
         held
+    }
+
+    /// S36: its first byte decides, for a lock is no larger than what it was allocated in.
+    #[test]
+    fn memory_goes_when_no_held_lock_lies_in_it_s36() {
+        let (one, two) = (lock(0x1000, Class::Areas), lock(0x1fff, Class::Frames));
+        let mut held = holding(&[one, two]);
+        assert_eq!(held.may_free(0x1001, 0xffe), Ok(()));
+        assert_eq!(held.may_free(0x0, 0x1000), Ok(()));
+        assert_eq!(held.may_free(0x2000, usize::MAX - 0x2000), Ok(()));
+        assert_eq!(held.may_free(0x1000, 1), Err(Violation::Freed { held: one }));
+        assert_eq!(held.may_free(0x1000, 0x1000), Err(Violation::Freed { held: two }));
+        assert_eq!(held.give_back(two, Interrupts::Masked), Ok(()));
+        assert_eq!(held.may_free(0x1001, 0x1000), Ok(()));
+        let said = Violation::Freed { held: one }.to_string();
+        assert_eq!(said, "memory is freed with a held lock in it: areas");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub use class::Class;
 pub use gate::{Entry, Gate};
 pub use held::{Context, Held, Interrupts, Taken, Violation};
 
+use crate::addr::VirtAddr;
 use crate::failure::Point;
 
 /// One piece of state that only one CPU at a time may touch.
@@ -54,6 +55,11 @@ pub trait Locks {
     /// holds ends the kernel if this is no place to sleep; others do nothing.
     #[inline(always)]
     fn might_sleep(_operation: &'static str) {}
+
+    /// Said before memory is freed (S36), which `memory` names, by its first byte and how many. A family that knows what its CPU
+    /// holds ends the kernel if one of these locks lies there; others do not even ask.
+    #[inline(always)]
+    fn memory_goes(_memory: impl FnOnce() -> Option<(VirtAddr, u32)>) {}
 
     /// Asked before anything is taken that may run out: whether it is to be refused, as if it had. Families of tests fail the
     /// nth who asks ([`crate::failure`]); for others this is a constant, and nothing is left of the question.

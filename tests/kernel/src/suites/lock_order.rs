@@ -273,3 +273,51 @@ fn a_lock_that_was_tried_has_its_place_in_the_order() {
     let (outer, inner) = outer_and_inner();
     inner.try_with(|_| outer.with(|_| ()));
 }
+
+/// A lock in memory that is about to go.
+fn lock_at(memory: *mut u8) -> &'static IrqSpinLock<u32> {
+    let place: *mut IrqSpinLock<u32> = memory.cast();
+    // SAFETY: the callers name memory of their own, a page or more, aligned to a page; nobody looks at the lock when that has
+    // gone, for the kernel ends before, or the section is over.
+    unsafe { place.write(IrqSpinLock::new(Class::OuterTest(0), 0)) };
+    // SAFETY: as above.
+    unsafe { &*place }
+}
+
+#[ktest(fatal = "memory is freed with a held lock in it: outer test 0")]
+fn an_area_does_not_go_with_a_held_lock_in_it_s36() {
+    let mut area = VmArea::new(3 * PAGE_SIZE).expect("memory");
+    let lock = lock_at(area[PAGE_SIZE as usize..].as_mut_ptr());
+    lock.with(|_| area.free_later());
+}
+
+#[ktest(fatal = "memory is freed with a held lock in it: outer test 0")]
+fn pages_do_not_go_with_a_held_lock_in_them_s36() {
+    let mut pages = Pages::new(1).expect("memory");
+    let lock = lock_at(pages[PAGE_SIZE as usize..].as_mut_ptr());
+    lock.with(|_| drop(pages));
+}
+
+#[ktest(fatal = "memory is freed with a held lock in it: outer test 0")]
+fn bytes_of_the_heap_do_not_go_with_a_held_lock_in_them_s36() {
+    let lock = Box::into_raw(Box::new(IrqSpinLock::new(Class::OuterTest(0), 0)));
+    // SAFETY: made just now, and the kernel ends before it goes.
+    let held = unsafe { &*lock };
+    // SAFETY: of the box above, once.
+    held.with(|_| drop(unsafe { Box::from_raw(lock) }));
+}
+
+/// Locks that are not held, or lie elsewhere, are nobody's concern.
+#[ktest]
+fn memory_goes_with_locks_that_nobody_holds_s36() {
+    let elsewhere = IrqSpinLock::new(Class::OuterTest(1), ());
+    let mut area = VmArea::new(PAGE_SIZE).expect("memory");
+    let mut pages = Pages::new(0).expect("memory");
+    for lock in [lock_at(area.as_mut_ptr()), lock_at(pages.as_mut_ptr())] {
+        lock.with(|count| *count += 1);
+    }
+    elsewhere.with(|()| {
+        area.free_later();
+        drop(pages);
+    });
+}
