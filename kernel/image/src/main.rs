@@ -50,6 +50,10 @@ mod kernel {
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
         let _printed = dma::atomic_pool::init(started.config.coherent_pool);
         super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))?;
+        if started.config.vmallocinfo {
+            monitor::execute("vmallocinfo", &mut Console)
+                .map_err(|error| log::error!("{error}"))?;
+        }
         if started.config.monitor {
             let line = vexpress_a9::UART_INTERRUPTS[0].id();
             console::listen(line).map_err(|error| log::error!("no monitor: {error}"))?;

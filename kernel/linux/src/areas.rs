@@ -15,17 +15,19 @@ use arch::machine::Authority;
 use arch::probe;
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
+use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
-use kerncore::kernel_space::{BareArea, MapAreaError, NoArea, VmapError};
+use kerncore::kernel_space::{BareArea, FillAreaError, MapAreaError, NoArea, VmapError};
 use kerncore::layout::{LINEAR_END, LINEAR_START};
 use kerncore::page_table::MapError;
 use kerncore::va_space::{Alignment, IoRemapPolicy, Request, ReserveError, Window};
 use mm::report::dump_stack;
 
-use crate::address;
 use crate::errno::{EBUSY, EINVAL, ENOMEM};
-use crate::protection::PageProtection;
+use crate::protection::{NoProtection, PageProtection};
+use crate::request::{self, ANY_NODE};
 use crate::vmalloc::warn;
+use crate::{address, pointer};
 
 /// `VM_IOREMAP`: the area is for registers, and aligned by the older rule (S4).
 const VM_IOREMAP: AreaFlags = AreaFlags::IOREMAP;
@@ -210,6 +212,83 @@ const fn errno_of(reason: &VmapError) -> c_int {
         VmapError::Map(MapError::Occupied { .. }) => EBUSY,
         VmapError::MemoryType { .. } | VmapError::Protection { .. } => EINVAL,
         _ => ENOMEM,
+    }
+}
+
+/// As [`get_vm_area`]. `node` is where the descriptor is wanted; all descriptors lie where the kernel keeps its books, in low
+/// memory of whichever node. Null for a node that is not there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn get_vm_area_node(
+    size: c_uint,
+    flags: c_uint,
+    node: c_int,
+    _gfp: AllocationFlags,
+) -> *const VmStruct {
+    let caller = arch::backtrace::return_address();
+    let nodes = mm::kernel().zones().nodes().count();
+    if u32::try_from(node).is_ok_and(|node| node >= nodes) {
+        warn("get_vm_area_node", size, &format_args!("there is no node {node}"));
+        return ptr::null();
+    }
+    reserve("get_vm_area_node", size, flags, None, caller)
+}
+
+/// Fills `area`, in which nothing is mapped, with memory, as `gfp` and `prot` say, and gives its first byte; from then on it is
+/// one of vmalloc's, for `vfree` to free. Null on failure: without memory the area is gone, too (S85a); what is not the
+/// descriptor of a bare area is reported and stays.
+///
+/// # Safety
+/// If the area is consumed, nobody uses its descriptor any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn __vmalloc_area(
+    area: *const VmStruct,
+    gfp: AllocationFlags,
+    prot: PageProtection,
+) -> *mut c_void {
+    fill("__vmalloc_area", area, (gfp, ANY_NODE), prot)
+}
+
+/// As [`__vmalloc_area`], of memory of `node` as in [`crate::vmalloc::__vmalloc_node`].
+///
+/// # Safety
+/// As for [`__vmalloc_area`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn __vmalloc_area_node(
+    area: *const VmStruct,
+    gfp: AllocationFlags,
+    prot: PageProtection,
+    node: c_int,
+) -> *mut c_void {
+    fill("__vmalloc_area_node", area, (gfp, node), prot)
+}
+
+fn fill(
+    what: &str,
+    area: *const VmStruct,
+    (gfp, node): (AllocationFlags, c_int),
+    prot: PageProtection,
+) -> *mut c_void {
+    let Some(found) = checked(what, area) else { return ptr::null_mut() };
+    let bytes = found.pages.bytes();
+    let Some(rights) = request::rights(prot) else {
+        warn(what, bytes, &NoProtection(prot));
+        return ptr::null_mut();
+    };
+    let memory = request::memory(gfp, node);
+    let base = found.pages.start();
+    match mm::kernel().fill_area(base, request::fill(gfp), (memory, rights)) {
+        Ok(area) => pointer(area.pages.start()),
+        Err(error @ FillAreaError::Consumed(_)) => {
+            warn(what, bytes, &error);
+            ptr::null_mut()
+        }
+        Err(error) => {
+            complain(what, &error);
+            ptr::null_mut()
+        }
     }
 }
 

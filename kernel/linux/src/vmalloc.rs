@@ -2,16 +2,19 @@
 //!
 //! None of these may be called in interrupt context (S10).
 
-use core::ffi::{c_uint, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 use core::fmt;
 use core::ptr;
 
 use kerncore::addr::VirtAddr;
 use kerncore::area::AreaSummary;
+use kerncore::coherent::AllocationFlags;
 use kerncore::kernel_space::{Fill, VmallocError};
 use mm::report::RateLimit;
 
 use crate::pointer;
+use crate::protection::{NoProtection, PageProtection};
+use crate::request::{self, ANY_NODE};
 
 static REFUSED: RateLimit = RateLimit::new();
 
@@ -70,11 +73,63 @@ fn allocate_user(what: &str, bytes: u32, caller: VirtAddr) -> *mut c_void {
     given(what, bytes, mm::kernel().vmalloc_user(bytes, caller))
 }
 
-/// As [`vmalloc`]: all memory here can be addressed by 32 bits.
+/// As [`vmalloc`], of low memory alone, which 32 bits can address and every driver can (S30).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vmalloc_32(size: c_uint) -> *mut c_void {
-    allocate("vmalloc_32", size, Fill::Uninitialised, arch::backtrace::return_address())
+    let caller = arch::backtrace::return_address();
+    requested("vmalloc_32", size, AllocationFlags::KERNEL, PageProtection::KERNEL, ANY_NODE, caller)
+}
+
+/// As [`vmalloc`], of memory of `node`, or of another where that has none; -1 is any. Null for a node that is not there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc_node(size: c_uint, node: c_int) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    requested("vmalloc_node", size, VMALLOC, PageProtection::KERNEL, node, caller)
+}
+
+/// As [`vmalloc`], of such memory as `gfp` says: `__GFP_HIGHMEM` for any, `__GFP_DMA` for the lowest alone, low memory without
+/// either; `__GFP_ZERO` fills it with zeros. To be used as `prot` says. The zone is that of the memory alone: what the kernel
+/// notes of the area lies in low memory (S9, S30, S50).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn __vmalloc(
+    size: c_uint,
+    gfp: AllocationFlags,
+    prot: PageProtection,
+) -> *mut c_void {
+    requested("__vmalloc", size, gfp, prot, ANY_NODE, arch::backtrace::return_address())
+}
+
+/// As [`__vmalloc`], of `node` as in [`vmalloc_node`]; with `__GFP_THISNODE` of no other.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn __vmalloc_node(
+    size: c_uint,
+    gfp: AllocationFlags,
+    prot: PageProtection,
+    node: c_int,
+) -> *mut c_void {
+    requested("__vmalloc_node", size, gfp, prot, node, arch::backtrace::return_address())
+}
+
+/// What vmalloc asks for by itself.
+const VMALLOC: AllocationFlags = AllocationFlags(AllocationFlags::KERNEL.0 | 0x02);
+
+fn requested(
+    what: &str,
+    bytes: u32,
+    gfp: AllocationFlags,
+    prot: PageProtection,
+    node: c_int,
+    caller: VirtAddr,
+) -> *mut c_void {
+    if let Some(request) = request::of(bytes, gfp, prot, node, caller) {
+        return given(what, bytes, mm::kernel().vmalloc_with(request));
+    }
+    warn(what, bytes, &NoProtection(prot));
+    ptr::null_mut()
 }
 
 /// As [`vmalloc`], of `n` elements of `size` bytes; null if that is more than can be counted (S86).

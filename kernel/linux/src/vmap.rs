@@ -7,13 +7,13 @@ use core::fmt;
 use core::ptr;
 use core::slice;
 
-use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::{AreaFlags, AreaSummary};
 use kerncore::frames::Frame;
 use kerncore::kernel_space::VmapError;
 
 use crate::pointer;
-use crate::protection::PageProtection;
+use crate::protection::{NoProtection, PageProtection};
 use crate::vmalloc::warn;
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
@@ -59,7 +59,7 @@ enum Unmapped {
 impl fmt::Display for Unmapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Protection(PageProtection(number)) => write!(f, "no protection is {number:#x}"),
+            Self::Protection(number) => NoProtection(*number).fmt(f),
             Self::NoPage { index, page } => write!(f, "page {index}, {page:p}, is no page pointer"),
             Self::Refused(error) => error.fmt(f),
         }
@@ -84,4 +84,42 @@ fn map(
         }
         error => Unmapped::Refused(error),
     })
+}
+
+/// Maps `count` page frames that are no RAM, given by their numbers, one after the other, for [`crate::free::vunmap`] to end;
+/// null on failure. `prot` is one that no cache serves; RAM is refused, as `ioremap` refuses it (S37, S94).
+///
+/// # Safety
+/// `pfns` points to `count` numbers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn vmap_pfn(
+    pfns: *const c_uint,
+    count: c_uint,
+    prot: PageProtection,
+) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    if pfns.is_null() || count == 0 || count > PAGES_IN_ADDRESS_SPACE {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller promises `count` numbers.
+    let pfns = unsafe { slice::from_raw_parts(pfns, count as usize) };
+    let bytes = count.saturating_mul(PAGE_SIZE);
+    let Some(attributes) = prot.attributes() else {
+        warn("vmap_pfn", bytes, &NoProtection(prot));
+        return ptr::null_mut();
+    };
+    if let Some(beyond) = pfns.iter().find(|&&number| Pfn::new(number).is_none()) {
+        warn("vmap_pfn", bytes, &format_args!("{beyond:#x} is no number of a frame"));
+        return ptr::null_mut();
+    }
+    let none = PhysAddr::new(0).pfn();
+    let frames = pfns.iter().map(move |&number| Pfn::new(number).unwrap_or(none));
+    match mm::kernel().vmap_devices(frames, attributes, caller) {
+        Ok(area) => pointer(area.pages.start()),
+        Err(error) => {
+            warn("vmap_pfn", bytes, &error);
+            ptr::null_mut()
+        }
+    }
 }

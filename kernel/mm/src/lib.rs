@@ -14,6 +14,7 @@
 #![no_std]
 #![cfg(target_arch = "arm")]
 
+pub mod area_copy;
 pub mod area_list;
 pub mod audit;
 pub mod bare_area;

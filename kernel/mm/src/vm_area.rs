@@ -23,7 +23,7 @@ use core::slice;
 use arch::machine::Authority;
 use kerncore::addr::{PageRange, Pfn, VirtAddr};
 use kerncore::attributes::Attributes;
-use kerncore::kernel_space::{Fill, VmallocError, VmapError};
+use kerncore::kernel_space::{Fill, ReallocError, VmallocError, VmapError};
 
 use crate::kernel;
 use crate::page_alloc::Pages;
@@ -75,6 +75,21 @@ impl VmArea {
     #[inline(never)] // as in `new`
     pub fn map(pages: Vec<Pages>) -> Result<VmMap, MapPagesError> {
         VmMap::new(pages, arch::backtrace::return_address())
+    }
+
+    /// Makes it at least `bytes` long, rounded up to pages, without copying a byte: what it holds stays, as far as it goes, maybe
+    /// at other addresses; what comes on top is filled as said (S86).
+    ///
+    /// # Errors
+    /// [`ReallocError`]; the memory is as it was.
+    #[inline(never)] // as in `new`
+    pub fn resize(&mut self, bytes: u32, fill: Fill) -> Result<(), ReallocError> {
+        let caller = arch::backtrace::return_address();
+        // SAFETY: `&mut self` says that no slice of the memory lives.
+        let authority = unsafe { Authority::claim() };
+        let area = kernel().vrealloc(authority, self.pages.start(), bytes, fill, caller)?;
+        self.pages = area.pages;
+        Ok(())
     }
 
     /// The pages of addresses, without the guard.

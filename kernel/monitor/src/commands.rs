@@ -28,6 +28,7 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "help", help: "this list", run: help },
     Command { name: "map", help: "what the tables map", run: map },
     Command { name: "pool", help: "the atomic DMA pool", run: pool },
+    Command { name: "vmallocinfo", help: "as areas, by its Linux name", run: areas },
 ];
 
 /// Writes line after line until one is not taken.
@@ -54,7 +55,7 @@ impl<'out> Lines<'out> {
 
 fn help(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     for command in COMMANDS {
-        writeln!(out, "{:<8}{}", command.name, command.help)?;
+        writeln!(out, "{:<12}{}", command.name, command.help)?;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Bytes<'_> {
     }
 
     fn step(&mut self) -> Step {
-        match self.next() % 17 {
+        match self.next() % 23 {
             0 => Step::Vmalloc { bytes: self.size(), zeroed: false },
             1 => Step::Vmalloc { bytes: self.size(), zeroed: true },
             2 => {
@@ -65,6 +65,16 @@ impl Bytes<'_> {
                 Step::MapRam { first, count: 1 + count % 66, stride: count / 66 }
             }
             16 => Step::CloseIdle,
+            17 => Step::Bare { first: self.next(), count: 1 + self.next() % 5 },
+            18 => Step::Remap { pick: self.next(), first: self.next() },
+            19 | 20 => {
+                let (pick, pages) = (self.next(), self.next());
+                Step::Resize { pick, pages: 1 + pages % 9, zeroed: pages > 127 }
+            }
+            21 | 22 => {
+                let (from, bytes) = (self.next() * 67, self.next() * 257);
+                Step::Copy { from, bytes, writing: bytes & 1 != 0 }
+            }
             _ => Step::Remove { pick: self.next() },
         }
     }
@@ -132,6 +142,10 @@ mod tests {
             "Vmap",
             "MapRam",
             "CloseIdle",
+            "Bare",
+            "Remap",
+            "Resize",
+            "Copy",
             "IoRemap",
             "Coherent",
             "Remove",

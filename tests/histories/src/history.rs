@@ -11,6 +11,7 @@
 //! given up, and the audit finds nothing. A history ends with everything removed and the ledger as it was.
 
 use crate::bed::{Bed, CALLER, WINDOW, page};
+pub use crate::step::{Mistake, Step};
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for},
     area::{AreaKind, AreaSummary},
@@ -26,109 +27,16 @@ use std::collections::BTreeMap;
 /// Registers that are nobody's memory.
 const DEVICE: u32 = 0x1001_3000;
 /// Frames of the test's own that are lent to vmap.
-const OWN_FRAMES: u32 = 6;
+pub(crate) const OWN_FRAMES: u32 = 6;
 /// Which word of a page is written and read.
 const PLACE: u32 = 0x7fc;
 
-/// Something that happens to the kernel. A `pick` names a live area: the one of that number, counted round and round.
-#[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// Memory by vmalloc.
-    Vmalloc {
-        /// How much.
-        bytes: u32,
-        /// Whether it is to be filled with zeros.
-        zeroed: bool,
-    },
-    /// Frames of the history's own, mapped side by side.
-    Vmap {
-        /// The first of them, by number.
-        first: u32,
-        /// How many.
-        count: u32,
-        /// How far the next one is from the one before: none for the same again.
-        stride: u32,
-    },
-    /// As [`Step::Vmap`], for a short while.
-    MapRam {
-        /// The first of them, by number.
-        first: u32,
-        /// How many.
-        count: u32,
-        /// How far the next one is from the one before.
-        stride: u32,
-    },
-    /// The blocks of short-lived mappings that are idle go.
-    CloseIdle,
-    /// Registers, which nobody looks into.
-    IoRemap {
-        /// How far from the first register, in bytes.
-        offset: u32,
-        /// How much.
-        bytes: u32,
-    },
-    /// A coherent buffer.
-    Coherent {
-        /// How much.
-        bytes: u32,
-    },
-    /// The right way to remove an area.
-    Remove {
-        /// Which.
-        pick: u32,
-    },
-    /// Another word in every page.
-    Write {
-        /// In which area.
-        pick: u32,
-        /// By the CPU of that number.
-        cpu: usize,
-    },
-    /// A device writes to a coherent buffer, past the cache.
-    DeviceWrite {
-        /// In which area; nothing happens if that is no buffer.
-        pick: u32,
-    },
-    /// A wrong way to remove an area, which must be refused.
-    WrongFree {
-        /// Which.
-        pick: u32,
-        /// What is wrong.
-        how: Mistake,
-    },
-    /// For a moment hardly a frame is left, and who wants more is refused.
-    Famine {
-        /// How many.
-        left: u32,
-    },
-    /// Nothing, or more than there is, is asked of everybody, and refused.
-    Absurd {
-        /// How much: nothing, if it is less than 16 MiB.
-        bytes: u32,
-    },
-}
-
-/// What can be wrong with a removal.
-#[derive(Clone, Copy, Debug)]
-pub enum Mistake {
-    /// An address inside the first page.
-    Misaligned,
-    /// The address of the second page.
-    Interior,
-    /// The address of the guard.
-    Guard,
-    /// An address that was given up before.
-    Twice,
-    /// The call that belongs to another kind of area.
-    AnotherKind,
-}
-
 /// A live area as the model knows it.
 #[derive(Clone, Debug)]
-struct Held {
-    kind: AreaKind,
+pub(crate) struct Held {
+    pub(crate) kind: AreaKind,
     /// What each page leads to.
-    frames: Vec<Pfn>,
+    pub(crate) frames: Vec<Pfn>,
     /// What the caller named when it asked, for coherent buffers.
     bytes: u32,
 }
@@ -142,20 +50,20 @@ pub enum Audits {
     AtTheEnd,
 }
 
-struct History<'b, M: Machine> {
-    bed: &'b Bed<M>,
+pub(crate) struct History<'b, M: Machine> {
+    pub(crate) bed: &'b Bed<M>,
     audits: Audits,
-    own: Vec<Pfn>,
-    areas: BTreeMap<u32, Held>,
+    pub(crate) own: Vec<Pfn>,
+    pub(crate) areas: BTreeMap<u32, Held>,
     /// The word at [`PLACE`] of every frame that was written to, while it is known.
-    words: BTreeMap<Pfn, u32>,
+    pub(crate) words: BTreeMap<Pfn, u32>,
     /// Pages of addresses that were given up, the latest last.
-    given_up: Vec<u32>,
+    pub(crate) given_up: Vec<u32>,
     written: u32,
 }
 
 impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
-    fn pick(&self, pick: u32) -> Option<(VirtAddr, Held)> {
+    pub(crate) fn pick(&self, pick: u32) -> Option<(VirtAddr, Held)> {
         let index = (pick as usize).checked_rem(self.areas.len())?;
         let (&base, held) = self.areas.iter().nth(index)?;
         Some((VirtAddr::new(base), held.clone()))
@@ -177,7 +85,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
     }
 
     /// An area has come: nobody else's addresses, and frames that no other owner has.
-    fn came(&mut self, kind: AreaKind, base: VirtAddr, bytes: u32) {
+    pub(crate) fn came(&mut self, kind: AreaKind, base: VirtAddr, bytes: u32) {
         let count = pages_for(bytes);
         let (first, end) = (base.raw(), base.raw() + (count + 1) * PAGE_SIZE);
         for (&other, held) in &self.areas {
@@ -289,6 +197,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                 bed.feed(hunger);
             }
             Step::Absurd { bytes } => self.ask_absurdly(bytes),
+            other => self.change(other),
         }
     }
 
@@ -437,7 +346,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         }
     }
 
-    fn is_absent(&self, number: u32) {
+    pub(crate) fn is_absent(&self, number: u32) {
         let address = page(number);
         assert!(self.bed.space.table().translate(address).is_none(), "the tables at {address}");
         for number in 0..2 {

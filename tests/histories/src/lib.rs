@@ -17,4 +17,6 @@
 pub mod bed;
 pub mod boot;
 pub mod bytes;
+mod changes;
 pub mod history;
+mod step;

@@ -66,6 +66,10 @@ mod kernel {
             from: config.from.unwrap_or(1) as usize,
             memory: u64::from(started.ram.used),
         };
+        if config.vmallocinfo {
+            let totals = mm::area_list::for_each_line(|line| log::info!("{line}"));
+            log::info!("{totals}");
+        }
         crate::ledgers::fail_nth(config.fail_nth);
         let summary = ktest::run(&options, &mut Console, crate::ledgers::all());
         u32::try_from(summary.exit_code()).unwrap_or(Code::Failure as u32)

@@ -226,6 +226,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {
         let Found { frame, attributes } = found;
         let had = self.space.zones().table().owner_of(frame);
+        // Of devices, in a type that no cache holds (S37, S97).
+        if had == FrameOwner::Absent && !attributes.memory().is_cacheable() {
+            return;
+        }
         if matches!(had, FrameOwner::Absent | FrameOwner::Free | FrameOwner::Reserved) {
             self.found(Violation::NotInUse { address, place, frame, had });
             return;

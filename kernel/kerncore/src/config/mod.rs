@@ -17,6 +17,7 @@
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
 //! | `monitor` | read commands from the serial port when the work is done | – |
+//! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
 //!
 //! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
@@ -68,6 +69,8 @@ pub struct Config<'c> {
     pub list: bool,
     /// `monitor`.
     pub monitor: bool,
+    /// `vmallocinfo`.
+    pub vmallocinfo: bool,
     /// `witness=`.
     pub witness: Option<&'c str>,
 }
@@ -127,6 +130,7 @@ impl Config<'_> {
         operations: None,
         list: false,
         monitor: false,
+        vmallocinfo: false,
         witness: None,
     };
 }
@@ -228,6 +232,9 @@ impl<'c> Config<'c> {
             flag(value)
         } else if named("monitor") {
             self.monitor = true;
+            flag(value)
+        } else if named("vmallocinfo") {
+            self.vmallocinfo = true;
             flag(value)
         } else {
             Err((Why::Unknown, Instead::Ignored))

@@ -27,7 +27,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
-         monitor witness=uart1",
+         monitor vmallocinfo witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -43,6 +43,7 @@ fn s114_every_parameter_lands_in_its_field() {
         operations: Some(5),
         list: true,
         monitor: true,
+        vmallocinfo: true,
         witness: Some("uart1"),
     };
     assert_eq!(config, expected);
@@ -179,6 +180,7 @@ fn of_a_repeated_parameter_the_last_usable_one_counts() {
     );
     assert_eq!(parse("k list=1").1, ["list=1: takes no value, ignored"]);
     assert_eq!(parse("k monitor=on").1, ["monitor=on: takes no value, ignored"]);
+    assert_eq!(parse("k vmallocinfo=1").1, ["vmallocinfo=1: takes no value, ignored"]);
 }
 
 #[test]

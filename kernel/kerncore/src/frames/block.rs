@@ -102,6 +102,37 @@ impl FrameList {
         }
     }
 
+    /// Keeps the first `pages` frames, and gives the others as a list of their own. A block that the boundary lies in is cut.
+    pub fn split_off(&mut self, table: &FrameTable<'_>, pages: u32) -> Self {
+        let mut kept = Self::new();
+        while kept.pages < pages {
+            let Some((index, order)) = self.pop_index(table) else { break };
+            let (left, end) = (pages - kept.pages, index + (1 << order));
+            if 1 << order <= left {
+                kept.push_record(table, table.record(index), order);
+            } else {
+                // The upper part first: until the lower one is cut, the old head speaks for all of the block.
+                let mut rest = Self::new();
+                rest.push_pieces(table, index + left, end, table.record(index).state().owner());
+                kept.push_pieces(table, index, index + left, table.record(index).state().owner());
+                rest.append(table, core::mem::take(self));
+                *self = rest;
+            }
+        }
+        core::mem::replace(self, kept)
+    }
+
+    /// Appends the frames from the index `start` up to `end`, as blocks of their own.
+    fn push_pieces(&mut self, table: &FrameTable<'_>, start: u32, end: u32, owner: FrameOwner) {
+        let mut index = start;
+        while index < end {
+            let order = super::piece_order(index, end - index);
+            table.record(index).set_state(State::owned(order, owner));
+            self.push_record(table, table.record(index), order);
+            index += 1 << order;
+        }
+    }
+
     /// The frames, one by one, in the order of the list.
     pub const fn frames<'l, 't>(&'l self, table: &FrameTable<'t>) -> Frames<'l, 't> {
         Frames {

@@ -1,5 +1,6 @@
 mod by_address;
 mod check;
+mod lists;
 
 use super::*;
 use crate::addr::Pfn;

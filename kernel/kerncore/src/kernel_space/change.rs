@@ -81,7 +81,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if !base.is_page_aligned() {
             return Err(ChangeError::Misaligned { address: base });
         }
-        self.areas.with(|areas| {
+        let taken = self.areas.with(|areas| {
             let record = areas.find_mut(base).ok_or(ChangeError::Unknown { address: base })?;
             match record.users {
                 AreaRecord::BUSY => return Err(ChangeError::Busy { address: base }),
@@ -94,7 +94,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             record.users = AreaRecord::BUSY;
             let pages = record.pages();
             Ok(mem::replace(&mut record.mapping, Mapping::Away { pages }))
-        })
+        })?;
+        // Whoever began to copy from or to it before ends; whoever begins now is shown no memory of it.
+        self.readers.wait_for(base);
+        Ok(taken)
     }
 
     /// Puts a mapping back that [`KernelSpace::take`] took, and changes the record by `change`.

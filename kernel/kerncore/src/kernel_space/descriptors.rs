@@ -37,6 +37,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             return Err(RemoveError::Misaligned { address: base });
         }
         let mut gone = self.areas.with(|areas| areas.retire_plain(base, |_| true))?;
+        self.readers.wait_for(base);
         let mapping = mem::replace(&mut gone.mapping, Mapping::Nothing);
         let pages = mapping.pages();
         let (range, removal) = match mapping {

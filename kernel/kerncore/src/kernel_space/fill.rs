@@ -6,7 +6,7 @@ use crate::addr::VirtAddr;
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::FrameRequest;
-use crate::kernel_space::{ChangeError, Fill, KernelSpace, VmallocError};
+use crate::kernel_space::{ChangeError, Fill, KernelSpace, Rights, VmallocError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -38,15 +38,20 @@ impl fmt::Display for FillAreaError {
 impl core::error::Error for FillAreaError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Fills the bare area at `base`, in which nothing is mapped, with memory: from then on it is one of vmalloc's. Not in
-    /// interrupt context (S10).
+    /// Fills the bare area at `base`, in which nothing is mapped, with such memory and rights: from then on it is one of
+    /// vmalloc's. Not in interrupt context (S10).
     ///
     /// # Errors
     /// [`FillAreaError`]: if there is no memory, the area is gone too (S85a).
     ///
     /// # Panics
     /// In interrupt context.
-    pub fn fill_area(&self, base: VirtAddr, fill: Fill) -> Result<AreaSummary, FillAreaError> {
+    pub fn fill_area(
+        &self,
+        base: VirtAddr,
+        fill: Fill,
+        (memory, rights): (FrameRequest, Rights),
+    ) -> Result<AreaSummary, FillAreaError> {
         self.may_sleep_for("__vmalloc_area");
         let taken = self.take(base, |record| record.kind == AreaKind::Bare);
         let mut usable = match taken.map_err(FillAreaError::Change)? {
@@ -56,7 +61,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(FillAreaError::Mapped { address: base });
             }
         };
-        let list = match self.frames_for(FrameRequest::ANY, usable.count()) {
+        let list = match self.frames_for(memory, usable.count()) {
             Ok(list) => list,
             Err(error) => {
                 return Err(self.consume(base, usable, VmallocError::Frames(error)));
@@ -66,8 +71,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let frames = list.frames(self.zones.table());
             frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
         }
+        let attributes = match rights {
+            Rights::ReadWrite => Attributes::KERNEL_DATA,
+            Rights::ReadOnly => Attributes::KERNEL_RODATA,
+        };
         let frames = list.frames(self.zones.table());
-        if let Err(error) = self.map(&mut usable, frames, Attributes::KERNEL_DATA) {
+        let tables = self.tables.source(&self.zones);
+        // By an iterator of its own, as is the mapping of a list elsewhere.
+        let mapped = self.table.map(&mut usable, 0, frames.map(Some), attributes, &tables);
+        if let Err(error) = mapped {
             let mapped = error.mapped();
             let undone = self.table.unmap_part(&mut usable, 0, mapped);
             debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");

@@ -26,6 +26,7 @@ mod areas;
 mod bare;
 mod change;
 mod coherent;
+mod copy;
 mod descriptors;
 mod exec;
 mod extend;
@@ -33,6 +34,8 @@ mod fill;
 mod ioremap;
 mod map_ram;
 mod purge;
+mod readers;
+mod realloc;
 mod remove;
 mod reserve;
 mod table_memory;
@@ -46,11 +49,13 @@ pub use areas::{AreaChunk, AreaEntry, AreaPlace};
 pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};
 pub use change::ChangeError;
 pub use coherent::{CoherentError, CoherentFreed};
+pub use copy::{Access, Span};
 pub use exec::{ExecError, SealError};
 pub use extend::ExtendError;
 pub use fill::FillAreaError;
 pub use ioremap::IoRemapError;
 pub use purge::{BATCH, MOST_WAITING};
+pub use realloc::ReallocError;
 pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
 pub use table_memory::TableMemory;
@@ -74,6 +79,7 @@ use crate::slab::PlaceQueue;
 use crate::va_space::{CheckError, VaSpace};
 use crate::zones::Zones;
 use areas::Areas;
+use readers::Readers;
 
 /// The parts that a [`KernelSpace`] is put together from.
 #[expect(missing_debug_implementations, reason = "locks and a trait object show nothing")]
@@ -101,6 +107,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     table: PageTable<M, L>,
     window: PageRange,
     areas: L::SharedLock<Areas<'s>>,
+    /// Who copies from or to areas.
+    readers: Readers,
     /// Dying areas whose memory is not freed yet.
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
     /// How many those are, or were a moment ago.
@@ -119,6 +127,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             window: parts.space.range(),
             table: parts.table,
             areas: Lock::new(Class::Areas, Areas::new(parts.space)),
+            readers: Readers::new(),
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             waiting: AtomicU32::new(0),
             map_ram: parts.map_ram,

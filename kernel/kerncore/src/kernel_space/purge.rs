@@ -97,6 +97,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     fn put_off<'t>(&'t self, waiting: &mut Waiting<'t, 's, M, L>, mut dying: AreaPlace<'s>) {
         match mem::replace(&mut dying.mapping, Mapping::Nothing) {
             Mapping::Frames { usable, list } => {
+                self.readers.wait_for(usable.start());
                 let pushed = waiting.push(self.table.unmap(usable, (list, dying)));
                 debug_assert!(pushed.is_ok(), "there was room, and there is one table");
             }

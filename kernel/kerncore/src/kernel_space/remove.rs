@@ -230,6 +230,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let mapping = mem::replace(&mut dying.mapping, Mapping::Nothing);
         let pages = mapping.pages();
         let address = pages.start();
+        self.readers.wait_for(address);
         let (range, removal, freed) = match mapping {
             // Of no area, or of one whose count keeps it from being retired.
             Mapping::Nothing | Mapping::Away { .. } => {

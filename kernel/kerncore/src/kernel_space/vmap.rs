@@ -56,6 +56,13 @@ pub enum VmapError {
         /// What was asked for.
         wanted: Attributes,
     },
+    /// The frame is RAM, where registers were asked for (S94).
+    Ram {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+    },
     /// No addresses, or no record for them.
     Area(NoArea),
     /// The mapping failed.
@@ -79,6 +86,7 @@ impl fmt::Display for VmapError {
             Self::Protection { frame, owner, wanted } => {
                 write!(f, "frame {frame} ({owner}) cannot be mapped {wanted} as well")
             }
+            Self::Ram { frame, owner } => write!(f, "frame {frame} ({owner}) is RAM"),
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
         }
@@ -165,6 +173,53 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 error => VmapError::Map(error),
             });
         }
+        Ok(self.publish(place, Mapping::Borrowed { usable }, new))
+    }
+}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Maps page frames that are no RAM, in their order, one page each: registers and memory of devices, which need not be
+    /// adjacent. What is mapped so is removed as vmap's is, and never copied through (S42). Not in interrupt context (S10).
+    ///
+    /// # Errors
+    /// [`VmapError`]; nothing was taken. A type that caches is refused, and executable rights are.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmap_devices<I>(
+        &self,
+        mut frames: I,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmapError>
+    where
+        I: ExactSizeIterator<Item = Pfn> + Clone,
+    {
+        let first = frames.clone().next().ok_or(VmapError::NoPages)?;
+        let too_many =
+            VmapError::MoreThanMemory { wanted: frames.len(), total: self.zones.total() };
+        let pages = u32::try_from(frames.len()).map_err(|_| too_many)?;
+        let table = *self.zones.table();
+        let (wanted, owner) = (attributes.memory(), table.owner_of(first));
+        if wanted.is_cacheable() {
+            return Err(VmapError::MemoryType { frame: first, owner, wanted });
+        }
+        if attributes.is_executable() {
+            return Err(VmapError::Protection { frame: first, owner, wanted: attributes });
+        }
+        let is_ram = |frame: &Pfn| table.owner_of(*frame) != FrameOwner::Absent;
+        if let Some(frame) = frames.clone().find(is_ram) {
+            return Err(VmapError::Ram { frame, owner: table.owner_of(frame) });
+        }
+        let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
+        let (mut usable, place) =
+            self.reserve("vmap_pfn", |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
+        let tables = self.tables.source(&self.zones);
+        if let Err(error) = self.table.map(&mut usable, 0, &mut frames, attributes, &tables) {
+            self.unwind(usable, place, &error, ());
+            return Err(VmapError::Map(error));
+        }
+        let new = NewArea::new(AreaKind::Vmap, caller).flags(AreaFlags::IOREMAP);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
 }

@@ -32,6 +32,7 @@ mod check;
 mod error;
 mod holes;
 mod request;
+mod resize;
 mod search;
 mod starts;
 mod storage;

@@ -27,6 +27,8 @@ mod pages;
 mod peers_linux;
 mod peers_zephyr;
 mod ram;
+mod read_write;
+mod realloc;
 mod serial;
 mod smp;
 mod smp_locks;

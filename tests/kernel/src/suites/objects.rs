@@ -3,17 +3,26 @@
 use core::ffi::c_void;
 use core::ptr::{self, null};
 
+use board::vexpress_a9::SYSTEM_REGISTERS;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::area::{AreaFlags, AreaKind};
 use kerncore::coherent::AllocationFlags;
+use kerncore::frames::ZoneKind;
 use kerncore::layout::{HEAP_END, HEAP_START};
 use ktest::ktest;
-use linux::free::vfree;
-use linux::lookup::is_vmalloc_addr;
+use linux::areas::{__vmalloc_area, __vmalloc_area_node, get_vm_area_node};
+use linux::free::{vfree, vunmap};
+use linux::lookup::{find_vm_area, is_vmalloc_addr};
 use linux::objects::{kfree, kvfree, kvmalloc};
-use linux::vmalloc::{vcalloc, vmalloc, vmalloc_32, vmalloc_array};
+use linux::protection::PageProtection;
+use linux::read_write::vread;
+use linux::vmalloc::{
+    __vmalloc, __vmalloc_node, vcalloc, vmalloc, vmalloc_32, vmalloc_array, vmalloc_node,
+};
+use linux::vmap::vmap_pfn;
 use mm::{heap, kernel};
 
-use super::witness::{Books, feed, starve};
+use super::witness::{Books, ask_host, feed, frame_at, plus, starve, word_at};
 
 const KERNEL: AllocationFlags = AllocationFlags::KERNEL;
 const ZEROED: AllocationFlags = AllocationFlags(AllocationFlags::KERNEL.0 | AllocationFlags::ZERO);
@@ -158,5 +167,107 @@ fn vmalloc_32_is_memory_below_four_gigabytes_s30() {
         free(area);
     }
     assert!(vmalloc_32(0).is_null());
+    books.assert_unchanged();
+}
+
+/// S30: such memory, to be used so, as the numbers say; nothing for a protection or a node that is not there.
+#[ktest]
+fn the_named_kinds_of_vmalloc_give_what_they_say_s30() {
+    let books = Books::now();
+    let (read_write, read_only) = (PageProtection::KERNEL, PageProtection::KERNEL_READ_ONLY);
+    let word = |area: *mut c_void| word_at(address(area));
+    for zeroed in [__vmalloc(5000, ZEROED, read_write), __vmalloc_node(5000, ZEROED, read_only, 0)]
+    {
+        assert_eq!((word(zeroed), word(zeroed.wrapping_byte_add(8188))), (0, 0));
+        ask_host(address(zeroed));
+        free(zeroed);
+    }
+    let constant = __vmalloc(1, ZEROED, read_only);
+    // SAFETY: nobody borrows the page, should the store succeed.
+    let stored = unsafe { arch::probe::write_u8(address(constant), 1) };
+    assert!(stored.is_err(), "read-only memory was written");
+    free(constant);
+    let dma = AllocationFlags(AllocationFlags::KERNEL.0 | 0x01);
+    let low = __vmalloc(3 * PAGE_SIZE, dma, read_write);
+    let zone = kernel().zones().zone_of(frame_at(address(low))).expect("RAM");
+    assert_eq!(zone.1, ZoneKind::Dma, "the scarce low memory alone");
+    free(low);
+    for node in [-1, 0] {
+        let area = vmalloc_node(PAGE_SIZE, node);
+        fill(area, PAGE_SIZE, 3);
+        free(area);
+    }
+    let here = Books::now();
+    for node in [9, 70_000, i32::MAX] {
+        assert!(vmalloc_node(PAGE_SIZE, node).is_null(), "node {node}");
+        assert!(__vmalloc_node(PAGE_SIZE, KERNEL, read_write, node).is_null());
+        assert!(get_vm_area_node(PAGE_SIZE, 0, node, KERNEL).is_null());
+    }
+    assert!(__vmalloc(PAGE_SIZE, KERNEL, PageProtection(9)).is_null());
+    assert!(__vmalloc(PAGE_SIZE, KERNEL, PageProtection::NONCACHED).is_null(), "S97");
+    assert!(__vmalloc(0, KERNEL, read_write).is_null());
+    here.assert_unchanged();
+    books.assert_unchanged();
+}
+
+/// S85a: memory at addresses that were reserved before, by the descriptor; without memory the area is gone.
+#[ktest]
+fn a_reserved_area_is_filled_by_its_descriptor_or_consumed_s85a() {
+    let books = Books::now();
+    let fill_area = |area, gfp, prot| {
+        // SAFETY: a consumed area's descriptor is not used.
+        unsafe { __vmalloc_area(area, gfp, prot) }
+    };
+    let area = get_vm_area_node(3 * PAGE_SIZE, 2, -1, KERNEL);
+    assert!(fill_area(area, ZEROED, PageProtection(7)).is_null(), "and stays");
+    let memory = fill_area(area, ZEROED, PageProtection::KERNEL);
+    assert_eq!(find_vm_area(memory), area);
+    assert!(is_all(memory, 3 * PAGE_SIZE, 0));
+    assert!(fill_area(area, ZEROED, PageProtection::KERNEL).is_null(), "filled before");
+    // SAFETY: nobody uses it.
+    unsafe { vfree(memory) };
+    let area = get_vm_area_node(16 * PAGE_SIZE, 2, 0, KERNEL);
+    let hunger = starve(3);
+    // SAFETY: a consumed area's descriptor is not used.
+    assert!(unsafe { __vmalloc_area_node(area, KERNEL, PageProtection::KERNEL, 0) }.is_null());
+    feed(hunger);
+    assert!(fill_area(null(), KERNEL, PageProtection::KERNEL).is_null());
+    books.assert_unchanged();
+}
+
+/// S37, S94: registers by their frames' numbers, in any order; no RAM, nothing that would be cached.
+#[ktest]
+fn frames_of_devices_are_mapped_by_number_and_ram_is_not_s37_s94() {
+    let books = Books::now();
+    let registers = SYSTEM_REGISTERS.base.pfn().number();
+    let pfns = [registers + 1, registers];
+    // SAFETY: the array has two numbers.
+    let map = |pfns: &[u32; 2], prot| unsafe { vmap_pfn(pfns.as_ptr(), 2, prot) };
+    let area = map(&pfns, PageProtection::NONCACHED);
+    assert_eq!(word_at(plus(address(area), PAGE_SIZE)), 0x1190_f500, "SYS_ID");
+    let summary = kernel().find(address(area)).expect("live");
+    assert_eq!((summary.kind, summary.flags), (AreaKind::Vmap, AreaFlags::IOREMAP));
+    let mut seen = [7; 4];
+    let second = area.wrapping_byte_add(PAGE_SIZE as usize);
+    // SAFETY: four bytes of the test's own.
+    assert_eq!(unsafe { vread(seen.as_mut_ptr(), second, 4) }, 4);
+    assert_eq!(seen, [0; 4], "registers are not copied (S42)");
+    // SAFETY: nobody uses it.
+    unsafe { vunmap(area) };
+    let here = Books::now();
+    let ram = kernel().zones().table().first().number();
+    for (pfns, prot) in [
+        (pfns, PageProtection::KERNEL),
+        (pfns, PageProtection(9)),
+        ([registers, ram], PageProtection::NONCACHED),
+        ([registers, 0x10_0000], PageProtection::NONCACHED),
+    ] {
+        assert!(map(&pfns, prot).is_null(), "{pfns:x?}");
+    }
+    // SAFETY: there is nothing to be read.
+    assert!(unsafe { vmap_pfn(null(), 1, PageProtection::NONCACHED) }.is_null());
+    // SAFETY: as above.
+    assert!(unsafe { vmap_pfn(pfns.as_ptr().cast(), 0, PageProtection::NONCACHED) }.is_null());
+    here.assert_unchanged();
     books.assert_unchanged();
 }

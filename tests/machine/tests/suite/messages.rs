@@ -14,7 +14,8 @@ use kerncore::{
     handover::{Problem, Span},
     kernel_space::{
         AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
-        IoRemapError, MapAreaError, NoArea, RemoveError, UnmapAreaError, VmallocError, VmapError,
+        IoRemapError, MapAreaError, NoArea, ReallocError, RemoveError, UnmapAreaError,
+        VmallocError, VmapError,
     },
     linear_map::{FillError, LinearError, LinearFault},
     page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
@@ -130,6 +131,7 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&VmapError::NoPages, &["no pages"]);
     says(&VmapError::MoreThanMemory { wanted: 9, total: 8 }, &["9", "8"]);
     says(&VmapError::NotMemory { frame, owner }, &["0x60123", "slab"]);
+    says(&VmapError::Ram { frame, owner }, &["0x60123", "slab", "RAM"]);
     let wanted = MemoryType::Device;
     says(&VmapError::MemoryType { frame, owner, wanted }, &["0x60123", "slab", "Device"]);
     let wanted = Attributes::KERNEL_TEXT;
@@ -171,6 +173,8 @@ fn refusals_of_bare_areas_name_what_was_asked_for() {
     says(&FillAreaError::Consumed(VmallocError::ZeroSize), &["zero", "removed"]);
     let full = NoArea::TooManyAreas { capacity: 77 };
     says(&BareError::Area(full), &["77"]);
+    says(&ReallocError::Change(change), &[&change.to_string()]);
+    says(&ReallocError::Grow(VmallocError::ZeroSize), &["zero"]);
     let table = TableError::NoTable(address);
     says(&BareError::Table(table), &[&table.to_string()]);
 }

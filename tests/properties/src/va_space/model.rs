@@ -6,7 +6,7 @@ use kerncore::va_space::{Alignment, IoRemapPolicy};
 
 use super::step::{Scene, Wish};
 
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 const TOP_OF_MEMORY: u64 = 1 << 32;
 
 /// What the model says of a request.
@@ -96,6 +96,23 @@ impl Model {
         if let Some(area) = self.areas.remove(&base) {
             self.mark(base, area.bytes + PAGE, false);
         }
+    }
+
+    /// Whether all of these bytes are free pages of the space.
+    pub(super) fn is_free(&self, start: u64, bytes: u64) -> bool {
+        let page = |bytes| usize::try_from(bytes / PAGE).expect("fewer than 2^21");
+        let first = page(start - self.start);
+        let pages = self.taken.get(first..first + page(bytes));
+        pages.is_some_and(|pages| pages.iter().all(|&taken| !taken))
+    }
+
+    /// The area at `base` has so many bytes now, and one guard.
+    pub(super) fn resize(&mut self, base: u64, bytes: u64) {
+        let mut area = self.areas[&base];
+        self.mark(base, area.bytes + PAGE, false);
+        area.bytes = bytes;
+        self.mark(base, area.bytes + PAGE, true);
+        self.areas.insert(base, area);
     }
 
     /// The live area with `address` among its usable bytes.

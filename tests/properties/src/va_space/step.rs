@@ -55,6 +55,10 @@ pub(super) enum Step {
     Publish(Index),
     Retire(Index),
     Release(Index),
+    /// Makes the area longer by so many pages, where it lies.
+    Extend(Index, u32),
+    /// Makes the area shorter: of its pages all but so many stay, counted round and round.
+    Shrink(Index, u32),
     /// Looks up an address this many bytes from the area's base.
     Find(Index, i32),
 }
@@ -100,6 +104,8 @@ fn steps(scene: Scene) -> impl Strategy<Value = Step> {
         4 => any::<Index>().prop_map(Step::Publish),
         3 => any::<Index>().prop_map(Step::Retire),
         5 => any::<Index>().prop_map(Step::Release),
+        2 => (any::<Index>(), 0..9_u32).prop_map(|(area, more)| Step::Extend(area, more)),
+        2 => (any::<Index>(), any::<u32>()).prop_map(|(area, gone)| Step::Shrink(area, gone)),
         2 => (any::<Index>(), -0x3000..0x1_0000).prop_map(|(area, offset)| Step::Find(area, offset)),
     ]
 }

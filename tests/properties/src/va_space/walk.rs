@@ -8,10 +8,10 @@ use kerncore::va_space::{
     Area, AreaState, PublishError, ReleaseError, ReserveError, VaSpace, VaStorage,
 };
 use proptest::sample::Index;
-use proptest::test_runner::TestCaseResult;
+use proptest::test_runner::{TestCaseError, TestCaseResult};
 use proptest::{prop_assert, prop_assert_eq};
 
-use super::model::{Model, State, Verdict};
+use super::model::{Model, PAGE, State, Verdict};
 use super::right;
 use super::step::{Memory, Scene, Step, Wish};
 
@@ -38,6 +38,12 @@ impl<'s> Walk<'s> {
             Step::Publish(pick) => self.with_area(*pick, Self::publish),
             Step::Retire(pick) => self.with_area(*pick, Self::retire),
             Step::Release(pick) => self.with_area(*pick, Self::release),
+            Step::Extend(pick, more) => {
+                self.with_area(*pick, |walk, base| walk.extend(base, *more))
+            }
+            Step::Shrink(pick, gone) => {
+                self.with_area(*pick, |walk, base| walk.shrink(base, *gone))
+            }
             Step::Find(pick, offset) => self.with_area(*pick, |walk, base| {
                 walk.compare_lookups(base.saturating_add_signed(i64::from(*offset)))
             }),
@@ -79,6 +85,52 @@ impl<'s> Walk<'s> {
                 prop_assert_eq!(largest_hole as usize, self.model.free().0);
             }
         }
+        Ok(())
+    }
+
+    /// S86: exactly if what lies behind the guard is free; the right to the pages on top comes out, and no other.
+    fn extend(&mut self, base: u64, more: u32) -> TestCaseResult {
+        let bytes = self.model.areas[&base].bytes;
+        let expected = more != 0 && self.model.is_free(base + bytes + PAGE, u64::from(more) * PAGE);
+        let held = self.held.remove(&base).expect("an area's range is out");
+        let added = self.space.extend(&held, more);
+        prop_assert_eq!(added.is_some(), expected, "{} by {} pages", base, more);
+        let Some(added) = added else {
+            self.held.insert(base, held);
+            return Ok(());
+        };
+        prop_assert_eq!(added.count(), more);
+        let whole = held.join(added).expect("the pages behind");
+        prop_assert_eq!(self.space.extend(&whole, 0), None);
+        self.held.insert(base, whole);
+        self.model.resize(base, bytes + u64::from(more) * PAGE);
+        Ok(())
+    }
+
+    /// S86: what is given up is free, its guard moves down; a part that is not an area's end is refused.
+    fn shrink(&mut self, base: u64, gone: u32) -> TestCaseResult {
+        let held = self.held.remove(&base).expect("an area's range is out");
+        let keep = held.count() - gone % held.count();
+        let (keep, rest) = match held.split_at(keep) {
+            Ok(parts) => parts,
+            // All of it stays.
+            Err(held) => {
+                self.held.insert(base, held);
+                return Ok(());
+            }
+        };
+        let bytes = u64::from(keep.count()) * PAGE;
+        let rest = match rest.split_at(1) {
+            // The lower part alone is no whole area's end.
+            Ok((middle, last)) => match self.space.shrink(&keep, middle) {
+                Ok(()) => return Err(TestCaseError::fail("a part in the middle was given up")),
+                Err(middle) => middle.join(last).expect("neighbours"),
+            },
+            Err(rest) => rest,
+        };
+        prop_assert_eq!(self.space.shrink(&keep, rest), Ok(()));
+        self.held.insert(base, keep);
+        self.model.resize(base, bytes);
         Ok(())
     }
 

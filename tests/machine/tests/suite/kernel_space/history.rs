@@ -35,6 +35,12 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (pick(), mistake).prop_map(|(pick, how)| Step::WrongFree { pick, how }),
         1 => (0..6_u32).prop_map(|left| Step::Famine { left }),
         1 => pick().prop_map(|bytes| Step::Absurd { bytes }),
+        2 => (pick(), 1..=5_u32).prop_map(|(first, count)| Step::Bare { first, count }),
+        1 => (pick(), pick()).prop_map(|(pick, first)| Step::Remap { pick, first }),
+        3 => (pick(), 1..=9_u32, any::<bool>())
+            .prop_map(|(pick, pages, zeroed)| Step::Resize { pick, pages, zeroed }),
+        2 => (0..0x2_0000_u32, 0..0x4_0000_u32, any::<bool>())
+            .prop_map(|(from, bytes, writing)| Step::Copy { from, bytes, writing }),
     ]
 }
 

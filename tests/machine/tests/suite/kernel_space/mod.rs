@@ -3,6 +3,7 @@
 
 mod bare;
 mod coherent;
+mod copy;
 mod damage;
 mod damage_to_areas;
 mod device;
@@ -16,6 +17,7 @@ mod map;
 mod map_ram;
 mod purge;
 mod race;
+mod realloc;
 mod runs;
 mod vmalloc;
 

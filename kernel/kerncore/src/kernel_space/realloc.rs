@@ -1,0 +1,294 @@
+//! vrealloc: memory of another size, without copying a byte (S86).
+//!
+//! ```text
+//!   shorter                 longer, room behind              longer, no room behind
+//!   ───────                 ───────────────────              ──────────────────────
+//!   unmap the tail          take frames                      take frames
+//!   flush                   take the addresses behind        reserve addresses elsewhere
+//!   free its frames         map the new frames there         map the old frames and the new ones there
+//!   give its addresses                                       publish
+//!   back                                                     retire the old area, unmap, flush, release
+//! ```
+//!
+//! Until something has succeeded, the area is as it was; its mapping is taken out of its record meanwhile
+//! ([`super::change`]).
+
+use core::cmp::Ordering;
+use core::fmt;
+
+use crate::addr::{PAGE_SIZE, VirtAddr, pages_for};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
+use crate::attributes::Attributes;
+use crate::frames::{FrameList, FrameRequest};
+use crate::kernel_space::reserve::NewArea;
+use crate::kernel_space::{ChangeError, Fill, KernelSpace, VmallocError};
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+use crate::page_table::{MapError, Released};
+use crate::va_space::{GUARD_PAGES, Request};
+
+/// Why memory did not change its size. It is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReallocError {
+    /// It is no memory of vmalloc that nobody else uses.
+    Change(ChangeError),
+    /// What a larger size needs cannot be had.
+    Grow(VmallocError),
+}
+
+impl fmt::Display for ReallocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Change(error) => error.fmt(f),
+            Self::Grow(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ReallocError {}
+
+/// Memory whose record knows nothing of it just now.
+struct Taken {
+    base: VirtAddr,
+    usable: OwnedRange,
+    list: FrameList,
+    /// What its pages promise.
+    attributes: Attributes,
+    flags: AreaFlags,
+    caller: VirtAddr,
+}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// Makes the memory at `base` one of at least `bytes`, rounded up to pages: where it is, or at addresses of its own, which
+    /// the result tells. What it holds stays, as far as it goes; what comes on top is filled as said, and always with zeros
+    /// where programs may see it. Not in interrupt context.
+    ///
+    /// # Errors
+    /// [`ReallocError`]; the memory is as it was.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vrealloc(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+        bytes: u32,
+        fill: Fill,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, ReallocError> {
+        self.may_sleep_for("vrealloc");
+        let pages = pages_for(bytes);
+        let total = self.zones.total();
+        if pages == 0 {
+            return Err(ReallocError::Grow(VmallocError::ZeroSize));
+        }
+        if pages > total {
+            let error = VmallocError::MoreThanMemory { wanted: pages, total };
+            return Err(ReallocError::Grow(error));
+        }
+        let taken = self.take_memory(base, caller).map_err(ReallocError::Change)?;
+        let had = taken.usable.count();
+        match pages.cmp(&had) {
+            Ordering::Less => Ok(self.shorten(taken, pages)),
+            Ordering::Equal => Ok(self.give_back_memory(taken)),
+            Ordering::Greater => self.lengthen(taken, pages, fill).map_err(ReallocError::Grow),
+        }
+    }
+
+    fn take_memory(&self, base: VirtAddr, caller: VirtAddr) -> Result<Taken, ChangeError> {
+        let (mut flags, wrong) =
+            (AreaFlags::NONE, |found| ChangeError::WrongKind { address: base, found });
+        let mapping = self.take(base, |record| {
+            flags = record.vm.flags();
+            matches!(record.mapping, Mapping::Frames { .. })
+        })?;
+        match mapping {
+            Mapping::Frames { usable, list } => {
+                let found = self.table.translate(base).and_then(|found| found.attributes().ok());
+                let attributes = found.unwrap_or(Attributes::KERNEL_DATA);
+                Ok(Taken { base, usable, list, attributes, flags, caller })
+            }
+            mapping => {
+                let kind = self.put(base, mapping, |record| record.kind);
+                Err(wrong(kind.unwrap_or(AreaKind::Vmalloc)))
+            }
+        }
+    }
+
+    /// The area has what it has now.
+    fn give_back_memory(&self, taken: Taken) -> AreaSummary {
+        let Taken { base, usable, list, flags, caller, .. } = taken;
+        let pages = usable.pages();
+        let found = self.put(base, Mapping::Frames { usable, list }, |record| {
+            record.vm.set_size((pages.count() + GUARD_PAGES) * PAGE_SIZE);
+            record.summary()
+        });
+        // It cannot have gone: nobody removes what is being changed.
+        found.unwrap_or(AreaSummary {
+            pages,
+            kind: AreaKind::Vmalloc,
+            flags,
+            physical: crate::addr::PhysAddr::new(0),
+            caller,
+            users: 0,
+        })
+    }
+
+    /// Keeps the first `pages` pages.
+    fn shorten(&self, taken: Taken, pages: u32) -> AreaSummary {
+        let Taken { mut usable, mut list, .. } = taken;
+        let tail = usable.count() - pages;
+        let removal = self.table.unmap_part(&mut usable, pages, tail);
+        debug_assert!(removal.is_ok(), "inside: {removal:?}");
+        if let Ok(removal) = removal
+            && removal.oddities != 0
+        {
+            self.support.odd_tables(usable.pages(), removal);
+        }
+        let is_clear = removal.is_ok_and(|removal| removal.left_alone == 0);
+        let split = if is_clear { usable.split_at(pages) } else { Err(usable) };
+        let usable = match split {
+            Ok((keep, gone)) => {
+                let rest = list.split_off(self.zones.table(), pages);
+                let freed = self.zones.free_list(rest);
+                debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+                let shrunk = self.areas.with(|areas| areas.space.shrink(&keep, gone));
+                debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
+                keep
+            }
+            Err(usable) => usable,
+        };
+        self.give_back_memory(Taken { usable, list, ..taken })
+    }
+
+    /// Makes it `pages` pages, in place or elsewhere.
+    fn lengthen(&self, taken: Taken, pages: u32, fill: Fill) -> Result<AreaSummary, VmallocError> {
+        let more = pages - taken.usable.count();
+        let list = match self.frames_for(FrameRequest::ANY, more) {
+            Ok(list) => list,
+            Err(error) => {
+                self.give_back_memory(taken);
+                return Err(VmallocError::Frames(error));
+            }
+        };
+        if fill == Fill::Zeroed || taken.flags.contains(AreaFlags::USERMAP) {
+            let frames = list.frames(self.zones.table());
+            frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
+        }
+        match self.areas.with(|areas| areas.space.extend(&taken.usable, more)) {
+            Some(added) => self.lengthen_in_place(taken, added, list),
+            None => self.lengthen_elsewhere(taken, pages, list),
+        }
+    }
+
+    /// Maps the frames of `list` at `added`, which lies behind what was taken.
+    fn lengthen_in_place(
+        &self,
+        taken: Taken,
+        mut added: OwnedRange,
+        list: FrameList,
+    ) -> Result<AreaSummary, VmallocError> {
+        if let Err(error) = self.map_list(&mut added, 0, &list, taken.attributes) {
+            self.unmap_failed(&mut added, 0, &error);
+            let shrunk = self.areas.with(|areas| areas.space.shrink(&taken.usable, added));
+            debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
+            self.free_failed(list);
+            self.give_back_memory(taken);
+            return Err(VmallocError::Map(error));
+        }
+        let Taken { usable, list: mut all, .. } = taken;
+        all.append(self.zones.table(), list);
+        let usable = match usable.join(added) {
+            // An error cannot be: the one begins where the other ends.
+            Ok(usable) | Err((usable, _)) => usable,
+        };
+        Ok(self.give_back_memory(Taken { usable, list: all, ..taken }))
+    }
+
+    /// Maps all at addresses of its own, and ends the old area.
+    fn lengthen_elsewhere(
+        &self,
+        taken: Taken,
+        pages: u32,
+        list: FrameList,
+    ) -> Result<AreaSummary, VmallocError> {
+        let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
+        let (mut room, place) = match self.reserve("vrealloc", |areas| areas.reserve(&request)) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.free_failed(list);
+                self.give_back_memory(taken);
+                return Err(VmallocError::Area(error));
+            }
+        };
+        let had = taken.usable.count();
+        // The same frames at two places for a moment, with the same attributes: no mismatch (S97).
+        let mapped = self.map_list(&mut room, 0, &taken.list, taken.attributes).and_then(|_| {
+            self.map_list(&mut room, had, &list, taken.attributes).map_err(after(had))
+        });
+        if let Err(error) = mapped {
+            self.unmap_failed(&mut room, 0, &error);
+            self.abandon(room, place);
+            self.free_failed(list);
+            self.give_back_memory(taken);
+            return Err(VmallocError::Map(error));
+        }
+        let Taken { base, usable: old, list: mut all, flags, caller, .. } = taken;
+        all.append(self.zones.table(), list);
+        let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags);
+        let area = self.publish(place, Mapping::Frames { usable: room, list: all }, new);
+        let dying = self.areas.with(|areas| areas.space.retire(base));
+        let Released { range, removal, .. } = self.table.unmap(old, ()).flush();
+        if removal.oddities != 0 {
+            self.support.odd_tables(range.pages(), removal);
+        }
+        if let Some(dying) = dying
+            && removal.left_alone == 0
+        {
+            self.abandon(range, dying);
+        }
+        Ok(area)
+    }
+
+    fn map_list(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        list: &FrameList,
+        attributes: Attributes,
+    ) -> Result<u32, MapError> {
+        let tables = self.tables.source(&self.zones);
+        let frames = list.frames(self.zones.table());
+        self.table.map(range, offset, frames, attributes, &tables)
+    }
+
+    /// Unmaps what was mapped from `offset` on until `error`.
+    #[cold]
+    fn unmap_failed(&self, range: &mut OwnedRange, offset: u32, error: &MapError) {
+        let mapped = error.mapped();
+        let undone = self.table.unmap_part(range, offset, mapped);
+        debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
+    }
+
+    /// Gives frames back that nobody but this call has seen.
+    #[cold]
+    fn free_failed(&self, list: FrameList) {
+        let freed = self.zones.free_list(list);
+        debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+    }
+}
+
+/// An error of a mapping that began behind `had` pages that were mapped before.
+fn after(had: u32) -> impl Fn(MapError) -> MapError {
+    move |error| match error {
+        MapError::Occupied { address, descriptor, mapped } => {
+            MapError::Occupied { address, descriptor, mapped: mapped + had }
+        }
+        MapError::MissingFrame { address, mapped } => {
+            MapError::MissingFrame { address, mapped: mapped + had }
+        }
+        MapError::Table { reason, mapped } => MapError::Table { reason, mapped: mapped + had },
+        other => other,
+    }
+}
