@@ -215,6 +215,29 @@ fn the_audit_sees_each_kind_of_damage() {
     audit(&space);
 }
 
+/// A text may fill its window to the last byte; a space has a number from when it first runs; and both are counted.
+#[test]
+fn a_text_of_whole_pages_fits_and_numbers_are_counted_s118() {
+    everywhere(|programs| {
+        let spaces = &programs.spaces;
+        assert_eq!((spaces.numbers_taken(), spaces.rollovers()), (0, 0));
+        let (one, other) = (programs.space(), programs.space());
+        let full = vec![0xa5; 2 * PAGE_SIZE as usize];
+        one.map_text(pages(TEXT, 2), &full).expect("it fits");
+        let cpu = programs.cpu(0);
+        let last = VirtAddr::new((TEXT << 12) + 2 * PAGE_SIZE - 4);
+        assert_eq!(one.with_open(|| cpu.load(last)), Ok(0xa5a5_a5a5));
+        assert_eq!(spaces.numbers_taken(), 1);
+        other.with_open(|| {});
+        assert_eq!((spaces.numbers_taken(), spaces.rollovers()), (2, 0));
+        drop(one);
+        assert_eq!(spaces.numbers_taken(), 1);
+        let more: Vec<_> = (0..12).map(|_| programs.space()).collect();
+        more.iter().for_each(|space| space.with_open(|| {}));
+        assert_eq!(spaces.rollovers(), 3, "13 spaces ran one after the other on 4 numbers");
+    });
+}
+
 #[test]
 fn text_and_data_may_have_any_pages_of_the_lower_half() {
     everywhere(|programs| {
