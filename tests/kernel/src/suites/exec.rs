@@ -247,7 +247,12 @@ fn c_callers_write_seal_and_run_s30() {
     books.assert_unchanged();
 }
 
-#[ktest(fatal = "an area is made or removed in interrupt context")]
+#[ktest(fatal = "vmalloc_exec in interrupt context, where no area is made or removed")]
 fn to_make_memory_for_code_in_a_handler_is_fatal_s10_s30() {
     super::interrupts::in_handler(|| _ = kernel().vmalloc_exec(1, NOBODY));
+}
+
+#[ktest(fatal = "set_memory_rox in interrupt context, where no area is made or removed")]
+fn to_seal_memory_for_code_in_a_handler_is_fatal_s10_s30() {
+    super::interrupts::in_handler(|| _ = kernel().seal(authority(), VirtAddr::new(0), 1));
 }

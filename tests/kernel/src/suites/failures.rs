@@ -17,19 +17,22 @@ use arch::failure::{arm, disarm, fail_nth};
 use dma::coherent::{AllocateError as DmaError, Buffer, allocate, free};
 use dma::device::Device;
 use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr};
-use kerncore::area::AreaSummary;
+use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::failure::{Afterwards, Outcome, Point};
-use kerncore::frames::{self, FrameOwner};
+use kerncore::frames::{self, Frame, FrameOwner};
 use kerncore::kernel_space::{
-    CoherentError, ExecError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
+    CoherentError, ExecError, Fill, FillAreaError, IoRemapError, MapAreaError, NoArea,
+    VmallocError, VmapError,
 };
 use kerncore::page_table::{MapError, ReserveError};
 use kerncore::pool;
 use kerncore::user::{PlaceError, Protection, ShowError, WindowError};
-use kerncore::va_space;
+use kerncore::va_space::{self, Request};
 use ktest::{Ledger, Snapshot, ktest};
+use linux::areas;
+use linux::page::pointer_to;
 use mm::kernel;
 use mm::user::{AddressSpace, SpaceError};
 use mm::user_area::UserArea;
@@ -199,15 +202,10 @@ fn vmap_s37() {
     let zones = kernel().zones();
     let list = zones.allocate_list(300, FrameOwner::Test).expect("memory");
     let frames: Vec<Pfn> = list.frames(zones.table()).collect();
-    let is_right = |point, error: &VmapError| match error {
-        VmapError::Area(error) => no_area(point, error),
-        VmapError::Map(error) => no_table(point, error),
-        _ => false,
-    };
     survives(
         "vmap, 300 pages",
         || kernel().vmap(&frames, Attributes::KERNEL_DATA, NOBODY),
-        is_right,
+        no_vmap,
         |area| assert_eq!(kernel().vunmap(authority(), area.pages.start()), Ok(())),
     );
     feed(list);
@@ -276,6 +274,108 @@ fn memory_for_code_s30_s112() {
     let (sealed, outcome) = fail_nth(NonZeroU32::MIN, Afterwards::Nothing, seal);
     assert_eq!((sealed, outcome), (Ok(()), Outcome { asked: 0, failed: None }));
     assert_eq!(kernel().vfree(authority(), made.start()), Ok(()));
+}
+
+fn no_vmap(point: Point, error: &VmapError) -> bool {
+    match error {
+        VmapError::Area(error) => no_area(point, error),
+        VmapError::Map(error) => no_table(point, error),
+        _ => false,
+    }
+}
+
+/// S47: `alloc_vm_area` makes every table that its area can need, and fails when it cannot.
+#[ktest]
+fn bare_areas_s8_s9_s47() {
+    // SAFETY: reserved a moment before; nothing is mapped there.
+    let free = |area: *mut VmStruct| unsafe { areas::free_vm_area(area) };
+    let get = || areas::get_vm_area(3 * PAGE_SIZE, 0).cast_mut();
+    survives_by_name("get_vm_area, 3 pages", get, free);
+    let alloc = || areas::alloc_vm_area(3 << 20).cast_mut();
+    survives_by_name("alloc_vm_area, 3 MiB", alloc, free);
+}
+
+/// S19: what was mapped before the failure stays until the area's owner unmaps it.
+#[ktest]
+fn mappings_into_bare_areas_s19_s38() {
+    let zones = kernel().zones();
+    let list = zones.allocate_list(2, FrameOwner::Test).expect("memory");
+    let frames: Vec<Pfn> = list.frames(zones.table()).collect();
+    let area = areas::get_vm_area(2 * PAGE_SIZE, 0);
+    // SAFETY: nobody uses what is mapped there.
+    let unmap = || unsafe { areas::unmap_vm_area(area) };
+    // SAFETY: the descriptor of a live area.
+    let base = unsafe { (*area).addr() };
+    let table = *zones.table();
+    survives(
+        "map_vm_area, 2 pages",
+        || {
+            let frames = frames.iter().map(|&frame| Some(table.belonging(frame)));
+            kernel().map_area(base, frames, Attributes::KERNEL_DATA).inspect_err(|_| unmap())
+        },
+        |point, error| match error {
+            MapAreaError::Map { reason, .. } => no_vmap(point, reason),
+            MapAreaError::Change(_) => false,
+        },
+        |_| unmap(),
+    );
+    // SAFETY: nothing is mapped there any more.
+    unsafe { areas::free_vm_area(area) };
+    feed(list);
+}
+
+/// S85a: when there is no memory for it, the area is consumed.
+#[ktest]
+fn memory_at_reserved_addresses_s28_s85a() {
+    let request = Request::of_bytes(5 * PAGE_SIZE);
+    survives(
+        "__vmalloc_area, 5 pages",
+        || {
+            let reserved = kernel().reserve_area(request, AreaFlags::NONE, NOBODY);
+            let base = reserved.map_err(|error| (Some(error), None))?.area.pages.start();
+            kernel().fill_area(base, Fill::Zeroed).map_err(|error| (None, Some(error)))
+        },
+        |point, error| match error {
+            (Some(error), _) => no_area(point, error),
+            (None, Some(FillAreaError::Consumed(error))) => no_vmalloc(point, error),
+            (None, _) => false,
+        },
+        vfree,
+    );
+}
+
+/// Of a block of this CPU, which is made anew each time, and of an area of its own.
+#[ktest]
+fn short_lived_mappings_s87() {
+    let zones = kernel().zones();
+    let list = zones.allocate_list(80, FrameOwner::Test).expect("memory");
+    let records: Vec<*const Frame> = list.frames(zones.table()).map(pointer_to).collect();
+    for (name, count) in [("vm_map_ram, 16 pages", 16), ("vm_map_ram, 80 pages", 80)] {
+        let map = || kernel().map_ram(&records[..count], NOBODY);
+        let pages = u32::try_from(count).expect("few");
+        // Who gets no block tries an area of its own, which may fail by the next point.
+        let points = [Point::Record, Point::Addresses, Point::Frames, Point::Table];
+        let is_right = |_, error: &VmapError| points.iter().any(|&point| no_vmap(point, error));
+        survives(name, map, is_right, |address| {
+            let pointer = core::ptr::with_exposed_provenance(address.raw() as usize);
+            // SAFETY: nobody uses the mapping.
+            unsafe { linux::map_ram::vm_unmap_ram(pointer, pages) };
+        });
+    }
+    feed(list);
+}
+
+/// S86: small objects come from elsewhere when the heap has none.
+#[ktest]
+fn objects_of_any_size_s86() {
+    for (name, bytes) in [("kvmalloc(100)", 100), ("kvmalloc(3 pages)", 3 * PAGE_SIZE)] {
+        survives_by_name(
+            name,
+            || linux::objects::kvmalloc(bytes, AllocationFlags::KERNEL),
+            // SAFETY: made a moment before, and nobody has a reference.
+            |object| unsafe { linux::objects::kvfree(object) },
+        );
+    }
 }
 
 const DATA: u32 = 0x0010_0000 - PAGE_SIZE;
