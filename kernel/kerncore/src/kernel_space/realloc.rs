@@ -139,6 +139,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     fn shorten(&self, taken: Taken, pages: u32) -> AreaSummary {
         let Taken { mut usable, mut list, .. } = taken;
         let tail = usable.count() - pages;
+        L::memory_goes(|| {
+            let gone = usable.pages().sub_range(pages, tail)?;
+            Some((gone.start(), gone.bytes()))
+        });
         let removal = self.table.unmap_part(&mut usable, pages, tail);
         debug_assert!(removal.is_ok(), "inside: {removal:?}");
         if let Ok(removal) = removal
