@@ -138,11 +138,11 @@ fn without_room_behind_the_same_frames_move_s86() {
 fn new_pages_are_zero_if_asked_for_or_shown_s31_s86() {
     let bed = Bed::warm();
     bed.changes_nothing(|bed| {
-        let dirty = bed.vmalloc(8);
-        for number in 0..8 {
-            bed.machine.cpu(0).store(at(dirty, number), 0xbad).expect("mapped");
+        let all = bed.starve(0);
+        for frame in all.frames(bed.space.zones().table()) {
+            bed.machine.device_write(frame.base(), 0xbad);
         }
-        bed.space.vfree((), dirty).expect("a live area");
+        bed.feed(all);
         let plain = bed.vmalloc(1);
         let shown = bed.space.vmalloc_user(PAGE_SIZE, CALLER).expect("memory").pages.start();
         let grow = |base, fill| {
