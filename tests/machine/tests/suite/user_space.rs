@@ -233,7 +233,9 @@ fn a_text_of_whole_pages_fits_and_numbers_are_counted_s118() {
         drop(one);
         assert_eq!(spaces.numbers_taken(), 1);
         let more: Vec<_> = (0..12).map(|_| programs.space()).collect();
-        more.iter().for_each(|space| space.with_open(|| {}));
+        for space in &more {
+            space.with_open(|| {});
+        }
         assert_eq!(spaces.rollovers(), 3, "13 spaces ran one after the other on 4 numbers");
     });
 }
