@@ -279,7 +279,7 @@ fn fill(
     };
     let memory = request::memory(gfp, node);
     let base = found.pages.start();
-    match mm::kernel().fill_area(base, request::fill(gfp), (memory, rights)) {
+    match mm::kernel().fill_area_with(base, request::fill(gfp), (memory, rights)) {
         Ok(area) => pointer(area.pages.start()),
         Err(error @ FillAreaError::Consumed(_)) => {
             warn(what, bytes, &error);

@@ -38,6 +38,17 @@ impl fmt::Display for FillAreaError {
 impl core::error::Error for FillAreaError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// As [`KernelSpace::fill_area_with`], with any memory, to be read and written.
+    ///
+    /// # Errors
+    /// [`FillAreaError`]: if there is no memory, the area is gone too (S85a).
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn fill_area(&self, base: VirtAddr, fill: Fill) -> Result<AreaSummary, FillAreaError> {
+        self.fill_area_with(base, fill, (FrameRequest::ANY, Rights::ReadWrite))
+    }
+
     /// Fills the bare area at `base`, in which nothing is mapped, with such memory and rights: from then on it is one of
     /// vmalloc's. Not in interrupt context (S10).
     ///
@@ -46,7 +57,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    pub fn fill_area(
+    pub fn fill_area_with(
         &self,
         base: VirtAddr,
         fill: Fill,

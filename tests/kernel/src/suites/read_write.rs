@@ -11,8 +11,6 @@ use core::sync::atomic::Ordering::Relaxed;
 use board::vexpress_a9::SYSTEM_REGISTERS;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::AreaFlags;
-use kerncore::frames::FrameRequest;
-use kerncore::kernel_space::Rights;
 use kerncore::va_space::{Request, Window};
 use ktest::{Completion, ktest};
 use linux::ioremap::{ioremap, iounmap};
@@ -57,7 +55,7 @@ fn far() -> VirtAddr {
 
 fn fill(area: VirtAddr) {
     let fill = kerncore::kernel_space::Fill::Zeroed;
-    kernel().fill_area(area, fill, (FrameRequest::ANY, Rights::ReadWrite)).expect("memory");
+    kernel().fill_area(area, fill).expect("memory");
 }
 
 /// S40, S41: bytes of areas are copied, those between are zeros or go nowhere; the rest of the buffer is not touched.

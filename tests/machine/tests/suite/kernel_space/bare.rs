@@ -5,10 +5,9 @@ use kerncore::{
     addr::{PAGE_SIZE, Pfn, VirtAddr},
     area::{AreaFlags, AreaKind, Mapping},
     attributes::{Attributes, MemoryType},
-    frames::{Belonging, FrameOwner, FrameRequest},
+    frames::{Belonging, FrameOwner},
     kernel_space::{
-        ChangeError, Fill, FillAreaError, MapAreaError, RemoveError, Rights, UnmapAreaError,
-        VmapError,
+        ChangeError, Fill, FillAreaError, MapAreaError, RemoveError, UnmapAreaError, VmapError,
     },
     page_table::MapError,
     va_space::{Alignment, IoRemapPolicy, Request, Window},
@@ -17,7 +16,6 @@ use machine::{Behaviour, Fault};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 const NONE: AreaFlags = AreaFlags::NONE;
-const ORDINARY: (FrameRequest, Rights) = (FrameRequest::ANY, Rights::ReadWrite);
 
 fn reserve(bed: &Bed, count: u32) -> VirtAddr {
     let request = Request::of_bytes(count * PAGE_SIZE);
@@ -231,7 +229,7 @@ fn others_areas_and_addresses_are_left_alone() {
             let outside = UnmapAreaError::Outside { pages: pages(first, count) };
             assert_eq!(unmap(first, count), Err(outside));
         }
-        let filled = bed.space.fill_area(other, Fill::Zeroed, ORDINARY).map(drop);
+        let filled = bed.space.fill_area(other, Fill::Zeroed).map(drop);
         assert_eq!(filled, Err(FillAreaError::Change(wrong)));
         let found = AreaKind::Vmalloc;
         let refused = RemoveError::WrongKind { address: other, found };
@@ -253,14 +251,14 @@ fn a_reserved_area_is_filled_or_consumed_s85a() {
     let bed = Bed::warm_on(Behaviour::Hoarding);
     bed.changes_nothing(|bed| {
         let base = reserve(bed, 3);
-        let filled = bed.space.fill_area(base, Fill::Zeroed, ORDINARY).expect("memory");
+        let filled = bed.space.fill_area(base, Fill::Zeroed).expect("memory");
         assert_eq!((filled.kind, filled.pages), (AreaKind::Vmalloc, pages(WINDOW, 3)));
         assert!(filled.flags.contains(AreaFlags::ALLOC));
         bed.clean();
         for number in 0..3 {
             assert_eq!(bed.machine.cpu(1).load(at(base, number)), Ok(0));
         }
-        let again = bed.space.fill_area(base, Fill::Zeroed, ORDINARY).map(drop);
+        let again = bed.space.fill_area(base, Fill::Zeroed).map(drop);
         let found = AreaKind::Vmalloc;
         let change = ChangeError::WrongKind { address: base, found };
         assert_eq!(again, Err(FillAreaError::Change(change)));
@@ -269,14 +267,14 @@ fn a_reserved_area_is_filled_or_consumed_s85a() {
         let (list, frames) = bed.frames(1);
         let base = reserve(bed, 3);
         assert_eq!(map(bed, base, &frames), Ok(1));
-        let refused = bed.space.fill_area(base, Fill::Uninitialised, ORDINARY).map(drop);
+        let refused = bed.space.fill_area(base, Fill::Uninitialised).map(drop);
         assert_eq!(refused, Err(FillAreaError::Mapped { address: base }));
         remove(bed, base);
         bed.feed(list);
 
         let base = reserve(bed, 3);
         let hunger = bed.starve(2);
-        let refused = bed.space.fill_area(base, Fill::Zeroed, ORDINARY).map(drop);
+        let refused = bed.space.fill_area(base, Fill::Zeroed).map(drop);
         assert!(matches!(refused, Err(FillAreaError::Consumed(_))), "{refused:?}");
         assert_eq!(bed.space.find(base), None);
         bed.feed(hunger);
