@@ -158,6 +158,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         range: &mut OwnedRange,
         tables: &impl TableSource,
     ) -> Result<PhysAddr, ReserveError> {
+        if L::fails(Point::Table) {
+            return Err(ReserveError::NoTable(range.start()));
+        }
         let table = self.table_for(l1::index(range.start()), tables)?;
         self.machine.barrier();
         Ok(table)
