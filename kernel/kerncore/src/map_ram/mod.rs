@@ -152,12 +152,15 @@ impl<'s> MapRam<'s> {
     /// second-level table is `table`: CPU number `cpu` cuts from it. The block that it cut from is closed.
     pub fn open(&self, cpu: usize, base: VirtAddr, table: PhysAddr) -> Aftermath {
         let index = l1::index(base).wrapping_sub(self.first);
+        // Who cut from the block that this section was before has none now: he is not to cut from another's.
+        for current in &self.current {
+            _ = current.compare_exchange(index, NONE, Relaxed, Relaxed);
+        }
         if let Some(block) = self.blocks.get(index as usize) {
             block.open(table);
         }
         let former = self.current[cpu % CPUS].swap(index, Relaxed);
-        // The number of an ended block may have come back as this one's.
-        if former == index { Aftermath::Stays } else { self.close(former) }
+        self.close(former)
     }
 
     /// Closes blocks of which nobody has anything, one at a time: the one whose area the caller is to remove, or `None` when

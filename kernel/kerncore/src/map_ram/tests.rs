@@ -154,7 +154,7 @@ fn idle_blocks_are_closed_and_others_left_alone_s87() {
     assert!(map_ram.cut(1, 1).is_none());
     // The number comes back as another CPU's, and as its former CPU's own.
     assert_eq!(map_ram.open(2, section(1), table(1)), Aftermath::Stays);
-    assert_eq!(base_of(map_ram.show(map_ram.cut(1, 1).expect("shared"))), section(1));
+    assert_eq!(base_of(map_ram.show(map_ram.cut(2, 1).expect("room"))), section(1));
     assert_eq!(back(&map_ram, used, 1), Aftermath::Stays);
     assert_eq!(map_ram.close_idle(), Some(section(0)));
     assert_eq!(map_ram.open(0, section(0), table(0)), Aftermath::Stays);
@@ -223,4 +223,14 @@ fn no_two_cpus_ever_have_the_same_page_s87() {
         assert!(map_ram.close_idle().is_some());
     }
     assert_eq!(map_ram.close_idle(), None);
+}
+
+/// A section that was one CPU's block comes back as another's: the first has none, and does not cut from it.
+#[test]
+fn a_block_is_one_cpus_even_if_its_section_was_anothers_s87() {
+    let map_ram = opened(1);
+    assert_eq!(map_ram.close_idle(), Some(section(1)));
+    assert_eq!(map_ram.open(2, section(1), table(1)), Aftermath::Stays);
+    assert!(map_ram.cut(0, 1).is_none(), "it is CPU 2's");
+    assert!(map_ram.cut(2, 1).is_some());
 }
