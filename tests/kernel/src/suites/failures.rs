@@ -21,9 +21,9 @@ use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::failure::{Afterwards, Outcome, Point};
-use kerncore::frames::{self, Frame, FrameOwner, FrameRequest};
+use kerncore::frames::{self, Frame, FrameOwner};
 use kerncore::kernel_space::{
-    CoherentError, ExecError, Fill, FillAreaError, IoRemapError, MapAreaError, NoArea, Rights,
+    CoherentError, ExecError, Fill, FillAreaError, IoRemapError, MapAreaError, NoArea,
     VmallocError, VmapError,
 };
 use kerncore::page_table::{MapError, ReserveError};
@@ -41,9 +41,6 @@ use super::interrupts::in_handler;
 use super::user::{at, pages};
 use super::witness::{NOBODY, authority, feed};
 use crate::ledgers;
-
-/// Memory of any kind, to be read and written.
-const ORDINARY: (FrameRequest, Rights) = (FrameRequest::ANY, Rights::ReadWrite);
 
 /// An operation has fewer points than that, or something is asked for ever.
 const MOST: u32 = 1000;
@@ -336,7 +333,7 @@ fn memory_at_reserved_addresses_s28_s85a() {
         || {
             let reserved = kernel().reserve_area(request, AreaFlags::NONE, NOBODY);
             let base = reserved.map_err(|error| (Some(error), None))?.area.pages.start();
-            kernel().fill_area(base, Fill::Zeroed, ORDINARY).map_err(|error| (None, Some(error)))
+            kernel().fill_area(base, Fill::Zeroed).map_err(|error| (None, Some(error)))
         },
         |point, error| match error {
             (Some(error), _) => no_area(point, error),

@@ -12,8 +12,8 @@ use arch::{irq, probe, smp};
 use image::start;
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::area::AreaFlags;
-use kerncore::frames::{Frame, FrameRequest};
-use kerncore::kernel_space::{Fill, NoArea, Rights};
+use kerncore::frames::Frame;
+use kerncore::kernel_space::{Fill, NoArea};
 use kerncore::va_space::{Alignment, Request, ReserveError};
 use ktest::ktest;
 use linux::free::vfree_atomic;
@@ -27,9 +27,6 @@ use super::smp::Barrier;
 use super::witness::{
     Books, NOBODY, Numbers, authority, each_page, guard_of, is_absent, plus, word_at,
 };
-
-/// Memory of any kind, to be read and written.
-const ORDINARY: (FrameRequest, Rights) = (FrameRequest::ANY, Rights::ReadWrite);
 
 /// Pages, marked from the first to the last.
 struct Held {
@@ -77,7 +74,7 @@ impl Hand {
             Request { bytes: pages * PAGE_SIZE, window: None, alignment: Alignment::Order(order) };
         let pages = kernel().reserve_area(request, AreaFlags::NONE, NOBODY)?.area.pages;
         assert!(pages.first().is_multiple_of(1 << order), "{pages} aligned to 2^{order} pages");
-        kernel().fill_area(pages.start(), Fill::Zeroed, ORDINARY).expect("memory");
+        kernel().fill_area(pages.start(), Fill::Zeroed).expect("memory");
         each_page(pages).for_each(|page| assert_eq!(word_at(plus(page, 64)), 0));
         Ok(self.mark(pages))
     }
