@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
-use kerncore::config::{Config, Limits, Memory, SizeLimit};
+use kerncore::config::{Config, LargeMappings, Limits, Memory, SizeLimit};
 use kerncore::layout;
 use kerncore::lock::Class;
 use mm::Kernel;
@@ -70,6 +70,9 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
     }
     let ram = ram(&mut early, &config, loaded.and_then(|loaded| loaded.ram));
     let kernel = early.finish(ram.used, config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT))?;
+    if config.large_mappings == LargeMappings::Forbidden {
+        kernel.forbid_large_mappings();
+    }
     let source = loaded.map_or(Source::Host, |Loaded { source, .. }| source);
     Ok(STARTED.call_once(|| Started { kernel, config, ram, source }))
 }

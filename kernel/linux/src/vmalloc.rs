@@ -55,6 +55,14 @@ pub extern "C" fn vzalloc(size: c_uint) -> *mut c_void {
     allocate("vzalloc", size, Fill::Zeroed, arch::backtrace::return_address())
 }
 
+/// As [`vmalloc`], with every whole MiB mapped by a section where that can be had (S90).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn vmalloc_huge(size: c_uint) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    given("vmalloc_huge", size, mm::kernel().vmalloc_huge(size, Fill::Uninitialised, caller))
+}
+
 /// As [`vzalloc`], for memory that programs may see: tagged for [`crate::user::remap_vmalloc_range`] (S31).
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -21,7 +21,7 @@ use linux::lookup::{find_vm_area, vmalloc_to_page};
 use linux::map_ram::{vm_map_ram, vm_unmap_ram};
 use linux::page::{__free_pages, alloc_pages};
 use linux::protection::PageProtection;
-use linux::vmalloc::{vmalloc, vzalloc};
+use linux::vmalloc::{vmalloc, vmalloc_huge, vzalloc};
 use linux::vmap::vmap;
 
 use crate::meter::Meter;
@@ -50,6 +50,7 @@ pub(crate) static ROWS: &[Row] = &[
     row("vmalloc_vfree_256K", |meter| allocate_free(meter, vmalloc, 256 * KIB)),
     row("vmalloc_vfree_1M", |meter| allocate_free(meter, vmalloc, MIB)),
     row("vmalloc_vfree_4M", |meter| allocate_free(meter, vmalloc, 4 * MIB)),
+    row("vmalloc_huge_vfree_1M", |meter| allocate_free(meter, vmalloc_huge, MIB)),
     row("vzalloc_vfree_4K", |meter| allocate_free(meter, vzalloc, 4 * KIB)),
     row("vzalloc_vfree_64K", |meter| allocate_free(meter, vzalloc, 64 * KIB)),
     row("vzalloc_vfree_1M", |meter| allocate_free(meter, vzalloc, MIB)),

@@ -24,6 +24,7 @@ use crate::attributes::Attributes;
 use crate::frames::FrameList;
 use crate::linear_map::Lent;
 use crate::owned_range::OwnedRange;
+use crate::page_table::Parked;
 
 /// What an area is, which decides who may remove it (S34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,17 @@ pub enum Mapping {
         /// The frames, in the order of their addresses.
         list: FrameList,
     },
+    /// `vmalloc_huge`: sections, and small pages behind them.
+    Large {
+        /// The right to write the descriptors, from a section's border on.
+        usable: OwnedRange,
+        /// The frames, in the order of their addresses.
+        list: FrameList,
+        /// How many sections the area begins with (S22).
+        sections: u32,
+        /// The tables that they displaced (S24).
+        parked: Parked,
+    },
     /// DMA: one contiguous block, which has no linear mapping while it is lent.
     Lent(Lent),
     /// `vmalloc_exec`: one contiguous block, which has no linear mapping from its first day to its last.
@@ -134,9 +146,10 @@ impl Mapping {
     pub const fn pages(&self) -> PageRange {
         match self {
             Self::Nothing => PageRange::EMPTY,
-            Self::Frames { usable, .. } | Self::Borrowed { usable } | Self::Reserved { usable } => {
-                usable.pages()
-            }
+            Self::Frames { usable, .. }
+            | Self::Large { usable, .. }
+            | Self::Borrowed { usable }
+            | Self::Reserved { usable } => usable.pages(),
             Self::Away { pages } => *pages,
             Self::Lent(lent) | Self::Code { lent, .. } => lent.pages(),
         }

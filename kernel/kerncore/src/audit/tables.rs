@@ -5,12 +5,13 @@
 
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
-use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr};
+use crate::area::Mapping;
 use crate::descriptor::{L2_SLOTS, L2_TABLE_SIZE, l1};
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::{Entry, Level, Slot};
+use crate::page_table::{Entry, Level, Slot, Walk};
 
 impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// Checks every first-level slot of the window, and counts tables.
@@ -24,10 +25,47 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
                 self.clear_mark(table.pfn());
             }
         });
+        self.for_each_parked(|audit, _, table| audit.clear_mark(table.pfn()));
+        self.for_each_parked(Self::other_table);
         space.table().for_each_section(window, |pages, above| match self.linear_table(pages) {
             Some(wanted) => self.linear_slot(pages.start(), above, wanted),
             None => self.other_slot(pages, above),
         });
+    }
+
+    /// Shows each table that a large mapping has displaced, with the mapping's first address (S24).
+    fn for_each_parked(&mut self, mut visit: impl FnMut(&mut Self, VirtAddr, PhysAddr)) {
+        self.for_each_area(|audit, record| {
+            if let Mapping::Large { parked, sections, .. } = &record.mapping {
+                // Bounded by the sections: a damaged chain may have no end.
+                let (space, mut left) = (audit.space, *sections);
+                let address = record.pages().start();
+                space.table().for_each_parked(parked, |table| match left.checked_sub(1) {
+                    Some(fewer) => {
+                        left = fewer;
+                        visit(audit, address, table);
+                        Walk::On
+                    }
+                    None => Walk::Ends,
+                });
+            }
+        });
+    }
+
+    /// Whether the section of `pages` is one of a large mapping's: what it says is judged with the area.
+    fn is_in_large_area(&self, pages: PageRange) -> bool {
+        let space = self.space;
+        let area = space.find_containing(pages.start());
+        area.and_then(|area| {
+            space.with_area(area.pages.start(), |record| match &record.mapping {
+                Mapping::Large { usable, sections, .. } => {
+                    let offset = pages.first().saturating_sub(usable.pages().first());
+                    offset / PAGES_PER_SECTION < *sections
+                }
+                _ => false,
+            })
+        })
+        .unwrap_or(false)
     }
 
     /// The table that the linear map has for the section of `pages`; `None` outside the linear map.
@@ -52,6 +90,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         match l1::table(above) {
             Some(table) => self.other_table(address, table),
             None if above == 0 => {}
+            None if self.is_in_large_area(pages) => {}
             None => {
                 let place = self.place_of(address);
                 match (Slot { pages, level: Level::First, descriptor: above }).entry() {

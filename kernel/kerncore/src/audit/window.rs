@@ -40,7 +40,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     }
 
     /// Shows the record of every live area in order, under the lock of areas.
-    fn for_each_area(&mut self, mut visit: impl FnMut(&mut Self, &AreaRecord)) {
+    pub(super) fn for_each_area(&mut self, mut visit: impl FnMut(&mut Self, &AreaRecord)) {
         let space = self.space;
         let mut next = space.window().start();
         while let Some(area) = space.next_area(next) {
@@ -65,7 +65,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let table = self.space.zones().table();
         match &record.mapping {
             // Bounded by the addresses: a damaged list may have no end.
-            Mapping::Frames { list, .. } => addresses
+            Mapping::Frames { list, .. } | Mapping::Large { list, .. } => addresses
                 .zip(list.frames(table))
                 .for_each(|(address, frame)| visit(self, frame, address)),
             Mapping::Lent(lent) | Mapping::Code { lent, .. } => addresses

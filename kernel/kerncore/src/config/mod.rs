@@ -16,6 +16,7 @@
 //! | `fail_nth=` | the nth allocation of each test fails | none fails |
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
+//! | `nohugevmalloc` | no large mappings: `vmalloc_huge` gives small pages (S90) | – |
 //! | `monitor` | read commands from the serial port when the work is done | – |
 //! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
@@ -67,12 +68,23 @@ pub struct Config<'c> {
     pub operations: Option<u32>,
     /// `list`.
     pub list: bool,
+    /// `nohugevmalloc`.
+    pub large_mappings: LargeMappings,
     /// `monitor`.
     pub monitor: bool,
     /// `vmallocinfo`.
     pub vmallocinfo: bool,
     /// `witness=`.
     pub witness: Option<&'c str>,
+}
+
+/// Whether large mappings are made (S90).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeMappings {
+    /// By whoever asks for them.
+    Allowed,
+    /// By nobody.
+    Forbidden,
 }
 
 /// How much RAM is used.
@@ -129,6 +141,7 @@ impl Config<'_> {
         fail_nth: None,
         operations: None,
         list: false,
+        large_mappings: LargeMappings::Allowed,
         monitor: false,
         vmallocinfo: false,
         witness: None,
@@ -229,6 +242,9 @@ impl<'c> Config<'c> {
             Ok(())
         } else if named("list") {
             self.list = true;
+            flag(value)
+        } else if named("nohugevmalloc") {
+            self.large_mappings = LargeMappings::Forbidden;
             flag(value)
         } else if named("monitor") {
             self.monitor = true;

@@ -27,7 +27,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
-         monitor vmallocinfo witness=uart1",
+         nohugevmalloc monitor vmallocinfo witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -42,6 +42,7 @@ fn s114_every_parameter_lands_in_its_field() {
         fail_nth: NonZeroU32::new(3),
         operations: Some(5),
         list: true,
+        large_mappings: LargeMappings::Forbidden,
         monitor: true,
         vmallocinfo: true,
         witness: Some("uart1"),

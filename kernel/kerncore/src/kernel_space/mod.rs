@@ -31,6 +31,7 @@ mod descriptors;
 mod exec;
 mod extend;
 mod fill;
+mod huge;
 mod ioremap;
 mod map_ram;
 mod purge;
@@ -65,7 +66,7 @@ pub use vmalloc::{Fill, Rights, VmallocError, VmallocRequest};
 pub use vmap::VmapError;
 
 use core::fmt;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
@@ -113,6 +114,7 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     deferred: L::Lock<PlaceQueue<'s, AreaRecord>>,
     /// How many those are, or were a moment ago.
     waiting: AtomicU32,
+    large_forbidden: AtomicBool,
     map_ram: MapRam<'s>,
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
@@ -130,6 +132,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             readers: Readers::new(),
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             waiting: AtomicU32::new(0),
+            large_forbidden: AtomicBool::new(false),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),
             zones: parts.zones,

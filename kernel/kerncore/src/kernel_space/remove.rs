@@ -2,16 +2,16 @@
 
 use core::{fmt, mem};
 
-use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
-use crate::frames::FreeError;
+use crate::frames::{FrameList, FreeError};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
 use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{Released, Removal};
+use crate::page_table::{Parked, Released, Removal};
 
 /// Why an area was not removed. Nothing has changed, but for [`RemoveError::Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +244,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 });
                 (range, removal, freed)
             }
+            Mapping::Large { usable, list, sections, parked } => {
+                let Released { range, payload, removal } =
+                    self.unmap_large(usable, sections, parked, list);
+                let freed = self.unless_odd(pages, removal, || {
+                    self.zones.free_list(payload).map_err(FramesError::Free)
+                });
+                (range, removal, freed)
+            }
             Mapping::Borrowed { usable } => {
                 let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
                 (range, removal, self.unless_odd(pages, removal, || Ok(())))
@@ -255,6 +263,20 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         };
         self.give_up_addresses(range, removal, dying);
         freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
+    }
+
+    /// Not inlined: most areas are of small pages.
+    #[cold]
+    #[inline(never)]
+    fn unmap_large(
+        &self,
+        usable: OwnedRange,
+        sections: u32,
+        parked: Parked,
+        list: FrameList,
+    ) -> Released<FrameList> {
+        let small = usable.count().saturating_sub(sections.saturating_mul(PAGES_PER_SECTION));
+        self.table.unmap_sections(usable, (sections, small), parked, list).flush()
     }
 
     /// Flushed → Free, unless an entry was left alone that still maps some of the addresses.

@@ -186,7 +186,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// The error that names the first of `slots` that is in use.
     #[cold]
-    fn first_in_use(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
+    pub(super) fn first_in_use(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
         let in_use = |&index: &u32| slots.read(&self.machine, index) != 0;
         let index = (0..slots.count()).find(in_use).unwrap_or(0);
         let descriptor = slots.read(&self.machine, index);

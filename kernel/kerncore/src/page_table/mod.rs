@@ -34,14 +34,17 @@ use core::fmt;
 mod backlog;
 mod map;
 mod run;
+mod sections;
 mod tables;
 mod unmap;
 mod walk;
 
 pub(crate) use run::Slots;
+pub(crate) use sections::Walk;
 
 pub use backlog::Backlog;
 pub use map::{MapError, consecutive};
+pub use sections::{Parked, UnmappedSections};
 pub use tables::{AdoptError, ReserveError, TableSource};
 pub use unmap::{Oddity, OutsideRange, Released, Removal, Unmapped};
 pub use walk::{Entry, Level, Slot, Translation};

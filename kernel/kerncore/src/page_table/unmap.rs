@@ -63,7 +63,7 @@ pub struct Removal {
 }
 
 impl Removal {
-    fn note(&mut self, oddity: Oddity) {
+    pub(super) fn note(&mut self, oddity: Oddity) {
         self.oddities += 1;
         self.left_alone += u32::from(matches!(oddity, Oddity::ReachesOutside { .. }));
         self.first_oddity.get_or_insert(oddity);
@@ -167,7 +167,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// Clears what `runs` name.
     #[inline(always)]
-    fn clear(&self, runs: Runs<'_>) -> Removal {
+    pub(super) fn clear(&self, runs: Runs<'_>) -> Removal {
         let mut removal = Removal::default();
         let (first, count) = (runs.first(), runs.left());
         for mut run in runs {

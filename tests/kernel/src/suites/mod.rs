@@ -14,6 +14,7 @@ mod failures;
 mod faults;
 mod handover;
 mod heap;
+mod huge;
 mod instructions;
 mod interrupts;
 mod ioremap;

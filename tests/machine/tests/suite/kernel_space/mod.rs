@@ -11,6 +11,7 @@ mod exec;
 mod exhaustion;
 mod failures;
 mod history;
+mod huge;
 mod interrupt;
 mod lock_order;
 mod map;

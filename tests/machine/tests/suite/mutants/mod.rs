@@ -15,6 +15,7 @@ pub(crate) mod exec;
 mod flushes;
 mod frames;
 mod freeing;
+mod huge;
 mod machine;
 mod map_ram;
 mod placement;
@@ -104,6 +105,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         exec::LISTED,
         frames::LISTED,
         freeing::LISTED,
+        huge::LISTED,
         machine::LISTED,
         map_ram::LISTED,
         placement::LISTED,

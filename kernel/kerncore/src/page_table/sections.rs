@@ -1,0 +1,253 @@
+//! Sections: a MiB by one first-level descriptor (S22, S24, S90).
+//!
+//! ```text
+//!   map     table's slots all empty? ─▶ slot := 0 ─▶ forget ─▶ park the table ─▶ slot := section
+//!   unmap   slot := 0 ─▶ forget ─▶ slot := a parked table
+//! ```
+//! A first-level slot that names a table goes by way of nothing (break-before-make), in both directions. The table waits with
+//! the mapping: tables are never freed, and a repeated mapping makes none anew. Parked tables are chained through their own
+//! first words, which are no descriptors of anything (a table's address ends in zeros: a fault); they are all alike, so it
+//! does not matter which of them comes back to which section.
+//!
+//! An invalidation by address removes the entry that translates the address, whatever its size: one a section.
+
+use core::mem;
+
+use super::run::{Runs, Slots};
+use super::tables::{Above, section_start};
+use super::unmap::{Oddity, Released, Removal};
+use super::{MapError, PageTable};
+use crate::addr::{PAGES_PER_SECTION, PageRange, Pfn, PhysAddr};
+use crate::attributes::Attributes;
+use crate::descriptor::{PageSize, l1};
+use crate::lock::{Lock, Locks};
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+
+/// Whether a walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// To the next.
+    On,
+    /// No further.
+    Ends,
+}
+
+/// Second-level tables that sections have displaced (S24).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a dropped chain loses its tables"]
+pub struct Parked {
+    /// Where the first one lies, or 0.
+    head: u32,
+}
+
+impl Parked {
+    /// None.
+    pub const fn new() -> Self {
+        Self { head: 0 }
+    }
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A range of sections and small pages that is mapped no more, and may linger in TLBs: as [`super::Unmapped`].
+#[must_use = "only `flush` gives the range and its frames back"]
+pub struct UnmappedSections<'table, M, L: Locks, P> {
+    table: &'table PageTable<M, L>,
+    range: OwnedRange,
+    /// How many sections the range begins with.
+    sections: u32,
+    parked: Parked,
+    payload: mem::ManuallyDrop<P>,
+    removal: Removal,
+}
+
+impl<M: Machine, L: Locks> PageTable<M, L> {
+    /// Maps the section at page `offset` of `range` to the frames from `first` on. The table that it displaces is parked. Not
+    /// seen by every walker before the next barrier.
+    ///
+    /// # Errors
+    /// [`MapError::DoesNotFit`] if the section does not lie in the range or either side is not aligned to it;
+    /// [`MapError::Occupied`] if anything is mapped there (S17). Nothing has changed.
+    pub fn map_section(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        first: Pfn,
+        attributes: Attributes,
+        parked: &mut Parked,
+    ) -> Result<(), MapError> {
+        let whole = range.pages();
+        let frames = PAGES_PER_SECTION;
+        let misfit = MapError::DoesNotFit { range: whole, offset, frames };
+        let pages = whole.sub_range(offset, frames).ok_or(misfit)?;
+        let word = l1::Descriptor::Section(first.base(), attributes).encode();
+        let word = word.map_err(|_misaligned| misfit)?;
+        if !pages.first().is_multiple_of(PAGES_PER_SECTION) {
+            return Err(misfit);
+        }
+        let section = l1::index(pages.start());
+        if let Above::Table(table) = self.above(section) {
+            self.all_empty(range, offset, table)?;
+        }
+        self.making_tables.with(|()| match self.above(section) {
+            Above::Nothing => {
+                self.write_l1(section, word);
+                Ok(())
+            }
+            Above::Table(table) => {
+                self.write_l1(section, 0);
+                self.machine.barrier();
+                self.forget_section(section);
+                self.machine.barrier();
+                self.park(table, parked);
+                self.write_l1(section, word);
+                Ok(())
+            }
+            Above::Other(descriptor) => {
+                Err(MapError::Occupied { address: section_start(section), descriptor, mapped: 0 })
+            }
+        })
+    }
+
+    /// Clears the first `sections` sections of `range`, and `pages` small pages behind them. `parked` are the tables that the
+    /// sections displaced; they and `payload` wait with the range for the flush.
+    pub fn unmap_sections<P>(
+        &self,
+        mut range: OwnedRange,
+        (sections, pages): (u32, u32),
+        parked: Parked,
+        payload: P,
+    ) -> UnmappedSections<'_, M, L, P> {
+        let first = l1::index(range.start());
+        let behind = sections.saturating_mul(PAGES_PER_SECTION);
+        let mut removal =
+            Runs::of(&mut range, behind, pages).map(|runs| self.clear(runs)).unwrap_or_default();
+        for section in first..first.saturating_add(sections) {
+            self.clear_section(section, &mut removal);
+        }
+        self.machine.barrier();
+        let payload = mem::ManuallyDrop::new(payload);
+        UnmappedSections { table: self, range, sections, parked, payload, removal }
+    }
+
+    /// Shows where each parked table lies, as long as `visit` wants to see the next.
+    pub(crate) fn for_each_parked(&self, parked: &Parked, mut visit: impl FnMut(PhysAddr) -> Walk) {
+        let mut next = parked.head;
+        while next != 0 && visit(PhysAddr::new(next)) == Walk::On {
+            next = self.machine.read_descriptor(PhysAddr::new(next));
+        }
+    }
+
+    /// The slots of the section at page `offset` of `range`, in its table, must be empty: whatever is there would be hidden.
+    fn all_empty(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        table: PhysAddr,
+    ) -> Result<(), MapError> {
+        for run in Runs::of(range, offset, PAGES_PER_SECTION).into_iter().flatten() {
+            let slots: Slots<'_> = run.slots(table);
+            if slots.join_all(&self.machine, 0, |bits, descriptor| bits | descriptor) != 0 {
+                return Err(self.first_in_use(&slots, 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears the slot of one section, which is known to be one: by the area, not by what the slot says (S22).
+    fn clear_section(&self, section: u32, removal: &mut Removal) {
+        self.making_tables.with(|()| match self.above(section) {
+            Above::Other(descriptor) if l1::page_size(descriptor) == Some(PageSize::Section) => {
+                self.write_l1(section, 0);
+                removal.pages = removal.pages.wrapping_add(PAGES_PER_SECTION);
+            }
+            Above::Nothing => {}
+            Above::Table(table) => {
+                // Somebody else's, who maps through it what he likes.
+                let (address, descriptor) = (section_start(section), table.raw());
+                removal.note(Oddity::ReachesOutside { address, descriptor });
+            }
+            Above::Other(descriptor) => {
+                let address = section_start(section);
+                removal.note(Oddity::ReachesOutside { address, descriptor });
+            }
+        });
+    }
+
+    /// Invalidates what any TLB holds of one section.
+    fn forget_section(&self, section: u32) {
+        if let Some(page) = PageRange::from_numbers(section * PAGES_PER_SECTION, 1) {
+            self.machine.invalidate_tlb(page);
+        }
+    }
+
+    /// Links a table that no slot names any more.
+    fn park(&self, table: PhysAddr, parked: &mut Parked) {
+        self.machine.write_descriptors(table, core::iter::once(parked.head));
+        parked.head = table.raw();
+    }
+
+    /// Takes one table out, its first word made empty again.
+    fn unpark(&self, parked: &mut Parked) -> Option<PhysAddr> {
+        if parked.head == 0 {
+            return None;
+        }
+        let table = PhysAddr::new(parked.head);
+        parked.head = self.machine.read_descriptor(table);
+        self.machine.write_descriptors(table, core::iter::once(0));
+        self.machine.clean_descriptors(table, 1);
+        self.machine.barrier();
+        Some(table)
+    }
+
+    /// Puts parked tables back where sections were.
+    fn put_tables_back(&self, first: u32, sections: u32, mut parked: Parked) {
+        for section in first..first.saturating_add(sections) {
+            let Some(table) = self.unpark(&mut parked) else { return };
+            let word = l1::Descriptor::Table(table).encode();
+            self.making_tables.with(|()| {
+                if let (Above::Nothing, Ok(word)) = (self.above(section), word) {
+                    self.write_l1(section, word);
+                }
+            });
+        }
+        self.machine.barrier();
+    }
+}
+
+impl<M: Machine, L: Locks, P> UnmappedSections<'_, M, L, P> {
+    /// Invalidates every TLB entry of the range, on every CPU, and waits for it; then the parked tables return to their slots,
+    /// and the addresses and what was mapped there may be used anew (S23, S24).
+    pub fn flush(self) -> Released<P> {
+        let Self { table, range, sections, parked, payload, removal } = self;
+        let first = l1::index(range.start());
+        for section in first..first.saturating_add(sections) {
+            table.forget_section(section);
+        }
+        let behind = sections.saturating_mul(PAGES_PER_SECTION);
+        let rest = range.count().saturating_sub(behind);
+        if rest != 0
+            && let Some(pages) = range.pages().sub_range(behind, rest)
+        {
+            table.machine.invalidate_tlb(pages);
+        }
+        table.machine.barrier();
+        table.put_tables_back(first, sections, parked);
+        Released { range, payload: mem::ManuallyDrop::into_inner(payload), removal }
+    }
+}
+
+impl<M, L: Locks, P> core::fmt::Debug for UnmappedSections<'_, M, L, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("UnmappedSections")
+            .field("range", &self.range)
+            .field("sections", &self.sections)
+            .field("removal", &self.removal)
+            .finish_non_exhaustive()
+    }
+}
