@@ -43,6 +43,7 @@ mod user;
 mod user_programs;
 mod user_sharing;
 mod user_smp;
+mod user_write;
 mod virtio_block;
 mod vmalloc;
 mod vmap;

@@ -31,9 +31,9 @@ pub(super) const DATA: u32 = 0x0002_0000;
 const CONSTANTS: u32 = 0x0003_0000;
 /// The lowest byte of the stack, of two pages.
 const STACK: u32 = 0x7000_0000;
-const STACK_TOP: u32 = STACK + 2 * PAGE_SIZE;
+pub(super) const STACK_TOP: u32 = STACK + 2 * PAGE_SIZE;
 /// Nothing is there.
-const HOLE: u32 = 0x4000_0000;
+pub(super) const HOLE: u32 = 0x4000_0000;
 
 pub(super) fn at(address: u32) -> VirtAddr {
     VirtAddr::new(address)
@@ -75,7 +75,7 @@ pub(super) fn end_of(text: &[u8], arguments: &[u32]) -> End {
 
 /// The kernel goes on: another program runs as ever.
 #[track_caller]
-fn all_is_well() {
+pub(super) fn all_is_well() {
     assert_eq!(end_of(code::exits(), &[7]), End::Exited(7));
 }
 
@@ -149,7 +149,7 @@ fn bad_calls_are_answered() {
     // A diagnostic without words, for whoever reads the report.
     prints.space().copy_to(at(last), b"#\n").expect("its own");
     assert_eq!(prints.run(programs::answer), End::Exited(2));
-    assert_eq!(answer(WRITE, [1, last, 3]), error(EFAULT), "one byte past the end");
+    assert_eq!(answer(WRITE, [1, DATA + PAGE_SIZE, 1]), error(EFAULT), "just past the end");
 }
 
 /// S118: whatever a program may not touch kills it at that very address, and only it.
