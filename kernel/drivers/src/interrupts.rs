@@ -23,7 +23,8 @@ use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 
 use crate::gic::{
-    CpuInterface, CpuInterfaceRegisters, Distributor, DistributorRegisters, NoSuchLine, Receivers,
+    CpuInterface, CpuInterfaceRegisters, Distributor, DistributorRegisters, FIRST_SHARED,
+    NoSuchLine, Receivers, SOFTWARE_LINES,
 };
 
 /// Lines that may have handlers: more than the board's controller has.
@@ -46,6 +47,9 @@ impl<F: Fn() + Sync> Handler for F {
 struct Controller {
     distributor: Distributor,
     handlers: [Option<&'static dyn Handler>; MAX_LINES],
+    /// Of the lines that each CPU has of its own, by bits: the CPUs that may still let one through which was unregistered on
+    /// another, for each reaches its own bank alone. They switch it off when it comes.
+    left_on: [u8; FIRST_SHARED as usize],
 }
 
 static CONTROLLER: IrqSpinLock<Option<Controller>> =
@@ -105,6 +109,7 @@ pub fn start(registers: IoMem<DistributorRegisters>) -> Result<(), InterruptErro
         *controller = registers.take().map(|registers| Controller {
             distributor: Distributor::new(registers),
             handlers: [None; MAX_LINES],
+            left_on: [0; FIRST_SHARED as usize],
         });
         Ok(())
     })
@@ -139,18 +144,32 @@ pub fn register(line: u16, handler: &'static dyn Handler) -> Result<(), Interrup
             return Err(InterruptError::Taken { line });
         }
         *place = Some(handler);
-        controller.distributor.enable(line, cpu::id()).map_err(InterruptError::Line)
+        controller.let_through_here(line)
     })
 }
 
-/// Switches `line` off and forgets its handler, which no CPU runs any more on return. Not in that handler.
+/// Switches `line` off and forgets its handler, which no CPU runs any more on return. Where one may sleep: it waits for whoever
+/// runs the handler, and of two handlers that wait for each other neither ends.
+///
+/// A line that each CPU has of its own is switched off here at once, and on another CPU when it next comes there, in silence. The
+/// line's next handler runs on a CPU that calls [`register`] or [`enable_here`] after this, and on no other.
 ///
 /// # Errors
 /// [`InterruptError`].
+///
+/// # Panics
+/// In interrupt context, or with interrupts masked.
 pub fn unregister(line: u16) -> Result<(), InterruptError> {
+    assert!(
+        cpu::may_sleep(),
+        "an interrupt is unregistered with interrupts masked, or in a handler"
+    );
     with_controller(|controller| {
         if controller.place(line)?.take().is_none() {
             return Err(InterruptError::Free { line });
+        }
+        if let Some(cpus) = controller.left_on_by(line) {
+            *cpus = !bit_of(cpu::id());
         }
         controller.distributor.disable(line).map_err(InterruptError::Line)
     })?;
@@ -172,7 +191,7 @@ pub fn enable_here(line: u16) -> Result<(), InterruptError> {
         if controller.place(line)?.is_none() {
             return Err(InterruptError::Free { line });
         }
-        controller.distributor.enable(line, cpu::id()).map_err(InterruptError::Line)
+        controller.let_through_here(line)
     })
 }
 
@@ -217,15 +236,16 @@ pub fn serve() {
     let (interface, running) = (INTERFACES.here(), RUNNING.here());
     while let Some(taken) = interface.with(|interface| interface.as_mut()?.take()) {
         let line = taken.line();
-        // Noted and looked up in one critical section, so that `unregister`, which waits for who is noted, misses nobody.
-        let handler = CONTROLLER.with(|controller| {
-            let place = controller.as_mut()?.handlers.get(usize::from(line))?;
+        // Noted and looked up in one critical section, so that `unregister`, which waits for who is noted, misses nobody; and
+        // switched off in the same, or one that was registered since would be.
+        let called = CONTROLLER.with(|controller| {
             running.store(line, Ordering::Relaxed);
-            *place
+            controller.as_mut().map(|controller| controller.answer(line))
         });
-        match handler {
-            Some(handler) => handler.handle(),
-            None => switch_off(line),
+        match called {
+            Some(Called::Handler(handler)) => handler.handle(),
+            Some(Called::Nobody(off)) => nobody_waits_for(line, off),
+            Some(Called::NobodyAnyMore) | None => {}
         }
         running.store(NONE, Ordering::Release);
         interface.with(|interface| {
@@ -236,14 +256,58 @@ pub fn serve() {
     }
 }
 
-/// An interrupt that nobody waits for.
 #[cold]
-fn switch_off(line: u16) {
-    let off = with_distributor(|distributor| distributor.disable(line));
+fn nobody_waits_for(line: u16, off: Result<(), NoSuchLine>) {
     log::error!("interrupt {line} has no handler; switched off: {off:?}");
 }
 
+/// Whose an interrupt is that this CPU has taken.
+enum Called {
+    Handler(&'static dyn Handler),
+    /// Nobody's, and never was: it is switched off, if it can be.
+    Nobody(Result<(), NoSuchLine>),
+    /// It was on its way when it was unregistered, and is off.
+    NobodyAnyMore,
+}
+
+/// The bit of a CPU in [`Controller::left_on`].
+const fn bit_of(cpu: u32) -> u8 {
+    1_u8.wrapping_shl(cpu)
+}
+
 impl Controller {
+    /// What to do about `line`, which this CPU has taken.
+    fn answer(&mut self, line: u16) -> Called {
+        let here = bit_of(cpu::id());
+        if let Some(cpus) = self.left_on_by(line)
+            && *cpus & here != 0
+        {
+            *cpus &= !here;
+            // There is such a line, for it had a handler.
+            let _off = self.distributor.disable(line);
+            return Called::NobodyAnyMore;
+        }
+        match self.handlers.get(usize::from(line)).copied().flatten() {
+            Some(handler) => Called::Handler(handler),
+            None if self.distributor.is_enabled(line) == Ok(false) => Called::NobodyAnyMore,
+            None => Called::Nobody(self.distributor.disable(line)),
+        }
+    }
+
+    /// The CPUs that may still let `line` through, if each has one of its own that it can switch off: of those that CPUs raise,
+    /// whoever raises one says where it goes.
+    fn left_on_by(&mut self, line: u16) -> Option<&mut u8> {
+        let lines = SOFTWARE_LINES..FIRST_SHARED;
+        lines.contains(&line).then(|| self.left_on.get_mut(usize::from(line))).flatten()
+    }
+
+    fn let_through_here(&mut self, line: u16) -> Result<(), InterruptError> {
+        if let Some(cpus) = self.left_on_by(line) {
+            *cpus &= !bit_of(cpu::id());
+        }
+        self.distributor.enable(line, cpu::id()).map_err(InterruptError::Line)
+    }
+
     fn place(&mut self, line: u16) -> Result<&mut Option<&'static dyn Handler>, InterruptError> {
         let lines = self.distributor.lines();
         let there = self.handlers.get_mut(usize::from(line)).filter(|_| line < lines);

@@ -102,12 +102,13 @@ impl DualTimer {
         Ok(timers)
     }
 
-    /// Raises the interrupt after `ticks`, then again every so many ticks if it is to `repeat`.
+    /// Raises the interrupt after `ticks`, at least one, then again every so many ticks if it is to `repeat`.
     pub fn start(&mut self, which: Which, ticks: u32, repeat: Repeat) {
         self.stop(which);
         let mode = if repeat == Repeat::Periodic { PERIODIC } else { ONE_SHOT };
         self.with(which, |mut timer| {
-            field!(timer, load).write(ticks);
+            // With nought to count, one of this board counts no more.
+            field!(timer, load).write(ticks.max(1));
             field!(timer, control).write(ENABLE | INTERRUPT | BITS_32 | mode);
         });
     }

@@ -16,6 +16,7 @@ mod handover;
 mod heap;
 mod huge;
 mod instructions;
+mod interrupt_lines;
 mod interrupts;
 mod ioremap;
 mod lock_order;
