@@ -41,6 +41,8 @@ mod stub;
 mod symbols;
 mod tables;
 mod user;
+mod user_instructions;
+mod user_numbers;
 mod user_programs;
 mod user_sharing;
 mod user_smp;
