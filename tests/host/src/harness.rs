@@ -73,12 +73,14 @@ const WRONG: [(&str, &[&str]); 38] = [
 ];
 
 /// Tests that die on one of four CPUs, or on all: each gives up with this status, once.
-const DIE_TOGETHER: [(&str, i32); 6] = [
+const DIE_TOGETHER: [(&str, i32); 8] = [
     ("smp::one_panics_and_the_others_print", 101),
     ("smp::one_panics_under_a_lock_that_the_others_want", 101),
     ("smp::one_panics_under_a_shared_lock_that_the_others_want", 101),
     ("smp::one_panics_while_another_has_the_interrupt_controller", 101),
     ("smp::one_faults_and_the_others_count", 102),
+    ("smp::one_panics_in_a_handler_and_the_others_count", 101),
+    ("smp::one_faults_in_a_handler_and_the_others_count", 102),
     ("smp::all_panic_at_once", 101),
 ];
 

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use arch::lock::{IrqSharedLock, IrqSpinLock};
 use arch::smp;
+use drivers::gic::Receivers;
 use drivers::interrupts;
 use kerncore::lock::Class;
 use ktest::ktest;
@@ -98,6 +99,33 @@ fn one_faults_and_the_others_count() {
     };
     // SAFETY: none: this is the mistake that must not go unnoticed.
     die_last(work, || unsafe { core::arch::asm!("udf #1", options(nostack)) });
+}
+
+/// Has `handler` called on the last CPU while the others count.
+fn die_in(handler: &'static dyn interrupts::Handler) {
+    const SOFTWARE: u16 = 7;
+    let count = AtomicU32::new(0);
+    let work = |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    die_last(work, || {
+        interrupts::register(SOFTWARE, handler).expect("a line without a handler");
+        interrupts::send(SOFTWARE, Receivers::Own).expect("a software interrupt");
+        loop {
+            arch::cpu::relax();
+        }
+    });
+}
+
+#[ktest]
+fn one_panics_in_a_handler_and_the_others_count() {
+    die_in(&|| panic!("seventeen of a kind"));
+}
+
+#[ktest]
+fn one_faults_in_a_handler_and_the_others_count() {
+    // SAFETY: none: this is the mistake that must not go unnoticed.
+    die_in(&|| unsafe { core::arch::asm!("udf #1", options(nostack)) });
 }
 
 #[ktest]
