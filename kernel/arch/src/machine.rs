@@ -10,7 +10,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
-use kerncore::layout::{LINEAR_PHYSICAL, LINEAR_START, linear_pages};
+use kerncore::layout::{LINEAR_PHYSICAL, LINEAR_START};
 use kerncore::machine::Machine;
 
 use crate::{barrier, cache, cpu, memory, tlb};
@@ -30,7 +30,7 @@ impl CortexA9 {
     ///    page table as one) is reached through this value alone, and is mapped in the linear map, as ordinary memory;
     /// 2. descriptors are written only for pages whose [`OwnedRange`](kerncore::owned_range::OwnedRange) the writer
     ///    holds, and no such page is memory that Rust sees but through the handle that holds it;
-    /// 3. frames given to [`Machine::zero_frames`] are free or exclusively the caller's, and mapped in the linear map;
+    /// 3. pages given to [`Machine::zero_pages`] are mapped, writable, to frames that are exclusively the caller's;
     /// 4. it runs on a processor that the boot stub has set up: coherent, with the linear map in TTBR1.
     ///
     /// # Panics
@@ -172,9 +172,7 @@ impl Machine for CortexA9 {
     }
 
     #[inline]
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        let pages = linear_pages(first, count)
-            .unwrap_or_else(|| panic!("frames {first} and {count} on are not in the linear map"));
+    fn zero_pages(&self, pages: PageRange) {
         // SAFETY: promise 3 of `new`.
         unsafe { memory::zero_pages(pages) };
     }

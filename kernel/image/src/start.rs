@@ -9,7 +9,7 @@ use kerncore::config::{Config, LargeMappings, Limits, Memory, SizeLimit};
 use kerncore::layout;
 use kerncore::lock::Class;
 use mm::Kernel;
-use mm::bring_up::{BringUpError, EarlySpace};
+use mm::bring_up::{BringUpError, EarlySpace, MemoryPlan};
 use spin::Once;
 
 use crate::console::{self, LogStyle};
@@ -69,7 +69,12 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
         log::info!("an initial RAM disk, {initrd}: nobody reads it, its memory is free");
     }
     let ram = ram(&mut early, &config, loaded.and_then(|loaded| loaded.ram));
-    let kernel = early.finish(ram.used, config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT))?;
+    let kernel = early.finish(MemoryPlan {
+        ram: ram.used,
+        low: config.low_memory.unwrap_or(u32::MAX),
+        nodes: config.nodes,
+        vmalloc: config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT),
+    })?;
     if config.large_mappings == LargeMappings::Forbidden {
         kernel.forbid_large_mappings();
     }
@@ -91,11 +96,19 @@ fn limits() -> Limits {
             most: vexpress_a9::RAM_MAX,
             unit: kerncore::addr::PAGE_SIZE,
         },
+        low_memory: SizeLimit {
+            least: LOW_MEMORY_MINIMUM,
+            most: layout::LINEAR_BYTES,
+            unit: kerncore::frames::MAX_BLOCK * kerncore::addr::PAGE_SIZE,
+        },
     }
 }
 
 /// The least that `mem=` may say: the image and its books, with room to work.
 const RAM_MINIMUM: u32 = 16 << 20;
+
+/// The least that `lowmem=` may say: the image, and the books of all memory that the board can have, with room to work.
+const LOW_MEMORY_MINIMUM: u32 = 32 << 20;
 
 /// Parses the command line: the loader's, which is in `room` already, else the host's. Each complaint is one line, and the
 /// boot goes on (S114).

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! 0xFFFF_FFFF ┌──────────────────────────────────────┐
-//!             │ temporary mappings                   │
+//!             │ temporary mappings of single frames, │
+//!             │ 32 for each CPU                      │
+//! 0xFFF0_0000 ├──────────────────────────────────────┤ KMAP_START
+//!             │ temporary mappings during boot       │
 //! 0xFFE0_0000 ├──────────────────────────────────────┤ TEMPORARY_START
 //!             │ static board mappings                │
 //! 0xF800_0000 ├──────────────────────────────────────┤ STATIC_START
@@ -13,6 +16,7 @@
 //!             │ start)                               │
 //! 0xC000_0000 ├──────────────────────────────────────┤ LINEAR_END
 //!             │ linear map of RAM; the image in it   │
+//!             │ (`lowmem=` ends it earlier)          │
 //! 0x8000_0000 ├──────────────────────────────────────┤ LINEAR_START = KERNEL_START
 //!             │ user (TTBR0)                         │
 //! 0x0000_0000 └──────────────────────────────────────┘
@@ -44,6 +48,8 @@ pub const HEAP_END: VirtAddr = VirtAddr::new(0xf800_0000);
 pub const STATIC_START: VirtAddr = VirtAddr::new(0xf800_0000);
 /// Where the temporary mappings' region begins.
 pub const TEMPORARY_START: VirtAddr = VirtAddr::new(0xffe0_0000);
+/// Where the temporary mappings of single frames begin, up to the end of the address space.
+pub const KMAP_START: VirtAddr = VirtAddr::new(0xfff0_0000);
 
 /// Bytes that the linear map can hold.
 pub const LINEAR_BYTES: u32 = LINEAR_END.raw() - LINEAR_START.raw();

@@ -43,11 +43,13 @@ pub enum Count {
     AddressSpaces,
     /// Numbers of address spaces that have an owner.
     SpaceNumbers,
+    /// Frames that are mapped for a moment.
+    TemporaryMappings,
 }
 
 impl Count {
     /// How many counts there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
     /// All of them, in their order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Areas,
@@ -61,6 +63,7 @@ impl Count {
         Self::DmaBuffers,
         Self::AddressSpaces,
         Self::SpaceNumbers,
+        Self::TemporaryMappings,
     ];
 
     /// The words used in listings.
@@ -77,6 +80,7 @@ impl Count {
             Self::DmaBuffers => "dma buffers",
             Self::AddressSpaces => "address spaces",
             Self::SpaceNumbers => "address space numbers",
+            Self::TemporaryMappings => "temporary mappings",
         }
     }
 }

@@ -83,8 +83,8 @@ pub trait Machine {
     /// Complete only after [`Machine::barrier`].
     fn clean_and_invalidate(&self, pages: PageRange, first: Pfn);
 
-    /// Fills `count` frames from `first` with zeros through their cacheable linear mapping.
-    fn zero_frames(&self, first: Pfn, count: u32);
+    /// Fills the memory that is mapped at `pages`, cacheable and writable, with zeros.
+    fn zero_pages(&self, pages: PageRange);
 
     /// Whether this CPU runs an interrupt's handler (S115).
     fn in_interrupt(&self) -> bool;
@@ -137,8 +137,8 @@ impl<M: Machine> Machine for &M {
         (**self).clean_and_invalidate(pages, first);
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        (**self).zero_frames(first, count);
+    fn zero_pages(&self, pages: PageRange) {
+        (**self).zero_pages(pages);
     }
 
     fn in_interrupt(&self) -> bool {

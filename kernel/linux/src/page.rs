@@ -1,65 +1,138 @@
 //! `struct page *`: a pointer to a frame's record, at a fixed stride in the frame table (S85a); and taking frames by it.
 
-use core::ffi::c_uint;
+use core::ffi::{c_int, c_uint, c_void};
+use core::fmt;
 use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, Pfn, PhysAddr};
 use kerncore::coherent::AllocationFlags;
-use kerncore::frames::{Frame, FrameOwner, Freed};
-use kerncore::layout::linear_address;
+use kerncore::frames::{AllocateError, Frame, FrameOwner, Freed};
+use kerncore::gfp::{BadFlags, Warning};
+use kerncore::kmap::KmapError;
 use mm::report::{RateLimit, dump_stack};
 
-use crate::pointer;
+use crate::{address, pointer};
 
 static REFUSED: RateLimit = RateLimit::new();
 
-/// Takes 2^`order` adjacent pages, aligned to their size; null on failure. They are zeroed if the flags ask for that, and
-/// hold whatever they held otherwise. Any context, whatever else the flags say.
+/// Takes 2^`order` adjacent pages, aligned to their size, of such memory as the flags name; null on failure. They are zeroed
+/// if the flags ask for that, and hold whatever they held otherwise. Any context, whatever else the flags say.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
+    if !gfp.is_plain() {
+        return alloc_pages_node(ANYWHERE, gfp, order);
+    }
     match mm::kernel().zones().take_waiting(order, FrameOwner::Pages) {
         Some(record) if !gfp.zero() => record,
         Some(record) => zeroed(record, order),
-        None => alloc_merged(gfp, order),
+        None => alloc_pages_node(ANYWHERE, gfp, order),
     }
 }
 
-/// [`alloc_pages`], when no block of that order is at hand.
-#[cold]
+/// The node of callers who do not care.
+const ANYWHERE: c_int = -1;
+
+/// As [`alloc_pages`], on that node, or on another if it has none and the flags do not forbid that; a negative node is
+/// anywhere. There being no such node is a failure.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn alloc_merged(gfp: AllocationFlags, order: c_uint) -> *const Frame {
-    match mm::kernel().zones().allocate(order, FrameOwner::Pages) {
-        Ok(block) => {
-            let (first, pages) = block.leak();
-            if gfp.zero() {
-                zero(first, pages);
-            }
-            pointer_to(first)
-        }
+pub extern "C" fn alloc_pages_node(
+    nid: c_int,
+    gfp: AllocationFlags,
+    order: c_uint,
+) -> *const Frame {
+    match take(nid, gfp, order) {
+        Ok(page) => page,
         Err(error) => {
-            REFUSED.warn(format_args!("alloc_pages: order {order} was refused: {error}"));
+            if gfp.warning() == Warning::Told {
+                REFUSED.warn(format_args!("alloc_pages: order {order} was refused: {error}"));
+            }
             ptr::null()
         }
     }
 }
 
-/// The pages of `record`, filled with zeros.
+/// Why a C caller was given no pages.
+enum Refusal {
+    Flags(BadFlags),
+    Frames(AllocateError),
+    Zero(KmapError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flags(error) => error.fmt(f),
+            Self::Frames(error) => error.fmt(f),
+            Self::Zero(error) => error.fmt(f),
+        }
+    }
+}
+
+fn take(nid: c_int, gfp: AllocationFlags, order: c_uint) -> Result<*const Frame, Refusal> {
+    let zones = mm::kernel().zones();
+    let request = gfp.request(nid).map_err(Refusal::Flags)?;
+    let block = zones.allocate_from(request, order, FrameOwner::Pages).map_err(Refusal::Frames)?;
+    if gfp.zero()
+        && let Err(error) = mm::kernel().zero_block(&block)
+    {
+        // Nobody else has seen it, so that the frame table cannot disagree.
+        let _freed = zones.free(block);
+        return Err(Refusal::Zero(error));
+    }
+    Ok(pointer_to(block.leak().0))
+}
+
+/// The pages of `record`, which are of low memory, filled with zeros.
 #[cold]
 #[inline(never)]
 fn zeroed(record: *const Frame, order: c_uint) -> *const Frame {
-    zero(frame_of(record).expect("a record of the frame table"), 1 << order);
+    let first = frame_of(record).expect("a record of the frame table");
+    let pages = mm::kernel().linear().pages_of(first, 1 << order).expect("low memory");
+    let memory: *mut u8 = pointer(pages.start());
+    // SAFETY: the pages are in use, so the linear map has them, writable; nobody else knows of them yet.
+    unsafe { memory.write_bytes(0, pages.bytes() as usize) };
     record
 }
 
-/// Fills with zeros what [`alloc_pages`] has just taken.
-fn zero(first: Pfn, pages: u32) {
-    let address = linear_address(first.base()).expect("low memory was asked for");
-    let memory: *mut u8 = pointer(address);
-    let bytes = (pages << PAGE_SHIFT) as usize;
-    // SAFETY: the pages are in use, so the linear map has them, writable; nobody else knows of them yet.
-    unsafe { memory.write_bytes(0, bytes) };
+/// Maps a page of whatever memory until [`kunmap_local`], as deep as there are slots; null if there is none, or it is no page
+/// in use. Any context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn kmap_local_page(page: *const Frame) -> *mut c_void {
+    let Some(frame) = frame_of(page) else {
+        log::error!("kmap_local_page: {page:p} is no page pointer");
+        return ptr::null_mut();
+    };
+    match mm::kernel().kmap(frame) {
+        Ok(mapped) => pointer(mapped.keep()),
+        Err(error) => {
+            REFUSED.warn(format_args!("kmap_local_page: {error}"));
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Ends a mapping of [`kmap_local_page`]; any address in the page will do. Null is a no-op, and so is an address of low memory;
+/// anything else is reported and changes nothing. Any context.
+///
+/// # Safety
+/// Nobody uses the mapping any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn kunmap_local(addr: *const c_void) {
+    let at = address(addr);
+    if addr.is_null() || mm::kernel().linear().window().contains(at) {
+        return;
+    }
+    // SAFETY: our caller promises that nobody uses it.
+    let authority = unsafe { Authority::claim() };
+    if let Err(error) = mm::kernel().kunmap(authority, at) {
+        log::error!("kunmap_local: {error}");
+        dump_stack();
+    }
 }
 
 /// Gives back what [`alloc_pages`] took with the same `order`. Null is a no-op; anything else is reported and changes

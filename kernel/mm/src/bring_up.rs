@@ -25,20 +25,30 @@ use kerncore::addr::{
 };
 use kerncore::area::AreaRecord;
 use kerncore::descriptor::L2_TABLE_SIZE;
-use kerncore::frames::{AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable};
+use kerncore::frames::{
+    AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK,
+};
 use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
+use kerncore::kmap::{self, Kmap};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap};
 use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
-use kerncore::page_table::{AdoptError, PageTable, Removal};
+use kerncore::page_table::{AdoptError, PageTable, Removal, TableSource};
 use kerncore::va_space::{VaSpace, VaStorage};
-use kerncore::zones::{DMA_PAGES, Division, OtherZones, Zones};
+use kerncore::zones::{DMA_PAGES, Division, Nodes, OtherZones, Zones};
 use spin::Once;
 
+use crate::ram_probe::SecondLevel;
 use crate::{KERNEL, Kernel, heap};
 
 type Table = PageTable<CortexA9, IrqLocks>;
+
+/// Bytes of the largest block: borders of zones are multiples of it.
+const BLOCK_BYTES: u32 = MAX_BLOCK * PAGE_SIZE;
+
+/// The second-level table of the temporary mappings: they are to need no memory.
+static KMAP_TABLE: SecondLevel = SecondLevel::new();
 
 /// The zones that few ask for.
 static OTHER_ZONES: Once<OtherZones<'static, IrqLocks>> = Once::new();
@@ -107,6 +117,20 @@ pub struct EarlySpace {
     window: OwnedRange,
     heap: OwnedRange,
     pub(crate) temporary: OwnedRange,
+    kmap: OwnedRange,
+}
+
+/// How memory is to be brought up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Bytes of RAM from the start of the linear map.
+    pub ram: u32,
+    /// Of them, bytes that are to have linear addresses; the rest is high memory.
+    pub low: u32,
+    /// Nodes that memory is divided among.
+    pub nodes: Nodes,
+    /// Bytes of the vmalloc window.
+    pub vmalloc: u32,
 }
 
 /// The first page numbers of the regions, in ascending order.
@@ -115,6 +139,8 @@ const WINDOW: u32 = layout::LINEAR_END.page_number();
 const HEAP: u32 = layout::HEAP_START.page_number();
 const STATIC: u32 = layout::STATIC_START.page_number();
 const TEMPORARY: u32 = layout::TEMPORARY_START.page_number();
+const KMAP: u32 = layout::KMAP_START.page_number();
+const _: () = assert!(PAGES_IN_ADDRESS_SPACE - KMAP == kmap::WINDOW_PAGES);
 
 impl EarlySpace {
     /// Takes over the tables that the stub made.
@@ -138,26 +164,24 @@ impl EarlySpace {
         let (linear, rest) = split(rest, WINDOW - LINEAR, layout::LINEAR_END)?;
         let (window, rest) = split(rest, HEAP - WINDOW, layout::HEAP_START)?;
         let (heap, rest) = split(rest, STATIC - HEAP, layout::STATIC_START)?;
-        let (_static_mappings, temporary) =
-            split(rest, TEMPORARY - STATIC, layout::TEMPORARY_START)?;
-        Ok(Self { table, linear, window, heap, temporary })
+        let (_static_mappings, rest) = split(rest, TEMPORARY - STATIC, layout::TEMPORARY_START)?;
+        let (temporary, kmap) = split(rest, KMAP - TEMPORARY, layout::KMAP_START)?;
+        Ok(Self { table, linear, window, heap, temporary, kmap })
     }
 
-    /// Brings memory up over `ram_bytes` of RAM from the start of the linear map, with a vmalloc window of
-    /// `vmalloc_bytes`. Both are rounded down to pages and sections, and clipped to what the address map holds.
+    /// Brings memory up by `plan`, whose sizes are rounded down to pages, largest blocks and sections, and clipped to what the
+    /// address map holds.
     ///
     /// # Errors
     /// [`BringUpError`].
-    pub fn finish(
-        self,
-        ram_bytes: u32,
-        vmalloc_bytes: u32,
-    ) -> Result<&'static Kernel, BringUpError> {
-        let frames = Frames::of(ram_bytes)?;
+    pub fn finish(self, plan: MemoryPlan) -> Result<&'static Kernel, BringUpError> {
+        let frames = Frames::of(plan.ram, plan.low)?;
         let machine_table = self.table;
         let linear = map_linear(&machine_table, self.linear, &frames)?;
+        let kmap = Kmap::new(&machine_table, self.kmap, table_at(&KMAP_TABLE)?);
+        let kmap = kmap.map_err(BringUpError::Tables)?;
         let table = make_frame_table(&frames)?;
-        let division = Division { dma: DMA_PAGES, ..Division::NONE };
+        let division = Division { dma: DMA_PAGES, low: frames.low, nodes: plan.nodes };
         let zones = Zones::divided(OTHER_ZONES.call_once(|| OtherZones::new(table, division)));
         for (first, pages, owner) in frames.taken() {
             table.reserve(first, pages, owner).map_err(BringUpError::Frames)?;
@@ -165,7 +189,7 @@ impl EarlySpace {
         for (first, pages) in frames.free() {
             zones.add_range(first, pages).map_err(BringUpError::Frames)?;
         }
-        let window = upper_part(self.window, vmalloc_bytes)?;
+        let window = upper_part(self.window, plan.vmalloc)?;
         let storage = make_storage(&zones, window.count())?;
         let pages = window.count();
         let space = VaSpace::new(window, storage).map_err(|_| BringUpError::Window { pages })?;
@@ -179,6 +203,7 @@ impl EarlySpace {
                 map_ram,
                 zones,
                 linear,
+                kmap,
                 support: &KernelSupport,
             })
         });
@@ -189,6 +214,11 @@ impl EarlySpace {
         });
         Ok(kernel)
     }
+}
+
+/// Where a table of the image lies.
+fn table_at(table: &'static SecondLevel) -> Result<PhysAddr, BringUpError> {
+    table.take_table().ok_or(BringUpError::Image { address: boot::layout::image().start() })
 }
 
 /// The first `pages` of `range`, and the rest, which is to begin the region at `start`.
@@ -209,6 +239,8 @@ fn split(
 struct Frames {
     first: Pfn,
     total: u32,
+    /// How many of them have linear addresses.
+    low: u32,
     image: Pfn,
     image_pages: u32,
     /// The first frame of the linear map's tables that RAM does not need.
@@ -219,28 +251,31 @@ struct Frames {
 }
 
 impl Frames {
-    fn of(ram_bytes: u32) -> Result<Self, BringUpError> {
-        let too_little = BringUpError::TooLittleRam { bytes: ram_bytes };
+    fn of(ram_bytes: u32, low_bytes: u32) -> Result<Self, BringUpError> {
         let bytes = ram_bytes.min(layout::LINEAR_BYTES);
+        let low_bytes = if low_bytes < bytes { low_bytes & !(BLOCK_BYTES - 1) } else { bytes };
+        let too_little = BringUpError::TooLittleRam { bytes: low_bytes };
         let first = LINEAR_PHYSICAL.pfn();
         let total = bytes / PAGE_SIZE;
         let image_range = boot::layout::image();
         let outside = BringUpError::Image { address: image_range.start() };
         let image = linear_physical(image_range.start()).ok_or(outside)?.pfn();
         let image_pages = image_range.count();
-        let tables_used = bytes.div_ceil(kerncore::addr::SECTION_SIZE) * L2_TABLE_SIZE;
+        let low = low_bytes / PAGE_SIZE;
+        let tables_used = low_bytes.div_ceil(kerncore::addr::SECTION_SIZE) * L2_TABLE_SIZE;
         let tables = linear_physical(boot::layout::linear_tables()).ok_or(outside)?.pfn();
         let spare_tables = tables.checked_add(pages_for(tables_used)).ok_or(outside)?;
         let table = image.checked_add(image_pages).ok_or(outside)?;
         let spare_table_pages = table.checked_sub(spare_tables).ok_or(outside)?;
         let table_pages = pages_for(total * FRAME_BYTES);
         let used = table.checked_sub(first).ok_or(outside)? + table_pages;
-        if used >= total {
+        if used >= low {
             return Err(too_little);
         }
         Ok(Self {
             first,
             total,
+            low,
             image,
             image_pages,
             spare_tables,
@@ -282,7 +317,7 @@ fn map_linear(
     linear: OwnedRange,
     frames: &Frames,
 ) -> Result<LinearMap<CortexA9>, BringUpError> {
-    let sections = frames.total.div_ceil(PAGES_PER_SECTION) * PAGES_PER_SECTION;
+    let sections = frames.low.div_ceil(PAGES_PER_SECTION) * PAGES_PER_SECTION;
     let window = if sections < linear.count() {
         split(linear, sections, layout::LINEAR_END)?.0
     } else {
@@ -295,7 +330,8 @@ fn map_linear(
     let below = frames.image.number() - frames.first.number();
     map.fill(frames.first, below).map_err(BringUpError::Linear)?;
     let above = frames.table;
-    map.fill(above, frames.end() - above.number()).map_err(BringUpError::Linear)?;
+    let low_end = frames.first.number() + frames.low;
+    map.fill(above, low_end - above.number()).map_err(BringUpError::Linear)?;
     Ok(map)
 }
 

@@ -101,7 +101,7 @@ fn region_of(address: VirtAddr, parts: &[Part]) -> Region {
         && is_image(address)
     {
         Region::Image(part.name)
-    } else if linear_physical(address).is_some() {
+    } else if kernel().linear().window().contains(address) {
         Region::Linear
     } else if audit::heap_region().contains(address) {
         Region::Heap

@@ -22,13 +22,21 @@ use kerncore::page_table::{TableSource, consecutive};
 
 use crate::bring_up::EarlySpace;
 
-/// The second-level table of the temporary region's first MiB, which is needed before there are frames.
+/// A second-level table in the image.
 #[repr(C, align(1024))]
-struct EarlyTable([AtomicU32; L2_SLOTS as usize]);
+pub(crate) struct SecondLevel([AtomicU32; L2_SLOTS as usize]);
 
-static EARLY_TABLE: EarlyTable = EarlyTable([const { AtomicU32::new(0) }; L2_SLOTS as usize]);
+/// That of the temporary region's first MiB, which is needed before there are frames.
+static EARLY_TABLE: SecondLevel = SecondLevel::new();
 
-impl TableSource for &EarlyTable {
+impl SecondLevel {
+    /// An empty one.
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; L2_SLOTS as usize])
+    }
+}
+
+impl TableSource for &SecondLevel {
     fn take_table(&self) -> Option<PhysAddr> {
         let address = u32::try_from((&raw const self.0).addr()).ok()?;
         linear_physical(VirtAddr::new(address))

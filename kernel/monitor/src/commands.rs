@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 
 use kerncore::addr::PAGE_SIZE;
 use kerncore::frames::FrameOwner;
+use kerncore::zones::ZoneSummary;
 use mm::{area_list, audit, heap, memory_map};
 
 use crate::CommandError;
@@ -83,6 +84,12 @@ fn frames(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
             writeln!(out, "{:<14}{pages:>8} frames {kibibytes:>9} KiB", owner.name())?;
         }
     }
+    let mut written = Ok(());
+    zones.for_each_zone(|ZoneSummary { node, kind, first, pages, free }| {
+        let line = format_args!("{node} {kind:<7} from {first}: {pages:>8} frames, {free:>8} free");
+        written = written.and_then(|()| writeln!(out, "{line}"));
+    });
+    written?;
     write!(out, "free blocks of 4 KiB and up:")?;
     for blocks in census.free_blocks {
         write!(out, " {blocks}")?;

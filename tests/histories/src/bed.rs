@@ -14,8 +14,10 @@ use kerncore::{
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
-    frames::{Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameTable},
+    frames::{Frame, FrameBlock, FrameList, FrameOwner, FrameTable},
     kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, RemoveError, Support},
+    kmap::Kmap,
+    layout,
     ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
@@ -23,7 +25,7 @@ use kerncore::{
     owned_range::OwnedRange,
     page_table::{PageTable, Removal},
     va_space::{VaSpace, VaStorage},
-    zones::Zones,
+    zones::{Division, OtherZones, Zones},
 };
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
 use std::iter;
@@ -50,6 +52,8 @@ pub const WINDOW_PAGES: u32 = 4 << 8;
 /// The first page of the heap.
 pub const HEAP: u32 = 0xf_0000;
 const HEAP_PAGES: u32 = 1 << 8;
+/// The first page of the temporary mappings.
+const KMAP: u32 = layout::KMAP_START.page_number();
 /// How many of the heap's pages are mapped.
 pub const HEAP_MAPPED: u32 = 4;
 /// Whoever asks, in all tests.
@@ -139,16 +143,45 @@ fn stub(machine: &SoftMachine) {
     }
 }
 
-fn zones() -> Zones<'static, HostLocks> {
+/// How much of the bed's RAM has linear addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowMemory {
+    /// All of it.
+    All,
+    /// The lower half: the rest is high memory.
+    Half,
+}
+
+impl LowMemory {
+    /// How many frames that is.
+    const fn pages(self) -> u32 {
+        match self {
+            Self::All => RAM_PAGES,
+            Self::Half => RAM_PAGES / 2,
+        }
+    }
+
+    /// The first frame of the image that nobody needs: the first spare one has the table of temporary mappings, if there are any.
+    const fn spare(self) -> u32 {
+        match self {
+            Self::All => SPARE,
+            Self::Half => SPARE + 1,
+        }
+    }
+}
+
+fn zones(low: LowMemory) -> Zones<'static, HostLocks> {
     let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
     let table = FrameTable::new(records.leak(), frame(RAM)).expect("aligned to a block");
-    let image = SPARE - (RAM + 16);
+    let spare = low.spare();
+    let image = spare - (RAM + 16);
     table.reserve(frame(RAM + 16), image, FrameOwner::KernelImage).expect("absent frames");
-    let mut allocator = FrameAllocator::new(table);
-    for (first, end) in [(RAM, RAM + 16), (SPARE, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
-        allocator.add_range(frame(first), end - first).expect("absent frames");
+    let division = Division { low: low.pages(), ..Division::NONE };
+    let zones = Zones::divided(Box::leak(Box::new(OtherZones::new(table, division))));
+    for (first, end) in [(RAM, RAM + 16), (spare, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
+        zones.add_range(frame(first), end - first).expect("absent frames");
     }
-    Zones::new(allocator)
+    zones
 }
 
 impl Bed {
@@ -187,21 +220,41 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// # Panics
     /// If the kernel cannot be made.
     pub fn driven_by(behaviour: Behaviour, drive: impl FnOnce(&'static SoftMachine) -> M) -> Self {
+        Self::divided(behaviour, LowMemory::All, drive)
+    }
+
+    /// As [`Bed::driven_by`], with so much low memory.
+    ///
+    /// # Panics
+    /// If the kernel cannot be made.
+    pub fn divided(
+        behaviour: Behaviour,
+        low: LowMemory,
+        drive: impl FnOnce(&'static SoftMachine) -> M,
+    ) -> Self {
         let machine: &'static SoftMachine =
             Box::leak(Box::new(SoftMachine::new(behaviour, 2, ROOT)));
         stub(machine);
         let all = pages(0x8_0000, 0x8_0000);
         let (table, rest) = PageTable::new(drive(machine), ROOT, all);
         let split = |range: OwnedRange, count| range.split_at(count).expect("within the window");
-        let (linear, rest) = split(rest, RAM_PAGES);
-        let (_, rest) = split(rest, WINDOW - 0x8_0000 - RAM_PAGES);
+        let (linear, rest) = split(rest, low.pages());
+        let (_, rest) = split(rest, WINDOW - 0x8_0000 - low.pages());
         let (window, rest) = split(rest, WINDOW_PAGES);
         let (_, rest) = split(rest, HEAP - WINDOW - WINDOW_PAGES);
-        let (heap, _) = split(rest, HEAP_PAGES);
+        let (heap, rest) = split(rest, HEAP_PAGES);
+        let kmap = match low {
+            LowMemory::All => Kmap::none(&table),
+            LowMemory::Half => {
+                let (_, kmap) = split(rest, KMAP - HEAP - HEAP_PAGES);
+                Kmap::new(&table, kmap, frame(SPARE).base()).expect("an empty table")
+            }
+        };
         let mut linear =
             LinearMap::new(&table, linear, LINEAR_TABLES, frame(RAM)).expect("adopted");
         linear.fill(frame(RAM), 16).expect("below the image");
-        linear.fill(frame(AFTER_IMAGE), RAM + RAM_PAGES - AFTER_IMAGE).expect("above the image");
+        let above = RAM + low.pages() - AFTER_IMAGE;
+        linear.fill(frame(AFTER_IMAGE), above).expect("above the image");
         let books = vec![0; VaStorage::<AreaPlace<'_>>::words(WINDOW_PAGES)].leak();
         let records = iter::repeat_with(|| None).take(WINDOW_PAGES as usize).collect::<Vec<_>>();
         let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
@@ -210,7 +263,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
         let blocks = blocks.collect::<Vec<_>>().leak();
         let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");
-        let parts = Parts { table, space, map_ram, zones: zones(), linear, support };
+        let parts = Parts { table, space, map_ram, zones: zones(low), linear, kmap, support };
         let space = KernelSpace::new(parts);
         let mut bed = Self { machine, space, heap };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");

@@ -73,6 +73,7 @@ fn command_line(line: &[u8]) {
     let limits = Limits {
         coherent_pool: SizeLimit::up_to(MOST_RAM),
         vmalloc: SizeLimit { least: 1 << 20, most: 768 << 20, unit: 1 << 20 },
+        low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
         memory: SizeLimit { least: 1 << 20, most: MOST_RAM, unit: 1 << 20 },
     };
     let words = line.split_ascii_whitespace().count();

@@ -216,11 +216,21 @@ impl Machine for SoftCpu<'_> {
         }
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        let mut state = self.begin(Some(Event::Zero(first, count)));
-        let start = first.base().raw();
-        for word in (start..start + count * PAGE_SIZE).step_by(4) {
-            state.memory.write_cached(word, 0);
+    /// Through the TLB, as hardware does it: what a stale entry leads to is what becomes zero.
+    fn zero_pages(&self, pages: PageRange) {
+        let mut state = self.begin(Some(Event::Zero(pages)));
+        for page in pages.first()..pages.end() {
+            let (kind, privilege) = (Kind::Write, Privilege::Kernel);
+            let address = VirtAddr::new(page * PAGE_SIZE);
+            let entry = match self.translate(&mut state, address, kind, privilege) {
+                Ok(entry) => entry,
+                Err(fault) => panic!("page {page:#x} cannot be filled with zeros: {fault:?}"),
+            };
+            assert!(entry.cacheable, "page {page:#x} is filled with zeros past the cache");
+            let start = entry.leads(address).raw();
+            for word in (start..start + PAGE_SIZE).step_by(4) {
+                state.memory.write_cached(word, 0);
+            }
         }
     }
 

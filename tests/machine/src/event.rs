@@ -16,6 +16,6 @@ pub enum Event {
     Invalidate(Scope, Reach),
     /// The frames' lines, named by these pages, cleaned and invalidated.
     CleanAndInvalidate(PageRange, Pfn),
-    /// This many frames filled with zeros.
-    Zero(Pfn, u32),
+    /// These pages filled with zeros.
+    Zero(PageRange),
 }

@@ -9,7 +9,7 @@
 ///     fn barrier(&self) {}
 ///
 ///     pass_on!(cpu: read_descriptor write_descriptors clean_descriptors invalidate_tlb
-///         clean_and_invalidate zero_frames in_interrupt);
+///         clean_and_invalidate zero_pages in_interrupt);
 /// }
 /// ```
 #[macro_export]
@@ -55,9 +55,9 @@ macro_rules! pass_on {
             self.$field.clean_and_invalidate(pages, first);
         }
     };
-    (@ zero_frames $field:tt) => {
-        fn zero_frames(&self, first: $crate::kerncore::addr::Pfn, count: u32) {
-            self.$field.zero_frames(first, count);
+    (@ zero_pages $field:tt) => {
+        fn zero_pages(&self, pages: $crate::kerncore::addr::PageRange) {
+            self.$field.zero_pages(pages);
         }
     };
     (@ in_interrupt $field:tt) => {

@@ -4,9 +4,7 @@ use boot::layout::{Use, image, parts};
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::{AreaKind, CodeStage, Mapping};
 use kerncore::frames::FrameOwner;
-use kerncore::layout::{
-    HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END, linear_physical,
-};
+use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END};
 use mm::kernel;
 
 /// A kind of mapping, or of a place where there must be none.
@@ -111,7 +109,8 @@ impl Kind {
     }
 
     fn of_linear(address: VirtAddr) -> Self {
-        let frame = linear_physical(address).map(kerncore::addr::PhysAddr::pfn);
+        // Beyond the linear map's end lies nothing, be there RAM at that distance or not.
+        let frame = kernel().linear().frame_of(address);
         match frame.map_or(FrameOwner::Absent, |frame| kernel().zones().table().owner_of(frame)) {
             FrameOwner::Absent => return Self::BeyondRam,
             FrameOwner::Dma | FrameOwner::AtomicPool | FrameOwner::Text => return Self::Lent,

@@ -307,7 +307,12 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let address = if is_for_devices(owner) {
             self.home_of(frame)?
         } else {
-            self.space.linear().pages_of(frame, 1)?.start()
+            match self.space.linear().pages_of(frame, 1) {
+                Some(page) => page.start(),
+                // High memory has the mapping of the area that owns it, if one does.
+                None if owner == FrameOwner::Vmalloc => self.home_of(frame)?,
+                None => return None,
+            }
         };
         Some((address, self.space.table().translate(address)?.attributes().ok()?))
     }

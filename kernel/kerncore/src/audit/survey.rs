@@ -59,6 +59,7 @@ pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
         .with(Count::TablesInUse, survey.tables_in_use)
         .with(Count::UnmappedLinear, survey.unmapped_linear)
         .with(Count::SlabRecords, counts.records)
+        .with(Count::TemporaryMappings, space.temporary().taken())
 }
 
 /// Frames of RAM whose linear slot is empty. Those of lent blocks are among them: they come back when the block does.

@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | `coherent_pool=` | size of the atomic DMA pool (S68) | 256 KiB |
 //! | `vmalloc=` | size of the vmalloc window | the whole window |
+//! | `lowmem=` | RAM that has linear addresses; the rest is high memory | all of it |
+//! | `numa=fake=` | nodes that memory is divided among, 1 or 2 | 1 |
 //! | `mem=` | RAM to be used, or `probe`: as much as answers | what the board reports |
 //! | `loglevel=` | 0 to 8: messages of smaller severity numbers are printed | 7 |
 //! | `test=` | only tests whose name contains this | all tests |
@@ -34,6 +36,7 @@ pub use size::{NumberError, memparse, number};
 use core::num::NonZeroU32;
 
 use crate::addr::PAGE_SIZE;
+use crate::zones::Nodes;
 
 /// Size of the atomic pool that nobody set (S68), in bytes.
 pub const DEFAULT_COHERENT_POOL: u32 = 256 << 10;
@@ -51,6 +54,10 @@ pub struct Config<'c> {
     pub vmalloc: Option<u32>,
     /// `mem=`.
     pub memory: Memory,
+    /// `lowmem=`, in bytes.
+    pub low_memory: Option<u32>,
+    /// `numa=fake=`.
+    pub nodes: Nodes,
     /// `loglevel=`: messages whose severity number (0 emergency, 3 error, 4 warning, 6 information, 7 debugging) is
     /// smaller are printed.
     pub log_level: u8,
@@ -125,6 +132,8 @@ pub struct Limits {
     pub vmalloc: SizeLimit,
     /// For `mem=`.
     pub memory: SizeLimit,
+    /// For `lowmem=`.
+    pub low_memory: SizeLimit,
 }
 
 impl Config<'_> {
@@ -133,6 +142,8 @@ impl Config<'_> {
         coherent_pool: DEFAULT_COHERENT_POOL,
         vmalloc: None,
         memory: Memory::Reported,
+        low_memory: None,
+        nodes: Nodes::One,
         log_level: DEFAULT_LOG_LEVEL,
         test_filter: None,
         seed: None,
@@ -208,6 +219,18 @@ impl<'c> Config<'c> {
             let size = size(value, limits.memory);
             let kept = if let Memory::Bytes(bytes) = self.memory { Some(bytes) } else { None };
             settle(size, kept, |bytes| self.memory = Memory::Bytes(bytes))
+        } else if named("lowmem") {
+            let size = size(value, limits.low_memory);
+            settle(size, self.low_memory, |bytes| self.low_memory = Some(bytes))
+        } else if named("numa") {
+            let kept = Instead::Number(self.nodes.count().into());
+            let count = value.and_then(|value| value.strip_prefix("fake="));
+            let most = Nodes::Two.count();
+            self.nodes = match ranged(count, 1, most).map_err(|why| (why, kept))? {
+                1 => Nodes::One,
+                _ => Nodes::Two,
+            };
+            Ok(())
         } else if named("loglevel") {
             let kept = Instead::Number(self.log_level.into());
             self.log_level = ranged(value, 0, MAX_LOG_LEVEL).map_err(|why| (why, kept))?;

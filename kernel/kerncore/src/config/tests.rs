@@ -4,6 +4,7 @@ const LIMITS: Limits = Limits {
     coherent_pool: SizeLimit::up_to(64 << 20),
     vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20 },
     memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE },
+    low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
 };
 
 /// The configuration and the lines that were complained of.
@@ -25,7 +26,7 @@ fn one_complaint(parameter: &str, line: &str) {
 #[test]
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
-        "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m loglevel=4 test=vmalloc:: \
+        "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
          nohugevmalloc monitor vmallocinfo witness=uart1",
     );
@@ -34,6 +35,8 @@ fn s114_every_parameter_lands_in_its_field() {
         coherent_pool: 1 << 20,
         vmalloc: Some(256 << 20),
         memory: Memory::Bytes(512 << 20),
+        low_memory: Some(64 << 20),
+        nodes: Nodes::Two,
         log_level: 4,
         test_filter: Some("vmalloc::"),
         seed: Some(u64::MAX),
@@ -187,4 +190,24 @@ fn of_a_repeated_parameter_the_last_usable_one_counts() {
 #[test]
 fn a_value_may_contain_the_equals_sign() {
     assert_eq!(parse("k test=a=b").0.test_filter, Some("a=b"));
+}
+
+/// S117.
+#[test]
+fn low_memory_and_nodes_are_refused_or_cut_by_name() {
+    for (parameter, line) in [
+        ("lowmem=", "lowmem=: a value is missing, using the default"),
+        ("lowmem=31M", "lowmem=31M: less than 32 MiB, using the default"),
+        ("lowmem=2G", "lowmem=2G: more than the address map allows (1 GiB), using the default"),
+        ("numa=fake=3", "numa=fake=3: not between 1 and 2, using 1"),
+        ("numa=fake=0", "numa=fake=0: not between 1 and 2, using 1"),
+        ("numa=off", "numa=off: a value is missing, using 1"),
+        ("numa", "numa: a value is missing, using 1"),
+    ] {
+        one_complaint(parameter, line);
+    }
+    let (config, lines) = parse("kernel.elf lowmem=66M numa=fake=1");
+    assert_eq!(config.low_memory, Some(64 << 20), "borders of zones are borders of largest blocks");
+    assert_eq!(config.nodes, Nodes::One);
+    assert_eq!(lines, ["lowmem=66M: not a multiple of 4 MiB, the rest is unusable, using 64 MiB"]);
 }

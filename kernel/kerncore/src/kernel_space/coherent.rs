@@ -102,7 +102,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         attributes: Attributes,
     ) -> Result<(Lent, AreaPlace<'s>), CoherentError> {
         let pages = block.pages();
-        self.table.machine().zero_frames(block.first(), pages);
+        self.zero_low_frames(block.first(), pages);
         let absent = self.withdraw(block).map_err(CoherentError::Linear)?;
         // A block has 4 MiB at most.
         let request = Request { bytes: pages.wrapping_mul(PAGE_SIZE), window: None, alignment };

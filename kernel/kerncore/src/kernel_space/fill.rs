@@ -72,16 +72,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(FillAreaError::Mapped { address: base });
             }
         };
-        let list = match self.frames_for(memory, usable.count()) {
+        let list = match self.filled_frames(memory, usable.count(), fill) {
             Ok(list) => list,
-            Err(error) => {
-                return Err(self.consume(base, usable, VmallocError::Frames(error)));
-            }
+            Err(error) => return Err(self.consume(base, usable, error)),
         };
-        if fill == Fill::Zeroed {
-            let frames = list.frames(self.zones.table());
-            frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
-        }
         let attributes = match rights {
             Rights::ReadWrite => Attributes::KERNEL_DATA,
             Rights::ReadOnly => Attributes::KERNEL_RODATA,

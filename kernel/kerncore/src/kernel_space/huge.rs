@@ -104,7 +104,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let table = self.zones.table();
         if fill == Fill::Zeroed {
-            list.frames(table).for_each(|frame| self.table.machine().zero_frames(frame, 1));
+            list.frames(table).for_each(|frame| self.zero_low_frames(frame, 1));
         }
         let sections = pages / PAGES_PER_SECTION;
         let (mut parked, mut done) = (Parked::new(), 0);

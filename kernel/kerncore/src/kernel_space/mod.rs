@@ -35,6 +35,7 @@ mod huge;
 mod ioremap;
 mod map_ram;
 mod purge;
+mod reach;
 mod readers;
 mod realloc;
 mod remove;
@@ -71,6 +72,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
 use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed};
+use crate::kmap::Kmap;
 use crate::linear_map::LinearMap;
 use crate::lock::{Class, Lock, Locks, SharedLock};
 use crate::machine::Machine;
@@ -93,8 +95,10 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     pub map_ram: MapRam<'s>,
     /// RAM.
     pub zones: Zones<'s, L>,
-    /// The linear map of RAM.
+    /// The linear map of low memory.
     pub linear: LinearMap<M>,
+    /// Addresses for what is not in it.
+    pub kmap: Kmap<M>,
     /// Memory for area records, and an ear for oddities.
     pub support: &'s dyn Support<'s>,
 }
@@ -119,6 +123,7 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
     linear: LinearMap<M>,
+    kmap: Kmap<M>,
     support: &'s dyn Support<'s>,
 }
 
@@ -137,6 +142,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             tables: TableMemory::new(),
             zones: parts.zones,
             linear: parts.linear,
+            kmap: parts.kmap,
             support: parts.support,
         }
     }
@@ -166,7 +172,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self.linear
     }
 
-    /// Takes 2^`order` zeroed frames.
+    /// Takes 2^`order` zeroed frames of low memory.
     ///
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
@@ -176,7 +182,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
     ) -> Result<FrameBlock, AllocateError> {
         let block = self.zones.allocate(order, owner)?;
-        self.table.machine().zero_frames(block.first(), block.pages());
+        self.zero_low_frames(block.first(), block.pages());
         Ok(block)
     }
 

@@ -169,17 +169,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Makes it `pages` pages, in place or elsewhere.
     fn lengthen(&self, taken: Taken, pages: u32, fill: Fill) -> Result<AreaSummary, VmallocError> {
         let more = pages - taken.usable.count();
-        let list = match self.frames_for(FrameRequest::ANY, more) {
+        let fill = if taken.flags.contains(AreaFlags::USERMAP) { Fill::Zeroed } else { fill };
+        let list = match self.filled_frames(FrameRequest::ANY, more, fill) {
             Ok(list) => list,
             Err(error) => {
                 self.give_back_memory(taken);
-                return Err(VmallocError::Frames(error));
+                return Err(error);
             }
         };
-        if fill == Fill::Zeroed || taken.flags.contains(AreaFlags::USERMAP) {
-            let frames = list.frames(self.zones.table());
-            frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
-        }
         match self.areas.with(|areas| areas.space.extend(&taken.usable, more)) {
             Some(added) => self.lengthen_in_place(taken, added, list),
             None => self.lengthen_elsewhere(taken, pages, list),

@@ -48,7 +48,7 @@ impl Machine for PlainMachine {
 
     fn clean_and_invalidate(&self, _pages: PageRange, _first: Pfn) {}
 
-    fn zero_frames(&self, _first: Pfn, _count: u32) {}
+    fn zero_pages(&self, _pages: PageRange) {}
 
     fn in_interrupt(&self) -> bool {
         false
@@ -149,7 +149,8 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
     let blocks = (0..window_pages / 256).map(|_| Block::new()).collect::<Vec<_>>().leak();
     let map_ram = MapRam::new(pages(WINDOW, window_pages), blocks).expect("a block a section");
     let zones = Zones::new(allocator);
-    KernelSpace::new(Parts { table, space, map_ram, zones, linear, support: &Host })
+    let kmap = Kmap::none(&table);
+    KernelSpace::new(Parts { table, space, map_ram, zones, linear, kmap, support: &Host })
 }
 
 #[track_caller]

@@ -8,6 +8,7 @@ use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, Frames};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kmap::KmapError;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -70,6 +71,8 @@ pub enum VmallocError {
     Area(NoArea),
     /// No frames (S28).
     Frames(AllocateError),
+    /// High memory could not be reached to fill it with zeros.
+    Zero(KmapError),
     /// The mapping failed (S29).
     Map(MapError),
 }
@@ -83,6 +86,7 @@ impl fmt::Display for VmallocError {
             }
             Self::Area(error) => error.fmt(f),
             Self::Frames(error) => error.fmt(f),
+            Self::Zero(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
         }
     }
@@ -130,17 +134,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let request = Request::of_bytes(bytes);
         let (mut usable, place) =
             self.reserve("vmalloc", |areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
-        let list = match self.frames_for(memory, pages) {
+        let list = match self.filled_frames(memory, pages, fill) {
             Ok(list) => list,
             Err(error) => {
                 self.abandon(usable, place);
-                return Err(VmallocError::Frames(error));
+                return Err(error);
             }
         };
-        if fill == Fill::Zeroed {
-            let frames = list.frames(self.zones.table());
-            frames.for_each(|frame| self.table.machine().zero_frames(frame, 1));
-        }
         let frames = list.frames(self.zones.table());
         let mapped = match rights {
             Rights::ReadWrite => self.map(&mut usable, frames, Attributes::KERNEL_DATA),
@@ -185,12 +185,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         self.map(usable, frames.map(Some), Attributes::KERNEL_RODATA)
     }
 
+    /// Takes `pages` frames that hold what they should.
     #[inline(always)]
-    pub(super) fn frames_for(
+    pub(super) fn filled_frames(
         &self,
         memory: FrameRequest,
         pages: u32,
-    ) -> Result<FrameList, AllocateError> {
+        fill: Fill,
+    ) -> Result<FrameList, VmallocError> {
+        let list = self.frames_for(memory, pages).map_err(VmallocError::Frames)?;
+        if fill == Fill::Zeroed
+            && let Err(error) = self.zero_frames(list.frames(self.zones.table()))
+        {
+            let freed = self.zones.free_list(list);
+            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            return Err(VmallocError::Zero(error));
+        }
+        Ok(list)
+    }
+
+    #[inline(always)]
+    fn frames_for(&self, memory: FrameRequest, pages: u32) -> Result<FrameList, AllocateError> {
         loop {
             match self.zones.allocate_list_from(memory, pages, FrameOwner::Vmalloc) {
                 Err(_) if self.free_deferred() > 0 => {}

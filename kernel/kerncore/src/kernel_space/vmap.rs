@@ -305,7 +305,7 @@ const fn is_kernels_own(owner: FrameOwner) -> bool {
 }
 
 /// Nothing that anybody has.
-const fn is_not_memory(owner: FrameOwner) -> bool {
+pub(super) const fn is_not_memory(owner: FrameOwner) -> bool {
     matches!(owner, FrameOwner::Free | FrameOwner::Absent | FrameOwner::Reserved)
 }
 
@@ -315,7 +315,7 @@ const fn is_uncached(owner: FrameOwner) -> bool {
 }
 
 /// Mapped uncached or executable, and absent from the linear map.
-const fn is_lent(owner: FrameOwner) -> bool {
+pub(super) const fn is_lent(owner: FrameOwner) -> bool {
     is_uncached(owner) || matches!(owner, FrameOwner::Text)
 }
 

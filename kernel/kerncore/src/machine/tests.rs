@@ -42,8 +42,8 @@ impl Machine for Listener {
         self.heard(format!("clean and invalidate {pages} {first}"));
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.heard(format!("zero {first} {count}"));
+    fn zero_pages(&self, pages: PageRange) {
+        self.heard(format!("zero {pages}"));
     }
 
     fn in_interrupt(&self) -> bool {
@@ -66,7 +66,7 @@ fn ask(machine: impl Machine) -> u32 {
     machine.barrier();
     machine.invalidate_tlb(pages);
     machine.clean_and_invalidate(pages, slot.pfn());
-    machine.zero_frames(slot.pfn(), 2);
+    machine.zero_pages(pages);
     assert!(!machine.in_interrupt());
     machine.read_descriptor(slot)
 }
@@ -81,7 +81,7 @@ fn a_borrowed_machine_passes_every_call_on() {
         "barrier",
         "invalidate 0xc0000000-0xc0002000",
         "clean and invalidate 0xc0000000-0xc0002000 0x60004",
-        "zero 0x60004 2",
+        "zero 0xc0000000-0xc0002000",
         "in interrupt?",
         "read 0x60004000",
     ];

@@ -105,8 +105,8 @@ impl<M: UserMachine> Machine for SpaceMachine<M> {
         self.machine.clean_and_invalidate(pages, first);
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.machine.zero_frames(first, count);
+    fn zero_pages(&self, pages: PageRange) {
+        self.machine.zero_pages(pages);
     }
 
     fn in_interrupt(&self) -> bool {

@@ -6,7 +6,6 @@ use crate::failure::Point;
 use crate::frames::{FrameList, FrameOwner};
 use crate::linear_map::Absent;
 use crate::lock::{Lock, Locks};
-use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, consecutive};
 use crate::user::machine::UserMachine;
@@ -100,8 +99,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     fn zeroed(&self, pages: u32) -> Result<FrameList, PlaceError> {
         let zones = self.kernel.zones();
         let list = zones.allocate_list(pages, FrameOwner::User).map_err(PlaceError::Frames)?;
-        let machine = self.table.machine();
-        list.frames(zones.table()).for_each(|frame| machine.zero_frames(frame, 1));
+        list.frames(zones.table()).for_each(|frame| self.kernel.zero_low_frames(frame, 1));
         Ok(list)
     }
 
@@ -110,7 +108,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         let zones = self.kernel.zones();
         let block = zones.allocate_pages(pages, FrameOwner::Text).map_err(PlaceError::Frames)?;
         let machine = &self.table.machine().machine;
-        machine.zero_frames(block.first(), pages);
+        self.kernel.zero_low_frames(block.first(), pages);
         machine.write_frames(block.first(), program);
         machine.clean_instructions(block.first(), pages);
         machine.barrier();

@@ -21,9 +21,10 @@ use super::tables::{assert_absent, assert_entry, assert_mapped, bits};
 const RETURN: u32 = 0xe12f_ff1e;
 const NO_RIGHT: FaultStatus = FaultStatus::Permission(Level::Second);
 
-/// Bytes of RAM in use.
+/// Bytes of RAM that have linear addresses: all of it, unless `lowmem=` says less.
 fn ram() -> u32 {
-    start::started().expect("the kernel has started").ram.used
+    let started = start::started().expect("the kernel has started");
+    started.config.low_memory.map_or(started.ram.used, |low| low.min(started.ram.used))
 }
 
 fn last_byte(pages: PageRange) -> VirtAddr {

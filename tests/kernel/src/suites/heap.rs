@@ -12,7 +12,7 @@ use core::ptr::{self, NonNull};
 
 use arch::irq;
 use kerncore::addr::VirtAddr;
-use kerncore::frames::FrameOwner;
+use kerncore::frames::{FrameOwner, FrameRequest};
 use kerncore::layout::{HEAP_END, HEAP_START};
 use ktest::ktest;
 use mm::heap::usage;
@@ -179,7 +179,8 @@ fn without_frames_the_heap_says_no_and_recovers() {
     let mut pieces = Vec::with_capacity(4096);
     let free = zones.free_pages();
     let pages = usage().pages;
-    let all = zones.allocate_list(free, FrameOwner::Test).expect("all that is free");
+    let all = zones.allocate_list_from(FrameRequest::ANY, free, FrameOwner::Test);
+    let all = all.expect("all that is free");
     let failed = (0..4096).any(|_| match Piece::new(64 * 1024, 4, 3) {
         Some(piece) => {
             pieces.push(piece);

@@ -18,8 +18,9 @@ fn kernel() -> &'static Kernel {
     mm::kernel()
 }
 
+/// Of low memory, which is what most here take.
 fn free_pages() -> u32 {
-    kernel().zones().free_pages()
+    kernel().zones().free_pages_of(FrameRequest::LOW)
 }
 
 /// How many frames are free once the heap has room for what a test puts there, so that it takes none meanwhile.

@@ -245,8 +245,8 @@ impl Machine for LocalMaintenance {
         self.0.clean_and_invalidate(pages, first);
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
-        self.0.zero_frames(first, count);
+    fn zero_pages(&self, pages: PageRange) {
+        self.0.zero_pages(pages);
     }
 
     fn in_interrupt(&self) -> bool {

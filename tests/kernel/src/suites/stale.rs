@@ -18,8 +18,8 @@ use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::attributes::Attributes;
 use kerncore::descriptor::l2;
-use kerncore::frames::FrameOwner;
-use kerncore::kernel_space::Fill;
+use kerncore::frames::{FrameOwner, FrameRequest};
+use kerncore::kernel_space::{Fill, VmallocRequest};
 use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
@@ -152,7 +152,10 @@ fn two_hundred_owners_of_one_address_never_see_each_others_bytes_s23() {
 fn a_freed_area_can_be_neither_read_nor_written_and_its_frames_are_left_alone_s23() {
     const PAGES: u32 = 40; // fewer than the emulated TLB holds
     irq::masked(|| {
-        let area = kernel().vmalloc(PAGES * PAGE_SIZE, Fill::Zeroed, NOBODY).expect("memory");
+        // Of low memory: what its frames hold is looked at when they are nobody's.
+        let request = VmallocRequest::new(PAGES * PAGE_SIZE, Fill::Zeroed, NOBODY);
+        let request = VmallocRequest { memory: FrameRequest::LOW, ..request };
+        let area = kernel().vmalloc_with(request).expect("memory");
         each_page(area.pages).for_each(|page| store(page, 0x77).expect("a writable page"));
         remembers_for_writing(area.pages.start());
         remembers(plus(area.pages.start(), (PAGES - 1) * PAGE_SIZE));

@@ -15,7 +15,7 @@ use drivers::interrupts;
 use drivers::private_timer::{PrivateTimer, Repeat};
 use image::programs::{self, EBADF, EFAULT, ENOSYS, WRITE};
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use kerncore::frames::FrameOwner;
+use kerncore::frames::{FrameOwner, FrameRequest};
 use kerncore::layout::{HEAP_START, LINEAR_START};
 use kerncore::lock::Class;
 use kerncore::user::Protection;
@@ -318,7 +318,8 @@ fn without_memory_there_is_no_space_and_nothing_is_taken_s118() {
     let there = || zone.free_pages();
     let mut pieces = Vec::with_capacity(1000);
     let first_level = zone.allocate(1, FrameOwner::Test).expect("two adjacent frames");
-    let all = zone.allocate_list(there(), FrameOwner::Test).expect("all of it");
+    let all = zone.allocate_list_from(FrameRequest::ANY, there(), FrameOwner::Test);
+    let all = all.expect("all of it");
     fill_the_heap(&mut pieces);
     let none = AddressSpace::new().map(drop);
     assert!(matches!(none, Err(SpaceError::Frames(_))), "{none:?}");

@@ -19,7 +19,7 @@ use arch::translate::{Direction, translate};
 use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::descriptor::{l1, l2};
-use kerncore::frames::{FrameList, FrameOwner};
+use kerncore::frames::{FrameList, FrameOwner, FrameRequest};
 use kerncore::kernel_space::AreaCounts;
 use kerncore::layout::linear_address;
 use kerncore::ledger::{Item, Nature};
@@ -237,7 +237,8 @@ impl Books {
 pub(super) fn starve(left: u32) -> FrameList {
     let zones = kernel().zones();
     let spare = zones.free_pages().checked_sub(left).expect("that much is free");
-    zones.allocate_list(spare, FrameOwner::Test).expect("what is free can be had frame by frame")
+    let list = zones.allocate_list_from(FrameRequest::ANY, spare, FrameOwner::Test);
+    list.expect("what is free can be had frame by frame")
 }
 
 /// Gives back what [`starve`] took.

@@ -30,7 +30,7 @@ impl Machine for Stopped<'_> {
     }
 
     pass_on!(cpu: read_descriptor write_descriptors barrier invalidate_tlb clean_and_invalidate
-        zero_frames in_interrupt cpu);
+        zero_pages in_interrupt cpu);
 }
 
 #[test]
@@ -73,7 +73,7 @@ impl Machine for Overtaken<'_> {
     }
 
     pass_on!(cpu: write_descriptors clean_descriptors barrier invalidate_tlb clean_and_invalidate
-        zero_frames in_interrupt cpu);
+        zero_pages in_interrupt cpu);
 }
 
 /// The maker has cleaned its slot and left the lock, and has yet to reach its barrier: what it began, only its own barrier

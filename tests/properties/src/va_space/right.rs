@@ -44,8 +44,8 @@ impl Machine for NoMachine {
         panic!("{pages} was cleaned")
     }
 
-    fn zero_frames(&self, first: Pfn, _: u32) {
-        panic!("frames from {first} were zeroed")
+    fn zero_pages(&self, pages: PageRange) {
+        panic!("{pages} was zeroed")
     }
 
     fn in_interrupt(&self) -> bool {

@@ -104,9 +104,9 @@ impl Machine for Forgets {
         }
     }
 
-    fn zero_frames(&self, first: Pfn, count: u32) {
+    fn zero_pages(&self, pages: PageRange) {
         if self.step != Forgotten::Zeroing {
-            self.cpu.zero_frames(first, count);
+            self.cpu.zero_pages(pages);
         }
     }
 

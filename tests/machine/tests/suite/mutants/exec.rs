@@ -63,7 +63,7 @@ impl Machine for Wrong {
         }
     }
 
-    pass_on!(cpu: cpu read_descriptor clean_descriptors barrier zero_frames in_interrupt);
+    pass_on!(cpu: cpu read_descriptor clean_descriptors barrier zero_pages in_interrupt);
 }
 
 impl UserMachine for Wrong {

@@ -112,7 +112,7 @@ impl Machine for Flushes {
         }
     }
 
-    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_frames
+    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_pages
         in_interrupt cpu);
 }
 

@@ -78,7 +78,7 @@ impl Machine for Watched {
         }
     }
 
-    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_frames
+    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_pages
         in_interrupt cpu);
 }
 

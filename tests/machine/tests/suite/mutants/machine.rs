@@ -212,7 +212,7 @@ impl Machine for Wrong<'_> {
         self.done.set(self.mistake == Mistake::NoBarrierAfterBuffer);
     }
 
-    pass_on!(cpu: zero_frames in_interrupt cpu);
+    pass_on!(cpu: zero_pages in_interrupt cpu);
 }
 
 /// The first behaviour of the machine on which `killer` does not hold.

@@ -124,7 +124,7 @@ impl Machine for Wrong {
     type Authority = ();
 
     pass_on!(cpu: read_descriptor write_descriptors clean_descriptors barrier invalidate_tlb
-        clean_and_invalidate zero_frames in_interrupt cpu);
+        clean_and_invalidate zero_pages in_interrupt cpu);
 }
 
 impl UserMachine for Wrong {

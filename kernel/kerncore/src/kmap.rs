@@ -1,0 +1,259 @@
+//! Temporary mappings of single frames: how memory without linear addresses is reached.
+//!
+//! ```text
+//!   window     │ CPU 0: 32 slots                  │ CPU 1 …            one second-level table, made at boot
+//!              │ slot │ gap │ slot │ gap │ …      │                    nothing is ever mapped in a gap
+//! ```
+//! A slot is a page and the gap behind it. Each CPU takes from slots of its own, by one word of bits that is changed as a
+//! whole. So no lock is taken and nothing is allocated: any context will do, a handler that interrupted the taking of a
+//! slot included, and mappings nest as deep as there are slots. Which CPU's slot it is decides about nothing but who waits for
+//! whom in the bus: a mapping may be used, and given up, wherever its owner is.
+//!
+//! # Why every CPU's TLB is told
+//!
+//! Most often no other CPU has ever used a slot's address, and to invalidate it here would seem to do. But any CPU may walk the
+//! tables for an address that it only guesses, and keep what it finds. The frame may go to somebody else when it is given
+//! back, to one who maps it with another memory type, say; then an entry that a guess left in another TLB would be the second
+//! mapping that must not be (S23, S97). So the invalidation is inner-shareable, as everywhere.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
+use crate::attributes::Attributes;
+use crate::descriptor::l2::SmallPages;
+use crate::frames::FrameOwner;
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::owned_range::OwnedRange;
+use crate::page_table::{AdoptError, PageTable, Slots};
+
+/// CPUs that have slots of their own.
+const CPUS: u32 = 4;
+/// Slots of each.
+pub const SLOTS: u32 = u32::BITS;
+/// Pages of a slot, its gap included.
+const STRIDE: u32 = 2;
+/// Pages of a window: one section.
+pub const WINDOW_PAGES: u32 = CPUS * SLOTS * STRIDE;
+
+/// The window of temporary mappings.
+#[derive(Debug)]
+pub struct Kmap<M> {
+    machine: M,
+    /// Never given out: the right to every slot. `None` where there is no window.
+    window: Option<OwnedRange>,
+    /// The table's first slot, which is the window's first page's.
+    slots: PhysAddr,
+    /// A bit for each slot that is taken.
+    taken: [AtomicU32; CPUS as usize],
+}
+
+/// Why a frame was not mapped. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KmapError {
+    /// All of this CPU's slots are taken.
+    Exhausted {
+        /// The CPU.
+        cpu: usize,
+        /// How many it has.
+        slots: u32,
+    },
+    /// The frame is not memory that anybody has.
+    NotMemory {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+    },
+    /// The frame is mapped with another memory type, or executable (S97, S112).
+    Lent {
+        /// The frame.
+        frame: Pfn,
+        /// To whom.
+        owner: FrameOwner,
+    },
+}
+
+/// Nothing is mapped there for a moment: in a gap, unmapped before, or elsewhere. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KunmapError {
+    /// The address given.
+    pub address: VirtAddr,
+}
+
+/// A frame at an address of its own, until this is dropped.
+#[must_use = "dropped, it is unmapped"]
+pub struct Mapped<'k, M: Machine> {
+    /// The window, and the slot by CPU and number; `None` of a linear address.
+    slot: Option<(&'k Kmap<M>, usize, u32)>,
+    page: PageRange,
+}
+
+impl<M: Machine> Kmap<M> {
+    /// The window at `window`, a section, below the second-level table at `second_level`, which is empty.
+    ///
+    /// # Errors
+    /// [`AdoptError`].
+    pub fn new<L: Locks>(
+        table: &PageTable<M, L>,
+        mut window: OwnedRange,
+        second_level: PhysAddr,
+    ) -> Result<Self, AdoptError>
+    where
+        M: Clone,
+    {
+        if window.count() != WINDOW_PAGES {
+            return Err(AdoptError::NotSections(window.pages()));
+        }
+        table.adopt_tables(&mut window, second_level)?;
+        let machine = table.machine().clone();
+        Ok(Self { machine, window: Some(window), slots: second_level, taken: Default::default() })
+    }
+
+    /// No window: every request is refused. For a kernel whose memory all has linear addresses.
+    pub fn none<L: Locks>(table: &PageTable<M, L>) -> Self
+    where
+        M: Clone,
+    {
+        let machine = table.machine().clone();
+        Self { machine, window: None, slots: PhysAddr::new(0), taken: Default::default() }
+    }
+
+    /// Its addresses.
+    pub fn window(&self) -> PageRange {
+        self.window.as_ref().map_or(PageRange::EMPTY, OwnedRange::pages)
+    }
+
+    /// How many slots are taken.
+    pub fn taken(&self) -> u32 {
+        self.taken.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
+    /// Maps `frame`, which is the caller's to reach, as ordinary memory.
+    ///
+    /// # Errors
+    /// [`KmapError::Exhausted`].
+    pub(crate) fn map(&self, frame: Pfn) -> Result<Mapped<'_, M>, KmapError> {
+        let cpu = self.machine.cpu() % self.taken.len();
+        let window = self.window.as_ref().ok_or(KmapError::Exhausted { cpu, slots: 0 })?;
+        let exhausted = KmapError::Exhausted { cpu, slots: SLOTS };
+        let number = self.claim(cpu).ok_or(exhausted)?;
+        let offset = (u32::try_from(cpu).unwrap_or(0) * SLOTS + number) * STRIDE;
+        let page = window.pages().sub_range(offset, 1).ok_or(exhausted)?;
+        self.write(page, SmallPages::new(Attributes::KERNEL_DATA).word(frame));
+        Ok(Mapped { slot: Some((self, cpu, number)), page })
+    }
+
+    /// Takes a slot of `cpu`: the lowest that is free.
+    fn claim(&self, cpu: usize) -> Option<u32> {
+        let word = &self.taken[cpu];
+        loop {
+            let number = (!word.load(Ordering::Relaxed)).trailing_zeros();
+            let bit = 1_u32.checked_shl(number)?;
+            // A handler, or another CPU that was told the same number, may have been faster.
+            if word.fetch_or(bit, Ordering::Acquire) & bit == 0 {
+                return Some(number);
+            }
+        }
+    }
+
+    /// Writes the descriptor of `page`, whose slot the caller has, and makes it visible to walkers.
+    fn write(&self, page: PageRange, descriptor: u32) {
+        let mut range = OwnedRange::mint(page);
+        let base = self.window().start();
+        if let Some(mut slots) = Slots::in_array(&mut range, self.slots, base) {
+            slots.write(&self.machine, core::iter::once(descriptor));
+        }
+        self.machine.barrier();
+    }
+
+    /// As the drop of the mapping that `address` lies in, for who has given that up ([`Mapped::keep`]).
+    pub(crate) fn unmap_at(&self, address: VirtAddr) -> Result<(), KunmapError> {
+        let window = self.window();
+        let unknown = KunmapError { address };
+        if !window.contains(address) {
+            return Err(unknown);
+        }
+        let offset = address.page_number() - window.first();
+        let (cpu, number) = ((offset / STRIDE / SLOTS) as usize, offset / STRIDE % SLOTS);
+        let page = window.sub_range(offset, 1).ok_or(unknown)?;
+        let taken = self.taken[cpu].load(Ordering::Relaxed) & 1 << number != 0;
+        if !offset.is_multiple_of(STRIDE) || !taken {
+            return Err(unknown);
+        }
+        self.unmap(page, cpu, number);
+        Ok(())
+    }
+
+    /// 1. Clears the descriptor. 2. Waits until no TLB has it. 3. Gives the slot back.
+    fn unmap(&self, page: PageRange, cpu: usize, number: u32) {
+        self.write(page, 0);
+        self.machine.invalidate_tlb(page);
+        self.machine.barrier();
+        self.taken[cpu].fetch_and(!(1 << number), Ordering::Release);
+    }
+}
+
+impl<M: Machine> Mapped<'_, M> {
+    /// A frame that has an address for good.
+    pub(crate) const fn linear(page: PageRange) -> Self {
+        Self { slot: None, page }
+    }
+
+    /// Where it is.
+    pub const fn page(&self) -> PageRange {
+        self.page
+    }
+
+    /// Gives the handle up and leaves the frame mapped: for raw interfaces, which unmap by address.
+    pub fn keep(self) -> VirtAddr {
+        let address = self.page.start();
+        core::mem::forget(self);
+        address
+    }
+
+    /// Whether it is at an address that is its own only until this is dropped.
+    pub const fn is_temporary(&self) -> bool {
+        self.slot.is_some()
+    }
+}
+
+impl<M: Machine> Drop for Mapped<'_, M> {
+    fn drop(&mut self) {
+        if let Some((kmap, cpu, number)) = self.slot {
+            kmap.unmap(self.page, cpu, number);
+        }
+    }
+}
+
+impl<M: Machine> fmt::Debug for Mapped<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapped").field("page", &self.page).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for KmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exhausted { cpu, slots } => {
+                write!(f, "all {slots} temporary mappings of CPU {cpu} are in use")
+            }
+            Self::NotMemory { frame, owner } => {
+                write!(f, "frame {frame} is not memory in use ({owner})")
+            }
+            Self::Lent { frame, owner } => {
+                write!(f, "frame {frame} ({owner}) is mapped otherwise")
+            }
+        }
+    }
+}
+
+impl fmt::Display for KunmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no temporary mapping is at {}", self.address)
+    }
+}
+
+impl core::error::Error for KmapError {}
+impl core::error::Error for KunmapError {}
