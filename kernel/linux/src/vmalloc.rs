@@ -23,6 +23,7 @@ pub(crate) fn warn(what: &str, bytes: u32, error: &dyn fmt::Display) {
     REFUSED.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
 }
 
+#[inline(always)]
 pub(crate) fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void {
     given(what, bytes, mm::kernel().vmalloc(bytes, fill, caller))
 }

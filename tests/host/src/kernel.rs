@@ -29,6 +29,8 @@ struct Special {
     parameters: &'static str,
     /// A part of the tests' names.
     filter: &'static str,
+    /// The face of the disk.
+    transport: Transport,
     /// What is started: the image, and further options of `scripts/qemu`.
     start: (&'static str, &'static [&'static str]),
 }
@@ -37,7 +39,14 @@ impl Special {
     /// On the usual machine, from the usual image.
     const fn with(parameters: &'static str, filter: &'static str) -> Self {
         let memory = Machine::USUAL.memory;
-        Self { memory, cpus: 1, found: memory, parameters, filter, start: (KERNEL_TESTS, &[]) }
+        let transport = Machine::USUAL.transport;
+        let start = (KERNEL_TESTS, [].as_slice());
+        Self { memory, cpus: 1, found: memory, parameters, filter, transport, start }
+    }
+
+    /// The same with the other face of the disk.
+    const fn modern(self) -> Self {
+        Self { transport: Transport::Modern, ..self }
     }
 
     /// The same with `memory` MiB of RAM.
@@ -67,7 +76,14 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 18] = [
+const SPECIAL: [Special; 23] = [
+    // What drives the disk, by its other face; the rest knows nothing of that, and meets it on four CPUs.
+    Special::with("loglevel=7", "virtio").on(128).modern(),
+    Special::with("loglevel=7", "virtio").modern(),
+    Special::with("loglevel=7", "virtio").on(777).modern(),
+    Special::with("loglevel=7", "virtio").on(1024).modern(),
+    // Most of memory high, on two nodes: everything.
+    Special::with("lowmem=64M numa=fake=2", "::").on(256),
     // By Linux's boot protocol: everything; and with garbage where nothing was loaded, four CPUs, an initial RAM disk.
     Special::with("loglevel=7", "::").started(&["--boot", "atags", "--dirty"]),
     Special::with("loglevel=6", "handover::").on(128).by(4).started(&[
@@ -159,19 +175,17 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
     let on = |machine: Machine| {
         let wanted = wanted.clone();
         Job::new(format!("kernel {machine}"), move |context| {
-            let session = Session::new(machine, context, wanted);
-            let session = if is_watched(machine) { session } else { session.unwatched() };
-            let verdicts = session.run(context);
+            let verdicts = Session::new(machine, context, wanted).run(context);
             label(&machine.to_string(), machine.memory, verdicts)
         })
     };
     let special = SPECIAL.into_iter().filter_map(|row| {
-        let Special { memory, cpus, found, parameters, filter, .. } = row;
+        let Special { memory, cpus, found, parameters, filter, transport, .. } = row;
         let wanted: Vec<String> =
             listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
         let asked_for = wanted.iter().any(|name| context.wants(name))
             && context.memory.is_none_or(|only| only == memory);
-        let machine = Machine { memory, cpus, ..Machine::USUAL };
+        let machine = Machine { memory, cpus, transport };
         asked_for.then(|| {
             Job::new(format!("kernel {machine} {parameters}"), move |context| {
                 let session = Session::new(machine, context, wanted)
@@ -192,18 +206,8 @@ fn machines(only: Option<u32>) -> Vec<Machine> {
     let sizes = only.map_or(MEMORY.to_vec(), |memory| vec![memory]);
     let crowded = Machine { memory: only.unwrap_or(512), cpus: 4, transport: Transport::Modern };
     let mut machines = vec![crowded];
-    for memory in sizes {
-        for transport in [Transport::Legacy, Transport::Modern] {
-            machines.push(Machine { memory, cpus: 1, transport });
-        }
-    }
+    machines.extend(sizes.into_iter().map(|memory| Machine { memory, ..Machine::USUAL }));
     machines
-}
-
-/// Whether somebody answers what the kernel asks of its mappings. A transport changes none of them, so that one of the two is
-/// enough, and each answer costs time.
-fn is_watched(machine: Machine) -> bool {
-    machine.transport == Transport::Legacy || machine.cpus > 1
 }
 
 /// Says of each verdict where it was reached.
@@ -221,11 +225,11 @@ mod tests {
     fn every_promised_memory_size_meets_both_transports_and_one_machine_has_four_cpus() {
         let machines = machines(None);
         for memory in MEMORY {
-            for transport in [Transport::Legacy, Transport::Modern] {
-                assert!(machines.iter().any(|machine| machine.memory == memory
-                    && machine.transport == transport
-                    && machine.cpus == 1));
-            }
+            let is_it = |machine: &&Machine| machine.memory == memory && machine.cpus == 1;
+            let usual = machines.iter().find(is_it).map(|machine| machine.transport);
+            assert_eq!(usual, Some(Machine::USUAL.transport));
+            let modern = SPECIAL.iter().find(|row| row.memory == memory && row.filter == "virtio");
+            assert_eq!(modern.map(|row| row.transport), Some(Transport::Modern));
         }
         assert_eq!(machines.iter().filter(|machine| machine.cpus == 4).count(), 1);
     }

@@ -263,21 +263,29 @@ impl<'c> Config<'c> {
         } else if named("witness") {
             self.witness = Some(text(value)?);
             Ok(())
-        } else if named("list") {
+        } else {
+            self.set_flag(named, value)
+        }
+    }
+
+    /// Takes in a word that says all by being there.
+    fn set_flag(
+        &mut self,
+        named: impl Fn(&str) -> bool,
+        value: Option<&str>,
+    ) -> Result<(), (Why, Instead)> {
+        if named("list") {
             self.list = true;
-            flag(value)
         } else if named("nohugevmalloc") {
             self.large_mappings = LargeMappings::Forbidden;
-            flag(value)
         } else if named("monitor") {
             self.monitor = true;
-            flag(value)
         } else if named("vmallocinfo") {
             self.vmallocinfo = true;
-            flag(value)
         } else {
-            Err((Why::Unknown, Instead::Ignored))
+            return Err((Why::Unknown, Instead::Ignored));
         }
+        flag(value)
     }
 }
 

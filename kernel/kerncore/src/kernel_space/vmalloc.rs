@@ -103,14 +103,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline(always)]
     pub fn vmalloc(
         &self,
         bytes: u32,
         fill: Fill,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
-        self.vmalloc_with(VmallocRequest::new(bytes, fill, caller))
+        self.vmalloc_as(VmallocRequest::new(bytes, fill, caller))
     }
 
     /// As [`KernelSpace::vmalloc`], of such memory and with such rights as the request says. Its zone says nothing of the
@@ -122,6 +121,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vmalloc_with(&self, request: VmallocRequest) -> Result<AreaSummary, VmallocError> {
+        self.vmalloc_as(request)
+    }
+
+    /// A function of its own for what vmalloc gives by itself, and one for the rest: what the first asks for is known when it
+    /// is compiled.
+    #[inline(always)]
+    fn vmalloc_as(&self, request: VmallocRequest) -> Result<AreaSummary, VmallocError> {
         let VmallocRequest { bytes, fill, memory, rights, caller } = request;
         let pages = pages_for(bytes);
         let total = self.zones.total();

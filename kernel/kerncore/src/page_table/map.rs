@@ -82,6 +82,34 @@ pub fn consecutive(
     Some((first..first + count).map(|number| PhysAddr::new(number << PAGE_SHIFT).pfn()))
 }
 
+/// What writes slots. Not a closure, which could not be told to be inlined.
+trait Write {
+    /// Writes and cleans `slots`, from the first on, and says how many there were descriptors for.
+    fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32;
+}
+
+/// These descriptors, in order.
+struct Each<I>(I);
+
+impl<I: Iterator<Item = u32>> Write for Each<I> {
+    #[inline(always)]
+    fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32 {
+        slots.write(machine, &mut self.0)
+    }
+}
+
+/// From this descriptor on, each a page further than the one before.
+struct Consecutive(u32);
+
+impl Write for Consecutive {
+    #[inline(always)]
+    fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32 {
+        slots.write_steps::<PAGE_SIZE>(machine, self.0);
+        self.0 = self.0.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
+        slots.count()
+    }
+}
+
 impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Maps exactly `frames`, one a page and in order, at the pages of `range` from `offset` on, and returns how
     /// many that were. Fewer than the range holds are as good: a guard page stays unmapped.
@@ -114,9 +142,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             return Err(MapError::DoesNotFit { range: whole, offset, frames: wanted });
         };
         let words = SmallPages::new(attributes);
-        let mut descriptors = frames.by_ref().map_while(Into::into).map(|frame| words.word(frame));
+        let descriptors = frames.by_ref().map_while(Into::into).map(|frame| words.word(frame));
         let mut mapped = 0;
-        let mut write = |slots: &mut Slots<'_>| slots.write(&self.machine, &mut descriptors);
+        let mut write = Each(descriptors);
         let outcome = self.map_runs(runs, &mut write, tables, &mut mapped);
         // Also after an error: the pages that are mapped are the caller's to use or to unmap.
         self.machine.barrier();
@@ -144,13 +172,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let Some(runs) = runs else {
             return Err(MapError::DoesNotFit { range: whole, offset, frames: count });
         };
-        let mut word = SmallPages::new(attributes).word(first);
         let mut mapped = 0;
-        let mut write = |slots: &mut Slots<'_>| {
-            slots.write_steps::<PAGE_SIZE>(&self.machine, word);
-            word = word.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
-            slots.count()
-        };
+        let mut write = Consecutive(SmallPages::new(attributes).word(first));
         let outcome = self.map_runs(runs, &mut write, tables, &mut mapped);
         // Also after an error, as in `map`.
         self.machine.barrier();
@@ -221,7 +244,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     fn map_runs(
         &self,
         runs: Runs<'_>,
-        write: &mut impl FnMut(&mut Slots<'_>) -> u32,
+        write: &mut impl Write,
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
@@ -231,12 +254,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         Ok(())
     }
 
-    /// Maps one run by `write`, which gives how many of its slots it wrote and cleaned.
+    /// Maps one run by `write`.
     #[inline(always)]
     fn map_run(
         &self,
         mut run: Run<'_>,
-        write: &mut impl FnMut(&mut Slots<'_>) -> u32,
+        write: &mut impl Write,
         tables: &impl TableSource,
         mapped: &mut u32,
     ) -> Result<(), MapError> {
@@ -250,7 +273,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         };
         let mut slots = run.slots(table);
         let count = slots.count();
-        let written = write(&mut slots);
+        let written = write.write(&self.machine, &mut slots);
         *mapped = mapped.wrapping_add(written);
         if written == count {
             Ok(())

@@ -85,6 +85,7 @@ impl Session {
     }
 
     /// The same, with nobody to answer: the kernel has only its own witnesses then.
+    #[cfg(test)]
     pub(crate) fn unwatched(self) -> Self {
         Self { watched: false, ..self }
     }
