@@ -83,6 +83,12 @@ impl AllocationFlags {
         self.0 & !(Self::KERNEL.0 | Self::HIGH_PRIORITY | Self::ZERO | NO_WARNING) == 0
     }
 
+    /// The same with high memory too, where no zone is named.
+    pub const fn or_high(self) -> Self {
+        let zones = self.0 & (DMA | HIGH_MEMORY | DMA32);
+        if zones == 0 { Self(self.0 | HIGH_MEMORY) } else { self }
+    }
+
     /// Which frames will do, of a `node` (a negative one is anywhere).
     ///
     /// # Errors

@@ -17,14 +17,16 @@ use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
-use kerncore::kernel_space::{BareArea, FillAreaError, MapAreaError, NoArea, VmapError};
+use kerncore::kernel_space::{
+    BareArea, FillAreaError, MapAreaError, NoArea, VmallocRequest, VmapError,
+};
 use kerncore::layout::{LINEAR_END, LINEAR_START};
 use kerncore::page_table::MapError;
 use kerncore::va_space::{Alignment, IoRemapPolicy, Request, ReserveError, Window};
 use mm::report::dump_stack;
 
 use crate::errno::{EBUSY, EINVAL, ENOMEM};
-use crate::protection::{NoProtection, PageProtection};
+use crate::protection::PageProtection;
 use crate::request::{self, ANY_NODE};
 use crate::vmalloc::warn;
 use crate::{address, pointer};
@@ -273,13 +275,16 @@ fn fill(
 ) -> *mut c_void {
     let Some(found) = checked(what, area) else { return ptr::null_mut() };
     let bytes = found.pages.bytes();
-    let Some(rights) = request::rights(prot) else {
-        warn(what, bytes, &NoProtection(prot));
-        return ptr::null_mut();
-    };
-    let memory = request::memory(gfp, node);
+    let VmallocRequest { fill, memory, rights, .. } =
+        match request::of(bytes, gfp, prot, node, found.caller) {
+            Ok(request) => request,
+            Err(error) => {
+                warn(what, bytes, &error);
+                return ptr::null_mut();
+            }
+        };
     let base = found.pages.start();
-    match mm::kernel().fill_area_with(base, request::fill(gfp), (memory, rights)) {
+    match mm::kernel().fill_area_with(base, fill, (memory, rights)) {
         Ok(area) => pointer(area.pages.start()),
         Err(error @ FillAreaError::Consumed(_)) => {
             warn(what, bytes, &error);

@@ -19,12 +19,12 @@ use arch::machine::Authority;
 use arch::probe;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
-use kerncore::kernel_space::Fill;
+use kerncore::frames::FrameRequest;
 use kerncore::layout::{HEAP_END, HEAP_START};
 use mm::report::dump_stack;
 
-use crate::vmalloc::allocate;
-use crate::{address, free, pointer};
+use crate::vmalloc::{given, warn};
+use crate::{address, free, pointer, request};
 
 /// What is in front of an object, and what objects are aligned to.
 const HEADER: u32 = 16;
@@ -83,8 +83,8 @@ const fn mark_of(object: VirtAddr) -> u32 {
     object.raw() ^ MARK
 }
 
-/// Allocates `size` bytes: an object of the heap up to a page, an area of vmalloc for more, or when the heap has none; null on
-/// failure. Aligned to 16 bytes. Any context for what the heap has; an area is not asked for by who may not sleep.
+/// Allocates `size` bytes: an object of the heap up to a page, an area of vmalloc for more, when the heap has none, or when
+/// `gfp` names a zone; null on failure. Aligned to 16 bytes. Any context for what the heap has; an area is not asked for by who may not sleep.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
@@ -92,7 +92,14 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
     if size == 0 {
         return ptr::null_mut();
     }
-    if size <= LARGEST {
+    let request = match request::of_any(size, gfp, caller) {
+        Ok(request) => request,
+        Err(error) => {
+            warn("kvmalloc", size, &error);
+            return ptr::null_mut();
+        }
+    };
+    if size <= LARGEST && request.memory == FrameRequest::ANY {
         let object = small(size, gfp);
         if !object.is_null() {
             return object;
@@ -101,8 +108,7 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
     if gfp.sleep() == Sleep::MayNot {
         return ptr::null_mut();
     }
-    let fill = if gfp.zero() { Fill::Zeroed } else { Fill::Uninitialised };
-    allocate("kvmalloc", size, fill, caller)
+    given("kvmalloc", size, mm::kernel().vmalloc_with(request))
 }
 
 /// Frees what [`kvmalloc`] gave, wherever it lies, and what [`crate::areas::remove_vm_area`] gave. Null is no-op; anything else is

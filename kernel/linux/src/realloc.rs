@@ -5,15 +5,15 @@ use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::coherent::AllocationFlags;
-use kerncore::kernel_space::{Fill, ReallocError, VmallocError};
+use kerncore::kernel_space::{ReallocError, VmallocError, VmallocRequest};
 use mm::report::dump_stack;
 
-use crate::vmalloc::{allocate, warn};
-use crate::{address, free, pointer};
+use crate::vmalloc::{given, warn};
+use crate::{address, free, pointer, request};
 
 /// Makes the memory of vmalloc at `p` one of `size` bytes, rounded up to pages, and gives its first byte, which may be another:
 /// what it holds stays, as far as it goes, and is not copied (S86). Without `p` it allocates, without a size it frees and gives
-/// null. What comes on top is zeroed if `gfp` asks for that. Null on failure; then the memory is as it was. What is not the base
+/// null. What comes on top is of the zone that `gfp` names, or any, and zeroed if it asks for that. Null on failure; then the memory is as it was. What is not the base
 /// of memory of vmalloc is reported and changes nothing. Not in interrupt context.
 ///
 /// # Safety
@@ -26,18 +26,24 @@ pub unsafe extern "C" fn vrealloc(
     gfp: AllocationFlags,
 ) -> *mut c_void {
     let caller = arch::backtrace::return_address();
-    let fill = if gfp.zero() { Fill::Zeroed } else { Fill::Uninitialised };
     if size == 0 {
         // SAFETY: by our caller's promise.
         unsafe { free::vfree(p) };
         return ptr::null_mut();
     }
-    if p.is_null() {
-        return allocate("vrealloc", size, fill, caller);
-    }
+    let VmallocRequest { fill, memory, .. } = match request::of_any(size, gfp, caller) {
+        Ok(request) if p.is_null() => {
+            return given("vrealloc", size, mm::kernel().vmalloc_with(request));
+        }
+        Ok(request) => request,
+        Err(error) => {
+            warn("vrealloc", size, &error);
+            return ptr::null_mut();
+        }
+    };
     // SAFETY: by our caller's promise.
     let authority = unsafe { Authority::claim() };
-    match mm::kernel().vrealloc(authority, address(p), size, fill, caller) {
+    match mm::kernel().vrealloc(authority, address(p), size, fill, memory, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(ReallocError::Grow(VmallocError::MoreThanMemory { .. })) => ptr::null_mut(),
         Err(ReallocError::Grow(error)) => {

@@ -1,63 +1,65 @@
 //! What a caller's numbers say of the memory that it wants: `gfp_t`, node and `pgprot_t` (S30, S50).
 
 use core::ffi::c_int;
+use core::fmt;
 
 use kerncore::addr::VirtAddr;
 use kerncore::coherent::AllocationFlags;
-use kerncore::frames::{FrameRequest, NodeId, Place, ZoneKind};
+use kerncore::gfp::BadFlags;
 use kerncore::kernel_space::{Fill, Rights, VmallocRequest};
 
-use crate::protection::PageProtection;
+use crate::protection::{NoProtection, PageProtection};
 
-/// `__GFP_DMA`: the scarce low memory alone.
-const DMA: u32 = 0x01;
-/// `__GFP_HIGHMEM`: memory without linear addresses will do.
-const HIGHMEM: u32 = 0x02;
-/// `__GFP_THISNODE`: no other node will do.
-const THIS_NODE: u32 = 0x4_0000;
 /// Any node.
 pub(crate) const ANY_NODE: c_int = -1;
 
-/// Which frames will do. Less than zero is any node, as `NUMA_NO_NODE` is; a node that is not there is refused where frames
-/// are asked for.
-pub(crate) fn memory(gfp: AllocationFlags, node: c_int) -> FrameRequest {
-    let AllocationFlags(bits) = gfp;
-    let request = if bits & DMA != 0 {
-        FrameRequest::of(ZoneKind::Dma)
-    } else if bits & HIGHMEM != 0 {
-        FrameRequest::ANY
-    } else {
-        FrameRequest::LOW
-    };
-    match u32::try_from(node).map(NodeId::new) {
-        Err(_) => request,
-        Ok(node) if bits & THIS_NODE != 0 => request.at(Place::Only(node)),
-        Ok(node) => request.at(Place::Prefer(node)),
-    }
-}
-
 /// What fresh memory is to hold.
-pub(crate) const fn fill(gfp: AllocationFlags) -> Fill {
+const fn fill(gfp: AllocationFlags) -> Fill {
     if gfp.zero() { Fill::Zeroed } else { Fill::Uninitialised }
 }
 
-/// How memory of vmalloc may be used, or `None` for a protection that it cannot have.
-pub(crate) const fn rights(prot: PageProtection) -> Option<Rights> {
-    match prot {
-        PageProtection::KERNEL => Some(Rights::ReadWrite),
-        PageProtection::KERNEL_READ_ONLY => Some(Rights::ReadOnly),
-        _ => None,
+/// Why numbers ask for nothing that memory of vmalloc can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoRequest {
+    Protection(NoProtection),
+    Flags(BadFlags),
+}
+
+impl fmt::Display for NoRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protection(error) => error.fmt(f),
+            Self::Flags(error) => error.fmt(f),
+        }
     }
 }
 
-/// All of it; `None` for a protection that memory of vmalloc cannot have.
+/// How memory of vmalloc may be used.
+const fn rights(prot: PageProtection) -> Result<Rights, NoRequest> {
+    match prot {
+        PageProtection::KERNEL => Ok(Rights::ReadWrite),
+        PageProtection::KERNEL_READ_ONLY => Ok(Rights::ReadOnly),
+        prot => Err(NoRequest::Protection(NoProtection(prot))),
+    }
+}
+
+/// All of it.
 pub(crate) fn of(
     bytes: u32,
     gfp: AllocationFlags,
     prot: PageProtection,
     node: c_int,
     caller: VirtAddr,
-) -> Option<VmallocRequest> {
-    let (fill, memory) = (fill(gfp), memory(gfp, node));
-    Some(VmallocRequest { bytes, fill, memory, rights: rights(prot)?, caller })
+) -> Result<VmallocRequest, NoRequest> {
+    let memory = gfp.request(node).map_err(NoRequest::Flags)?;
+    Ok(VmallocRequest { bytes, fill: fill(gfp), memory, rights: rights(prot)?, caller })
+}
+
+/// As [`of`], to be read and written, on any node, and of high memory too where no zone is named.
+pub(crate) fn of_any(
+    bytes: u32,
+    gfp: AllocationFlags,
+    caller: VirtAddr,
+) -> Result<VmallocRequest, NoRequest> {
+    of(bytes, gfp.or_high(), PageProtection::KERNEL, ANY_NODE, caller)
 }

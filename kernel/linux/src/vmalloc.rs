@@ -13,7 +13,7 @@ use kerncore::kernel_space::{Fill, VmallocError};
 use mm::report::RateLimit;
 
 use crate::pointer;
-use crate::protection::{NoProtection, PageProtection};
+use crate::protection::PageProtection;
 use crate::request::{self, ANY_NODE};
 
 static REFUSED: RateLimit = RateLimit::new();
@@ -30,7 +30,11 @@ pub(crate) fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> 
 
 /// What a caller is given: the memory, or null.
 #[inline(always)]
-fn given(what: &str, bytes: u32, taken: Result<AreaSummary, VmallocError>) -> *mut c_void {
+pub(crate) fn given(
+    what: &str,
+    bytes: u32,
+    taken: Result<AreaSummary, VmallocError>,
+) -> *mut c_void {
     match taken {
         Ok(area) => pointer(area.pages.start()),
         // Zero, or more than there is: null without a word (S26).
@@ -134,11 +138,13 @@ fn requested(
     node: c_int,
     caller: VirtAddr,
 ) -> *mut c_void {
-    if let Some(request) = request::of(bytes, gfp, prot, node, caller) {
-        return given(what, bytes, mm::kernel().vmalloc_with(request));
+    match request::of(bytes, gfp, prot, node, caller) {
+        Ok(request) => given(what, bytes, mm::kernel().vmalloc_with(request)),
+        Err(error) => {
+            warn(what, bytes, &error);
+            ptr::null_mut()
+        }
     }
-    warn(what, bytes, &NoProtection(prot));
-    ptr::null_mut()
 }
 
 /// As [`vmalloc`], of `n` elements of `size` bytes; null if that is more than can be counted (S86).

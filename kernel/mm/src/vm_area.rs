@@ -23,6 +23,7 @@ use core::slice;
 use arch::machine::Authority;
 use kerncore::addr::{PageRange, Pfn, VirtAddr};
 use kerncore::attributes::Attributes;
+use kerncore::frames::FrameRequest;
 use kerncore::kernel_space::{Fill, ReallocError, VmallocError, VmapError};
 
 use crate::kernel;
@@ -87,7 +88,14 @@ impl VmArea {
         let caller = arch::backtrace::return_address();
         // SAFETY: `&mut self` says that no slice of the memory lives.
         let authority = unsafe { Authority::claim() };
-        let area = kernel().vrealloc(authority, self.pages.start(), bytes, fill, caller)?;
+        let area = kernel().vrealloc(
+            authority,
+            self.pages.start(),
+            bytes,
+            fill,
+            FrameRequest::ANY,
+            caller,
+        )?;
         self.pages = area.pages;
         Ok(())
     }

@@ -7,6 +7,7 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr},
     area::{AreaFlags, AreaKind},
     attributes::Attributes,
+    frames::FrameRequest,
     kernel_space::{Access, Fill, Span},
     machine::Machine,
     map_ram::LARGEST,
@@ -71,7 +72,8 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             return;
         }
         let fill = if zeroed { Fill::Zeroed } else { Fill::Uninitialised };
-        let area = self.bed.space.vrealloc((), base, pages * PAGE_SIZE, fill, CALLER);
+        let area =
+            self.bed.space.vrealloc((), base, pages * PAGE_SIZE, fill, FrameRequest::ANY, CALLER);
         let after = area.expect("memory").pages.start();
         self.areas.remove(&base.raw());
         let kept = held.frames.len().min(pages as usize);

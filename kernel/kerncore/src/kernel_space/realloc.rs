@@ -61,8 +61,8 @@ struct Taken {
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Makes the memory at `base` one of at least `bytes`, rounded up to pages: where it is, or at addresses of its own, which
-    /// the result tells. What it holds stays, as far as it goes; what comes on top is filled as said, and always with zeros
-    /// where programs may see it. Not in interrupt context.
+    /// the result tells. What it holds stays, as far as it goes; what comes on top is of the `memory` that is asked for and
+    /// filled as said, and always with zeros where programs may see it. Not in interrupt context.
     ///
     /// # Errors
     /// [`ReallocError`]; the memory is as it was.
@@ -75,6 +75,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         base: VirtAddr,
         bytes: u32,
         fill: Fill,
+        memory: FrameRequest,
         caller: VirtAddr,
     ) -> Result<AreaSummary, ReallocError> {
         self.may_sleep_for("vrealloc");
@@ -92,7 +93,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         match pages.cmp(&had) {
             Ordering::Less => Ok(self.shorten(taken, pages)),
             Ordering::Equal => Ok(self.give_back_memory(taken)),
-            Ordering::Greater => self.lengthen(taken, pages, fill).map_err(ReallocError::Grow),
+            Ordering::Greater => {
+                self.lengthen(taken, pages, (fill, memory)).map_err(ReallocError::Grow)
+            }
         }
     }
 
@@ -167,10 +170,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 
     /// Makes it `pages` pages, in place or elsewhere.
-    fn lengthen(&self, taken: Taken, pages: u32, fill: Fill) -> Result<AreaSummary, VmallocError> {
+    fn lengthen(
+        &self,
+        taken: Taken,
+        pages: u32,
+        (fill, memory): (Fill, FrameRequest),
+    ) -> Result<AreaSummary, VmallocError> {
         let more = pages - taken.usable.count();
         let fill = if taken.flags.contains(AreaFlags::USERMAP) { Fill::Zeroed } else { fill };
-        let list = match self.filled_frames(FrameRequest::ANY, more, fill) {
+        let list = match self.filled_frames(memory, more, fill) {
             Ok(list) => list,
             Err(error) => {
                 self.give_back_memory(taken);

@@ -16,6 +16,7 @@ use linux::lookup::{find_vm_area, is_vmalloc_addr};
 use linux::objects::{kfree, kvfree, kvmalloc};
 use linux::protection::PageProtection;
 use linux::read_write::vread;
+use linux::realloc::vrealloc;
 use linux::vmalloc::{
     __vmalloc, __vmalloc_node, vcalloc, vmalloc, vmalloc_32, vmalloc_array, vmalloc_node,
 };
@@ -207,6 +208,46 @@ fn the_named_kinds_of_vmalloc_give_what_they_say_s30() {
     assert!(__vmalloc(PAGE_SIZE, KERNEL, PageProtection::NONCACHED).is_null(), "S97");
     assert!(__vmalloc(0, KERNEL, read_write).is_null());
     here.assert_unchanged();
+    books.assert_unchanged();
+}
+
+/// S9, S30: flags that mean nothing, or name two zones, are refused by whoever takes flags, and change nothing; one zone is
+/// honoured by all.
+#[ktest]
+fn flags_are_understood_by_all_who_take_them_or_refused_s9() {
+    let books = Books::now();
+    let resized = |memory, gfp| {
+        // SAFETY: nobody else uses the memory, and what is refused leaves it as it was.
+        unsafe { vrealloc(memory, 2 * PAGE_SIZE, gfp) }
+    };
+    let filled = |area, gfp| {
+        // SAFETY: as above.
+        unsafe { __vmalloc_area(area, gfp, PageProtection::KERNEL) }
+    };
+    let kept = vmalloc(PAGE_SIZE);
+    fill(kept, PAGE_SIZE, 7);
+    let area = get_vm_area_node(PAGE_SIZE, 2, -1, KERNEL);
+    let here = Books::now();
+    for nonsense in [0x0008, 0x8000_0000, 0x01 | 0x02, 0x02 | 0x04, 0x07] {
+        let gfp = AllocationFlags(KERNEL.0 | nonsense);
+        assert!(__vmalloc(PAGE_SIZE, gfp, PageProtection::KERNEL).is_null(), "{nonsense:#x}");
+        assert!(__vmalloc_node(PAGE_SIZE, gfp, PageProtection::KERNEL, 0).is_null());
+        assert!(kvmalloc(16, gfp).is_null() && kvmalloc(2 * PAGE_SIZE, gfp).is_null());
+        assert!(resized(kept, gfp).is_null() && resized(null(), gfp).is_null());
+        assert!(filled(area, gfp).is_null());
+        here.assert_unchanged();
+    }
+    let dma = AllocationFlags(KERNEL.0 | AllocationFlags::DMA);
+    let (kept, filled) = (resized(kept, dma), filled(area, dma));
+    let object = kvmalloc(16, dma);
+    for page in [kept.wrapping_byte_add(PAGE_SIZE as usize), filled, object] {
+        let zone = kernel().zones().zone_of(frame_at(address(page))).expect("RAM");
+        assert_eq!(zone.1, ZoneKind::Dma);
+    }
+    assert!(is_all(kept, PAGE_SIZE, 7), "what it held stays");
+    for memory in [kept, filled, object] {
+        free(memory);
+    }
     books.assert_unchanged();
 }
 

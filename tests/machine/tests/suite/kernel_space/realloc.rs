@@ -5,7 +5,7 @@ use kerncore::{
     addr::{PAGE_SIZE, Pfn, VirtAddr},
     area::{AreaFlags, AreaKind},
     attributes::Attributes,
-    frames::FrameOwner,
+    frames::{FrameOwner, FrameRequest},
     kernel_space::{ChangeError, Fill, ReallocError, VmallocError},
 };
 use machine::{Behaviour, Fault};
@@ -18,7 +18,8 @@ fn at(base: VirtAddr, number: u32) -> VirtAddr {
 
 fn resize(bed: &Bed, base: VirtAddr, count: u32) -> Result<VirtAddr, ReallocError> {
     let fill = Fill::Uninitialised;
-    let area = bed.space.vrealloc((), base, count * PAGE_SIZE - 1, fill, CALLER)?;
+    let area =
+        bed.space.vrealloc((), base, count * PAGE_SIZE - 1, fill, FrameRequest::ANY, CALLER)?;
     assert_eq!(area.pages.count(), count);
     assert_eq!(bed.space.find(area.pages.start()), Some(area));
     Ok(area.pages.start())
@@ -146,7 +147,10 @@ fn new_pages_are_zero_if_asked_for_or_shown_s31_s86() {
         let plain = bed.vmalloc(1);
         let shown = bed.space.vmalloc_user(PAGE_SIZE, CALLER).expect("memory").pages.start();
         let grow = |base, fill| {
-            let area = bed.space.vrealloc((), base, 3 * PAGE_SIZE, fill, CALLER).expect("memory");
+            let area = bed
+                .space
+                .vrealloc((), base, 3 * PAGE_SIZE, fill, FrameRequest::ANY, CALLER)
+                .expect("memory");
             let zeros =
                 [1, 2].map(|number| bed.machine.cpu(1).load(at(area.pages.start(), number)));
             (area, zeros)
@@ -204,7 +208,7 @@ fn what_cannot_grow_stays_as_it_is_s86() {
         unharmed();
         bed.space.vfree((), fence).expect("a live area");
         assert!(matches!(refused(0x8_0000), VmallocError::MoreThanMemory { .. }));
-        let nothing = bed.space.vrealloc((), base, 0, Fill::Zeroed, CALLER);
+        let nothing = bed.space.vrealloc((), base, 0, Fill::Zeroed, FrameRequest::ANY, CALLER);
         assert_eq!(nothing, Err(ReallocError::Grow(VmallocError::ZeroSize)));
         unharmed();
         bed.space.vfree((), base).expect("a live area");
