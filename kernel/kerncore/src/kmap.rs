@@ -150,9 +150,11 @@ impl<M: Machine> Kmap<M> {
         let word = &self.taken[cpu];
         loop {
             let number = (!word.load(Ordering::Relaxed)).trailing_zeros();
-            let bit = 1_u32.checked_shl(number)?;
+            if number == SLOTS {
+                return None;
+            }
             // A handler, or another CPU that was told the same number, may have been faster.
-            if word.fetch_or(bit, Ordering::Acquire) & bit == 0 {
+            if take(word, number) {
                 return Some(number);
             }
         }
@@ -170,20 +172,26 @@ impl<M: Machine> Kmap<M> {
 
     /// As the drop of the mapping that `address` lies in, for who has given that up ([`Mapped::keep`]).
     pub(crate) fn unmap_at(&self, address: VirtAddr) -> Result<(), KunmapError> {
-        let window = self.window();
-        let unknown = KunmapError { address };
-        if !window.contains(address) {
-            return Err(unknown);
-        }
-        let offset = address.page_number() - window.first();
-        let (cpu, number) = ((offset / STRIDE / SLOTS) as usize, offset / STRIDE % SLOTS);
-        let page = window.sub_range(offset, 1).ok_or(unknown)?;
-        let taken = self.taken[cpu].load(Ordering::Relaxed) & 1 << number != 0;
-        if !offset.is_multiple_of(STRIDE) || !taken {
-            return Err(unknown);
-        }
+        let (page, cpu, number) = self.held_at(address).ok_or(KunmapError { address })?;
         self.unmap(page, cpu, number);
         Ok(())
+    }
+
+    /// Whether a frame is mapped at the page that `address` lies in, or was a moment ago.
+    pub fn is_held(&self, address: VirtAddr) -> bool {
+        self.held_at(address).is_some()
+    }
+
+    /// The page of the slot that `address` lies in, and the slot by CPU and number, if it is taken.
+    fn held_at(&self, address: VirtAddr) -> Option<(PageRange, usize, u32)> {
+        let window = self.window();
+        let offset = window.contains(address).then(|| address.page_number() - window.first())?;
+        let (cpu, number) = ((offset / STRIDE / SLOTS) as usize, offset / STRIDE % SLOTS);
+        let taken = self.taken.get(cpu)?.load(Ordering::Relaxed) & 1 << number != 0;
+        if !taken || !offset.is_multiple_of(STRIDE) {
+            return None;
+        }
+        Some((window.sub_range(offset, 1)?, cpu, number))
     }
 
     /// 1. Clears the descriptor. 2. Waits until no TLB has it. 3. Gives the slot back.
@@ -193,6 +201,12 @@ impl<M: Machine> Kmap<M> {
         self.machine.barrier();
         self.taken[cpu].fetch_and(!(1 << number), Ordering::Release);
     }
+}
+
+/// Takes the slot of that number; `false` if somebody has it.
+fn take(word: &AtomicU32, number: u32) -> bool {
+    let bit = 1 << number;
+    word.fetch_or(bit, Ordering::Acquire) & bit == 0
 }
 
 impl<M: Machine> Mapped<'_, M> {
@@ -257,3 +271,17 @@ impl fmt::Display for KunmapError {
 
 impl core::error::Error for KmapError {}
 impl core::error::Error for KunmapError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two who both saw it free: one has it.
+    #[test]
+    fn a_slot_is_given_to_one_of_those_who_reach_for_it() {
+        let word = AtomicU32::new(0b101);
+        assert!(take(&word, 1) && !take(&word, 1) && !take(&word, 0) && !take(&word, 2));
+        assert!(take(&word, SLOTS - 1) && !take(&word, SLOTS - 1));
+        assert_eq!(word.load(Ordering::Relaxed), 0x8000_0007);
+    }
+}

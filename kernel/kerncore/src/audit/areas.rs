@@ -271,7 +271,8 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {
+    /// A second mapping of memory in use, which must agree with the first.
+    pub(super) fn vmap_page(&mut self, address: VirtAddr, place: Place, found: Found) {
         let Found { frame, attributes } = found;
         let had = self.space.zones().table().owner_of(frame);
         // Of devices, in a type that no cache holds (S37, S97).

@@ -5,6 +5,7 @@
 //!   linear map    every frame of RAM at its distance, image parts with their own attributes; guards and lent frames absent
 //!   window        every entry in one live area, every page of each area mapped, as its kind says; all else absent
 //!   heap          exactly the mapped prefix
+//!   temporary     each slot that is held, memory in use; no other, and no gap
 //!   elsewhere     nothing
 //!   books         the window's, the frame table's, and what each owner has against what was found
 //! ```
@@ -141,6 +142,7 @@ pub fn audit<M: Machine, L: Locks>(
     audit.linear();
     audit.window();
     audit.heap();
+    audit.temporary();
     audit.elsewhere();
     audit.books();
     audit.summary

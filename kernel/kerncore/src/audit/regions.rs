@@ -1,4 +1,4 @@
-//! The heap, the addresses of no region, and the books.
+//! The heap, temporary mappings, the addresses of no region, and the books.
 
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
@@ -47,10 +47,29 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
+    /// A slot of temporary mappings that is held shows memory in use, as the linear map would; the rest is empty.
+    pub(super) fn temporary(&mut self) {
+        let (kmap, place) = (self.space.temporary(), Place::Temporary);
+        self.for_each_page(kmap.window(), |audit, slot| {
+            let address = slot.pages.start();
+            if !kmap.is_held(address) {
+                audit.absent(slot, place);
+            } else if let Some(found) = audit.small_page(slot, place, None) {
+                if found.attributes != Attributes::KERNEL_DATA {
+                    let (wanted, had) = (Attributes::KERNEL_DATA, found.attributes);
+                    audit.found(Violation::WrongAttributes { address, place, wanted, had });
+                }
+                audit.vmap_page(address, place, found);
+            }
+        });
+    }
+
     /// What belongs to no region must be empty.
     pub(super) fn elsewhere(&mut self) {
         let all = self.space.table().window();
-        let mut regions = [self.space.linear().window(), self.space.window(), self.expected.heap];
+        let temporary = self.space.temporary().window();
+        let mut regions =
+            [self.space.linear().window(), self.space.window(), self.expected.heap, temporary];
         regions.sort_unstable_by_key(|region| region.first());
         let mut checked = all.first();
         for region in regions {

@@ -40,6 +40,8 @@ pub enum Place {
     Heap,
     /// The part of the heap's region that is not mapped yet.
     HeapRest,
+    /// A slot of temporary mappings, or the gap behind one.
+    Temporary,
     /// Addresses in no region that anything is mapped in.
     NoRegion,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Place {
             Self::NoArea => f.write_str("addresses of no live area"),
             Self::Heap => f.write_str("the heap"),
             Self::HeapRest => f.write_str("the heap's unused addresses"),
+            Self::Temporary => f.write_str("temporary mappings"),
             Self::NoRegion => f.write_str("addresses of no region"),
         }
     }

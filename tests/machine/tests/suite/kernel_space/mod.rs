@@ -20,6 +20,7 @@ mod purge;
 mod race;
 mod realloc;
 mod runs;
+mod temporary;
 mod vmalloc;
 
 use histories::bed;

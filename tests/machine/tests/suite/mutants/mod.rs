@@ -22,6 +22,7 @@ mod placement;
 mod pool;
 mod purge;
 mod routing;
+mod temporary;
 mod undoing;
 pub(crate) mod user;
 
@@ -112,6 +113,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         pool::LISTED,
         purge::LISTED,
         routing::LISTED,
+        temporary::LISTED,
         undoing::LISTED,
         user::LISTED,
     ];
