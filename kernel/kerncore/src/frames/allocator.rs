@@ -8,7 +8,7 @@ use super::front::{FRONT_ORDERS, FrontLists, Kept};
 use super::table::is_lendable;
 use super::{
     AddError, AllocateError, Chain, Frame, FrameBlock, FrameList, FrameOwner, FrameRequest,
-    FrameTable, FreeError, MAX_BLOCK, MAX_ORDER, order_for, piece_order,
+    FrameTable, FreeError, MAX_BLOCK, MAX_ORDER, Supply, order_for, piece_order,
 };
 use crate::addr::Pfn;
 
@@ -332,8 +332,7 @@ impl<'t> FrameAllocator<'t> {
 
     #[cold]
     fn exhausted(&mut self, pages: u32, owner: FrameOwner) -> AllocateError {
-        self.drain();
-        let (free, largest) = (self.free_pages(), self.largest_free_order());
+        let Supply { free, largest } = self.supply();
         AllocateError::Exhausted { pages, owner, free, largest, from: FrameRequest::ANY }
     }
 

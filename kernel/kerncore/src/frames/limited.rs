@@ -95,6 +95,13 @@ impl FrameAllocator<'_> {
         list
     }
 
+    /// What is free.
+    pub(crate) fn supply(&mut self) -> Supply {
+        // What waits unmerged would count as no block.
+        self.drain();
+        Supply { free: self.free_pages(), largest: self.largest_free_order() }
+    }
+
     /// What is free at or below the frame `last`.
     pub(crate) fn supply_below(&mut self, last: Pfn) -> Supply {
         self.drain();

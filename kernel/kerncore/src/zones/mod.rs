@@ -137,11 +137,6 @@ impl<'s, L: Locks> Zones<'s, L> {
         self.free_pages_of(FrameRequest::ANY)
     }
 
-    /// How many frames are free that will do. None are on a node that is not there.
-    pub fn free_pages_of(&self, request: FrameRequest) -> u32 {
-        self.supply(request).free
-    }
-
     /// The first byte of RAM that the run of bytes `first ..= last` touches, if it touches RAM (S94).
     pub fn ram_within(&self, first: PhysAddr, last: PhysAddr) -> Option<PhysAddr> {
         let base = self.table.first();

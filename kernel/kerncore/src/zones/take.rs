@@ -6,7 +6,7 @@ use crate::addr::Pfn;
 use crate::failure::Point;
 use crate::frames::{
     AllocateError, Frame, FrameAllocator, FrameBlock, FrameList, FrameOwner, FrameRequest,
-    MAX_BLOCK, Place, Supply, ZoneKind,
+    MAX_BLOCK, Place, ZoneKind,
 };
 use crate::lock::{Lock, Locks};
 
@@ -276,22 +276,29 @@ impl<'s, L: Locks> Zones<'s, L> {
         (last.checked_sub(self.table.first())? < end - 1).then_some(last)
     }
 
-    pub(super) fn supply(&self, request: FrameRequest) -> Supply {
-        let mut supply = Supply { free: 0, largest: None };
-        for (zone, lock) in self.order(request) {
+    /// How many frames are free that will do. None are on a node that is not there.
+    pub fn free_pages_of(&self, request: FrameRequest) -> u32 {
+        let free = |(zone, lock): (ZoneIndex, &L::Lock<FrameAllocator<'s>>)| {
             let limit = self.limit(request, zone);
-            let part = lock.with(|zone| match limit {
-                Some(last) => zone.supply_below(last),
-                None => Supply { free: zone.free_pages(), largest: zone.largest_free_order() },
-            });
-            supply.free += part.free;
-            supply.largest = supply.largest.max(part.largest);
-        }
-        supply
+            lock.with(|zone| match limit {
+                Some(last) => zone.supply_below(last).free,
+                None => zone.free_pages(),
+            })
+        };
+        self.order(request).map(free).sum()
     }
 
     fn exhausted(&self, request: FrameRequest, pages: u32, owner: FrameOwner) -> AllocateError {
-        let Supply { free, largest } = self.supply(request);
+        let (mut free, mut largest) = (0, None);
+        for (zone, lock) in self.order(request) {
+            let limit = self.limit(request, zone);
+            let supply = lock.with(|zone| match limit {
+                Some(last) => zone.supply_below(last),
+                None => zone.supply(),
+            });
+            free += supply.free;
+            largest = largest.max(supply.largest);
+        }
         AllocateError::Exhausted { pages, owner, free, largest, from: request }
     }
 }

@@ -4,7 +4,7 @@ mod model;
 mod walk;
 use crate::support::frame;
 use kerncore::{
-    frames::{Frame, FrameAllocator, FrameOwner, FrameTable, Unsound},
+    frames::{AllocateError, Frame, FrameAllocator, FrameOwner, FrameRequest, FrameTable, Unsound},
     zones::Zones,
 };
 use machine::HostLocks;
@@ -31,6 +31,28 @@ fn what_waits_on_the_front_lists_is_merged_on_demand() {
     assert_ne!(zones.census(), fresh, "a single frame is not merged at once");
     zones.drain();
     assert_eq!(zones.census(), fresh);
+}
+
+/// S26: a list that was nearly gathered waits on the front lists, and the error counts it as the blocks that it was.
+#[test]
+fn an_error_knows_the_blocks_that_wait_unmerged() {
+    let records = records();
+    let zones = zones(&records);
+    let all_but_two = zones.allocate_list(62, FrameOwner::Test).expect("all are free");
+    for request in [FrameRequest::LOW, FrameRequest::ANY] {
+        let wanted = AllocateError::Exhausted {
+            pages: 3,
+            owner: FrameOwner::Test,
+            free: 2,
+            largest: Some(1),
+            from: request,
+        };
+        for _ in 0..2 {
+            let taken = zones.allocate_list_from(request, 3, FrameOwner::Test);
+            assert_eq!(taken.map(|_| ()), Err(wanted));
+        }
+    }
+    zones.free_list(all_but_two).expect("as they were taken");
 }
 
 #[test]
