@@ -40,10 +40,24 @@ pub(crate) fn each_line<const AHEAD: u32>(
     }
 }
 
-/// Names each line of `line` bytes that `count` descriptors from the slot at `first` touch: seldom more than one or two.
+/// Names each line of `line` bytes that `count` descriptors from the slot at `first` touch: seldom more than one or two. They
+/// lie in one table, or in an array of tables, which does not pass the top.
 #[inline(always)]
-pub(crate) fn each_line_of_slots(first: u32, count: u32, line: u32, name: impl FnMut(u32)) {
-    each_line::<1>(first, count.wrapping_mul(SLOT_SIZE), line, name);
+pub(crate) fn each_line_of_slots(first: u32, count: u32, line: u32, mut name: impl FnMut(u32)) {
+    if count == 0 {
+        return;
+    }
+    // What is left of the slots, counted from the beginning of the line at `address`.
+    let mut left = (first & (line - 1)).wrapping_add(count.wrapping_mul(SLOT_SIZE));
+    let mut address = first & !(line - 1);
+    loop {
+        name(address);
+        if left <= line {
+            return;
+        }
+        address = address.wrapping_add(line);
+        left -= line;
+    }
 }
 
 /// Names each of `pages`, `AHEAD` a turn.

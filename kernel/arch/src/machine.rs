@@ -89,6 +89,26 @@ impl Machine for CortexA9 {
         });
     }
 
+    #[inline(always)]
+    fn write_fours(&self, first: PhysAddr, fours: impl Iterator<Item = [u32; 4]>) -> u32 {
+        let start = slot(first);
+        let mut next = start;
+        for [a, b, c, d] in fours {
+            // SAFETY: as in `write_descriptors`, for four words; each word of a store of several is atomic by itself, as in
+            // `join_descriptors`.
+            unsafe {
+                asm!(
+                    "stm {next}!, {{r0, r1, r2, r3}}",
+                    next = inout(reg) next,
+                    in("r0") a, in("r1") b, in("r2") c, in("r3") d,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+        let bytes = next.addr().wrapping_sub(start.addr());
+        u32::try_from(bytes / size_of::<u32>()).unwrap_or(u32::MAX)
+    }
+
     /// Eight at a time: this is half of what mapping a page costs. Each word of a load of several is atomic by itself (ARM DDI
     /// 0406C, A3.5.3).
     #[inline(always)]

@@ -196,6 +196,13 @@ impl PageRange {
         }
     }
 
+    /// As [`PageRange::from_numbers`], for who knows that the range passes nothing: it is part of another.
+    #[inline(always)]
+    pub(crate) const fn within(first: u32, count: u32) -> Self {
+        debug_assert!(Self::from_numbers(first, count).is_some(), "part of a range");
+        Self { first, count }
+    }
+
     /// The address of the first byte.
     pub const fn start(self) -> VirtAddr {
         VirtAddr(self.first << PAGE_SHIFT)

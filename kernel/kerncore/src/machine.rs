@@ -42,6 +42,18 @@ pub trait Machine {
     /// [`Machine::barrier`].
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
 
+    /// As [`Machine::write_descriptors`], four at a time. Returns how many it wrote.
+    #[inline(always)]
+    fn write_fours(&self, first: PhysAddr, fours: impl Iterator<Item = [u32; 4]>) -> u32 {
+        let mut written = 0u32;
+        for four in fours {
+            let at = first.raw().wrapping_add(written.wrapping_mul(SLOT_SIZE));
+            self.write_descriptors(PhysAddr::new(at), four.into_iter());
+            written = written.wrapping_add(4);
+        }
+        written
+    }
+
     /// Joins what `count` consecutive slots from `first` hold by `join`, a bitwise operation, beginning with `bits`. All lie in
     /// one table.
     #[inline(always)]
@@ -103,6 +115,11 @@ impl<M: Machine> Machine for &M {
 
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
         (**self).write_descriptors(first, descriptors);
+    }
+
+    #[inline(always)]
+    fn write_fours(&self, first: PhysAddr, fours: impl Iterator<Item = [u32; 4]>) -> u32 {
+        (**self).write_fours(first, fours)
     }
 
     #[inline(always)]

@@ -8,9 +8,10 @@ use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::PAGE_SIZE;
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::frames::Frame;
-use kerncore::kernel_space::VmapError;
+use kerncore::kernel_space::{Ended, VmapError};
+use kerncore::map_ram::LARGEST;
 use mm::report::RateLimit;
 
 use crate::free::report;
@@ -33,7 +34,24 @@ pub unsafe extern "C" fn vm_map_ram(
     count: c_uint,
     _node: c_int,
 ) -> *mut c_void {
-    let caller = arch::backtrace::return_address();
+    if !pages.is_null() && count <= LARGEST {
+        // SAFETY: the caller promises `count` page pointers.
+        let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
+        if let Some(address) = mm::kernel().map_ram_at_hand(pages) {
+            return pointer(address);
+        }
+    }
+    // SAFETY: our caller's promises are what it asks for.
+    unsafe { map_anyhow(pages, count, arch::backtrace::return_address()) }
+}
+
+/// [`vm_map_ram`], when what is at hand will not do.
+///
+/// # Safety
+/// As for [`vm_map_ram`].
+#[cold]
+#[inline(never)]
+unsafe fn map_anyhow(pages: *const *const Frame, count: c_uint, caller: VirtAddr) -> *mut c_void {
     if pages.is_null() || too_many(count) {
         return ptr::null_mut();
     }
@@ -78,9 +96,25 @@ fn refused(pages: &[*const Frame], error: VmapError) -> *mut c_void {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn vm_unmap_ram(mem: *const c_void, count: c_uint) {
-    if !mem.is_null() {
-        // SAFETY: our caller promises that nobody uses it.
-        let authority = unsafe { Authority::claim() };
-        report("vm_unmap_ram", mm::kernel().unmap_ram(authority, address(mem), count));
+    if mem.is_null() {
+        return;
     }
+    // SAFETY: our caller promises that nobody uses it.
+    let authority = unsafe { Authority::claim() };
+    if mm::kernel().unmap_ram_at_hand(authority, address(mem), count) == Ended::No {
+        // SAFETY: by the same promise; nothing was done yet.
+        unsafe { unmap_anyhow(mem, count) };
+    }
+}
+
+/// [`vm_unmap_ram`], when it is no mapping in a block, or something is wrong.
+///
+/// # Safety
+/// As for [`vm_unmap_ram`].
+#[cold]
+#[inline(never)]
+unsafe fn unmap_anyhow(mem: *const c_void, count: c_uint) {
+    // SAFETY: our caller promises that nobody uses it.
+    let authority = unsafe { Authority::claim() };
+    report("vm_unmap_ram", mm::kernel().unmap_ram(authority, address(mem), count));
 }

@@ -144,9 +144,6 @@ impl State {
     /// Inside a block, or absent.
     pub(super) const INSIDE: Self = Self(0);
 
-    /// What no record says.
-    pub(super) const UNHEARD_OF: Self = Self(u32::MAX);
-
     const fn head(order: u32, owner: FrameOwner) -> u32 {
         Self::HEAD | (order << Self::ORDER_SHIFT) | owner as u32
     }
@@ -183,6 +180,13 @@ impl State {
 
     pub(super) const fn is_head(self) -> bool {
         self.0 & Self::HEAD != 0
+    }
+
+    /// Whether this is the head of a block whose owner's bit is set in `owners`: one look at a table of both.
+    #[inline(always)]
+    pub(super) const fn is_head_of(self, owners: u16) -> bool {
+        let heads = (owners as u32) << Self::HEAD;
+        heads >> (self.0 & (Self::HEAD | Self::OWNER_MASK)) & 1 != 0
     }
 
     pub(super) const fn is_free(self) -> bool {
@@ -257,5 +261,19 @@ mod tests {
             assert_eq!(State::owned(0, owner).owner(), owner);
         }
         const { assert!(FrameOwner::COUNT <= 1 << State::OWNER_MASK.count_ones()) };
+    }
+
+    #[test]
+    fn a_head_is_of_a_set_of_owners_if_its_own_is_and_an_inside_of_none() {
+        for owner in FrameOwner::ALL {
+            for bit in 0..FrameOwner::COUNT {
+                for order in [0, 10] {
+                    let of = State::owned(order, owner).is_head_of(1 << bit);
+                    assert_eq!(of, owner as usize == bit, "{owner}, {bit}");
+                }
+            }
+            assert!(State::pinned(owner).is_head_of(1 << owner as u32));
+        }
+        assert!(!State::INSIDE.is_head_of(u16::MAX));
     }
 }

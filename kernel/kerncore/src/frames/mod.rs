@@ -45,7 +45,6 @@ pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
 pub(crate) use limited::Supply;
 pub use request::{FrameRequest, NodeId, Place, ZoneKind};
-pub(crate) use table::Likeness;
 pub use table::{Belonging, Census, FrameTable};
 
 /// The largest order: blocks of 1,024 frames, 4 MiB.

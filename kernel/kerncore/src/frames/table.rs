@@ -92,19 +92,36 @@ impl<'t> FrameTable<'t> {
         Some(Belonging { frame: self.pfn_at(index), owner: self.owner_at(index) })
     }
 
-    /// The frame whose record begins at `address`, and what the record says; for loops over page pointers, most of which say
-    /// the same.
+    /// What the record at `address` says, if one begins there; for loops over page pointers, most of which say the same.
     #[inline(always)]
-    pub(crate) fn likeness_at_record(&self, address: usize) -> Option<(Pfn, Likeness)> {
-        let index = self.index_at_record(address)?;
-        Some((self.pfn_at(index), Likeness(self.record(index).state())))
+    pub(crate) fn likeness_at_record(&self, address: usize) -> Option<Likeness> {
+        self.index_at_record(address).map(|index| Likeness(self.record(index).state()))
     }
 
-    /// The number of the frame whose record begins at `address`, counted from the table's first, if the record says `like`.
+    /// The number of the frame whose record begins at `address`, counted from the table's first, if the record by itself says
+    /// that its owner is one of those whose bits are set in `owners`.
     #[inline(always)]
-    pub(crate) fn index_if_like(&self, address: usize, like: Likeness) -> Option<u32> {
+    pub(crate) fn index_if_owned(&self, address: usize, owners: u16) -> Option<u32> {
         let index = self.index_at_record(address)?;
-        (self.record(index).state() == like.0).then_some(index)
+        Likeness(self.record(index).state()).is_of(owners).then_some(index)
+    }
+
+    /// The numbers of the four frames whose records begin at `addresses`, counted from the table's first, if all four records
+    /// say `like`.
+    #[inline(always)]
+    pub(crate) fn indices_if_like(
+        &self,
+        addresses: [usize; 4],
+        like: Likeness,
+    ) -> Option<[u32; 4]> {
+        let indices = addresses.map(|address| self.turned_offset(address));
+        // Without a branch between them.
+        let inside = indices.iter().fold(true, |inside, &index| inside & (index < self.len()));
+        if !inside {
+            return None;
+        }
+        let alike = |alike, &index: &u32| alike & (self.record(index).state() == like.0);
+        indices.iter().fold(true, alike).then_some(indices)
     }
 
     /// `frame`, with its owner.
@@ -115,12 +132,18 @@ impl<'t> FrameTable<'t> {
 
     #[inline(always)]
     fn index_at_record(&self, address: usize) -> Option<u32> {
+        let index = self.turned_offset(address);
+        (index < self.len()).then_some(index)
+    }
+
+    /// The index of the record that begins at `address`; what lies below or beyond the table, or between two records, gives a
+    /// number that is too large.
+    #[inline(always)]
+    fn turned_offset(&self, address: usize) -> u32 {
         const SHIFT: u32 = size_of::<Frame>().trailing_zeros();
         const { assert!(size_of::<Frame>().is_power_of_two(), "a stride that shifts can find") };
         let offset = address.wrapping_sub(self.frames.as_ptr().addr());
-        // Turned right: what lies below or beyond the table, or between two records, gives a number that is too large.
-        let index = u32::try_from(offset.rotate_right(SHIFT)).ok()?;
-        (index < self.len()).then_some(index)
+        u32::try_from(offset.rotate_right(SHIFT)).unwrap_or(u32::MAX)
     }
 
     /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.
@@ -290,12 +313,11 @@ pub struct Belonging {
 pub(crate) struct Likeness(State);
 
 impl Likeness {
-    /// Like no frame.
-    pub(crate) const NONE: Self = Self(State::UNHEARD_OF);
-
-    /// Whether the record by itself says who its frame's owner is: those inside a block do not.
-    pub(crate) const fn names_owner(self) -> bool {
-        self.0.is_head()
+    /// Whether the record by itself says that the frame's owner is one of those whose bits are set in `owners`: those inside a
+    /// block say nothing.
+    #[inline(always)]
+    pub(crate) const fn is_of(self, owners: u16) -> bool {
+        self.0.is_head_of(owners)
     }
 }
 

@@ -11,11 +11,15 @@
 //! else's, who may free them as soon as this returns, and no frame may be free while a TLB leads to it (S23). It costs the
 //! same: each page is invalidated once, then or later.
 
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PAGES_PER_SECTION, Pfn, VirtAddr};
+mod write;
+
+use write::{MANY, write};
+
+use crate::addr::{PAGE_SIZE, PAGES_PER_SECTION, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::attributes::Attributes;
 use crate::descriptor::l2::SmallPages;
-use crate::frames::{Frame, FrameTable, Likeness};
+use crate::frames::Frame;
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::vmap::{OwnerSet, refusal};
 use crate::kernel_space::{FramesError, KernelSpace, RemoveError, VmapError};
@@ -28,6 +32,8 @@ use crate::va_space::{Alignment, Request};
 /// What fragments are mapped as.
 const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
 const WORDS: SmallPages = SmallPages::new(ATTRIBUTES);
+/// Whose frames may be.
+const OWNERS: u16 = OwnerSet::allowed_under(ATTRIBUTES).bits();
 
 /// A block and its guard fill a section.
 const BLOCK: Request = Request {
@@ -46,17 +52,25 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline]
     pub fn map_ram(&self, pages: &[*const Frame], caller: VirtAddr) -> Result<VirtAddr, VmapError> {
+        match self.map_ram_at_hand(pages) {
+            Some(address) => Ok(address),
+            None => self.map_ram_anyhow(pages, caller),
+        }
+    }
+
+    /// As [`KernelSpace::map_ram`], if this CPU's block has room and every frame may be mapped, which is the rule. Otherwise
+    /// nothing has changed, and [`KernelSpace::map_ram`] does it some other way or says what is wrong.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    #[inline(always)]
+    pub fn map_ram_at_hand(&self, pages: &[*const Frame]) -> Option<VirtAddr> {
         self.may_sleep_for("vm_map_ram");
-        let count = match u32::try_from(pages.len()) {
-            Ok(0) => return Err(VmapError::NoPages),
-            Ok(count) if count <= LARGEST => count,
-            _ => return self.map_ram_area(pages, caller),
-        };
-        match self.map_ram.cut(self.table.machine().cpu(), count) {
-            Some(fragment) => self.fill(fragment, pages),
-            None => self.map_ram_anew(pages, count, caller),
+        match u32::try_from(pages.len()) {
+            Ok(count @ 1..MANY) => self.map_fragment(count, pages),
+            Ok(count @ MANY..=LARGEST) => self.map_large_fragment(count, pages),
+            _ => None,
         }
     }
 
@@ -68,21 +82,31 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline]
     pub fn unmap_ram(
         &self,
         _authority: M::Authority,
         address: VirtAddr,
         count: u32,
     ) -> Result<(), RemoveError> {
-        self.may_sleep_for("vm_unmap_ram");
-        if !address.is_page_aligned() {
-            return Err(RemoveError::Misaligned { address });
+        match self.end_fragment(address, count) {
+            Ended::Yes => Ok(()),
+            Ended::No => self.unmap_ram_anyhow(address, count),
         }
-        match self.map_ram.claim(address, count) {
-            Ok(fragment) => self.clear_fragment(fragment),
-            Err(refused) => self.unmap_ram_area(address, count, refused),
-        }
+    }
+
+    /// As [`KernelSpace::unmap_ram`], of a mapping in a block that nobody has tampered with, which is the rule. Otherwise
+    /// nothing has changed, and [`KernelSpace::unmap_ram`] ends it or says what is wrong.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    #[inline(always)]
+    pub fn unmap_ram_at_hand(
+        &self,
+        _authority: M::Authority,
+        address: VirtAddr,
+        count: u32,
+    ) -> Ended {
+        self.end_fragment(address, count)
     }
 
     /// Removes the blocks that nobody has anything of, and says how many. Not in interrupt context.
@@ -99,35 +123,86 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         closed
     }
 
-    /// Maps `pages`, as many as the fragment has, and shows it.
+    /// Not inlined, so that the loops have the registers to themselves, and a few pages need not save them.
+    #[inline(never)]
+    fn map_large_fragment(&self, count: u32, pages: &[*const Frame]) -> Option<VirtAddr> {
+        self.map_fragment(count, pages)
+    }
+
+    /// Maps `pages`, which are `count`, in a fragment that is cut for them.
     #[inline(always)]
-    fn fill(&self, mut fragment: Fragment, pages: &[*const Frame]) -> Result<VirtAddr, VmapError> {
-        let mut frames = Usable::new(*self.zones.table());
-        let write = |machine: &M, slots: &mut Slots<'_>| frames.write(machine, slots, pages);
-        match self.table.map_below(fragment.table, &mut fragment.range, write) {
-            Ok(()) => Ok(self.map_ram.show(fragment)),
-            Err(error) => Err(self.give_up(fragment, pages, error)),
+    fn map_fragment(&self, count: u32, pages: &[*const Frame]) -> Option<VirtAddr> {
+        let mut fragment = self.map_ram.cut(self.table.machine().cpu(), count)?;
+        let table = fragment.table();
+        let mut slots = Slots::of_block(&mut fragment.range, table);
+        let written = write(self.table.machine(), &mut slots, pages, self.zones.table());
+        if written == count {
+            self.table.written(&slots, count);
+            return Some(fragment.show());
+        }
+        self.give_up(fragment, written);
+        None
+    }
+
+    /// When what was at hand would not do.
+    #[cold]
+    #[inline(never)]
+    fn map_ram_anyhow(
+        &self,
+        pages: &[*const Frame],
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, VmapError> {
+        let count = match u32::try_from(pages.len()) {
+            Ok(0) => return Err(VmapError::NoPages),
+            Ok(count) if count <= LARGEST => count,
+            _ => return self.map_ram_area(pages, caller),
+        };
+        match self.map_ram.cut(self.table.machine().cpu(), count) {
+            Some(fragment) => self.fill(fragment, pages),
+            None => self.map_ram_anew(pages, count, caller),
         }
     }
 
-    /// Undoes what [`KernelSpace::fill`] has begun.
-    #[cold]
-    fn give_up(&self, fragment: Fragment, pages: &[*const Frame], error: MapError) -> VmapError {
-        let Fragment { mut range, table } = fragment;
+    /// Maps `pages`, as many as the fragment has, and shows it, or says why not.
+    fn fill(
+        &self,
+        mut fragment: Fragment<'_>,
+        pages: &[*const Frame],
+    ) -> Result<VirtAddr, VmapError> {
+        let count = fragment.range.count();
+        let table = fragment.table();
+        let mut slots = Slots::of_block(&mut fragment.range, table);
+        let error = if slots.are_empty(self.table.machine()) {
+            let written = write(self.table.machine(), &mut slots, pages, self.zones.table());
+            self.table.written(&slots, written);
+            if written == count {
+                return Ok(fragment.show());
+            }
+            MapError::MissingFrame { address: slots.address(written), mapped: written }
+        } else {
+            self.table.first_in_use(&slots, 0)
+        };
         let mapped = error.mapped();
-        let undone = self.table.unmap_part(&mut range, 0, mapped);
-        debug_assert!(undone.is_ok(), "mapped, so inside: {undone:?}");
         // What stands in the way stands in the way of whoever comes next, too, but is not ours to remove.
-        self.put_back(Fragment { range, table });
-        match error {
-            MapError::MissingFrame { mapped, .. } => {
+        self.give_up(fragment, mapped);
+        Err(match error {
+            MapError::MissingFrame { .. } => {
                 let page = pages.get(mapped as usize);
                 let item =
                     page.and_then(|page| self.zones.table().belonging_at_record(page.addr()));
                 refusal(mapped, item, ATTRIBUTES)
             }
             error => VmapError::Map(error),
-        }
+        })
+    }
+
+    /// Puts a fragment back of which `written` pages were mapped and nobody was told.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&self, mut fragment: Fragment<'_>, written: u32) {
+        let undone = self.table.unmap_part(&mut fragment.range, 0, written);
+        debug_assert!(undone.is_ok(), "mapped, so inside: {undone:?}");
+        self.put_back(fragment);
     }
 
     /// When this CPU's block has no room, or there is none.
@@ -190,11 +265,57 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         Ok(area.pages.start())
     }
 
-    /// Of a fragment that was claimed.
+    /// Ends a mapping in a block, if its pages are as they were made.
     #[inline(always)]
-    fn clear_fragment(&self, fragment: Fragment) -> Result<(), RemoveError> {
-        let Fragment { range, table } = fragment;
-        let Released { range, removal, .. } = self.table.unmap_below(table, range, ()).flush();
+    fn end_fragment(&self, address: VirtAddr, count: u32) -> Ended {
+        self.may_sleep_for("vm_unmap_ram");
+        match count {
+            ..MANY => self.end_fragment_of(address, count),
+            MANY.. => self.end_large_fragment(address, count),
+        }
+    }
+
+    /// Not inlined, as [`KernelSpace::map_large_fragment`].
+    #[inline(never)]
+    fn end_large_fragment(&self, address: VirtAddr, count: u32) -> Ended {
+        self.end_fragment_of(address, count)
+    }
+
+    #[inline(always)]
+    fn end_fragment_of(&self, address: VirtAddr, count: u32) -> Ended {
+        let Ok(fragment) = self.map_ram.claim(address, count) else { return Ended::No };
+        let (range, block) = fragment.into_parts();
+        match self.table.unmap_small_pages(block.table(), range) {
+            Ok(unmapped) => {
+                // Only now can it be put back (S23).
+                let Released { range, .. } = unmapped.flush();
+                self.put_back(Fragment::from_parts(range, block));
+                Ended::Yes
+            }
+            Err(range) => {
+                let _shown = Fragment::from_parts(range, block).show();
+                Ended::No
+            }
+        }
+    }
+
+    /// When it was no fragment, or one that somebody has tampered with.
+    #[cold]
+    #[inline(never)]
+    fn unmap_ram_anyhow(&self, address: VirtAddr, count: u32) -> Result<(), RemoveError> {
+        if !address.is_page_aligned() {
+            return Err(RemoveError::Misaligned { address });
+        }
+        match self.map_ram.claim(address, count) {
+            Ok(fragment) => self.clear_odd_fragment(fragment),
+            Err(refused) => self.unmap_ram_area(address, count, refused),
+        }
+    }
+
+    /// Of a fragment that was claimed.
+    fn clear_odd_fragment(&self, fragment: Fragment<'_>) -> Result<(), RemoveError> {
+        let (range, block) = fragment.into_parts();
+        let Released { range, removal, .. } = self.table.unmap(range, ()).flush();
         if removal.oddities != 0 {
             self.support.odd_tables(range.pages(), removal);
         }
@@ -202,7 +323,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let address = range.start();
             return Err(RemoveError::Frames { address, error: FramesError::StillMapped });
         }
-        self.put_back(Fragment { range, table });
+        self.put_back(Fragment::from_parts(range, block));
         Ok(())
     }
 
@@ -230,8 +351,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 
     #[inline(always)]
-    fn put_back(&self, fragment: Fragment) {
-        let aftermath = self.map_ram.put_back(fragment);
+    fn put_back(&self, fragment: Fragment<'_>) {
+        let aftermath = fragment.put_back();
         if let Aftermath::Ended(base) = aftermath {
             self.remove_block(base);
         }
@@ -253,77 +374,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 }
 
-/// Which frames may be mapped; quick where one is like the one before.
-struct Usable<'t> {
-    table: FrameTable<'t>,
-    like: Likeness,
-}
-
-impl<'t> Usable<'t> {
-    const fn new(table: FrameTable<'t>) -> Self {
-        Self { table, like: Likeness::NONE }
-    }
-
-    /// Writes the descriptors of `pages`, up to the first that may not be mapped, and says how many.
-    #[inline(always)]
-    fn write(
-        &mut self,
-        machine: &impl Machine,
-        slots: &mut Slots<'_>,
-        pages: &[*const Frame],
-    ) -> u32 {
-        let mut written = 0;
-        if pages.len() >= MANY && self.check(pages[0].addr()).is_some() {
-            written = write_alike(machine, slots, pages, self.table, self.like);
-        }
-        let rest = pages.get(written as usize..).unwrap_or_default();
-        let frames = rest.iter().map_while(|page| self.check(page.addr()));
-        written + slots.write_from(machine, written, frames.map(|frame| WORDS.word(frame)))
-    }
-
-    /// The frame whose record begins at `record`, if it may be mapped.
-    #[inline(always)]
-    fn check(&mut self, record: usize) -> Option<Pfn> {
-        let (frame, likeness) = self.table.likeness_at_record(record)?;
-        if likeness != self.like {
-            self.look_closer(record, likeness)?;
-        }
-        Some(frame)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_closer(&mut self, record: usize, likeness: Likeness) -> Option<()> {
-        let owner = self.table.belonging_at_record(record)?.owner;
-        if likeness.names_owner() {
-            self.like = likeness;
-        }
-        let allowed = OwnerSet::allowed_under(ATTRIBUTES).contains(owner);
-        if !allowed {
-            self.like = Likeness::NONE;
-        }
-        allowed.then_some(())
-    }
-}
-
-/// So many pages are worth the quick loop.
-const MANY: usize = 8;
-
-/// Writes the descriptors of `pages` as long as their records say `like`, and says how many.
-///
-/// Not inlined, so that the loop has the registers to itself: it is most of what a large mapping costs.
-#[inline(never)]
-fn write_alike(
-    machine: &impl Machine,
-    slots: &mut Slots<'_>,
-    pages: &[*const Frame],
-    table: FrameTable<'_>,
-    like: Likeness,
-) -> u32 {
-    let first = WORDS.word(table.first());
-    slots.write_fours(machine, pages, |page| {
-        let index = table.index_if_like(page.addr(), like)?;
-        // The table ends below 4 GiB, so nothing is carried into the attributes.
-        Some(first.wrapping_add(index << PAGE_SHIFT))
-    })
+/// Whether a mapping was ended at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what was not ended is still mapped"]
+pub enum Ended {
+    /// It was.
+    Yes,
+    /// It was not, and nothing has changed.
+    No,
 }

@@ -56,6 +56,7 @@ pub use exec::{ExecError, SealError};
 pub use extend::ExtendError;
 pub use fill::FillAreaError;
 pub use ioremap::IoRemapError;
+pub use map_ram::Ended;
 pub use purge::{BATCH, MOST_WAITING};
 pub use realloc::ReallocError;
 pub use remove::{FramesError, RemoveError};

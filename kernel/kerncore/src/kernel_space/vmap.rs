@@ -242,7 +242,7 @@ pub(super) fn refusal(index: u32, item: Option<Belonging>, attributes: Attribute
 
 /// Owners of frames, a bit each.
 #[derive(Clone, Copy)]
-pub(super) struct OwnerSet(u32);
+pub(super) struct OwnerSet(u16);
 
 impl OwnerSet {
     const NONE: Self = Self(0);
@@ -273,11 +273,17 @@ impl OwnerSet {
         Self(set)
     };
 
+    /// A bit for each of them, as frames' records are asked.
+    pub(super) const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// Whose frames may have a second mapping with `attributes`: of the linear map's own type, and no way round the
     /// kernel's own protection.
     #[inline(always)]
-    pub(super) fn allowed_under(attributes: Attributes) -> Self {
-        if attributes.memory() != MemoryType::NormalWriteBack || attributes.is_executable() {
+    pub(super) const fn allowed_under(attributes: Attributes) -> Self {
+        if !matches!(attributes.memory(), MemoryType::NormalWriteBack) || attributes.is_executable()
+        {
             Self::NONE
         } else if attributes.is_writable() {
             Self::WRITABLE
@@ -288,7 +294,7 @@ impl OwnerSet {
 
     #[inline(always)]
     pub(super) const fn contains(self, owner: FrameOwner) -> bool {
-        self.0 >> owner as u32 & 1 != 0
+        self.0 >> owner as u16 & 1 != 0
     }
 }
 

@@ -1,26 +1,28 @@
 //! One block: a word that says what is cut from it, and a mark for each fragment that is used.
 //!
 //! ```text
-//!    31   30          25          16 15          9           0
-//!   ┌────┬───────────────┬──────────┬──────────────┬───────────┐
-//!   │open│       0       │fragments │      0       │   used    │
-//!   └────┴───────────────┴──────────┴──────────────┴───────────┘
+//!    31                          16   15     14        9           0
+//!   ┌──────────────────────────────┬────────┬───────────┬───────────┐
+//!   │          fragments           │ closed │     0     │   used    │
+//!   └──────────────────────────────┴────────┴───────────┴───────────┘
 //! ```
-//! `used` counts the pages below which everything was cut, guards included; it is 0 exactly if `fragments` is. Without
-//! `open` nobody cuts from the block; without fragments either, it is none.
+//! `used` counts the pages below which everything was cut, guards included; it is 0 exactly if `fragments` is. Nobody cuts from
+//! a block that is `closed`; without fragments either, it is none. Closed, the lower half is more than any block holds: one
+//! comparison sees both.
 
 use core::array;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU8, AtomicU32};
+use core::sync::atomic::{AtomicU8, AtomicU32, fence};
 
 use super::{LARGEST, NoFragment};
 use crate::addr::{PAGES_PER_SECTION, PhysAddr};
 use crate::va_space::GUARD_PAGES;
 
-const OPEN: u32 = 1 << 31;
 const FRAGMENT: u32 = 1 << 16;
-const USED: u32 = FRAGMENT - 1;
-const FRAGMENTS: u32 = !(OPEN | USED);
+const CLOSED: u32 = 1 << 15;
+const USED: u32 = CLOSED - 1;
+/// The word of what is no block.
+const NO_BLOCK: u32 = CLOSED;
 
 const _: () = assert!(LARGEST <= u8::MAX as u32, "a mark holds a fragment's pages");
 
@@ -46,7 +48,7 @@ impl Block {
     /// No block.
     pub fn new() -> Self {
         Self {
-            word: AtomicU32::new(0),
+            word: AtomicU32::new(NO_BLOCK),
             table: AtomicU32::new(0),
             marks: array::from_fn(|_| AtomicU8::new(0)),
         }
@@ -55,10 +57,11 @@ impl Block {
     /// Makes it one, all of it unused.
     pub(super) fn open(&self, table: PhysAddr) {
         self.table.store(table.raw(), Relaxed);
-        self.word.store(OPEN, Release);
+        self.word.store(0, Release);
     }
 
-    pub(super) fn table(&self) -> PhysAddr {
+    #[inline(always)]
+    pub(crate) fn table(&self) -> PhysAddr {
         PhysAddr::new(self.table.load(Relaxed))
     }
 
@@ -67,15 +70,13 @@ impl Block {
     pub(super) fn cut(&self, pages: u32) -> Option<u32> {
         let mut word = self.word.load(Relaxed);
         loop {
-            let used = word & USED;
             // Of a fragment that is not too large: nothing here can wrap.
-            let end = used.wrapping_add(pages).wrapping_add(GUARD_PAGES);
-            if word & OPEN == 0 || end > PAGES_PER_SECTION {
+            let next = word.wrapping_add(FRAGMENT + GUARD_PAGES).wrapping_add(pages);
+            if next & (CLOSED | USED) > PAGES_PER_SECTION {
                 return None;
             }
-            let next = word.wrapping_add(FRAGMENT).wrapping_sub(used).wrapping_add(end);
             match self.word.compare_exchange_weak(word, next, Acquire, Relaxed) {
-                Ok(_) => return Some(used),
+                Ok(_) => return Some(word & USED),
                 Err(now) => word = now,
             }
         }
@@ -107,7 +108,7 @@ impl Block {
     #[cold]
     fn refusal(&self, found: u8) -> NoFragment {
         match found {
-            0 if self.word.load(Relaxed) == 0 => NoFragment::NotInBlock,
+            0 if self.word.load(Relaxed) == NO_BLOCK => NoFragment::NotInBlock,
             0 => NoFragment::Unknown,
             found => NoFragment::OtherSize { found: u32::from(found) },
         }
@@ -116,11 +117,13 @@ impl Block {
     /// Gives the `pages` at `offset` back with their guard.
     #[inline(always)]
     pub(super) fn put_back(&self, offset: u32, pages: u32) -> PutBack {
+        // What was done to the pages is seen by whoever cuts them from the word that is written below.
+        fence(Release);
         let mut word = self.word.load(Relaxed);
         loop {
             let next = after_putting_back(word, offset, pages);
-            match self.word.compare_exchange_weak(word, next, Release, Relaxed) {
-                Ok(_) if next == 0 => return PutBack::Last,
+            match self.word.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+                Ok(_) if next == NO_BLOCK => return PutBack::Last,
                 Ok(_) => return PutBack::Stays,
                 Err(now) => word = now,
             }
@@ -129,9 +132,9 @@ impl Block {
 
     /// Nobody cuts from it any more.
     pub(super) fn close(&self) -> PutBack {
-        let closed = |word| (word & OPEN != 0).then_some(word & !OPEN);
+        let closed = |word| (word & CLOSED == 0).then_some(word | CLOSED);
         match self.word.fetch_update(Acquire, Relaxed, closed) {
-            Ok(OPEN) => PutBack::Last,
+            Ok(0) => PutBack::Last,
             // Closed before, perhaps ended, perhaps somebody else's by now.
             _ => PutBack::Stays,
         }
@@ -139,7 +142,7 @@ impl Block {
 
     /// Ends it, if it is open and nobody has anything of it.
     pub(super) fn end_idle(&self) -> bool {
-        self.word.compare_exchange(OPEN, 0, Acquire, Relaxed).is_ok()
+        self.word.compare_exchange(0, NO_BLOCK, Acquire, Relaxed).is_ok()
     }
 
     pub(super) fn fragment_at(&self, offset: u32) -> u32 {
@@ -147,7 +150,7 @@ impl Block {
     }
 
     pub(super) fn fragments(&self) -> u32 {
-        (self.word.load(Relaxed) & FRAGMENTS) / FRAGMENT
+        self.word.load(Relaxed) / FRAGMENT
     }
 }
 
@@ -161,9 +164,9 @@ impl Default for Block {
 #[inline(always)]
 const fn after_putting_back(word: u32, offset: u32, pages: u32) -> u32 {
     let word = word.wrapping_sub(FRAGMENT);
-    if word & FRAGMENTS == 0 {
+    if word < FRAGMENT {
         // All of it can be cut again.
-        word & OPEN
+        word & CLOSED
     } else if word & USED == offset.wrapping_add(pages).wrapping_add(GUARD_PAGES) {
         word.wrapping_sub(pages + GUARD_PAGES)
     } else {

@@ -30,7 +30,7 @@ use core::array;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, SECTION_SIZE, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGES_PER_SECTION, PageRange, PhysAddr, SECTION_SIZE, VirtAddr};
 use crate::descriptor::l1;
 use crate::owned_range::OwnedRange;
 use crate::va_space::GUARD_PAGES;
@@ -59,11 +59,55 @@ pub struct MapRam<'s> {
 /// Pages of a block that one caller has, and the table above them.
 #[derive(Debug)]
 #[must_use = "a dropped fragment is lost to its block"]
-pub struct Fragment {
+pub struct Fragment<'s> {
     /// The right to write its descriptors.
     pub(crate) range: OwnedRange,
+    block: &'s Block,
+}
+
+impl<'s> Fragment<'s> {
+    /// The fragment of `pages` from page number `first` of `block`: minted for whoever changed the block's word, or its mark,
+    /// from nobody's to his.
+    #[inline(always)]
+    fn mint(block: &'s Block, first: u32, pages: u32) -> Self {
+        Self { range: OwnedRange::mint(PageRange::within(first, pages)), block }
+    }
+
+    /// Notes that the fragment is used: from now on it can be claimed by its address.
+    #[inline(always)]
+    pub fn show(self) -> VirtAddr {
+        let Self { range, block } = self;
+        block.show(offset_of(range.start()), range.count());
+        range.start()
+    }
+
+    /// Puts the fragment back, whose pages no table maps and no TLB remembers (S23).
+    #[inline(always)]
+    pub fn put_back(self) -> Aftermath {
+        let Self { range, block } = self;
+        match block.put_back(offset_of(range.start()), range.count()) {
+            PutBack::Stays => Aftermath::Stays,
+            PutBack::Last => Aftermath::Ended(base_of(range.start())),
+        }
+    }
+
+    /// The right to its descriptors, and its block, to which it goes back when they are flushed.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (OwnedRange, &'s Block) {
+        (self.range, self.block)
+    }
+
+    /// What [`Fragment::into_parts`] has taken apart.
+    #[inline(always)]
+    pub(crate) const fn from_parts(range: OwnedRange, block: &'s Block) -> Self {
+        Self { range, block }
+    }
+
     /// The second-level table that translates it: the block's, made before the block was opened and kept for good (S24).
-    pub(crate) table: PhysAddr,
+    #[inline(always)]
+    pub(crate) fn table(&self) -> PhysAddr {
+        self.block.table()
+    }
 }
 
 /// Why an address does not lead to a fragment of so many pages.
@@ -108,44 +152,28 @@ impl<'s> MapRam<'s> {
 
     /// Cuts a fragment of `pages`, 1 to [`LARGEST`], from the block of CPU number `cpu`. `None` if that has none, or no room.
     #[inline(always)]
-    pub fn cut(&self, cpu: usize, pages: u32) -> Option<Fragment> {
+    pub fn cut(&self, cpu: usize, pages: u32) -> Option<Fragment<'s>> {
         let index = self.current[cpu % CPUS].load(Relaxed);
         let block = self.blocks.get(index as usize)?;
         let offset = block.cut(pages)?;
-        self.fragment(block, index, offset, pages)
-    }
-
-    /// Notes that the fragment is used: from now on it can be claimed by its address.
-    #[inline(always)]
-    pub fn show(&self, fragment: Fragment) -> VirtAddr {
-        let Fragment { range, .. } = fragment;
-        if let Some(block) = self.block_of(range.start()) {
-            block.show(offset_of(range.start()), range.count());
-        }
-        range.start()
+        // Of a block of the window: nothing wraps.
+        let first = self.first.wrapping_add(index).wrapping_mul(PAGES_PER_SECTION);
+        Some(Fragment::mint(block, first | offset, pages))
     }
 
     /// Takes the fragment of `pages` that begins at `address` out of use. Whoever else tries is refused.
     ///
     /// # Errors
-    /// [`NoFragment`]; nothing has changed.
+    /// [`NoFragment`]; nothing has changed. An address that begins no page lies in no block.
     #[inline(always)]
-    pub fn claim(&self, address: VirtAddr, pages: u32) -> Result<Fragment, NoFragment> {
-        let index = l1::index(address).wrapping_sub(self.first);
+    pub fn claim(&self, address: VirtAddr, pages: u32) -> Result<Fragment<'s>, NoFragment> {
+        // What begins no page has a number, so turned, that lies beyond all pages.
+        let page = address.raw().rotate_right(PAGE_SHIFT);
+        let into_window = page.wrapping_sub(self.first.wrapping_mul(PAGES_PER_SECTION));
+        let index = into_window / PAGES_PER_SECTION;
         let block = self.blocks.get(index as usize).ok_or(NoFragment::NotInBlock)?;
-        block.claim(offset_of(address), pages)?;
-        self.fragment(block, index, offset_of(address), pages).ok_or(NoFragment::Unknown)
-    }
-
-    /// Puts a fragment back whose pages no table maps and no TLB remembers (S23).
-    #[inline(always)]
-    pub fn put_back(&self, fragment: Fragment) -> Aftermath {
-        let range = fragment.range;
-        let Some(block) = self.block_of(range.start()) else { return Aftermath::Stays };
-        match block.put_back(offset_of(range.start()), range.count()) {
-            PutBack::Stays => Aftermath::Stays,
-            PutBack::Last => Aftermath::Ended(base_of(range.start())),
-        }
+        block.claim(page % PAGES_PER_SECTION, pages)?;
+        Ok(Fragment::mint(block, page, pages))
     }
 
     /// Makes a block of the section at `base`, whose pages but for the last are an area's for this purpose, and whose
@@ -207,17 +235,6 @@ impl<'s> MapRam<'s> {
     #[inline(always)]
     fn block_of(&self, address: VirtAddr) -> Option<&'s Block> {
         self.blocks.get(l1::index(address).wrapping_sub(self.first) as usize)
-    }
-
-    /// The fragment of `pages` at `offset` of the block at `index`: minted for whoever changed the block's word, or its mark,
-    /// from nobody's to his.
-    #[inline(always)]
-    fn fragment(&self, block: &Block, index: u32, offset: u32, pages: u32) -> Option<Fragment> {
-        // Of a block of the window: nothing wraps.
-        let section = self.first.wrapping_add(index);
-        let first = section.wrapping_mul(PAGES_PER_SECTION).wrapping_add(offset);
-        let range = PageRange::from_numbers(first, pages)?;
-        Some(Fragment { range: OwnedRange::mint(range), table: block.table() })
     }
 
     fn base_at(&self, index: u32) -> VirtAddr {

@@ -31,12 +31,12 @@ fn opened(number: u32) -> MapRam<'static> {
 
 #[track_caller]
 fn cut(map_ram: &MapRam<'_>, pages: u32) -> VirtAddr {
-    map_ram.show(map_ram.cut(0, pages).expect("room"))
+    map_ram.cut(0, pages).expect("room").show()
 }
 
 #[track_caller]
 fn back(map_ram: &MapRam<'_>, address: VirtAddr, pages: u32) -> Aftermath {
-    map_ram.put_back(map_ram.claim(address, pages).expect("a fragment"))
+    map_ram.claim(address, pages).expect("a fragment").put_back()
 }
 
 fn offset(address: VirtAddr) -> u32 {
@@ -58,15 +58,15 @@ fn without_a_block_nothing_is_cut_or_found_s87() {
 #[test]
 fn fragments_lie_side_by_side_with_a_guard_between_below_their_blocks_table_s2_s87() {
     let map_ram = opened(2);
-    let fragments: Vec<Fragment> =
+    let fragments: Vec<Fragment<'_>> =
         [3, 1, 64].map(|pages| map_ram.cut(0, pages).expect("room")).into();
     let places: Vec<(u32, u32)> =
         fragments.iter().map(|f| (offset(f.range.start()), f.range.count())).collect();
     assert_eq!(places, [(0, 3), (4, 1), (6, 64)]);
     for fragment in fragments {
-        assert_eq!((base_of(fragment.range.start()), fragment.table), (section(2), table(2)));
+        assert_eq!((base_of(fragment.range.start()), fragment.table()), (section(2), table(2)));
         assert!(map_ram.claim(fragment.range.start(), fragment.range.count()).is_err(), "unused");
-        let _shown = map_ram.show(fragment);
+        let _shown = fragment.show();
     }
     assert_eq!(map_ram.fragments_of(section(2)), 3);
 }
@@ -87,7 +87,7 @@ fn only_the_start_and_the_size_of_a_fragment_in_use_claim_it_and_only_once_s87()
     }
     let claimed = map_ram.claim(address, 5).expect("in use");
     assert_eq!(map_ram.claim(address, 5).expect_err("claimed"), NoFragment::Unknown);
-    assert_eq!(map_ram.put_back(claimed), Aftermath::Stays);
+    assert_eq!(claimed.put_back(), Aftermath::Stays);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn idle_blocks_are_closed_and_others_left_alone_s87() {
     assert!(map_ram.cut(1, 1).is_none());
     // The number comes back as another CPU's, and as its former CPU's own.
     assert_eq!(map_ram.open(2, section(1), table(1)), Aftermath::Stays);
-    assert_eq!(base_of(map_ram.show(map_ram.cut(2, 1).expect("room"))), section(1));
+    assert_eq!(base_of(map_ram.cut(2, 1).expect("room").show()), section(1));
     assert_eq!(back(&map_ram, used, 1), Aftermath::Stays);
     assert_eq!(map_ram.close_idle(), Some(section(0)));
     assert_eq!(map_ram.open(0, section(0), table(0)), Aftermath::Stays);
@@ -198,7 +198,7 @@ fn no_two_cpus_ever_have_the_same_page_s87() {
                     // Threads 0 and 3 share a block.
                     if let Some(fragment) = map_ram.cut(thread as usize % 3, pages) {
                         mark(fragment.range.pages(), true);
-                        held.push((map_ram.show(fragment), pages));
+                        held.push((fragment.show(), pages));
                     }
                     if held.len() > 3 || round % 3 == 2 {
                         let which = (round as usize * 5) % held.len().max(1);
@@ -206,14 +206,14 @@ fn no_two_cpus_ever_have_the_same_page_s87() {
                             let (address, pages) = held.swap_remove(which);
                             let claimed = map_ram.claim(address, pages).expect("ours");
                             mark(claimed.range.pages(), false);
-                            assert_eq!(map_ram.put_back(claimed), Aftermath::Stays);
+                            assert_eq!(claimed.put_back(), Aftermath::Stays);
                         }
                     }
                 }
                 for (address, pages) in held {
                     let claimed = map_ram.claim(address, pages).expect("ours");
                     mark(claimed.range.pages(), false);
-                    assert_eq!(map_ram.put_back(claimed), Aftermath::Stays);
+                    assert_eq!(claimed.put_back(), Aftermath::Stays);
                 }
             });
         }

@@ -180,36 +180,16 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         outcome.map(|()| mapped)
     }
 
-    /// Maps all of `range`, which lies below one second-level table, the one at `table`, by `write`, which gives how many of
-    /// the slots it wrote. The table was made before and is seen by every walker. Otherwise as [`PageTable::map`].
+    /// When this returns, the first `written` of `slots` are visible to every walker.
     #[inline(always)]
-    pub(crate) fn map_below(
-        &self,
-        table: PhysAddr,
-        range: &mut OwnedRange,
-        write: impl FnOnce(&M, &mut Slots<'_>) -> u32,
-    ) -> Result<(), MapError> {
-        let Some(mut slots) = Slots::below(range, table) else {
-            return Err(MapError::NoFrames { range: range.pages() });
-        };
-        let in_use = slots.join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
-        if in_use != 0 {
-            return Err(self.first_in_use(&slots, 0));
-        }
-        let written = write(&self.machine, &mut slots);
+    pub(crate) fn written(&self, slots: &Slots<'_>, written: u32) {
         slots.clean(&self.machine, written);
-        // Also after an error, as in `map`.
         self.machine.barrier();
-        if written == slots.count() {
-            Ok(())
-        } else {
-            Err(MapError::MissingFrame { address: slots.address(written), mapped: written })
-        }
     }
 
     /// The error that names the first of `slots` that is in use.
     #[cold]
-    pub(super) fn first_in_use(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
+    pub(crate) fn first_in_use(&self, slots: &Slots<'_>, mapped: u32) -> MapError {
         let in_use = |&index: &u32| slots.read(&self.machine, index) != 0;
         let index = (0..slots.count()).find(in_use).unwrap_or(0);
         let descriptor = slots.read(&self.machine, index);

@@ -39,7 +39,7 @@ mod tables;
 mod unmap;
 mod walk;
 
-pub(crate) use run::Slots;
+pub(crate) use run::{Slots, Wrote};
 pub(crate) use sections::Walk;
 
 pub use backlog::Backlog;

@@ -131,15 +131,16 @@ impl Slots<'_> {
         Some(Slots { first, page, count, owner: PhantomData })
     }
 
-    /// The slots of `range`, which lies below the one second-level table at `table`.
+    /// The slots of `range`, which lies in one section, in that section's second-level table at `table`: who cut it from a block
+    /// (S87) knows both.
     #[inline(always)]
-    pub(crate) fn below(range: &mut OwnedRange, table: PhysAddr) -> Option<Slots<'_>> {
+    pub(crate) fn of_block(range: &mut OwnedRange, table: PhysAddr) -> Slots<'_> {
         let (page, count) = (range.pages().first(), range.count());
         let offset = page % L2_SLOTS;
+        debug_assert!(count <= L2_SLOTS - offset, "one section");
         // A table is aligned to its size, so `|` adds.
         let first = PhysAddr::new(table.raw() | (offset * SLOT_SIZE));
-        let inside = count != 0 && count <= L2_SLOTS - offset;
-        inside.then_some(Slots { first, page, count, owner: PhantomData })
+        Slots { first, page, count, owner: PhantomData }
     }
 
     /// How many there are.
@@ -189,30 +190,38 @@ impl Slots<'_> {
         written
     }
 
-    /// Writes `word` of each of `items` from the first slot on, four at a time, as long as all four have one. Returns how many
-    /// that were; cleans nothing.
+    /// Writes `words` of each four of `items` from the first slot on, as long as it gives them. Returns how many slots that
+    /// were; cleans nothing.
     #[inline(always)]
-    pub(crate) fn write_fours<T: Copy>(
+    pub(crate) fn write_fours<T>(
         &mut self,
         machine: &impl Machine,
         items: &[T],
-        word: impl Fn(T) -> Option<u32>,
+        words: impl Fn(&[T; 4]) -> Option<[u32; 4]>,
     ) -> u32 {
-        let mut written = 0u32;
-        for four in items.chunks_exact(4) {
-            let &[a, b, c, d] = four else { break };
-            if self.count.wrapping_sub(written) < 4 {
-                break;
-            }
-            // One after the other: the first that has none ends it.
-            let Some(a) = word(a) else { break };
-            let Some(b) = word(b) else { break };
-            let Some(c) = word(c) else { break };
-            let Some(d) = word(d) else { break };
-            machine.write_descriptors(self.at(written), [a, b, c, d].into_iter());
-            written = written.wrapping_add(4);
+        let (fours, _) = items.get(..self.count as usize).unwrap_or(items).as_chunks::<4>();
+        machine.write_fours(self.first, fours.iter().map_while(words))
+    }
+
+    /// Writes `word` to the slot at `index`, if there is one and it is empty. Cleans nothing.
+    #[inline(always)]
+    pub(crate) fn write_if_empty(
+        &mut self,
+        machine: &impl Machine,
+        index: u32,
+        word: u32,
+    ) -> Wrote {
+        if index >= self.count || self.read(machine, index) != 0 {
+            return Wrote::No;
         }
-        written
+        machine.write_descriptors(self.at(index), iter::once(word));
+        Wrote::Yes
+    }
+
+    /// Whether none is in use.
+    #[inline(always)]
+    pub(crate) fn are_empty(&self, machine: &impl Machine) -> bool {
+        self.join_all(machine, 0, |bits, descriptor| bits | descriptor) == 0
     }
 
     /// Writes `descriptors` from the slot at `index` on, as many as there is room for. Returns how many that were; cleans
@@ -270,6 +279,16 @@ impl Slots<'_> {
     fn at(&self, index: u32) -> PhysAddr {
         PhysAddr::new(self.first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
     }
+}
+
+/// Whether a slot was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a slot in use keeps what it holds"]
+pub(crate) enum Wrote {
+    /// It was.
+    Yes,
+    /// It was not: it is in use.
+    No,
 }
 
 /// Words for consecutive slots, each greater by `STEP` than the one before.

@@ -115,29 +115,23 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
     }
 
-    /// As [`PageTable::unmap`], of a range below the one second-level table at `table`.
+    /// As [`PageTable::unmap`], of a range that a block's section holds, whose second-level table is at `table`, if every page
+    /// of it is a small one.
+    ///
+    /// # Errors
+    /// The range, when there is something else in it: nothing has changed.
     #[inline(always)]
-    pub(crate) fn unmap_below<P>(
+    pub(crate) fn unmap_small_pages(
         &self,
         table: PhysAddr,
         mut range: OwnedRange,
-        payload: P,
-    ) -> Unmapped<'_, M, L, P> {
-        let pages = range.count();
-        let small = Slots::below(&mut range, table)
-            .is_some_and(|mut slots| self.clear_small_slots(&mut slots));
-        let removal = if small {
-            self.machine.barrier();
-            Removal { pages, ..Removal::default() }
-        } else {
-            self.clear_odd(&mut range)
-        };
-        Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
-    }
-
-    #[cold]
-    fn clear_odd(&self, range: &mut OwnedRange) -> Removal {
-        self.clear(Runs::all(range))
+    ) -> Result<Unmapped<'_, M, L, ()>, OwnedRange> {
+        if !self.clear_small_slots(&mut Slots::of_block(&mut range, table)) {
+            return Err(range);
+        }
+        self.machine.barrier();
+        let removal = Removal { pages: range.count(), ..Removal::default() };
+        Ok(Unmapped { table: self, range, payload: ManuallyDrop::new(()), removal })
     }
 
     /// Clears `count` pages of `range` from `offset` on, and flushes them before it returns: a borrowed range
