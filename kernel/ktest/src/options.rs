@@ -36,16 +36,22 @@ pub enum Filter<'a> {
     Contains(&'a str),
     /// The one whose full name this is.
     Exactly(&'a str),
+    /// Those whose full name contains none of these, which commas part.
+    ContainsNone(&'a str),
 }
 
 impl<'a> Filter<'a> {
-    /// Reads the value of `test=`: `=suite::name` means that test alone, anything else a part of the full name, and
-    /// nothing means all.
+    /// Reads the value of `test=`: `=suite::name` means that test alone, `!part,part` all whose full name has none of these
+    /// parts, anything else a part of the full name, and nothing means all.
     pub fn parse(text: &'a str) -> Self {
-        match text.strip_prefix('=') {
-            Some(name) => Self::Exactly(name),
-            None if text.is_empty() => Self::All,
-            None => Self::Contains(text),
+        if let Some(name) = text.strip_prefix('=') {
+            Self::Exactly(name)
+        } else if let Some(parts) = text.strip_prefix('!') {
+            Self::ContainsNone(parts)
+        } else if text.is_empty() {
+            Self::All
+        } else {
+            Self::Contains(text)
         }
     }
 
@@ -55,6 +61,9 @@ impl<'a> Filter<'a> {
             Self::All => true,
             Self::Contains(part) => full_name.contains(part),
             Self::Exactly(name) => full_name == name,
+            Self::ContainsNone(parts) => {
+                !parts.split(',').any(|part| !part.is_empty() && full_name.contains(part))
+            }
         }
     }
 }
@@ -71,6 +80,15 @@ mod tests {
         let exact = Filter::parse("=vmalloc::map");
         assert!(exact.accepts("vmalloc::map"));
         assert!(!exact.accepts("vmalloc::maps") && !exact.accepts("old::vmalloc::map"));
+    }
+
+    #[test]
+    fn an_exclamation_mark_means_all_that_have_none_of_the_parts() {
+        let most = Filter::parse("!failures::,peers_,");
+        assert!(most.accepts("vmalloc::maps") && most.accepts("failure::maps"));
+        assert!(!most.accepts("failures::vmap") && !most.accepts("peers_linux::fix_size"));
+        assert!(Filter::parse("!").accepts("a::b"));
+        assert!(Filter::parse("!,").accepts("a::b"));
     }
 
     #[test]

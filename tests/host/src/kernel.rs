@@ -7,14 +7,20 @@ mod session;
 
 use std::path::Path;
 
+use ktest::Filter;
+
 use crate::context::Context;
 use crate::kernel::session::Session;
 use crate::pool::Job;
 use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Start, Transport};
 use crate::tally::Verdict;
 
-/// The memory sizes of the promise, in MiB: the smallest, the usual, one that is no power of two, all that the board has.
-const MEMORY: [u32; 4] = [128, 512, 777, 1024];
+/// Suites that no memory size and no way of booting changes: the failures of each allocation in turn, what peers test, and the
+/// names of functions. They run on the first two machines, with one CPU and with four, and cost a third of a boot.
+const MOST: &str = "!failures::,peers_,symbols::";
+
+/// All suites.
+const ALL: &str = "::";
 
 /// A boot of its own for tests that mean something only there.
 #[derive(Clone, Copy)]
@@ -27,7 +33,7 @@ struct Special {
     found: u32,
     /// Parameters of the kernel.
     parameters: &'static str,
-    /// A part of the tests' names.
+    /// Which tests, as `test=` says it.
     filter: &'static str,
     /// The face of the disk.
     transport: Transport,
@@ -76,16 +82,24 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 23] = [
+const SPECIAL: [Special; 25] = [
+    // All sizes of memory: the smallest, one that is no power of two, all that the board has.
+    Special::with("", MOST).on(1024),
+    Special::with("", MOST).on(777),
+    Special::with("", MOST).on(128),
+    // Most of memory high, on two nodes: everything.
+    Special::with("lowmem=64M numa=fake=2", ALL).on(256),
+    // Four CPUs that take turns by a clock that counts instructions, so that each run is like the last: everything, of a raw
+    // image with garbage where nothing was loaded, whose CPUs come out of the loader's pen.
+    Special::with("loglevel=7", MOST)
+        .by(4)
+        .started(&["--boot", "atags", "--dirty", "--icount", "5"]),
     // What drives the disk, by its other face; the rest knows nothing of that, and meets it on four CPUs.
     Special::with("loglevel=7", "virtio").on(128).modern(),
     Special::with("loglevel=7", "virtio").modern(),
     Special::with("loglevel=7", "virtio").on(777).modern(),
     Special::with("loglevel=7", "virtio").on(1024).modern(),
-    // Most of memory high, on two nodes: everything.
-    Special::with("lowmem=64M numa=fake=2", "::").on(256),
-    // By Linux's boot protocol: everything; and with garbage where nothing was loaded, four CPUs, an initial RAM disk.
-    Special::with("loglevel=7", "::").started(&["--boot", "atags", "--dirty"]),
+    // By Linux's boot protocol, with an initial RAM disk; further down everything that way.
     Special::with("loglevel=6", "handover::").on(128).by(4).started(&[
         "--boot",
         "atags",
@@ -99,11 +113,8 @@ const SPECIAL: [Special; 23] = [
         "--initrd",
         DEFAULT_DISK,
     ]),
-    // Four CPUs that take turns by a clock that counts instructions, so that each run is like the last: everything, of a raw
-    // image, whose CPUs come out of the loader's pen; and what is about several CPUs, of an ELF.
-    Special::with("loglevel=7", "::").by(4).started(&["--boot", "atags", "--icount", "5"]),
+    // What is about several CPUs, of an ELF; by threads, out of the pen; and by two.
     Special::with("loglevel=6", "smp").by(4).started(&["--icount", "5"]),
-    // And four that are threads, out of the pen; and two.
     Special::with("loglevel=5", "smp").by(4).started(&["--boot", "atags"]),
     Special::with("loglevel=7", "smp").by(2),
     Special::with("loglevel=6", "smp").by(2).started(&["--icount", "5"]),
@@ -181,17 +192,23 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
     };
     let special = SPECIAL.into_iter().filter_map(|row| {
         let Special { memory, cpus, found, parameters, filter, transport, .. } = row;
-        let wanted: Vec<String> =
-            listed.tests.iter().filter(|name| name.contains(filter)).cloned().collect();
+        // Where nearly all are meant, those that were asked for are.
+        let filter = match &context.filter {
+            Some(asked) if filter == MOST || filter == ALL => asked.clone(),
+            _ => filter.to_owned(),
+        };
+        let meant = |name: &&String| Filter::parse(&filter).accepts(name);
+        let wanted: Vec<String> = listed.tests.iter().filter(meant).cloned().collect();
         let asked_for = wanted.iter().any(|name| context.wants(name))
             && context.memory.is_none_or(|only| only == memory);
         let machine = Machine { memory, cpus, transport };
         asked_for.then(|| {
-            Job::new(format!("kernel {machine} {parameters}"), move |context| {
+            let name = format!("{machine} {parameters}").trim_end().to_owned();
+            Job::new(format!("kernel {name}"), move |context| {
                 let session = Session::new(machine, context, wanted)
-                    .with(parameters, filter, found)
+                    .with(parameters, &filter, found)
                     .started(row.start());
-                label(&format!("{machine} {parameters}"), memory, session.run(context))
+                label(&name, memory, session.run(context))
             })
         })
     });
@@ -201,13 +218,11 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
     machines(context.memory).into_iter().map(on).chain(special).collect()
 }
 
-/// The machines, the slowest first, so that it does not run alone at the end.
-fn machines(only: Option<u32>) -> Vec<Machine> {
-    let sizes = only.map_or(MEMORY.to_vec(), |memory| vec![memory]);
-    let crowded = Machine { memory: only.unwrap_or(512), cpus: 4, transport: Transport::Modern };
-    let mut machines = vec![crowded];
-    machines.extend(sizes.into_iter().map(|memory| Machine { memory, ..Machine::USUAL }));
-    machines
+/// The machines that run everything, the slowest first, so that it does not run alone at the end.
+fn machines(only: Option<u32>) -> [Machine; 2] {
+    let memory = only.unwrap_or(Machine::USUAL.memory);
+    let crowded = Machine { memory, cpus: 4, transport: Transport::Modern };
+    [crowded, Machine { memory, ..Machine::USUAL }]
 }
 
 /// Says of each verdict where it was reached.
@@ -224,14 +239,29 @@ mod tests {
     #[test]
     fn every_promised_memory_size_meets_both_transports_and_one_machine_has_four_cpus() {
         let machines = machines(None);
-        for memory in MEMORY {
-            let is_it = |machine: &&Machine| machine.memory == memory && machine.cpus == 1;
-            let usual = machines.iter().find(is_it).map(|machine| machine.transport);
-            assert_eq!(usual, Some(Machine::USUAL.transport));
-            let modern = SPECIAL.iter().find(|row| row.memory == memory && row.filter == "virtio");
-            assert_eq!(modern.map(|row| row.transport), Some(Transport::Modern));
+        let row = |memory, filter| {
+            SPECIAL.iter().find(|row| row.memory == memory && row.cpus == 1 && row.filter == filter)
+        };
+        assert_eq!(machines.map(|machine| machine.cpus), [4, 1]);
+        assert!(machines.iter().all(|machine| machine.memory == 512));
+        assert_eq!(machines[1], Machine::USUAL);
+        for memory in [128, 512, 777, 1024] {
+            let usual = row(memory, MOST).map_or(machines[1].transport, |row| row.transport);
+            assert_eq!(usual, Machine::USUAL.transport);
+            assert!(row(memory, MOST).is_some() || machines[1].memory == memory);
+            assert_eq!(row(memory, "virtio").map(|row| row.transport), Some(Transport::Modern));
         }
-        assert_eq!(machines.iter().filter(|machine| machine.cpus == 4).count(), 1);
+    }
+
+    /// What [`MOST`] leaves out is not much, and each of its parts leaves something out.
+    #[test]
+    fn a_word_for_most_tests_begins_with_its_mark_and_names_whole_suites() {
+        let parts = MOST.strip_prefix('!').expect("the mark");
+        for part in parts.split(',') {
+            assert!(!Filter::parse(MOST).accepts(&format!("{part}linux::a")));
+            assert!(part.ends_with("::") || part.ends_with('_'), "{part}");
+        }
+        assert!(Filter::parse(MOST).accepts("vmalloc::a"));
     }
 
     #[test]

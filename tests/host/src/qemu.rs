@@ -35,7 +35,7 @@ impl fmt::Display for Transport {
 }
 
 /// A machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Machine {
     /// RAM in MiB.
     pub(crate) memory: u32,

@@ -11,7 +11,7 @@
 //! | `numa=fake=` | nodes that memory is divided among, 1 or 2 | 1 |
 //! | `mem=` | RAM to be used, or `probe`: as much as answers | what the board reports |
 //! | `loglevel=` | 0 to 8: messages of smaller severity numbers are printed | 7 |
-//! | `test=` | only tests whose name contains this | all tests |
+//! | `test=` | only tests whose name contains this (`=name`: that one; `!a,b`: those with no such part) | all tests |
 //! | `seed=` | the number that shuffles the tests | drawn by the harness |
 //! | `from=` | begin with this test of the shuffled order, counted from 1 | 1 |
 //! | `fatal=` | run this one test, which stops the kernel | none |
