@@ -24,7 +24,7 @@ use crate::attributes::Attributes;
 use crate::frames::FrameList;
 use crate::linear_map::Lent;
 use crate::owned_range::OwnedRange;
-use crate::page_table::Parked;
+use crate::page_table::{LargeParts, Parked};
 
 /// What an area is, which decides who may remove it (S34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +104,15 @@ pub enum Mapping {
         /// The frames, in the order of their addresses.
         list: FrameList,
     },
-    /// `vmalloc_huge`: sections, and small pages behind them.
+    /// `vmalloc_huge`, and vmap of frames that lie so: sections and large pages, and small pages behind them.
     Large {
-        /// The right to write the descriptors, from a section's border on.
+        /// The right to write the descriptors, from a border of the first entry's size on.
         usable: OwnedRange,
-        /// The frames, in the order of their addresses.
+        /// The frames, in the order of their addresses; none for vmap, whose frames are somebody else's.
         list: FrameList,
-        /// How many sections the area begins with (S22).
-        sections: u32,
-        /// The tables that they displaced (S24).
+        /// How many sections the area begins with, and how many large pages follow (S22).
+        parts: LargeParts,
+        /// The tables that the sections displaced (S24).
         parked: Parked,
     },
     /// DMA: one contiguous block, which has no linear mapping while it is lent.

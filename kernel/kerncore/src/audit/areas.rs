@@ -3,14 +3,13 @@
 use super::check::Found;
 use super::owners::is_for_devices;
 use super::{Audit, Place, Violation};
-use crate::addr::{PAGE_SIZE, PAGES_PER_SECTION, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, CodeStage, Mapping};
 use crate::attributes::Attributes;
-use crate::descriptor::PageSize;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::{Entry, Level, Slot};
+use crate::page_table::Level;
 
 impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     pub(super) fn area(&mut self, record: &AreaRecord) {
@@ -18,7 +17,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         self.record(record);
         match (&record.mapping, record.kind) {
             (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
-            (Mapping::Large { .. }, _) => self.large_pages(record),
+            (Mapping::Large { .. }, _) => self.large_pages(record, place_of(record)),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.first(), *stage),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
@@ -43,6 +42,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             _ => PhysAddr::new(0),
         };
         let kind = match (&record.mapping, record.kind) {
+            (Mapping::Large { list, .. }, _) if list.is_empty() => AreaKind::Vmap,
             (Mapping::Frames { .. } | Mapping::Large { .. } | Mapping::Code { .. }, _) => {
                 AreaKind::Vmalloc
             }
@@ -53,6 +53,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (_, kind) => kind,
         };
         let owned = match &record.mapping {
+            Mapping::Large { list, .. } if list.is_empty() => pages.count(),
             Mapping::Frames { list, .. } | Mapping::Large { list, .. } => list.pages(),
             // A range that somebody keeps for good is missed here.
             Mapping::Away { .. } | Mapping::Nothing => 0,
@@ -98,50 +99,6 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
-    /// The frames of the list, in its order: whole sections, and small pages behind them (S90).
-    fn large_pages(&mut self, record: &AreaRecord) {
-        let Mapping::Large { list, sections, .. } = &record.mapping else { return };
-        let place = place_of(record);
-        let mut frames = list.frames(self.space.zones().table());
-        let mut in_sections = sections.saturating_mul(PAGES_PER_SECTION);
-        self.for_each_page(record.pages(), |audit, slot| {
-            let Some(frame) = frames.next() else { return };
-            audit.owned_by(slot.pages.start(), place, frame, |owner| owner == FrameOwner::Vmalloc);
-            let right = match in_sections.checked_sub(1) {
-                Some(left) => {
-                    in_sections = left;
-                    audit.in_section(slot, place, frame)
-                }
-                None => audit.exactly(slot, place, frame, Attributes::KERNEL_DATA),
-            };
-            audit.summary.area_pages += u32::from(right);
-        });
-    }
-
-    /// The page must be part of a section that leads it to `frame`.
-    fn in_section(&mut self, slot: Slot, place: Place, frame: Pfn) -> bool {
-        let (address, wanted) = (slot.pages.start(), frame.base());
-        let found = match slot.entry() {
-            None => Violation::Missing { address, place, wanted: Some(wanted) },
-            Some(Entry::Bad { descriptor, .. }) => {
-                Violation::BadDescriptor { address, place, descriptor }
-            }
-            Some(Entry::Mapping { size: had, .. }) if had != PageSize::Section => {
-                Violation::PageSize { address, place, had }
-            }
-            Some(Entry::Mapping { physical: had, .. }) if had != wanted => {
-                Violation::WrongFrame { address, place, wanted, had }
-            }
-            Some(Entry::Mapping { attributes: had, .. }) if had != Attributes::KERNEL_DATA => {
-                let wanted = Attributes::KERNEL_DATA;
-                Violation::WrongAttributes { address, place, wanted, had }
-            }
-            Some(Entry::Mapping { .. }) => return true,
-        };
-        self.found(found);
-        false
-    }
-
     /// One run of frames that is lent to devices.
     fn dma_pages(&mut self, record: &AreaRecord, first: Pfn) {
         let place = place_of(record);
@@ -172,7 +129,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
-    fn owned_by(
+    pub(super) fn owned_by(
         &mut self,
         address: VirtAddr,
         place: Place,

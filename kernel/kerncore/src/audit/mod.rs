@@ -23,6 +23,7 @@
 mod areas;
 mod check;
 mod homes;
+mod large;
 mod linear;
 mod owners;
 mod regions;

@@ -5,9 +5,9 @@
 
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
-use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::area::Mapping;
-use crate::descriptor::{L2_SLOTS, L2_TABLE_SIZE, l1};
+use crate::descriptor::{L2_SLOTS, L2_TABLE_SIZE, PageSize, l1};
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -36,9 +36,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// Shows each table that a large mapping has displaced, with the mapping's first address (S24).
     fn for_each_parked(&mut self, mut visit: impl FnMut(&mut Self, VirtAddr, PhysAddr)) {
         self.for_each_area(|audit, record| {
-            if let Mapping::Large { parked, sections, .. } = &record.mapping {
+            if let Mapping::Large { parked, parts, .. } = &record.mapping {
                 // Bounded by the sections: a damaged chain may have no end.
-                let (space, mut left) = (audit.space, *sections);
+                let (space, mut left) = (audit.space, parts.sections());
                 let address = record.pages().start();
                 space.table().for_each_parked(parked, |table| match left.checked_sub(1) {
                     Some(fewer) => {
@@ -58,9 +58,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let area = space.find_containing(pages.start());
         area.and_then(|area| {
             space.with_area(area.pages.start(), |record| match &record.mapping {
-                Mapping::Large { usable, sections, .. } => {
+                Mapping::Large { usable, parts, .. } => {
                     let offset = pages.first().saturating_sub(usable.pages().first());
-                    offset / PAGES_PER_SECTION < *sections
+                    parts.size_at(offset) == PageSize::Section
                 }
                 _ => false,
             })

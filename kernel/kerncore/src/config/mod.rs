@@ -18,7 +18,7 @@
 //! | `fail_nth=` | the nth allocation of each test fails | none fails |
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
-//! | `nohugevmalloc` | no large mappings: `vmalloc_huge` gives small pages (S90) | – |
+//! | `nohugevmalloc` | no large mappings: `vmalloc_huge` and vmap map small pages (S90) | – |
 //! | `monitor` | read commands from the serial port when the work is done | – |
 //! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |

@@ -38,6 +38,7 @@ pub struct SmallPages(u32);
 
 impl SmallPages {
     /// For pages with these attributes.
+    #[inline(always)]
     pub const fn new(attributes: Attributes) -> Self {
         let f = Fields::of(attributes);
         Self(

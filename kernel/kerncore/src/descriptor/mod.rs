@@ -126,6 +126,7 @@ struct Fields {
 }
 
 impl Fields {
+    #[inline(always)]
     const fn of(attributes: Attributes) -> Self {
         // ARM DDI 0406C, Table B3-10 (TRE = 0).
         let (tex, cb, s) = match attributes.memory() {

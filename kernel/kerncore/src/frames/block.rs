@@ -145,6 +145,11 @@ impl FrameList {
         }
     }
 
+    /// The blocks, in the order of the list.
+    pub const fn blocks<'l, 't>(&'l self, table: &FrameTable<'t>) -> Blocks<'l, 't> {
+        Blocks { table: *table, list: PhantomData, next: self.head, left: self.pages }
+    }
+
     /// Writes `owner` over every frame, which change hands. An owner that frames cannot be lent to changes nothing.
     pub fn set_owner(&mut self, table: &FrameTable<'_>, owner: FrameOwner) {
         if !super::table::is_lendable(owner) {
@@ -222,6 +227,43 @@ impl Chain {
 impl Default for FrameList {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The blocks of a [`FrameList`], one by one: the first frame, and the binary logarithm of how many there are, to which that
+/// is aligned.
+#[derive(Clone, Debug)]
+pub struct Blocks<'l, 't> {
+    table: FrameTable<'t>,
+    /// Keeps the list from changing meanwhile.
+    list: PhantomData<&'l FrameList>,
+    /// The head of the next block.
+    next: u32,
+    /// Frames to come.
+    left: u32,
+}
+
+impl<'l, 't> Blocks<'l, 't> {
+    /// What is left, frame by frame.
+    pub const fn frames(self) -> Frames<'l, 't> {
+        let Self { table, next, left, .. } = self;
+        Frames { table, list: PhantomData, next, current: 0, end: 0, left }
+    }
+}
+
+impl Iterator for Blocks<'_, '_> {
+    type Item = (Pfn, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Pfn, u32)> {
+        if self.left == 0 {
+            return None;
+        }
+        let record = self.table.record(self.next);
+        let (first, order) = (self.table.pfn_at(self.next), record.state().order());
+        self.next = record.next.load(Relaxed);
+        self.left = self.left.saturating_sub(1 << order);
+        Some((first, order))
     }
 }
 

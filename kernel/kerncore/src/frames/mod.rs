@@ -40,7 +40,7 @@ mod tests;
 pub use allocator::{FrameAllocator, Freed};
 pub use audit::Unsound;
 pub(crate) use block::Chain;
-pub use block::{FrameBlock, FrameList, Frames};
+pub use block::{Blocks, FrameBlock, FrameList, Frames};
 pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
 pub(crate) use limited::Supply;

@@ -18,7 +18,7 @@ use crate::kernel_space::{ChangeError, KernelSpace, VmapError};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{MapError, Removal, ReserveError};
+use crate::page_table::{MapError, Released, Removal, ReserveError};
 use crate::va_space::{GUARD_PAGES, Request};
 
 /// A bare area, and where C callers read what it is.
@@ -85,6 +85,13 @@ pub enum UnmapAreaError {
         /// The pages given.
         pages: PageRange,
     },
+    /// They are a part of a large mapping, which is never split (S90): all of it may be unmapped.
+    Large {
+        /// The pages given.
+        pages: PageRange,
+        /// All of the area.
+        area: PageRange,
+    },
 }
 
 impl fmt::Display for UnmapAreaError {
@@ -92,6 +99,9 @@ impl fmt::Display for UnmapAreaError {
         match self {
             Self::Change(error) => error.fmt(f),
             Self::Outside { pages } => write!(f, "{pages} does not lie in one area"),
+            Self::Large { pages, area } => {
+                write!(f, "{pages} is a part of the large mapping {area}, which is never split")
+            }
         }
     }
 }
@@ -215,18 +225,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let base = area.pages.start();
         let taken =
             self.take(base, |record| matches!(record.kind, AreaKind::Bare | AreaKind::Vmap));
-        let mut mapping = taken.map_err(UnmapAreaError::Change)?;
+        let mapping = taken.map_err(UnmapAreaError::Change)?;
         let whole = mapping.pages();
         let offset = pages.first().saturating_sub(whole.first());
         // Of the guard nothing is mapped.
         let count = pages.end().min(whole.end()).saturating_sub(pages.first());
-        let removed = match &mut mapping {
-            _ if pages.end() > whole.end() + GUARD_PAGES => Err(outside),
-            Mapping::Borrowed { usable } => {
-                self.table.unmap_part(usable, offset, count).map_err(|_| outside)
+        let (mapping, removed) = match mapping {
+            mapping if pages.end() > whole.end() + GUARD_PAGES => (mapping, Err(outside)),
+            Mapping::Borrowed { mut usable } => {
+                let removed = self.table.unmap_part(&mut usable, offset, count);
+                (Mapping::Borrowed { usable }, removed.map_err(|_| outside))
+            }
+            Mapping::Large { usable, list, parts, parked } if count == whole.count() => {
+                let Released { range, removal, .. } =
+                    self.vunmap_large(usable, parts, parked, list);
+                (Mapping::Borrowed { usable: range }, Ok(removal))
+            }
+            mapping @ Mapping::Large { .. } if count != 0 => {
+                (mapping, Err(UnmapAreaError::Large { pages, area: whole }))
             }
             // Nothing is mapped.
-            _ => Ok(Removal::default()),
+            mapping => (mapping, Ok(Removal::default())),
         };
         self.put(base, mapping, |_| ());
         if let Ok(removal) = removed

@@ -43,6 +43,11 @@ pub enum ChangeError {
         /// How many windows.
         users: u16,
     },
+    /// It is mapped by sections or large pages, and the change would split them (S90).
+    Large {
+        /// The address given.
+        address: VirtAddr,
+    },
     /// Somebody else is changing it.
     Busy {
         /// The address given.
@@ -60,6 +65,9 @@ impl fmt::Display for ChangeError {
             }
             Self::InUse { address, users } => {
                 write!(f, "the area at {address} is seen by programs, in {users} windows")
+            }
+            Self::Large { address } => {
+                write!(f, "the area at {address} is a large mapping, which is never split")
             }
             Self::Busy { address } => {
                 write!(f, "what the area at {address} maps is being changed")

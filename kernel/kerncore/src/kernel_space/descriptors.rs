@@ -46,6 +46,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
                 (range, removal)
             }
+            Mapping::Large { usable, list, parts, parked } => {
+                let Released { range, removal, .. } =
+                    self.vunmap_large(usable, parts, parked, list);
+                (range, removal)
+            }
             // Of no area that is retired as plain.
             _ => return Err(RemoveError::Unknown { address: base }),
         };

@@ -46,6 +46,7 @@ mod tests;
 mod users;
 mod vmalloc;
 mod vmap;
+mod vmap_large;
 
 pub use areas::{AreaChunk, AreaEntry, AreaPlace};
 pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};

@@ -17,7 +17,7 @@ use core::cmp::Ordering;
 use core::fmt;
 
 use crate::addr::{PAGE_SIZE, VirtAddr, pages_for};
-use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::frames::{FrameList, FrameRequest};
 use crate::kernel_space::reserve::NewArea;
@@ -88,7 +88,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let error = VmallocError::MoreThanMemory { wanted: pages, total };
             return Err(ReallocError::Grow(error));
         }
-        let taken = self.take_memory(base, caller).map_err(ReallocError::Change)?;
+        let taken = match self.take_memory(base, caller) {
+            Ok(taken) => taken,
+            Err(error) => return self.keep_large(base, pages, error),
+        };
         let had = taken.usable.count();
         match pages.cmp(&had) {
             Ordering::Less => Ok(self.shorten(taken, pages)),
@@ -96,6 +99,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             Ordering::Greater => {
                 self.lengthen(taken, pages, (fill, memory)).map_err(ReallocError::Grow)
             }
+        }
+    }
+
+    /// What was refused by `error`, unless it is a large mapping that has so many pages already: no part of one changes (S90).
+    #[cold]
+    fn keep_large(
+        &self,
+        base: VirtAddr,
+        pages: u32,
+        error: ChangeError,
+    ) -> Result<AreaSummary, ReallocError> {
+        let found = |record: &AreaRecord| {
+            let is_large = matches!(record.mapping, Mapping::Large { .. });
+            (is_large && record.kind == AreaKind::Vmalloc).then(|| record.summary())
+        };
+        match (error, self.with_area(base, found).flatten()) {
+            (ChangeError::WrongKind { .. }, Some(area)) if area.pages.count() == pages => Ok(area),
+            (ChangeError::WrongKind { address, .. }, Some(_)) => {
+                Err(ReallocError::Change(ChangeError::Large { address }))
+            }
+            (error, _) => Err(ReallocError::Change(error)),
         }
     }
 
@@ -289,7 +313,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 }
 
 /// An error of a mapping that began behind `had` pages that were mapped before.
-fn after(had: u32) -> impl Fn(MapError) -> MapError {
+pub(super) fn after(had: u32) -> impl Fn(MapError) -> MapError {
     move |error| match error {
         MapError::Occupied { address, descriptor, mapped } => {
             MapError::Occupied { address, descriptor, mapped: mapped + had }

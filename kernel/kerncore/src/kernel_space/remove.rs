@@ -2,7 +2,7 @@
 
 use core::{fmt, mem};
 
-use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::frames::{FrameList, FreeError};
 use crate::kernel_space::KernelSpace;
@@ -11,7 +11,7 @@ use crate::linear_map::{Absent, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{Parked, Released, Removal};
+use crate::page_table::{LargeParts, Mapped, Parked, Released, Removal};
 
 /// Why an area was not removed. Nothing has changed, but for [`RemoveError::Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,9 +244,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 });
                 (range, removal, freed)
             }
-            Mapping::Large { usable, list, sections, parked } => {
+            Mapping::Large { usable, list, parts, parked } => {
                 let Released { range, payload, removal } =
-                    self.unmap_large(usable, sections, parked, list);
+                    self.unmap_large(usable, parts, parked, list);
                 let freed = self.unless_odd(pages, removal, || {
                     self.zones.free_list(payload).map_err(FramesError::Free)
                 });
@@ -268,15 +268,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Not inlined: most areas are of small pages.
     #[cold]
     #[inline(never)]
-    fn unmap_large(
+    pub(super) fn unmap_large(
         &self,
         usable: OwnedRange,
-        sections: u32,
+        parts: LargeParts,
         parked: Parked,
         list: FrameList,
     ) -> Released<FrameList> {
-        let small = usable.count().saturating_sub(sections.saturating_mul(PAGES_PER_SECTION));
-        self.table.unmap_sections(usable, (sections, small), parked, list).flush()
+        let small = usable.count().saturating_sub(parts.pages());
+        self.table.unmap_large(usable, Mapped { parts, small }, parked, list).flush()
     }
 
     /// Flushed → Free, unless an entry was left alone that still maps some of the addresses.

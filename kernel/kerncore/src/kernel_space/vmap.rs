@@ -8,6 +8,7 @@ use crate::attributes::{Attributes, MemoryType};
 use crate::frames::{Belonging, FrameOwner};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::vmap_large::{FEWEST, may_begin_a_run};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::MapError;
@@ -134,6 +135,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
     {
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
+        if frames.len() >= FEWEST && may_begin_a_run(frames.clone()) {
+            return self.vmap_run(frames, attributes, new);
+        }
         self.map_borrowed("vmap", frames, attributes, new)
     }
 

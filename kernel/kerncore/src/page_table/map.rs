@@ -83,7 +83,7 @@ pub fn consecutive(
 }
 
 /// What writes slots. Not a closure, which could not be told to be inlined.
-trait Write {
+pub(super) trait Write {
     /// Writes and cleans `slots`, from the first on, and says how many there were descriptors for.
     fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32;
 }
@@ -221,7 +221,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     #[inline(always)]
-    fn map_runs(
+    pub(super) fn map_runs(
         &self,
         runs: Runs<'_>,
         write: &mut impl Write,

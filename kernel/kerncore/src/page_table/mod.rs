@@ -32,6 +32,8 @@ use crate::{
 use core::fmt;
 
 mod backlog;
+mod large;
+mod large_pages;
 mod map;
 mod run;
 mod sections;
@@ -43,8 +45,9 @@ pub(crate) use run::{Slots, Wrote};
 pub(crate) use sections::Walk;
 
 pub use backlog::Backlog;
+pub use large::{LargeParts, Mapped, UnmappedLarge};
 pub use map::{MapError, consecutive};
-pub use sections::{Parked, UnmappedSections};
+pub use sections::Parked;
 pub use tables::{AdoptError, ReserveError, TableSource};
 pub use unmap::{Oddity, OutsideRange, Released, Removal, Unmapped};
 pub use walk::{Entry, Level, Slot, Translation};

@@ -154,6 +154,15 @@ impl Slots<'_> {
         page_start(self.page.wrapping_add(index))
     }
 
+    /// The sixteen slots from `index` on, if there are so many.
+    #[inline]
+    pub(super) fn sixteen(&mut self, index: u32) -> Option<Slots<'_>> {
+        let left = self.count.checked_sub(index)?;
+        let (first, page) = (self.at(index), self.page.wrapping_add(index));
+        let count = LARGE_PAGE_SLOTS;
+        (left >= count).then_some(Slots { first, page, count, owner: PhantomData })
+    }
+
     /// Whether all slots of the large page that translates `address` are among these.
     pub(super) fn hold_large_page_of(&self, address: VirtAddr) -> bool {
         let first = address.page_number() - address.page_number() % LARGE_PAGE_SLOTS;

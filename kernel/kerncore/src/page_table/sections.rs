@@ -8,16 +8,12 @@
 //! the mapping: tables are never freed, and a repeated mapping makes none anew. Parked tables are chained through their own
 //! first words, which are no descriptors of anything (a table's address ends in zeros: a fault); they are all alike, so it
 //! does not matter which of them comes back to which section.
-//!
-//! An invalidation by address removes the entry that translates the address, whatever its size: one a section.
-
-use core::mem;
 
 use super::run::{Runs, Slots};
 use super::tables::{Above, section_start};
-use super::unmap::{Oddity, Released, Removal};
+use super::unmap::{Oddity, Removal};
 use super::{MapError, PageTable};
-use crate::addr::{PAGES_PER_SECTION, PageRange, Pfn, PhysAddr};
+use crate::addr::{PAGES_PER_SECTION, Pfn, PhysAddr};
 use crate::attributes::Attributes;
 use crate::descriptor::{PageSize, l1};
 use crate::lock::{Lock, Locks};
@@ -52,18 +48,6 @@ impl Default for Parked {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// A range of sections and small pages that is mapped no more, and may linger in TLBs: as [`super::Unmapped`].
-#[must_use = "only `flush` gives the range and its frames back"]
-pub struct UnmappedSections<'table, M, L: Locks, P> {
-    table: &'table PageTable<M, L>,
-    range: OwnedRange,
-    /// How many sections the range begins with.
-    sections: u32,
-    parked: Parked,
-    payload: mem::ManuallyDrop<P>,
-    removal: Removal,
 }
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
@@ -114,27 +98,6 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         })
     }
 
-    /// Clears the first `sections` sections of `range`, and `pages` small pages behind them. `parked` are the tables that the
-    /// sections displaced; they and `payload` wait with the range for the flush.
-    pub fn unmap_sections<P>(
-        &self,
-        mut range: OwnedRange,
-        (sections, pages): (u32, u32),
-        parked: Parked,
-        payload: P,
-    ) -> UnmappedSections<'_, M, L, P> {
-        let first = l1::index(range.start());
-        let behind = sections.saturating_mul(PAGES_PER_SECTION);
-        let mut removal =
-            Runs::of(&mut range, behind, pages).map(|runs| self.clear(runs)).unwrap_or_default();
-        for section in first..first.saturating_add(sections) {
-            self.clear_section(section, &mut removal);
-        }
-        self.machine.barrier();
-        let payload = mem::ManuallyDrop::new(payload);
-        UnmappedSections { table: self, range, sections, parked, payload, removal }
-    }
-
     /// Shows where each parked table lies, as long as `visit` wants to see the next.
     pub(crate) fn for_each_parked(&self, parked: &Parked, mut visit: impl FnMut(PhysAddr) -> Walk) {
         let mut next = parked.head;
@@ -160,7 +123,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// Clears the slot of one section, which is known to be one: by the area, not by what the slot says (S22).
-    fn clear_section(&self, section: u32, removal: &mut Removal) {
+    pub(super) fn clear_section(&self, section: u32, removal: &mut Removal) {
         self.making_tables.with(|()| match self.above(section) {
             Above::Other(descriptor) if l1::page_size(descriptor) == Some(PageSize::Section) => {
                 self.write_l1(section, 0);
@@ -181,9 +144,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// Invalidates what any TLB holds of one section.
     fn forget_section(&self, section: u32) {
-        if let Some(page) = PageRange::from_numbers(section * PAGES_PER_SECTION, 1) {
-            self.machine.invalidate_tlb(page);
-        }
+        self.forget_each(section * PAGES_PER_SECTION, PAGES_PER_SECTION, 1);
     }
 
     /// Links a table that no slot names any more.
@@ -206,7 +167,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// Puts parked tables back where sections were.
-    fn put_tables_back(&self, first: u32, sections: u32, mut parked: Parked) {
+    pub(super) fn put_tables_back(&self, first: u32, sections: u32, mut parked: Parked) {
         for section in first..first.saturating_add(sections) {
             let Some(table) = self.unpark(&mut parked) else { return };
             let word = l1::Descriptor::Table(table).encode();
@@ -217,37 +178,5 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             });
         }
         self.machine.barrier();
-    }
-}
-
-impl<M: Machine, L: Locks, P> UnmappedSections<'_, M, L, P> {
-    /// Invalidates every TLB entry of the range, on every CPU, and waits for it; then the parked tables return to their slots,
-    /// and the addresses and what was mapped there may be used anew (S23, S24).
-    pub fn flush(self) -> Released<P> {
-        let Self { table, range, sections, parked, payload, removal } = self;
-        let first = l1::index(range.start());
-        for section in first..first.saturating_add(sections) {
-            table.forget_section(section);
-        }
-        let behind = sections.saturating_mul(PAGES_PER_SECTION);
-        let rest = range.count().saturating_sub(behind);
-        if rest != 0
-            && let Some(pages) = range.pages().sub_range(behind, rest)
-        {
-            table.machine.invalidate_tlb(pages);
-        }
-        table.machine.barrier();
-        table.put_tables_back(first, sections, parked);
-        Released { range, payload: mem::ManuallyDrop::into_inner(payload), removal }
-    }
-}
-
-impl<M, L: Locks, P> core::fmt::Debug for UnmappedSections<'_, M, L, P> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("UnmappedSections")
-            .field("range", &self.range)
-            .field("sections", &self.sections)
-            .field("removal", &self.removal)
-            .finish_non_exhaustive()
     }
 }

@@ -39,6 +39,13 @@ pub enum Oddity {
         /// What it held.
         descriptor: u32,
     },
+    /// A slot of what should be a large page is not as the first of the sixteen (S90). It was cleared, and the others with it.
+    Uneven {
+        /// The address that the slot translates.
+        address: VirtAddr,
+        /// What it held.
+        descriptor: u32,
+    },
     /// An entry reaches beyond the range: a section or a large page that would have to be split. It was left
     /// alone, as it also translates the addresses of others (S90).
     ReachesOutside {
@@ -304,6 +311,12 @@ impl fmt::Display for Oddity {
             }
             Self::NotATable { address, descriptor } => {
                 write!(f, "{address}: first-level {descriptor:#010x} was no table; cleared")
+            }
+            Self::Uneven { address, descriptor } => {
+                write!(
+                    f,
+                    "{address}: {descriptor:#010x} was not as the rest of a large page; cleared"
+                )
             }
             Self::ReachesOutside { address, descriptor } => {
                 write!(f, "{address}: {descriptor:#010x} reaches beyond the range; left alone")

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use arch::failure::{arm, disarm, fail_nth};
 use dma::coherent::{AllocateError as DmaError, Buffer, allocate, free};
 use dma::device::Device;
-use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use kerncore::addr::{LARGE_PAGE_SIZE, PAGE_SIZE, Pfn, PhysAddr, SECTION_SIZE};
 use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::coherent::{AllocationFlags, Sleep};
@@ -195,6 +195,14 @@ fn vmalloc_of_more_than_four_mebibytes_s19_s27_s29() {
 fn vmalloc_user_s31() {
     let make = || kernel().vmalloc_user(3 * PAGE_SIZE, NOBODY);
     survives("vmalloc_user, 3 pages", make, no_vmalloc, vfree);
+}
+
+/// By a section, large pages and small ones.
+#[ktest]
+fn vmalloc_huge_s90() {
+    let bytes = SECTION_SIZE + LARGE_PAGE_SIZE + 3 * PAGE_SIZE;
+    let make = || kernel().vmalloc_huge(bytes, Fill::Uninitialised, NOBODY);
+    survives("vmalloc_huge, 275 pages", make, no_vmalloc, vfree);
 }
 
 #[ktest]

@@ -1,11 +1,14 @@
-//! `vmalloc_huge` on the live tables, by its C symbol (S23, S24, S88, S90).
+//! Large mappings on the live tables: `vmalloc_huge` by its C symbol, and vmap of blocks (S23, S24, S37, S88, S90).
 
+use alloc::vec::Vec;
 use core::ffi::c_void;
 
 use arch::{irq, probe};
-use kerncore::addr::{PAGE_SIZE, PageRange, SECTION_SIZE, VirtAddr};
+use kerncore::addr::{LARGE_PAGE_SIZE, PAGE_SIZE, PageRange, Pfn, SECTION_SIZE, VirtAddr};
+use kerncore::attributes::Attributes;
 use kerncore::descriptor::PageSize;
-use kerncore::kernel_space::Fill;
+use kerncore::frames::FrameOwner;
+use kerncore::kernel_space::{Fill, UnmapAreaError};
 use ktest::ktest;
 use linux::lookup::vmalloc_to_page;
 use linux::page::page_to_phys;
@@ -42,11 +45,15 @@ fn store(address: VirtAddr, value: u8) {
 
 #[ktest]
 fn whole_mebibytes_are_sections_and_lead_to_adjacent_frames_s88_s90() {
-    let area = take(2 * SECTION_SIZE + 5 * PAGE_SIZE);
+    let area = take(2 * SECTION_SIZE + LARGE_PAGE_SIZE + 5 * PAGE_SIZE);
     assert!(area.start().raw().is_multiple_of(SECTION_SIZE));
     for (number, page) in each_page(area).enumerate() {
-        let small = number >= 512;
-        assert_eq!(size_at(page) == PageSize::Small, small, "page {number}");
+        let size = match number {
+            0..512 => PageSize::Section,
+            512..528 => PageSize::Large,
+            _ => PageSize::Small,
+        };
+        assert_eq!(size_at(page), size, "page {number}");
         let frame = frame_at(page);
         if number % 51 == 0 || number >= 510 {
             assert_leads(page, frame.base());
@@ -58,7 +65,7 @@ fn whole_mebibytes_are_sections_and_lead_to_adjacent_frames_s88_s90() {
     }
     assert_absent(plus(area.start(), area.bytes()));
     free(area);
-    for number in [0, 255, 256, 511, 512, 516] {
+    for number in [0, 255, 256, 511, 512, 527, 528, 532] {
         assert_absent(plus(area.start(), number * PAGE_SIZE));
     }
 }
@@ -100,10 +107,78 @@ fn sections_and_small_pages_take_turns_at_an_address_s23_s24() {
 }
 
 #[ktest]
-fn less_than_a_mebibyte_is_small_pages_s90() {
+fn less_than_a_mebibyte_is_large_pages_s90() {
     let area = take(SECTION_SIZE - PAGE_SIZE);
+    for (number, page) in each_page(area).enumerate() {
+        let size = if number < 240 { PageSize::Large } else { PageSize::Small };
+        assert_eq!(size_at(page), size, "page {number}");
+        assert_leads(page, frame_at(page).base());
+    }
+    free(area);
+    let area = take(LARGE_PAGE_SIZE - PAGE_SIZE);
     each_page(area).for_each(|page| assert_eq!(size_at(page), PageSize::Small));
     free(area);
     assert!(vmalloc_huge(0).is_null());
     assert!(vmalloc_huge(u32::MAX).is_null());
+}
+
+/// S23, S90: large pages and small ones take turns at the same addresses, with other frames behind them.
+#[ktest]
+fn large_and_small_pages_take_turns_at_an_address_s23_s90() {
+    irq::masked(|| {
+        for round in 0..12 {
+            let large = take(LARGE_PAGE_SIZE);
+            let places = [0, 7, 15].map(|number| plus(large.start(), number * PAGE_SIZE));
+            for page in places {
+                assert_eq!(size_at(page), PageSize::Large);
+                assert_leads(page, frame_at(page).base());
+                store(page, round);
+                assert_eq!(byte_at(page), round);
+            }
+            free(large);
+            places.into_iter().for_each(assert_absent);
+            // Kept in use, so that other frames come.
+            let block = kernel().zones().allocate(4, FrameOwner::Test).expect("frames");
+            let small = kernel().vmalloc(LARGE_PAGE_SIZE, Fill::Uninitialised, NOBODY);
+            let small = small.expect("memory").pages;
+            for page in each_page(small) {
+                assert_eq!(size_at(page), PageSize::Small);
+                assert_leads(page, frame_at(page).base());
+                store(page, !round);
+                assert_eq!(byte_at(page), !round);
+            }
+            free(small);
+            kernel().zones().free(block).expect("the test's");
+        }
+    });
+}
+
+/// S37, S90: vmap of a block is by sections and large pages, and shows the very bytes; a part of it is not unmapped.
+#[ktest]
+fn vmap_of_a_block_is_by_large_entries_s37_s90() {
+    for (order, size) in [(8, PageSize::Section), (5, PageSize::Large), (3, PageSize::Small)] {
+        let block = kernel().zones().allocate(order, FrameOwner::Test).expect("frames");
+        let first = block.first().number();
+        let frames: Vec<Pfn> = (first..first + block.pages()).filter_map(Pfn::new).collect();
+        let area =
+            kernel().vmap(&frames, Attributes::KERNEL_DATA, NOBODY).expect("addresses").pages;
+        for (page, &frame) in each_page(area).zip(&frames) {
+            assert_eq!(size_at(page), size);
+            assert_leads(page, frame.base());
+            let linear = kernel().linear().pages_of(frame, 1).expect("low memory").start();
+            store(plus(linear, 5), 0x5a);
+            assert_eq!(byte_at(plus(page, 5)), 0x5a);
+        }
+        let part = area.sub_range(1, 2).expect("pages");
+        let refused = kernel().unmap_area(authority(), part);
+        if size == PageSize::Small {
+            assert_eq!(refused.map(|removal| removal.pages), Ok(2));
+        } else {
+            assert_eq!(refused, Err(UnmapAreaError::Large { pages: part, area }));
+            assert_leads(plus(area.start(), PAGE_SIZE), frames[1].base());
+        }
+        kernel().vunmap(authority(), area.start()).expect("a live area");
+        each_page(area).for_each(assert_absent);
+        kernel().zones().free(block).expect("the test's");
+    }
 }

@@ -72,6 +72,7 @@ fn errors_of_tables_name_the_address_and_what_is_there() {
     for oddity in [
         Oddity::Leftover { address, descriptor: WORD },
         Oddity::NotATable { address, descriptor: WORD },
+        Oddity::Uneven { address, descriptor: WORD },
         Oddity::ReachesOutside { address, descriptor: WORD },
     ] {
         says(&oddity, &[ADDRESS, "0x6018041e"]);
@@ -161,6 +162,7 @@ fn refusals_of_bare_areas_name_what_was_asked_for() {
     says(&ChangeError::WrongKind { address, found: AreaKind::Dma }, &[ADDRESS, "dma"]);
     says(&ChangeError::InUse { address, users: 7 }, &[ADDRESS, "7 windows"]);
     says(&ChangeError::Busy { address }, &[ADDRESS, "being changed"]);
+    says(&ChangeError::Large { address }, &[ADDRESS, "large mapping"]);
     let change = ChangeError::WrongKind { address, found: AreaKind::Bare };
     says(&MapAreaError::Change(change), &[&change.to_string()]);
     let reason = VmapError::MissingFrame { index: 9 };
@@ -168,6 +170,8 @@ fn refusals_of_bare_areas_name_what_was_asked_for() {
     says(&UnmapAreaError::Change(change), &[&change.to_string()]);
     let pages = PageRange::from_numbers(PAGE, 2).expect("a range");
     says(&UnmapAreaError::Outside { pages }, &[&pages.to_string()]);
+    let area = pages;
+    says(&UnmapAreaError::Large { pages, area }, &[&pages.to_string(), "large mapping"]);
     says(&FillAreaError::Change(change), &[&change.to_string()]);
     says(&FillAreaError::Mapped { address }, &[ADDRESS]);
     says(&FillAreaError::Consumed(VmallocError::ZeroSize), &["zero", "removed"]);

@@ -2,13 +2,15 @@
 
 use super::bed::{Bed, CALLER, RAM, WINDOW, WINDOW_PAGES, frame, l1_slot, page};
 use kerncore::{
-    addr::{PAGE_SIZE, PhysAddr, SECTION_SIZE, VirtAddr},
+    addr::{LARGE_PAGE_SIZE, PAGE_SIZE, PhysAddr, SECTION_SIZE, VirtAddr},
     area::{AreaKind, AreaSummary},
     attributes::Attributes,
     audit::Violation,
     descriptor::{PageSize, l1, l2},
-    frames::FrameOwner,
-    kernel_space::{Fill, VmallocError},
+    frames::{FrameOwner, FrameRequest},
+    kernel_space::{
+        Access, ChangeError, Fill, ReallocError, SealError, Span, UnmapAreaError, VmallocError,
+    },
     machine::Machine,
     page_table::MapError,
 };
@@ -38,19 +40,24 @@ fn with_tables(bed: &Bed) {
 }
 
 #[test]
-fn whole_mebibytes_are_sections_and_the_rest_small_pages_s90() {
+fn whole_mebibytes_are_sections_and_whole_64k_large_pages_s90() {
     for behaviour in Behaviour::all(6) {
         let bed = Bed::warm_on(behaviour);
         bed.gives_back(|bed| {
-            let area = huge(bed, 2 * SECTION_SIZE + 3 * PAGE_SIZE);
-            assert_eq!((area.kind, area.pages.count()), (AreaKind::Vmalloc, 2 * SECTION_PAGES + 3));
+            let area = huge(bed, 2 * SECTION_SIZE + LARGE_PAGE_SIZE + 3 * PAGE_SIZE);
+            assert_eq!(
+                (area.kind, area.pages.count()),
+                (AreaKind::Vmalloc, 2 * SECTION_PAGES + 19)
+            );
             assert_eq!(area.pages.start().raw() % SECTION_SIZE, 0);
             for (number, size) in [
                 (0, PageSize::Section),
                 (255, PageSize::Section),
                 (511, PageSize::Section),
-                (512, PageSize::Small),
-                (514, PageSize::Small),
+                (512, PageSize::Large),
+                (527, PageSize::Large),
+                (528, PageSize::Small),
+                (530, PageSize::Small),
             ] {
                 let address = nth(&area, number);
                 assert_eq!(size_at(bed, address), size, "page {number}");
@@ -63,9 +70,9 @@ fn whole_mebibytes_are_sections_and_the_rest_small_pages_s90() {
                     assert_eq!(run, Err(Fault::Permission(address)));
                 }
             }
-            let guard = nth(&area, 515);
+            let guard = nth(&area, 531);
             assert_eq!(bed.machine.cpu(1).load(guard), Err(Fault::Translation(guard)));
-            assert_eq!(bed.clean().area_pages, 515);
+            assert_eq!(bed.clean().area_pages, 531);
             bed.space.vfree((), area.pages.start()).expect("a live area");
         });
     }
@@ -170,13 +177,18 @@ fn zeroed_sections_are_zero_s86() {
     bed.space.vfree((), area.pages.start()).expect("a live area");
 }
 
-/// S90: where frames or addresses are in pieces, where less than a MiB is asked for, or where it is forbidden, small pages
-/// serve.
+/// S90: as large as frames and addresses allow: where these are in pieces, where less is asked for, or where it is forbidden,
+/// smaller entries serve.
 #[test]
-fn small_pages_serve_where_sections_cannot_s90() {
+fn smaller_entries_serve_where_larger_cannot_s90() {
     let bed = Bed::warm();
     bed.gives_back(|bed| {
-        let small = huge(bed, SECTION_SIZE - PAGE_SIZE);
+        let large = huge(bed, SECTION_SIZE - PAGE_SIZE);
+        assert_eq!(size_at(bed, large.pages.start()), PageSize::Large);
+        assert_eq!(size_at(bed, nth(&large, 239)), PageSize::Large);
+        assert_eq!(size_at(bed, nth(&large, 240)), PageSize::Small);
+        bed.space.vfree((), large.pages.start()).expect("a live area");
+        let small = huge(bed, LARGE_PAGE_SIZE - PAGE_SIZE);
         assert_eq!(size_at(bed, small.pages.start()), PageSize::Small);
         bed.space.vfree((), small.pages.start()).expect("a live area");
         // Frames enough, and no 256 of them adjacent.
@@ -189,25 +201,118 @@ fn small_pages_serve_where_sections_cannot_s90() {
         held.push(bed.space.zones().allocate(0, FrameOwner::Test).expect("one of them"));
         bed.feed(rest);
         let pieces = huge(bed, SECTION_SIZE);
-        assert_eq!(size_at(bed, pieces.pages.start()), PageSize::Small);
+        assert_eq!(size_at(bed, pieces.pages.start()), PageSize::Large);
+        assert_eq!(pieces.pages.first() % 16, 0);
         bed.space.vfree((), pieces.pages.start()).expect("a live area");
         for block in held {
             bed.space.zones().free(block).expect("the test's");
-        }
-        // Addresses enough, and no aligned ones: the only hole straddles a border.
-        let areas = [127, 299, WINDOW_PAGES - 429].map(|pages| bed.vmalloc(pages));
-        bed.space.vfree((), areas[1]).expect("a live area");
-        let straddling = huge(bed, SECTION_SIZE);
-        assert_eq!(straddling.pages.start(), areas[1]);
-        assert_eq!(size_at(bed, straddling.pages.start()), PageSize::Small);
-        for area in [straddling.pages.start(), areas[0], areas[2]] {
-            bed.space.vfree((), area).expect("a live area");
         }
         bed.space.forbid_large_mappings();
         let forbidden = huge(bed, SECTION_SIZE);
         assert_eq!(size_at(bed, forbidden.pages.start()), PageSize::Small);
         bed.space.vfree((), forbidden.pages.start()).expect("a live area");
     });
+}
+
+/// S90: frames enough, and no sixteen of them adjacent.
+#[test]
+fn single_frames_are_mapped_one_by_one_s90() {
+    let bed = Bed::warm();
+    bed.gives_back(|bed| {
+        let zones = bed.space.zones();
+        let mut singles = Vec::new();
+        while let Ok(block) = zones.allocate(0, FrameOwner::Test) {
+            singles.push(block);
+        }
+        let (held, given): (Vec<_>, Vec<_>) =
+            singles.into_iter().partition(|block| block.first().number() % 8 == 0);
+        for block in given {
+            zones.free(block).expect("the test's");
+        }
+        let area = huge(bed, 4 * LARGE_PAGE_SIZE);
+        (0..64).for_each(|page| assert_eq!(size_at(bed, nth(&area, page)), PageSize::Small));
+        bed.clean();
+        bed.space.vfree((), area.pages.start()).expect("a live area");
+        for block in held {
+            zones.free(block).expect("the test's");
+        }
+    });
+}
+
+/// S90: addresses enough, and no aligned ones: the only hole straddles a border.
+#[test]
+fn addresses_that_are_not_aligned_take_what_fits_s90() {
+    for (before, pages, size) in
+        [(130, 299, PageSize::Large), (130, 256, PageSize::Small), (3, 20, PageSize::Small)]
+    {
+        let bed = Bed::warm();
+        bed.gives_back(|bed| {
+            let sizes = [before, pages, WINDOW_PAGES - before - pages - 3];
+            let areas = sizes.map(|pages| bed.vmalloc(pages));
+            bed.space.vfree((), areas[1]).expect("a live area");
+            let wanted = pages.min(256).next_power_of_two().min(pages);
+            let area = huge(bed, wanted * PAGE_SIZE);
+            let aligned = if size == PageSize::Large { 16 } else { 1 };
+            assert_eq!(area.pages.first(), areas[1].page_number().next_multiple_of(aligned));
+            assert_eq!(size_at(bed, area.pages.start()), size, "{pages} pages from {before}");
+            bed.clean();
+            for area in [area.pages.start(), areas[0], areas[2]] {
+                bed.space.vfree((), area).expect("a live area");
+            }
+        });
+    }
+}
+
+/// S90: what would split a large mapping is refused by name, and changes nothing.
+#[test]
+fn no_part_of_a_large_mapping_is_changed_s90() {
+    let bed = Bed::warm();
+    for bytes in [SECTION_SIZE + PAGE_SIZE, 2 * LARGE_PAGE_SIZE] {
+        let area = huge(&bed, bytes);
+        let address = area.pages.start();
+        bed.changes_nothing(|bed| {
+            let resize = |bytes| {
+                bed.space.vrealloc(
+                    (),
+                    address,
+                    bytes,
+                    Fill::Uninitialised,
+                    FrameRequest::ANY,
+                    CALLER,
+                )
+            };
+            assert_eq!(resize(bytes), Ok(area), "it has that size");
+            let large = Err(ReallocError::Change(ChangeError::Large { address }));
+            assert_eq!(resize(bytes - PAGE_SIZE), large);
+            assert_eq!(resize(bytes + 1), large);
+            let found = AreaKind::Vmalloc;
+            let sealed = bed.space.seal((), address, area.pages.count());
+            assert_eq!(sealed, Err(SealError::NotExec { address, found }));
+            let first = area.pages.sub_range(0, 1).expect("a page");
+            let kind = UnmapAreaError::Change(ChangeError::WrongKind { address, found });
+            assert_eq!(bed.space.unmap_area((), first), Err(kind));
+        });
+        for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
+            assert_eq!(cpu.store(nth(&area, area.pages.count() - 1), 1), Ok(()));
+        }
+        bed.space.vfree((), address).expect("a live area");
+    }
+}
+
+/// S40: copies go through large mappings as through others.
+#[test]
+fn a_large_mapping_is_memory_to_copies_s40() {
+    let bed = Bed::warm();
+    let bytes = SECTION_SIZE + LARGE_PAGE_SIZE + PAGE_SIZE;
+    let area = huge(&bed, bytes);
+    let mut memory = 0;
+    let done =
+        bed.space.for_each_span(area.pages.start(), bytes, Access::Write, |span| match span {
+            Span::Memory { bytes, .. } => memory += bytes,
+            Span::Gap { .. } => panic!("{span:?} in memory"),
+        });
+    assert_eq!((done, memory), (bytes, bytes));
+    bed.space.vfree((), area.pages.start()).expect("a live area");
 }
 
 /// S26: what vmalloc refuses.
@@ -234,7 +339,7 @@ fn a_slot_in_use_below_a_section_is_refused_and_left_alone_s17() {
     bed.poke(slot, descriptor);
     let before = bed.ledger();
     let refused = bed.space.vmalloc_huge(2 * SECTION_SIZE, Fill::Uninitialised, CALLER);
-    let occupied = MapError::Occupied { address: at, descriptor, mapped: 0 };
+    let occupied = MapError::Occupied { address: at, descriptor, mapped: 256 };
     assert_eq!(refused, Err(VmallocError::Map(occupied)));
     assert_eq!(before.leaks(&bed.ledger()).count(), 0);
     assert_eq!(bed.poke(slot, 0), descriptor);
@@ -255,6 +360,29 @@ fn a_section_that_leads_elsewhere_is_seen_s90() {
     bed.poke(l1_slot(area.pages.start()), right);
     bed.space.zones().free(other).expect("the test's");
     bed.clean();
+    bed.space.vfree((), area.pages.start()).expect("a live area");
+    bed.clean();
+}
+
+/// The audit judges each of the sixteen slots of a large page, and their teardown tells which was not as the others.
+#[test]
+fn sixteen_slots_that_disagree_are_seen_and_go_together_s22_s90() {
+    let bed = Bed::warm();
+    let area = huge(&bed, 2 * LARGE_PAGE_SIZE);
+    let right = bed.frame_at(area.pages.start()).base();
+    let at = |slot| bed.l2_slot(nth(&area, slot));
+    for wrong in [
+        l2::Descriptor::LargePage(right, Attributes::KERNEL_RODATA),
+        l2::Descriptor::LargePage(PhysAddr::new(right.raw() ^ 0x10_0000), Attributes::KERNEL_DATA),
+        l2::Descriptor::SmallPage(frame(right.pfn().number() + 9), Attributes::KERNEL_DATA),
+        l2::Descriptor::Fault,
+    ] {
+        let before = bed.poke(at(9), wrong.encode().expect("aligned"));
+        let (_, found) = bed.audit();
+        assert_eq!(found.len(), 1, "{wrong:?}: {found:?}");
+        bed.poke(at(9), before);
+        bed.clean();
+    }
     bed.space.vfree((), area.pages.start()).expect("a live area");
     bed.clean();
 }

@@ -22,5 +22,6 @@ mod realloc;
 mod runs;
 mod temporary;
 mod vmalloc;
+mod vmap_large;
 
 use histories::bed;
