@@ -215,6 +215,28 @@ fn the_audit_sees_each_kind_of_damage() {
     audit(&space);
 }
 
+/// S118: what a space leaves behind leads nowhere: its first level is empty when its frames go, to the last slot and no further,
+/// so that no walker that comes too late finds a table in it.
+#[test]
+fn the_first_level_is_empty_when_its_frames_go() {
+    everywhere(|programs| {
+        let bed = programs.bed;
+        let space = programs.space();
+        for number in [0x1, 0x100, 0x7_ffff] {
+            space.map_data(pages(number, 1), Protection::ReadWrite).expect("memory");
+        }
+        let root = space.root();
+        let word = |index: u32| {
+            let slot = root.checked_add(index * 4).expect("below 4 GiB");
+            bed.machine.cpu(0).read_descriptor(slot)
+        };
+        let filled = |word: &dyn Fn(u32) -> u32| (0..2048).filter(|&at| word(at) != 0).count();
+        assert_eq!(filled(&word), 3);
+        drop(space);
+        assert_eq!(filled(&word), 0);
+    });
+}
+
 /// A text may fill its window to the last byte; a space has a number from when it first runs; and both are counted.
 #[test]
 fn a_text_of_whole_pages_fits_and_numbers_are_counted_s118() {
