@@ -59,7 +59,8 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
     linux::link();
     console::init_log(style);
     // SAFETY: `kernel_main` runs once, on CPU 0, with the MMU as the stub left it, and this is the first thing that touches a
-    // descriptor; from here on `mm` keeps the second promise.
+    // descriptor; interrupts are masked and the other CPUs wait until the binary lets them in, later. From here on `mm` keeps
+    // the second promise.
     let mut early = unsafe { EarlySpace::take()? };
     let room = take_buffer().unwrap_or_default();
     let loaded = loader::read(&mut early, registers, room);

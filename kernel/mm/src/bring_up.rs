@@ -149,7 +149,8 @@ impl EarlySpace {
     /// None that a boot can meet: [`BringUpError`] if the address map contradicts itself.
     ///
     /// # Safety
-    /// 1. Called once, on one CPU, before anything else touches a descriptor, with the MMU set up by the stub.
+    /// 1. Called once, on one CPU, before anything else touches a descriptor, with the MMU set up by the stub. Until
+    ///    [`EarlySpace::finish`] has returned, no other CPU runs and interrupts are masked.
     /// 2. From here on, nothing above `0x8000_0000` outside the image is memory that Rust sees, except through handles
     ///    that the tables give out; table memory is reached only through them.
     pub unsafe fn take() -> Result<Self, BringUpError> {
@@ -196,17 +197,18 @@ impl EarlySpace {
         let blocks = make_array(&zones, MapRam::blocks_for(space.range()), Block::new)?;
         let map_ram = blocks.and_then(|blocks| MapRam::new(space.range(), blocks));
         let map_ram = map_ram.ok_or(BringUpError::Window { pages })?;
-        let kernel = KERNEL.call_once(|| {
-            Kernel::new(Parts {
-                table: machine_table,
-                space,
-                map_ram,
-                zones,
-                linear,
-                kmap,
-                support: &KernelSupport,
-            })
-        });
+        let parts = Parts {
+            table: machine_table,
+            space,
+            map_ram,
+            zones,
+            linear,
+            kmap,
+            support: &KernelSupport,
+        };
+        // SAFETY: promise 1 of `take`: one CPU runs, its interrupts are masked, and there is one `EarlySpace`, which ends here.
+        // The other CPUs are let in by a word that is written and cleaned to memory later.
+        let kernel = unsafe { KERNEL.set(Kernel::new(parts)) };
         heap::init(self.heap);
         arch::cpu::set_deferred_work(DeferredWork {
             is_pending: || crate::kernel().deferred() > 0,

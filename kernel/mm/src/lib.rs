@@ -22,6 +22,7 @@ pub mod bring_up;
 pub mod exec_area;
 pub mod heap;
 pub mod io_mem;
+mod late;
 pub mod ledger;
 pub mod memory_map;
 pub mod page_alloc;
@@ -34,12 +35,12 @@ pub mod vm_area;
 use arch::lock::IrqLocks;
 use arch::machine::CortexA9;
 use kerncore::kernel_space::KernelSpace;
-use spin::Once;
+use late::Late;
 
 /// The kernel's address space on this processor.
 pub type Kernel = KernelSpace<'static, CortexA9, IrqLocks>;
 
-static KERNEL: Once<Kernel> = Once::new();
+static KERNEL: Late<Kernel> = Late::new();
 
 /// The kernel's address space.
 ///
@@ -51,6 +52,7 @@ pub fn kernel() -> &'static Kernel {
 }
 
 /// The kernel's address space, or `None` while it is still being brought up: for reports of early faults.
+#[inline]
 pub fn try_kernel() -> Option<&'static Kernel> {
     KERNEL.get()
 }

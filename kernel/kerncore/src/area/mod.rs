@@ -157,7 +157,10 @@ impl Mapping {
 }
 
 /// What is known of an area, and what must come back when it goes.
+///
+/// What C callers see comes first, so that a lookup's answer is the record's own address.
 #[derive(Debug)]
+#[repr(C)]
 #[must_use = "dropping a record leaks the area"]
 pub struct AreaRecord {
     /// What C callers see.

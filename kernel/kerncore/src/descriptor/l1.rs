@@ -45,11 +45,9 @@ pub const fn index(address: VirtAddr) -> u32 {
 /// The second-level table if `descriptor` is a table descriptor as we write them, without decoding the rest.
 #[inline(always)]
 pub(crate) const fn table(descriptor: u32) -> Option<PhysAddr> {
-    if descriptor & (L2_TABLE_SIZE - 1) == TYPE_TABLE {
-        Some(PhysAddr::new(descriptor & !(L2_TABLE_SIZE - 1)))
-    } else {
-        None
-    }
+    // What is left without the type is the table's address, or it is no such descriptor.
+    let table = descriptor.wrapping_sub(TYPE_TABLE);
+    if table.is_multiple_of(L2_TABLE_SIZE) { Some(PhysAddr::new(table)) } else { None }
 }
 
 /// What `descriptor` covers if it is of a kind that maps, well-formed or not.

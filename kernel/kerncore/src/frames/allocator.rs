@@ -236,7 +236,11 @@ impl<'t> FrameAllocator<'t> {
             if !state.is_owned() {
                 break;
             }
-            self.release(record, state.order());
+            // Most are single frames, and for those there is less to look up.
+            match state.order() {
+                0 => self.release(record, 0),
+                order => self.release(record, order),
+            }
             index = next;
         }
         Chain(index)

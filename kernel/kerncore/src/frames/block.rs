@@ -59,6 +59,14 @@ impl FrameList {
         Self { head: NONE, tail: NONE, pages: 0 }
     }
 
+    /// The one owned frame that `record` is of.
+    #[inline(always)]
+    pub(crate) fn of_one(table: &FrameTable<'_>, record: &Frame) -> Self {
+        record.next.store(NONE, Relaxed);
+        let index = table.index_of_record(record);
+        Self { head: index, tail: index, pages: 1 }
+    }
+
     /// How many frames are in it.
     pub const fn pages(&self) -> u32 {
         self.pages

@@ -78,11 +78,16 @@ impl<'t> FrameTable<'t> {
         self.index_at_record(address).map(|index| self.pfn_at(index))
     }
 
-    /// The record at `address`, if one begins there, and its index.
+    /// The record at `address`, if one begins there.
     #[inline(always)]
-    pub(crate) fn indexed_record_at(&self, address: usize) -> Option<(u32, &'t Frame)> {
-        let index = self.index_at_record(address)?;
-        Some((index, self.frames.get(index as usize)?))
+    pub(crate) fn record_at(&self, address: usize) -> Option<&'t Frame> {
+        self.frames.get(self.index_at_record(address)? as usize)
+    }
+
+    /// The table of the frames from index `start` up to `end` alone; of none, if they are not all in this one.
+    pub(crate) fn part(&self, start: u32, end: u32) -> Self {
+        let first = self.first.checked_add(start).unwrap_or(self.first);
+        Self { frames: self.frames.get(start as usize..end as usize).unwrap_or_default(), first }
     }
 
     /// As [`FrameTable::frame_at_record`], with the frame's owner.

@@ -22,11 +22,10 @@ impl<L: Locks> Zones<'_, L> {
     ///
     /// # Errors
     /// [`FreeError`] if the frame table disagrees with the list.
+    #[inline]
     pub fn free_list(&self, list: FrameList) -> Result<(), FreeError> {
-        let head = list.into_head();
-        let Some(zone) = self.zone_at(head.index()) else { return Ok(()) };
-        // A list is of one zone, as a rule.
-        match zone.with(|zone| zone.free_chain(head)) {
+        // A list is of one zone, as a rule, and of the first; of another, this does nothing.
+        match self.first.with(|zone| zone.free_chain(list.into_head())) {
             Chain::END => Ok(()),
             rest => self.free_rest(rest),
         }
@@ -68,11 +67,9 @@ impl<L: Locks> Zones<'_, L> {
     #[inline(always)]
     pub(crate) fn give_back(&self, record: usize, order: u32, owner: FrameOwner) -> Freed {
         // What is of another zone than the first goes the longer way.
-        match self.table.indexed_record_at(record) {
-            Some((index, record)) if self.is_first(index) => {
-                self.first.with(|zone| zone.give_back(record, order, owner))
-            }
-            _ => Freed::No,
+        match self.first_table.record_at(record) {
+            Some(record) => self.first.with(|zone| zone.give_back(record, order, owner)),
+            None => Freed::No,
         }
     }
 }

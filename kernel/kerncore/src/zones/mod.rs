@@ -48,6 +48,8 @@ pub struct Zones<'s, L: Locks> {
     table: FrameTable<'s>,
     /// The indices of the first zone's first frame and behind its last, as its allocator has them.
     first_span: (u32, u32),
+    /// The records of the first zone's frames.
+    first_table: FrameTable<'s>,
     first: L::Lock<FrameAllocator<'s>>,
     others: Option<&'s OtherZones<'s, L>>,
     /// Where requests for any memory begin.
@@ -103,8 +105,10 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// One zone of all the frames of `allocator`'s table.
     pub fn new(allocator: FrameAllocator<'s>) -> Self {
         let (table, first_span) = (allocator.table(), (allocator.start(), allocator.end()));
+        let first_table = table.part(first_span.0, first_span.1);
         let first = Lock::new(Class::Frames, allocator);
-        Self { table, first_span, first, others: None, first_of_any: ZoneIndex::FIRST }
+        let first_of_any = ZoneIndex::FIRST;
+        Self { table, first_span, first_table, first, others: None, first_of_any }
     }
 
     /// The zones of `others`, and the first; no frame is free yet. There are to be no two of the same others.

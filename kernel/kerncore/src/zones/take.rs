@@ -115,6 +115,7 @@ impl<'s, L: Locks> Zones<'s, L> {
     ///
     /// # Errors
     /// [`AllocateError`].
+    #[inline(always)]
     pub fn allocate_list_from(
         &self,
         request: FrameRequest,
@@ -122,6 +123,23 @@ impl<'s, L: Locks> Zones<'s, L> {
         owner: FrameOwner,
     ) -> Result<FrameList, AllocateError> {
         self.refuse_if_it_fails(request, pages, owner)?;
+        if pages == 1
+            && self.begins_with_first(request)
+            && let Some(record) = self.first.with(|zone| zone.take_waiting(0, owner))
+        {
+            return Ok(FrameList::of_one(&self.table, record));
+        }
+        self.list(request, pages, owner)
+    }
+
+    /// When it is not one frame that waits.
+    #[inline(never)]
+    fn list(
+        &self,
+        request: FrameRequest,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameList, AllocateError> {
         if self.begins_with_first(request) {
             match self.first.with(|zone| zone.allocate_list(pages, owner)) {
                 Err(AllocateError::Exhausted { .. }) => {}
