@@ -30,6 +30,8 @@ pub enum Point {
     Window,
     /// Pages of the atomic pool (S71).
     Pool,
+    /// An address for a frame that has none.
+    Slot,
     /// Bytes of the global allocator's heap.
     Heap,
     /// Nothing: a short cut past another point, which is not taken while something is to fail, so that the other is asked.
@@ -47,6 +49,7 @@ impl Point {
             Self::Linear => "linear map",
             Self::Window => "window",
             Self::Pool => "pool",
+            Self::Slot => "slot",
             Self::Heap => "heap",
             Self::ShortCut => "short cut",
         }

@@ -9,6 +9,12 @@
 //! slot included, and mappings nest as deep as there are slots. Which CPU's slot it is decides about nothing but who waits for
 //! whom in the bus: a mapping may be used, and given up, wherever its owner is.
 //!
+//! # When all of a CPU's slots are held
+//!
+//! Whoever asks for one more is told so ([`KmapError::Exhausted`]), and may give one up or try again. To wait is no choice:
+//! most who map may not sleep, and who holds 32 at once might be the one that waits. To take another CPU's would only put the
+//! end off. To end the kernel would be right only if no caller could do without, and each here can.
+//!
 //! # Why every CPU's TLB is told
 //!
 //! Most often no other CPU has ever used a slot's address, and to invalidate it here would seem to do. But any CPU may walk the
@@ -22,6 +28,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
 use crate::descriptor::l2::SmallPages;
+use crate::failure::Point;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -134,10 +141,13 @@ impl<M: Machine> Kmap<M> {
     ///
     /// # Errors
     /// [`KmapError::Exhausted`].
-    pub(crate) fn map(&self, frame: Pfn) -> Result<Mapped<'_, M>, KmapError> {
+    pub(crate) fn map<L: Locks>(&self, frame: Pfn) -> Result<Mapped<'_, M>, KmapError> {
         let cpu = self.machine.cpu() % self.taken.len();
         let window = self.window.as_ref().ok_or(KmapError::Exhausted { cpu, slots: 0 })?;
         let exhausted = KmapError::Exhausted { cpu, slots: SLOTS };
+        if L::fails(Point::Slot) {
+            return Err(exhausted);
+        }
         let number = self.claim(cpu).ok_or(exhausted)?;
         let offset = (u32::try_from(cpu).unwrap_or(0) * SLOTS + number) * STRIDE;
         let page = window.pages().sub_range(offset, 1).ok_or(exhausted)?;

@@ -9,6 +9,7 @@ use core::ptr;
 use kerncore::addr::VirtAddr;
 use kerncore::area::AreaSummary;
 use kerncore::coherent::AllocationFlags;
+use kerncore::frames::FrameRequest;
 use kerncore::kernel_space::{Fill, VmallocError};
 use mm::report::RateLimit;
 
@@ -72,18 +73,20 @@ pub extern "C" fn vmalloc_huge(size: c_uint) -> *mut c_void {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vmalloc_user(size: c_uint) -> *mut c_void {
-    allocate_user("vmalloc_user", size, arch::backtrace::return_address())
+    let caller = arch::backtrace::return_address();
+    allocate_user("vmalloc_user", size, FrameRequest::ANY, caller)
 }
 
-/// As [`vmalloc_user`]: all memory here can be addressed by 32 bits.
+/// As [`vmalloc_user`], of low memory alone, as [`vmalloc_32`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vmalloc_32_user(size: c_uint) -> *mut c_void {
-    allocate_user("vmalloc_32_user", size, arch::backtrace::return_address())
+    let caller = arch::backtrace::return_address();
+    allocate_user("vmalloc_32_user", size, FrameRequest::LOW, caller)
 }
 
-fn allocate_user(what: &str, bytes: u32, caller: VirtAddr) -> *mut c_void {
-    given(what, bytes, mm::kernel().vmalloc_user(bytes, caller))
+fn allocate_user(what: &str, bytes: u32, memory: FrameRequest, caller: VirtAddr) -> *mut c_void {
+    given(what, bytes, mm::kernel().vmalloc_user_of(bytes, memory, caller))
 }
 
 /// As [`vmalloc`], of low memory alone, which 32 bits can address and every driver can (S30).

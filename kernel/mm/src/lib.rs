@@ -5,8 +5,9 @@
 //!
 //! What this crate believes:
 //!
-//! * **Owners, not addresses.** [`vm_area::VmArea`], [`vm_area::VmMap`], [`io_mem::IoMem`], [`page_alloc::Pages`] own what they
-//!   map; dropping one gives everything back, in the order that the architecture wants.
+//! * **Owners, not addresses.** [`vm_area::VmArea`], [`vm_area::VmMap`], [`map_ram::ShortMap`], [`io_mem::IoMem`],
+//!   [`page_alloc::Pages`], [`any_pages::AnyPages`] own what they map; dropping one gives everything back, in the order that
+//!   the architecture wants.
 //! * **One proof obligation.** [`bring_up::EarlySpace::take`] is the only place that claims the live tables; its contract is
 //!   what every `SAFETY` comment here leans on.
 //! * **No general heap on a hot path.** Records, tables and lists live in frames; [`heap`] serves the rest.
@@ -14,6 +15,7 @@
 #![no_std]
 #![cfg(target_arch = "arm")]
 
+pub mod any_pages;
 pub mod area_copy;
 pub mod area_list;
 pub mod audit;
@@ -24,6 +26,7 @@ pub mod heap;
 pub mod io_mem;
 mod late;
 pub mod ledger;
+pub mod map_ram;
 pub mod memory_map;
 pub mod page_alloc;
 pub mod ram_probe;

@@ -3,11 +3,12 @@
 use core::fmt;
 
 use boot::layout::Part;
-use kerncore::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::AreaKind;
 use kerncore::audit::{Run, for_each_run};
-use kerncore::frames::FrameOwner;
+use kerncore::frames::{FrameOwner, ZoneKind};
 use kerncore::layout::{STATIC_START, TEMPORARY_START, linear_physical};
+use kerncore::zones::{Nodes, ZoneSummary};
 
 use crate::{audit, kernel};
 
@@ -78,6 +79,43 @@ pub fn for_each_line(mut visit: impl FnMut(&Line)) {
     let border = |pages: PageRange| begins_region(pages.first(), &parts);
     for_each_run(table, table.window(), border, |run| {
         visit(&Line { run, region: region_of(run.pages().start(), &parts) });
+    });
+}
+
+/// High memory of one node: RAM that no line shows, as it has no addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HighMemory(ZoneSummary);
+
+impl HighMemory {
+    /// Its frames, by the first and how many.
+    pub const fn frames(&self) -> (Pfn, u32) {
+        (self.0.first, self.0.pages)
+    }
+}
+
+/// As of a [`Line`], without addresses.
+impl fmt::Display for HighMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ZoneSummary { node, first, pages, .. } = self.0;
+        let (size, physical) = (pages * (PAGE_SIZE >> 10), first.base());
+        write!(
+            f,
+            "{:<21} {size:>8} KiB -> {physical} mapped on demand  high memory",
+            "no addresses"
+        )?;
+        match kernel().zones().nodes() {
+            Nodes::One => Ok(()),
+            Nodes::Two => write!(f, ", {node}"),
+        }
+    }
+}
+
+/// Shows the high memory of every node to `visit`, if there is any. Any context.
+pub fn for_each_high(mut visit: impl FnMut(&HighMemory)) {
+    kernel().zones().for_each_zone(|zone| {
+        if zone.kind == ZoneKind::High {
+            visit(&HighMemory(zone));
+        }
     });
 }
 

@@ -41,7 +41,7 @@ impl Pages {
 
     fn owned(block: FrameBlock) -> Self {
         let (first, count) = (block.first(), block.pages());
-        // All RAM that there is lies in the linear map, so this cannot be out of its reach.
+        // Nothing else was asked for, so this cannot be out of the linear map's reach.
         let address = linear_address(first.base()).expect("low memory was asked for");
         Self { block: Some(block), address, first, count }
     }

@@ -64,6 +64,7 @@ fn help(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
 fn map(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     let mut lines = Lines::new(out);
     memory_map::for_each_line(|line| lines.line(line));
+    memory_map::for_each_high(|high| lines.line(high));
     lines.end()
 }
 

@@ -82,7 +82,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 25] = [
+const SPECIAL: [Special; 23] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", MOST).on(1024),
     Special::with("", MOST).on(777),
@@ -127,9 +127,6 @@ const SPECIAL: [Special; 25] = [
     // All RAM that the board can have: beyond it lies nothing that a probe could touch.
     Special::with("mem=probe", "ram::").on(1024),
     Special::with("mem=probe", "boot::").on(1024),
-    // Before other tests have left a table for every section.
-    Special::with("loglevel=7", "coherent::a_mapping_that_fails"),
-    Special::with("loglevel=7", "ioremap::a_mapping_that_gets_no_table"),
 ];
 
 /// What the test image has.

@@ -30,7 +30,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         match self.linear.pages_of(frame, 1) {
             Some(page) => Ok(Mapped::linear(page)),
-            None => self.kmap.map(frame),
+            None => self.kmap.map::<L>(frame),
         }
     }
 
@@ -61,7 +61,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             if let Some(page) = self.linear.pages_of(frame, 1) {
                 self.table.machine().zero_pages(page);
             } else {
-                let mapped = self.kmap.map(frame)?;
+                let mapped = self.kmap.map::<L>(frame)?;
                 self.table.machine().zero_pages(mapped.page());
             }
         }

@@ -170,7 +170,24 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vmalloc_user(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, VmallocError> {
-        let mut area = self.vmalloc(bytes, Fill::Zeroed, caller)?;
+        self.vmalloc_user_of(bytes, FrameRequest::ANY, caller)
+    }
+
+    /// As [`KernelSpace::vmalloc_user`], of such memory.
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmalloc_user_of(
+        &self,
+        bytes: u32,
+        memory: FrameRequest,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmallocError> {
+        let request = VmallocRequest::new(bytes, Fill::Zeroed, caller);
+        let mut area = self.vmalloc_with(VmallocRequest { memory, ..request })?;
         area.flags = area.flags.with(AreaFlags::USERMAP);
         self.areas.with(|areas| {
             if let Some(record) = areas.find_mut(area.pages.start()) {

@@ -26,6 +26,7 @@ use kerncore::kernel_space::{
     CoherentError, ExecError, Fill, FillAreaError, IoRemapError, MapAreaError, NoArea,
     VmallocError, VmapError,
 };
+use kerncore::kmap::KmapError;
 use kerncore::page_table::{MapError, ReserveError};
 use kerncore::pool;
 use kerncore::user::{PlaceError, Protection, ShowError, WindowError};
@@ -78,7 +79,7 @@ fn assert_intact(before: &[Snapshot; ledgers::COUNT], when: &str, failed: Option
 /// Makes every allocation of `operation` fail in turn. An error must be the one that `is_right` of the point that failed; what
 /// comes of a success, be it that the operation found another way, is ended by `undo`.
 #[track_caller]
-fn survives<T, E: Debug>(
+pub(super) fn survives<T, E: Debug>(
     name: &str,
     operation: impl Fn() -> Result<T, E>,
     is_right: impl Fn(Point, &E) -> bool,
@@ -112,7 +113,11 @@ fn survives<T, E: Debug>(
 
 /// As [`survives`], of a C symbol: null is an error without a reason.
 #[track_caller]
-fn survives_by_name<T>(name: &str, operation: impl Fn() -> *mut T, undo: impl Fn(*mut T)) {
+pub(super) fn survives_by_name<T>(
+    name: &str,
+    operation: impl Fn() -> *mut T,
+    undo: impl Fn(*mut T),
+) {
     let operation = || Some(operation()).filter(|made| !made.is_null()).ok_or(());
     survives(name, operation, |_, ()| true, undo);
 }
@@ -139,10 +144,11 @@ fn no_table(point: Point, error: &MapError) -> bool {
     matches!(point, Point::Table | Point::Frames) && is_table
 }
 
-fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
+pub(super) fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
     match error {
         VmallocError::Area(error) => no_area(point, error),
         VmallocError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        VmallocError::Zero(KmapError::Exhausted { .. }) => point == Point::Slot,
         VmallocError::Map(error) => no_table(point, error),
         _ => false,
     }
@@ -170,7 +176,7 @@ fn no_place(point: Point, error: &PlaceError) -> bool {
 }
 
 #[track_caller]
-fn vfree(area: AreaSummary) {
+pub(super) fn vfree(area: AreaSummary) {
     assert_eq!(kernel().vfree(authority(), area.pages.start()), Ok(()));
 }
 
@@ -284,7 +290,7 @@ fn memory_for_code_s30_s112() {
     assert_eq!(kernel().vfree(authority(), made.start()), Ok(()));
 }
 
-fn no_vmap(point: Point, error: &VmapError) -> bool {
+pub(super) fn no_vmap(point: Point, error: &VmapError) -> bool {
     match error {
         VmapError::Area(error) => no_area(point, error),
         VmapError::Map(error) => no_table(point, error),

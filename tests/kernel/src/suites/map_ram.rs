@@ -10,13 +10,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use arch::{irq, probe, smp};
 use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr};
 use kerncore::area::AreaKind;
-use kerncore::frames::Frame;
-use kerncore::kernel_space::RemoveError;
+use kerncore::frames::{Frame, FrameOwner};
+use kerncore::kernel_space::{RemoveError, VmapError};
 use kerncore::map_ram::{BLOCK_PAGES, LARGEST};
 use ktest::{Completion, assert_err, ktest};
 use linux::map_ram::{vm_map_ram, vm_unmap_ram};
 use linux::page::pointer_to;
 use mm::kernel;
+use mm::map_ram::ShortMap;
 use mm::page_alloc::Pages;
 
 use super::smp::another;
@@ -249,4 +250,35 @@ fn all_cpus_map_and_end_each_others_mappings_smp_s23_s87() {
     for place in &PASSED {
         end(place.swap(0, Ordering::AcqRel));
     }
+}
+
+/// The owner unmaps by itself, and gives the pages back or frees them with the mapping.
+#[ktest]
+fn an_owner_s_pages_are_one_slice_until_it_goes_s87() {
+    for count in [3, LARGEST + 1] {
+        let mut own = pages(count);
+        for (value, page) in (0_u8..).zip(&mut own) {
+            page.fill(value);
+        }
+        let order = frames(&own);
+        let mut mapped = ShortMap::new(own).expect("addresses");
+        assert_eq!(mapped.len(), (count * PAGE_SIZE) as usize);
+        for (page, (number, &frame)) in each_page(mapped.pages()).zip((0_u8..).zip(&order)) {
+            assert_leads(page, frame.base());
+            assert_eq!(byte_at(page), number);
+        }
+        mapped[PAGE_SIZE as usize] = 0xee;
+        let gone = mapped.pages();
+        let back = mapped.unmap();
+        each_page(gone).for_each(assert_absent);
+        assert_eq!((frames(&back), back[1][0]), (order.clone(), 0xee));
+        let again = ShortMap::new(back).expect("addresses");
+        let gone = again.pages();
+        drop(again);
+        each_page(gone).for_each(assert_absent);
+        let owner = |frame: &Pfn| kernel().zones().table().owner_of(*frame);
+        assert!(order.iter().all(|frame| owner(frame) == FrameOwner::Free));
+    }
+    let refused = ShortMap::new(Vec::new());
+    assert_err!(refused, error if error.reason == VmapError::NoPages && error.pages.is_empty());
 }

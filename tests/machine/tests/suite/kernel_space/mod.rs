@@ -16,6 +16,7 @@ mod interrupt;
 mod lock_order;
 mod map;
 mod map_ram;
+mod occupied;
 mod purge;
 mod race;
 mod realloc;
