@@ -72,7 +72,7 @@ fn refused(pages: &[*const Frame], error: VmapError) -> *mut c_void {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match (self.1, self.0) {
                 (VmapError::MissingFrame { index }, pages) => match pages.get(index as usize) {
-                    Some(page) => write!(f, "page {index}, {page:p}, is no page pointer"),
+                    Some(&page) => write!(f, "page {index}, {page:p}, is no page pointer"),
                     None => self.1.fmt(f),
                 },
                 (error, _) => error.fmt(f),

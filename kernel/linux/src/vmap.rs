@@ -60,7 +60,9 @@ impl fmt::Display for Unmapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Protection(number) => NoProtection(*number).fmt(f),
-            Self::NoPage { index, page } => write!(f, "page {index}, {page:p}, is no page pointer"),
+            &Self::NoPage { index, page } => {
+                write!(f, "page {index}, {page:p}, is no page pointer")
+            }
             Self::Refused(error) => error.fmt(f),
         }
     }

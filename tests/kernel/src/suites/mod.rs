@@ -26,6 +26,7 @@ mod lock_order;
 mod locks;
 mod map_ram;
 mod memory_functions;
+mod messages;
 mod monitor;
 mod nodes;
 mod objects;

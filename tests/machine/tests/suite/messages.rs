@@ -17,6 +17,7 @@ use kerncore::{
         IoRemapError, MapAreaError, NoArea, ReallocError, RemoveError, UnmapAreaError,
         VmallocError, VmapError,
     },
+    kmap::{KmapError, KunmapError},
     linear_map::{FillError, LinearError, LinearFault},
     page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
     pool,
@@ -152,6 +153,15 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&RemoveError::Elsewhere { address, found: ram }, &[ADDRESS, "0x60000000"]);
     says(&FramesError::StillMapped, &["mapped"]);
     says(&AreasBusy, &["lock"]);
+    let held = KmapError::Exhausted { cpu: 2, slots: 32 };
+    says(&held, &["32 temporary mappings", "CPU 2", "in use"]);
+    says(&VmallocError::Zero(held), &[&held.to_string()]);
+    says(&KmapError::NotMemory { frame, owner }, &["0x60123", "slab"]);
+    says(&KmapError::Lent { frame, owner }, &["0x60123", "slab"]);
+    says(&KunmapError { address }, &[ADDRESS]);
+    let (node, nodes) = (frames::NodeId::new(7), 2);
+    let unknown = frames::AllocateError::UnknownNode { node, nodes, owner };
+    says(&unknown, &["slab", "no node 7", "of 2"]);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use super::bed::{Bed, CALLER, RAM_PAGES, WINDOW_PAGES};
 use kerncore::{
-    addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr},
-    area::AreaKind,
+    addr::{PAGE_SIZE, Pfn, PhysAddr, SECTION_SIZE, VirtAddr},
+    area::{AreaFlags, AreaKind},
     attributes::Attributes,
-    frames::FrameOwner,
+    frames::{FrameOwner, FrameRequest},
     kernel_space::{Fill, RemoveError},
+    va_space::Request,
 };
 use machine::{Behaviour, Event, Fault};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ struct Areas {
     coherent: VirtAddr,
     bus: PhysAddr,
     map_ram: VirtAddr,
+    bare: VirtAddr,
     frame: Pfn,
 }
 
@@ -42,9 +44,14 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35() {
         coherent: coherent.pages.start(),
         bus: coherent.physical,
         map_ram: bed.space.map_ram(&bed.records(&frames), CALLER).expect("addresses"),
+        bare: {
+            let request = Request::of_bytes(1);
+            let area = bed.space.reserve_area(request, AreaFlags::NONE, CALLER);
+            area.expect("addresses").area.pages.start()
+        },
         frame: frames[0],
     };
-    let calls: [(&str, Call); 13] = [
+    let calls: [(&str, Call); 22] = [
         ("vmalloc", |bed, _| {
             let _area = bed.space.vmalloc(1, Fill::Uninitialised, CALLER);
         }),
@@ -77,6 +84,38 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35() {
         }),
         ("vm_unmap_ram", |bed, areas| {
             let _ended = bed.space.unmap_ram((), areas.map_ram, 1);
+        }),
+        ("vmalloc", |bed, _| {
+            let _area = bed.space.vmalloc_user(1, CALLER);
+        }),
+        ("vmalloc_huge", |bed, _| {
+            let _area = bed.space.vmalloc_huge(SECTION_SIZE, Fill::Uninitialised, CALLER);
+        }),
+        ("vrealloc", |bed, areas| {
+            let (fill, memory) = (Fill::Uninitialised, FrameRequest::ANY);
+            let _area = bed.space.vrealloc((), areas.vmalloc, 2 * PAGE_SIZE, fill, memory, CALLER);
+        }),
+        ("vmap_pfn", |bed, _| {
+            let frames = [DEVICE.pfn()].into_iter();
+            let _area = bed.space.vmap_devices(frames, Attributes::DEVICE, CALLER);
+        }),
+        ("get_vm_area", |bed, _| {
+            let _area = bed.space.reserve_area(Request::of_bytes(1), AreaFlags::NONE, CALLER);
+        }),
+        ("alloc_vm_area", |bed, _| {
+            let request = Request::of_bytes(1);
+            let _area = bed.space.reserve_area_with_tables(request, AreaFlags::NONE, CALLER);
+        }),
+        ("map_vm_area", |bed, areas| {
+            let frames = core::iter::empty();
+            let _mapped = bed.space.map_area(areas.bare, frames, Attributes::KERNEL_DATA);
+        }),
+        ("unmap_kernel_range", |bed, areas| {
+            let pages = super::bed::pages(areas.bare.page_number(), 1);
+            let _removed = bed.space.unmap_area((), pages);
+        }),
+        ("__vmalloc_area", |bed, areas| {
+            let _area = bed.space.fill_area(areas.bare, Fill::Uninitialised);
         }),
         ("close_idle_blocks", |bed, _| {
             bed.space.close_idle_blocks();
