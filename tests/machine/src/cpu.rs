@@ -3,7 +3,7 @@
 use crate::{
     Event, Fault, Kind, Privilege, Reach, Register, Scope, SoftMachine,
     state::{Behaviour, Pending, State},
-    tlb::Translation,
+    tlb::{Found, Translation},
 };
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
@@ -156,9 +156,10 @@ impl<'machine> SoftCpu<'machine> {
         privilege: Privilege,
     ) -> Result<Translation, Fault> {
         match state.translate(self.number, address.page_number()) {
-            None => Err(Fault::Translation(address)),
-            Some(entry) if entry.allows(kind, privilege) => Ok(entry),
-            Some(_) => Err(Fault::Permission(address)),
+            Found::Nothing => Err(Fault::Translation(address)),
+            Found::Conflict => Err(Fault::Conflict(address)),
+            Found::Entry(entry) if entry.allows(kind, privilege) => Ok(entry),
+            Found::Entry(_) => Err(Fault::Permission(address)),
         }
     }
 }
@@ -203,8 +204,12 @@ impl Machine for SoftCpu<'_> {
         let mut state = self.begin(Some(Event::CleanAndInvalidate(pages, first)));
         for offset in 0..pages.count() {
             let page = pages.first() + offset;
-            let Some(entry) = state.translate(self.number, page) else {
-                panic!("maintenance by MVA of page {page:#x}, which is not mapped");
+            let entry = match state.translate(self.number, page) {
+                Found::Entry(entry) => entry,
+                Found::Nothing => {
+                    panic!("maintenance by MVA of page {page:#x}, which is not mapped")
+                }
+                Found::Conflict => panic!("maintenance by MVA of page {page:#x}, mapped twice"),
             };
             let frame = entry.leads(VirtAddr::new(page * PAGE_SIZE));
             assert_eq!(

@@ -5,7 +5,7 @@ use crate::{
     chance::Chance,
     context::{Context, Register},
     memory::{LINE, Memory, Snapshot},
-    tlb::{Reach, Scope, Tlb, Translation},
+    tlb::{Found, Reach, Scope, Tlb, Translation},
     walker,
 };
 use kerncore::addr::{PAGE_SIZE, PhysAddr};
@@ -135,18 +135,22 @@ impl SoftMachine {
 
 impl State {
     /// What CPU `cpu` translates `page` with: its TLB first, then the tables as memory holds them.
-    pub(crate) fn translate(&mut self, cpu: usize, page: u32) -> Option<Translation> {
+    pub(crate) fn translate(&mut self, cpu: usize, page: u32) -> Found {
         self.cpus[cpu].tried.insert(page);
-        if let Some(entry) = self.remembered(cpu, page) {
-            return Some(entry);
+        match self.remembered(cpu, page) {
+            Found::Nothing => match self.walk(cpu, page) {
+                Some(entry) => {
+                    self.cpus[cpu].tlb.insert(entry);
+                    Found::Entry(entry)
+                }
+                None => Found::Nothing,
+            },
+            found => found,
         }
-        let entry = self.walk(cpu, page)?;
-        self.cpus[cpu].tlb.insert(entry);
-        Some(entry)
     }
 
     /// What the TLB of `cpu` holds for `page` in the current address space.
-    fn remembered(&self, cpu: usize, page: u32) -> Option<Translation> {
+    fn remembered(&self, cpu: usize, page: u32) -> Found {
         let Cpu { tlb, context, .. } = &self.cpus[cpu];
         tlb.find(page, context.asid())
     }
@@ -238,13 +242,22 @@ impl State {
             Behaviour::Hoarding | Behaviour::Random(_) => {}
         }
         for cpu in 0..self.cpus.len() {
-            let unknown = |page: &u32| self.remembered(cpu, *page).is_none();
-            let pages: Vec<u32> = self.cpus[cpu].tried.iter().copied().filter(unknown).collect();
+            // A page that is remembered by a larger entry may be walked for as well: if the tables say now that one of another
+            // size serves it, or its slot of a large page says what the others do not, both are held.
+            let worth = |page: &u32| match self.remembered(cpu, *page) {
+                Found::Nothing => true,
+                Found::Entry(held) => held.count > 1,
+                Found::Conflict => false,
+            };
+            let pages: Vec<u32> = self.cpus[cpu].tried.iter().copied().filter(worth).collect();
             for page in pages {
                 // Another page of the same section may have brought its entry in meanwhile.
-                if let (Some(entry), None) = (self.walk(cpu, page), self.remembered(cpu, page)) {
-                    self.cpus[cpu].tlb.insert(entry);
-                }
+                let entry = match (self.walk(cpu, page), self.remembered(cpu, page)) {
+                    (Some(entry), Found::Nothing) => entry,
+                    (Some(entry), Found::Entry(held)) if held.clashes_with(&entry) => entry,
+                    _ => continue,
+                };
+                self.cpus[cpu].tlb.insert(entry);
             }
             for entry in self.cpus[cpu].tlb.entries() {
                 if entry.cacheable {

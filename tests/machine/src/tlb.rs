@@ -3,6 +3,9 @@
 use crate::context::Asid;
 use kerncore::addr::{PAGE_SHIFT, PageRange, PhysAddr, VirtAddr};
 
+/// Pages of a large page, which sixteen descriptors describe.
+const LARGE_PAGE: u32 = 16;
+
 /// What an access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -30,6 +33,8 @@ pub enum Fault {
     Translation(VirtAddr),
     /// A mapping that does not allow it.
     Permission(VirtAddr),
+    /// More than one translation, and not the same: what follows is unpredictable (ARM DDI 0406C, B3.10.1).
+    Conflict(VirtAddr),
 }
 
 /// A translation as the walker found it.
@@ -58,6 +63,11 @@ impl Translation {
 
     fn covers_any_of(&self, pages: PageRange) -> bool {
         self.first < pages.end() && pages.first() < self.first + self.count
+    }
+
+    /// Whether the two, which serve the same page, are not of one size, or not the same large page.
+    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+        self.count != other.count || self.count == LARGE_PAGE && self != other
     }
 
     pub(crate) const fn bytes(&self) -> u32 {
@@ -126,17 +136,35 @@ pub enum Reach {
     InnerShareable,
 }
 
+/// What a TLB says of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It holds nothing for it.
+    Nothing,
+    /// One entry, of whatever size, serves it.
+    Entry(Translation),
+    /// Entries overlap there that say different things, or are of different sizes.
+    Conflict,
+}
+
 /// One CPU's translations.
+///
+/// An entry is one of the table's: a section or a large page is held as a whole, and goes as a whole with any address in it.
 #[derive(Debug, Default)]
 pub(crate) struct Tlb(Vec<Translation>);
 
 impl Tlb {
     /// What translates `page` in the address space `asid`.
-    pub(crate) fn find(&self, page: u32, asid: Asid) -> Option<Translation> {
+    pub(crate) fn find(&self, page: u32, asid: Asid) -> Found {
         let serves = |entry: &&Translation| {
             entry.covers(page) && entry.asid.is_none_or(|owner| owner == asid)
         };
-        self.0.iter().find(serves).copied()
+        let mut serving = self.0.iter().filter(serves);
+        match serving.next() {
+            None => Found::Nothing,
+            Some(entry) if serving.all(|other| other == entry) => Found::Entry(*entry),
+            Some(_) => Found::Conflict,
+        }
     }
 
     pub(crate) fn insert(&mut self, entry: Translation) {

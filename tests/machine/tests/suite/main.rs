@@ -11,6 +11,7 @@ mod page_table_oddities;
 mod race;
 mod rules;
 mod rules_contexts;
+mod rules_large;
 mod support;
 mod user_show;
 mod user_space;

@@ -42,6 +42,8 @@ pub(super) enum Flush {
     Beside,
     /// Of the first range that goes, and of none that goes with it.
     FirstRange,
+    /// Of the lower half of what goes.
+    LowerHalf,
     /// In this CPU's TLB only.
     Local,
 }
@@ -105,6 +107,12 @@ impl Machine for Flushes {
             }
             Flush::FirstRange => {
                 if !self.flushed.replace(true) {
+                    self.cpu.invalidate_tlb(pages);
+                }
+            }
+            Flush::LowerHalf => {
+                let goes = self.in_use.borrow().unwrap_or(pages);
+                if pages.first() < goes.first() + goes.count() / 2 {
                     self.cpu.invalidate_tlb(pages);
                 }
             }
