@@ -269,6 +269,50 @@ fn frames_of_a_larger_block_are_mapped_like_others_s87() {
     bed.space.zones().free(block).expect("the test's own");
 }
 
+/// S37: a page that may not be mapped is found wherever it stands in a long list, whose pages are looked at four at a time.
+#[test]
+fn a_long_list_is_refused_for_any_one_page_of_it_s37_s87() {
+    const PAGES: u32 = 13;
+    let bed = Bed::warm();
+    let (list, frames) = bed.frames(PAGES);
+    let warm = map(&bed, &frames);
+    unmap(&bed, warm, PAGES);
+    let (free, owner) = (frame(RAM + RAM_PAGES - 1), FrameOwner::Free);
+    bed.gives_back(|bed| {
+        for index in 0..PAGES {
+            for (bad, why) in [
+                (std::ptr::null(), VmapError::MissingFrame { index }),
+                (bed.records(&[free])[0], VmapError::NotMemory { frame: free, owner }),
+            ] {
+                let mut records = bed.records(&frames);
+                records[index as usize] = bad;
+                assert_eq!(bed.space.map_ram(&records, CALLER), Err(why));
+                for number in 0..PAGES {
+                    let gone = nth(warm, number);
+                    assert_eq!(bed.machine.cpu(1).load(gone), Err(Fault::Translation(gone)));
+                }
+            }
+        }
+    });
+    bed.feed(list);
+}
+
+/// S21: a mapping that somebody has tampered with ends all the same, and its addresses can be used again.
+#[test]
+fn a_mapping_with_a_gap_ends_like_any_other_s21_s87() {
+    let bed = Bed::warm();
+    for count in [3, 12] {
+        let (list, frames) = bed.frames(count);
+        let address = map(&bed, &frames);
+        assert_ne!(bed.poke(bed.l2_slot(nth(address, 1)), 0), 0);
+        unmap(&bed, address, count);
+        assert_eq!(map(&bed, &frames), address);
+        unmap(&bed, address, count);
+        bed.feed(list);
+    }
+    bed.clean();
+}
+
 /// S17: a slot that somebody else wrote is not overwritten.
 #[test]
 fn a_slot_in_use_is_refused_and_left_alone_s17() {
