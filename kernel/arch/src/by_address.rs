@@ -47,8 +47,9 @@ pub(crate) fn each_line_of_slots(first: u32, count: u32, line: u32, mut name: im
     if count == 0 {
         return;
     }
-    // What is left of the slots, counted from the beginning of the line at `address`.
-    let mut left = (first & (line - 1)).wrapping_add(count.wrapping_mul(SLOT_SIZE));
+    // What is left of the slots, counted from the beginning of the line at `address`. Slots are aligned words: a single one lies
+    // in one line, whichever it is.
+    let mut left = (first & (line - SLOT_SIZE)).wrapping_add(count.wrapping_mul(SLOT_SIZE));
     let mut address = first & !(line - 1);
     loop {
         name(address);

@@ -81,11 +81,11 @@ impl Machine for CortexA9 {
 
     #[inline(always)]
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
-        let mut next = slot(first);
-        descriptors.for_each(|descriptor| {
+        // By `fold`, which keeps the place in a register.
+        descriptors.fold(slot(first), |next, descriptor| {
             // SAFETY: as in `read_descriptor`; the caller keeps to one table.
             unsafe { &*next }.store(descriptor, Ordering::Relaxed);
-            next = next.wrapping_add(1);
+            next.wrapping_add(1)
         });
     }
 

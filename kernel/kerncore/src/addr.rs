@@ -256,6 +256,13 @@ impl PageRange {
         (first < end).then(|| Self { first, count: end - first })
     }
 
+    /// `count` pages from page number `first`, of which the caller has seen that they are part of a range.
+    #[inline(always)]
+    pub(crate) const fn trusted(first: u32, count: u32) -> Self {
+        debug_assert!(Self::from_numbers(first, count).is_some(), "no range");
+        Self { first, count }
+    }
+
     /// The `count` pages from the page at `offset`, or `None` if they do not all lie inside.
     pub const fn sub_range(self, offset: u32, count: u32) -> Option<Self> {
         match offset.checked_add(count) {

@@ -7,6 +7,25 @@
 
 use crate::addr::{PageRange, VirtAddr};
 
+/// The right to a run of pages, by the number of the first: whoever asked for it knows how many they are.
+#[derive(Debug)]
+#[must_use = "a dropped right leaks its addresses"]
+pub(crate) struct OwnedStart(u32);
+
+impl OwnedStart {
+    /// The right to pages from `first` on, as [`OwnedRange::mint`] would make it.
+    #[inline(always)]
+    pub(crate) const fn mint(first: u32) -> Self {
+        Self(first)
+    }
+
+    /// As the range of `count` pages, which are as many as were asked for.
+    #[inline(always)]
+    pub(crate) const fn range(self, count: u32) -> OwnedRange {
+        OwnedRange(PageRange::trusted(self.0, count))
+    }
+}
+
 /// Exclusive ownership of a run of pages of virtual addresses.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a dropped OwnedRange leaks its addresses"]
@@ -16,6 +35,12 @@ impl OwnedRange {
     /// Mints the right to `range`. Only whoever keeps account of which ranges are out may call this.
     pub(crate) const fn mint(range: PageRange) -> Self {
         Self(range)
+    }
+
+    /// The right, moved out of a place that its caller overwrites next without looking.
+    #[inline(always)]
+    pub(crate) const fn moved(&self) -> Self {
+        Self(self.0)
     }
 
     /// Which pages these are.

@@ -18,7 +18,7 @@ use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
 use kerncore::kernel_space::{
-    BareArea, FillAreaError, MapAreaError, NoArea, VmallocRequest, VmapError,
+    BareArea, FillAreaError, MapAreaError, NoArea, RemoveError, VmallocRequest, VmapError,
 };
 use kerncore::layout::{LINEAR_END, LINEAR_START};
 use kerncore::page_table::MapError;
@@ -44,6 +44,7 @@ fn request(size: c_uint, flags: AreaFlags, window: Option<Window>) -> Request {
     Request { bytes: size, window, alignment }
 }
 
+#[inline(never)]
 fn reserve(
     what: &str,
     size: c_uint,
@@ -76,7 +77,13 @@ fn descriptor(what: &str, size: c_uint, area: Result<BareArea, NoArea>) -> *cons
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn get_vm_area(size: c_uint, flags: c_uint) -> *const VmStruct {
-    reserve("get_vm_area", size, flags, None, arch::backtrace::return_address())
+    let caller = arch::backtrace::return_address();
+    let flags = AreaFlags::from_bits(flags);
+    if flags.contains(VM_IOREMAP) {
+        return reserve("get_vm_area", size, flags.bits(), None, caller);
+    }
+    let area = mm::kernel().reserve_area(Request::of_bytes(size), flags, caller);
+    descriptor("get_vm_area", size, area)
 }
 
 /// As [`get_vm_area`], in the name of `caller`.
@@ -142,16 +149,20 @@ pub extern "C" fn vmalloc_sync_all() {}
 /// Where a descriptor has its area's base.
 const ADDR_OFFSET: u32 = 4;
 
-/// The base of the live area whose descriptor is `area`, or `None` for any other pointer.
+/// The live area whose descriptor is `area`, or `None` for any other pointer.
 fn area_of(area: *const VmStruct) -> Option<AreaSummary> {
-    let at = address(area);
-    // Descriptors lie in frames of the linear map; nothing else is looked into, least of all registers.
-    let may_be = (LINEAR_START..LINEAR_END).contains(&at) && at.raw().is_multiple_of(4);
-    let base = may_be.then(|| probe::read_u32(at.checked_add(ADDR_OFFSET)?).ok()).flatten()?;
-    let found = mm::kernel().with_area(VirtAddr::new(base), |record| {
+    let found = mm::kernel().with_area(base_in(area)?, |record| {
         (&raw const record.vm == area).then(|| record.summary())
     });
     found.flatten()
+}
+
+/// The base that stands in the descriptor `area`, if it is one; what stands there, if it is none.
+fn base_in(area: *const VmStruct) -> Option<VirtAddr> {
+    let at = address(area);
+    // Descriptors lie in frames of the linear map; nothing else is looked into, least of all registers.
+    let may_be = (LINEAR_START..LINEAR_END).contains(&at) && at.raw().is_multiple_of(4);
+    may_be.then(|| probe::read_u32(at.checked_add(ADDR_OFFSET)?).ok()).flatten().map(VirtAddr::new)
 }
 
 /// As [`area_of`]; says what is wrong with any other pointer.
@@ -372,13 +383,14 @@ pub unsafe extern "C" fn remove_vm_area(addr: *const c_void) -> *const VmStruct 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn free_vm_area(area: *const VmStruct) {
-    let Some(found) = area_of(area) else {
-        panic!("free_vm_area: {area:p} is not the descriptor of a live area")
-    };
     // SAFETY: our caller promises that nobody uses it.
     let authority = unsafe { Authority::claim() };
-    let base = found.pages.start();
-    if let Err(error) = mm::kernel().free_area(authority, base, area) {
-        panic!("free_vm_area: {error}");
+    let freed = base_in(area).map(|base| mm::kernel().free_area(authority, base, area));
+    match freed {
+        Some(Ok(())) => {}
+        None | Some(Err(RemoveError::Unknown { .. } | RemoveError::Misaligned { .. })) => {
+            panic!("free_vm_area: {area:p} is not the descriptor of a live area")
+        }
+        Some(Err(error)) => panic!("free_vm_area: {error}"),
     }
 }

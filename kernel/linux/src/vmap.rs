@@ -75,17 +75,27 @@ fn map(
     prot: PageProtection,
     caller: VirtAddr,
 ) -> Result<AreaSummary, Unmapped> {
-    let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
     let kernel = mm::kernel();
+    if prot == PageProtection::KERNEL {
+        let mapped = kernel.vmap_pages(pages, flags, caller);
+        return mapped.map_err(|error| because(pages, error));
+    }
+    let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
     let table = *kernel.zones().table();
     let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
     let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
-    mapped.map_err(|error| match error {
+    mapped.map_err(|error| because(pages, error))
+}
+
+#[cold]
+#[inline(never)]
+fn because(pages: &[*const Frame], error: VmapError) -> Unmapped {
+    match error {
         VmapError::MissingFrame { index } => {
             Unmapped::NoPage { index, page: pages[index as usize] }
         }
         error => Unmapped::Refused(error),
-    })
+    }
 }
 
 /// Maps `count` page frames that are no RAM, given by their numbers, one after the other, for [`crate::free::vunmap`] to end;

@@ -156,6 +156,35 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Takes out what is behind an area of vmalloc's small pages.
+    #[inline(always)]
+    pub(crate) fn take_frames(&mut self) -> Option<(OwnedRange, FrameList)> {
+        let Self::Frames { usable, list } = self else { return None };
+        let taken = (usable.moved(), list.moved());
+        *self = Self::Nothing;
+        Some(taken)
+    }
+
+    /// Takes out the addresses of an area in which nothing is mapped.
+    #[inline(always)]
+    pub(crate) fn take_reserved(&mut self) -> Option<OwnedRange> {
+        let Self::Reserved { usable } = self else { return None };
+        let taken = usable.moved();
+        *self = Self::Nothing;
+        Some(taken)
+    }
+
+    /// Takes out the addresses of an area whose pages belong to somebody else.
+    #[inline(always)]
+    pub(crate) fn take_borrowed(&mut self) -> Option<OwnedRange> {
+        let Self::Borrowed { usable } = self else { return None };
+        let taken = usable.moved();
+        *self = Self::Nothing;
+        Some(taken)
+    }
+}
+
 /// What is known of an area, and what must come back when it goes.
 ///
 /// What C callers see comes first, so that a lookup's answer is the record's own address.

@@ -195,6 +195,40 @@ impl<'t> FrameAllocator<'t> {
         Ok(list)
     }
 
+    /// As [`FrameAllocator::allocate_list`] of `pages`, if that is one block which waits on a front list: its first frame's
+    /// index. Otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn take_list_of_one(&mut self, pages: u32, owner: FrameOwner) -> Option<Chain> {
+        if !pages.is_power_of_two() || !is_lendable(owner) {
+            return None;
+        }
+        let order = pages.trailing_zeros();
+        let record = self.front.pop(order)?;
+        record.set_state(State::owned(order, owner));
+        record.next.store(NONE, Relaxed);
+        Some(Chain(self.table.index_of_record(record)))
+    }
+
+    /// As [`FrameAllocator::free_chain`] of `owner`'s chain of one block of `pages` frames, of this allocator's, if there is room
+    /// on a front list. Otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn give_back_list_of_one(
+        &mut self,
+        head: Chain,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Freed {
+        let (order, record) = (pages.trailing_zeros(), self.table.record(head.0));
+        // One comparison tells that it is a head, in use, of that order, and that owner's; another that no other block follows.
+        if record.state() == State::owned(order, owner)
+            && record.next.load(Relaxed) == NONE
+            && self.front.push(record, order) == Kept::Yes
+        {
+            return Freed::Yes;
+        }
+        Freed::No
+    }
+
     /// Gives a block back.
     ///
     /// # Errors

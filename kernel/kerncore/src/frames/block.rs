@@ -59,17 +59,34 @@ impl FrameList {
         Self { head: NONE, tail: NONE, pages: 0 }
     }
 
-    /// The one owned frame that `record` is of.
-    #[inline(always)]
-    pub(crate) fn of_one(table: &FrameTable<'_>, record: &Frame) -> Self {
-        record.next.store(NONE, Relaxed);
-        let index = table.index_of_record(record);
-        Self { head: index, tail: index, pages: 1 }
-    }
-
     /// How many frames are in it.
     pub const fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// The list, moved out of a place that its caller overwrites next without looking.
+    #[inline(always)]
+    pub(crate) const fn moved(&self) -> Self {
+        Self { head: self.head, tail: self.tail, pages: self.pages }
+    }
+
+    /// The list of the one block of `pages` frames that begins the chain, and ends it.
+    #[inline(always)]
+    pub(crate) const fn of_one(Chain(head): Chain, pages: u32) -> Self {
+        Self { head, tail: head, pages }
+    }
+
+    /// The first frame, if the list, which is not empty, is one block: the others follow it.
+    #[inline(always)]
+    pub(crate) fn one_block(&self, table: &FrameTable<'_>) -> Option<Pfn> {
+        debug_assert!(!self.is_empty(), "no block at all");
+        (self.head == self.tail).then(|| table.pfn_at(self.head))
+    }
+
+    /// The chain, to be given back without the list.
+    #[inline(always)]
+    pub(crate) const fn head(&self) -> Chain {
+        Chain(self.head)
     }
 
     /// Gives the list up and leaves its frames with their owner, for what takes frames for good; says how many.
@@ -288,6 +305,72 @@ pub struct Frames<'l, 't> {
     end: u32,
     /// Frames to come.
     left: u32,
+}
+
+impl<'l, 't> Frames<'l, 't> {
+    /// How many are to come.
+    #[inline(always)]
+    pub(crate) const fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// The next `count` of them, or all that are left if those are fewer, for a loop that keeps its place in registers.
+    #[inline(always)]
+    pub(crate) fn next_few(&mut self, count: u32) -> NextFew<'_, 'l, 't> {
+        let left = count.min(self.left);
+        NextFew { frames: self, left }
+    }
+}
+
+/// Some of the frames to come: [`Iterator::fold`] goes by blocks, and is what they are made for.
+#[derive(Debug)]
+pub(crate) struct NextFew<'f, 'l, 't> {
+    frames: &'f mut Frames<'l, 't>,
+    left: u32,
+}
+
+impl NextFew<'_, '_, '_> {
+    /// How many there are.
+    #[inline(always)]
+    pub(crate) const fn count_of_frames(&self) -> u32 {
+        self.left
+    }
+}
+
+impl Iterator for NextFew<'_, '_, '_> {
+    type Item = Pfn;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Pfn> {
+        self.left = self.left.checked_sub(1)?;
+        self.frames.next()
+    }
+
+    #[inline(always)]
+    fn fold<B, F: FnMut(B, Pfn) -> B>(self, init: B, mut give: F) -> B {
+        let Self { frames, mut left } = self;
+        let table = frames.table;
+        let (mut next, mut current, mut end) = (frames.next, frames.current, frames.end);
+        frames.left = frames.left.wrapping_sub(left);
+        let mut given = init;
+        while left != 0 {
+            if current == end {
+                let record = table.record(next);
+                current = next;
+                end = next.wrapping_add(1_u32.wrapping_shl(record.state().order()));
+                next = record.next.load(Relaxed);
+            }
+            let here = end.wrapping_sub(current).min(left);
+            left = left.wrapping_sub(here);
+            let stop = current.wrapping_add(here);
+            while current != stop {
+                given = give(given, table.pfn_at(current));
+                current = current.wrapping_add(1);
+            }
+        }
+        (frames.next, frames.current, frames.end) = (next, current, end);
+        given
+    }
 }
 
 impl Iterator for Frames<'_, '_> {

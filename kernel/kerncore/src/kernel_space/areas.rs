@@ -1,12 +1,12 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
-use crate::owned_range::OwnedRange;
+use crate::owned_range::{OwnedRange, OwnedStart};
 use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, PlaceQueue, Slab};
-use crate::va_space::{AreaState, Request, ReserveError, VaSpace};
+use crate::va_space::{AreaState, GUARD_PAGES, Request, ReserveError, VaSpace};
 
 /// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
 /// and a guard that fill the largest window.
@@ -113,6 +113,14 @@ impl<'s> Areas<'s> {
         &mut self,
         request: &Request,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+        match request.plain_pages() {
+            Some(pages) => self.reserve_pages(pages),
+            None => self.reserve_any(request),
+        }
+    }
+
+    #[inline(always)]
+    fn reserve_any(&mut self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
         let place = self.records.take().map_err(NoRoom::Records)?;
         match self.space.reserve(request) {
             Ok(usable) => Ok((usable, place)),
@@ -121,6 +129,37 @@ impl<'s> Areas<'s> {
                 Err(NoRoom::Addresses(error))
             }
         }
+    }
+
+    /// As [`Areas::reserve`] of `pages` at the lowest place for them: one or more, and fewer than an address space has.
+    #[inline(always)]
+    pub(super) fn reserve_pages(
+        &mut self,
+        pages: u32,
+    ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+        debug_assert!((1..PAGES_IN_ADDRESS_SPACE).contains(&pages), "{pages} pages");
+        match self.reserve_lowest(pages) {
+            Some((start, place)) => Ok((start.range(pages), place)),
+            // What is refused for its size is so by the request.
+            None => self.reserve_uncommon(pages),
+        }
+    }
+
+    /// Not inlined, and by two words: it has all registers to itself, and gives what it has in them.
+    #[inline(never)]
+    fn reserve_lowest(&mut self, pages: u32) -> Option<(OwnedStart, AreaPlace<'s>)> {
+        let place = self.records.take().ok()?;
+        if let Some(start) = self.space.reserve_lowest(pages.wrapping_add(GUARD_PAGES)) {
+            return Some((start, place));
+        }
+        self.records.give_back(place);
+        None
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reserve_uncommon(&mut self, pages: u32) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+        self.reserve_any(&Request::of_bytes(pages.saturating_mul(PAGE_SIZE)))
     }
 
     /// Reserved → Live, under the record at `place`.
@@ -137,13 +176,32 @@ impl<'s> Areas<'s> {
         base: VirtAddr,
         kind: AreaKind,
     ) -> Result<AreaPlace<'s>, RemoveError> {
-        let is_of_kind = |place: &AreaPlace<'s>| match (place.kind, place.users) {
-            (found, 0) if found == kind => Ok(()),
-            (found, users) if found == kind => Err(RemoveError::in_use(base, users)),
-            (found, _) => Err(RemoveError::WrongKind { address: base, found }),
-        };
-        let unknown = RemoveError::Unknown { address: base };
-        self.space.retire_if(base, is_of_kind).unwrap_or(Err(unknown))
+        match self.retire_quickly(base, kind) {
+            Some(place) => Ok(place),
+            None => Err(self.not_to_retire(base, kind)),
+        }
+    }
+
+    /// As [`Areas::retire`], without a word of what is wrong.
+    #[inline(always)]
+    pub(super) fn retire_quickly(
+        &mut self,
+        base: VirtAddr,
+        kind: AreaKind,
+    ) -> Option<AreaPlace<'s>> {
+        self.space.retire_where(base, |place| place.kind == kind && place.users == 0)
+    }
+
+    /// Why there is no area of `kind` at `base` that may be retired.
+    #[cold]
+    #[inline(never)]
+    fn not_to_retire(&self, base: VirtAddr, kind: AreaKind) -> RemoveError {
+        match self.find(base) {
+            _ if !base.is_page_aligned() => RemoveError::Misaligned { address: base },
+            None => RemoveError::Unknown { address: base },
+            Some(record) if record.kind == kind => RemoveError::in_use(base, record.users),
+            Some(record) => RemoveError::WrongKind { address: base, found: record.kind },
+        }
     }
 
     /// As [`Areas::retire`], if the area has so many pages.
@@ -188,7 +246,9 @@ impl<'s> Areas<'s> {
     }
 
     /// Flushed → Free. The range is one that this set gave out, so the space takes it back.
-    #[inline]
+    ///
+    /// Not inlined: it has all registers to itself.
+    #[inline(never)]
     pub(super) fn release(&mut self, usable: OwnedRange, place: AreaPlace<'s>) {
         let released = self.space.release(usable);
         debug_assert!(released.is_ok(), "an area's range was exchanged: {released:?}");
@@ -200,7 +260,8 @@ impl<'s> Areas<'s> {
             records: self.records.taken(),
             removed: self.removed.count(),
             record_capacity: self.records.capacity(),
-            areas: self.space.area_count(),
+            // Each area has a place, and nothing else has but what is removed.
+            areas: self.records.taken().wrapping_sub(self.removed.count()),
             pages_taken: self.space.range().count() - self.space.free_pages(),
             largest_hole: self.space.largest_hole(),
         }

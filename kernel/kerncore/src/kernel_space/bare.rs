@@ -117,17 +117,25 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
+    #[inline(always)]
     pub fn reserve_area(
         &self,
         request: Request,
         flags: AreaFlags,
         caller: VirtAddr,
     ) -> Result<BareArea, NoArea> {
-        let (usable, place) = self.reserve("get_vm_area", |areas| areas.reserve(&request))?;
-        let descriptor = &raw const place.vm;
         let new = NewArea::new(AreaKind::Bare, caller).flags(flags);
-        let area = self.publish(place, Mapping::Reserved { usable }, new);
-        Ok(BareArea { area, descriptor })
+        // Nothing is mapped and nothing can fail between the two: it is reserved and published in one critical section.
+        self.reserve_and(
+            "get_vm_area",
+            |areas| areas.reserve(&request),
+            |areas, usable, mut place| {
+                let area = new.describe(&mut place, Mapping::Reserved { usable });
+                let descriptor = &raw const place.vm;
+                areas.publish(area.pages.start(), place);
+                BareArea { area, descriptor }
+            },
+        )
     }
 
     /// As [`KernelSpace::reserve_area`], with every second-level table that the area and its guard can need: to map something

@@ -170,7 +170,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     fn free_dying(&self, dying: AreaPlace<'s>, bytes: u32) -> Result<CoherentFreed, RemoveError> {
         let given = pages_for(bytes);
         let actual = dying.pages().count();
-        let found = self.tear_down(dying)?.pages;
+        let found = self.tear_down_other(dying)?.pages;
         Ok(CoherentFreed { actual, given, missing: actual - found.min(actual) })
     }
 

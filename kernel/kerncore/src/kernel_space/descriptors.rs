@@ -87,6 +87,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
+    #[inline(always)]
     pub fn free_area(
         &self,
         _authority: M::Authority,
@@ -94,11 +95,17 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         descriptor: *const VmStruct,
     ) -> Result<(), RemoveError> {
         self.may_sleep_for("free_vm_area");
-        let dying = self.areas.with(|areas| areas.free_or_retire(base, descriptor))?;
-        match dying {
-            Some(dying) => self.tear_down(dying).map(|_| ()),
-            None => Ok(()),
+        // One in which nothing was ever mapped, as a rule: there is nothing to flush.
+        if self.areas.with(|areas| areas.free_reserved(base, descriptor)) {
+            return Ok(());
         }
+        self.free_mapped(base, descriptor)
+    }
+
+    #[inline(never)]
+    fn free_mapped(&self, base: VirtAddr, descriptor: *const VmStruct) -> Result<(), RemoveError> {
+        let is_it = |record: &AreaRecord| &raw const record.vm == descriptor;
+        self.tear_down(self.areas.with(|areas| areas.retire_plain(base, is_it))?)
     }
 }
 
@@ -120,23 +127,19 @@ impl<'s> Areas<'s> {
         self.space.retire_if(base, judge).unwrap_or(Err(unknown))
     }
 
-    /// Live → Free, of an area in which nothing was ever mapped: there is nothing to flush. Another is retired.
+    /// Live → Free, of the area of that descriptor, if nothing was ever mapped in it and nobody uses it. Says whether;
+    /// otherwise nothing has changed.
     #[inline(always)]
-    fn free_or_retire(
-        &mut self,
-        base: VirtAddr,
-        descriptor: *const VmStruct,
-    ) -> Result<Option<AreaPlace<'s>>, RemoveError> {
-        let mut dying = self.retire_plain(base, |record| &raw const record.vm == descriptor)?;
-        match mem::replace(&mut dying.mapping, Mapping::Nothing) {
-            Mapping::Reserved { usable } => {
-                self.release(usable, dying);
-                Ok(None)
-            }
-            mapping => {
-                dying.mapping = mapping;
-                Ok(Some(dying))
-            }
+    fn free_reserved(&mut self, base: VirtAddr, descriptor: *const VmStruct) -> bool {
+        let is_it = |place: &AreaPlace<'s>| {
+            &raw const place.vm == descriptor
+                && place.users == 0
+                && matches!(place.mapping, Mapping::Reserved { .. })
+        };
+        let Some(mut dying) = self.space.retire_where(base, is_it) else { return false };
+        if let Some(usable) = dying.mapping.take_reserved() {
+            self.release(usable, dying);
         }
+        true
     }
 }

@@ -11,7 +11,7 @@
 //! else's, who may free them as soon as this returns, and no frame may be free while a TLB leads to it (S23). It costs the
 //! same: each page is invalidated once, then or later.
 
-mod write;
+pub(super) mod write;
 
 use write::{MANY, write};
 
@@ -30,7 +30,7 @@ use crate::page_table::{MapError, Released, Slots};
 use crate::va_space::{Alignment, Request};
 
 /// What fragments are mapped as.
-const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
+pub(super) const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
 const WORDS: SmallPages = SmallPages::new(ATTRIBUTES);
 /// Whose frames may be.
 const OWNERS: u16 = OwnerSet::allowed_under(ATTRIBUTES).bits();
@@ -345,7 +345,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 let dying = self
                     .areas
                     .with(|areas| areas.retire_sized(address, AreaKind::MapRam, wanted))?;
-                self.tear_down(dying).map(drop)
+                self.tear_down(dying)
             }
         }
     }

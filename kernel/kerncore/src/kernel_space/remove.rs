@@ -4,7 +4,7 @@ use core::{fmt, mem};
 
 use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
-use crate::frames::{FrameList, FreeError};
+use crate::frames::{FrameList, FrameOwner, FreeError};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
 use crate::linear_map::{Absent, LinearFault};
@@ -179,7 +179,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
             areas.retire(base, AreaKind::IoRemap)
         })?;
-        self.tear_down(dying).map(|_| ())
+        self.tear_down(dying)
     }
 
     /// Frees what only waits to be freed, and says how much that was: before somebody is refused. Not in interrupt context.
@@ -205,8 +205,18 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         kind: AreaKind,
     ) -> Result<(), RemoveError> {
         self.may_sleep_for(operation);
-        let dying = self.retire(base, kind)?;
-        self.tear_down(dying).map(|_| ())
+        let Some(dying) = self.areas.with(|areas| areas.retire_quickly(base, kind)) else {
+            return self.remove_refused(base, kind);
+        };
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
+        self.tear_down(dying)
+    }
+
+    /// Once more, to learn what is wrong: to put that into words keeps registers and memory busy.
+    #[cold]
+    #[inline(never)]
+    fn remove_refused(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
+        self.tear_down(self.retire(base, kind)?)
     }
 
     /// Live → Dying, if the area at `base` is of `kind`; in one critical section.
@@ -216,9 +226,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         base: VirtAddr,
         kind: AreaKind,
     ) -> Result<AreaPlace<'s>, RemoveError> {
-        if !base.is_page_aligned() {
-            return Err(RemoveError::Misaligned { address: base });
-        }
         let dying = self.areas.with(|areas| areas.retire(base, kind))?;
         L::memory_goes(|| Some((base, dying.pages().bytes())));
         Ok(dying)
@@ -226,7 +233,94 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// Dying → Flushed → Free. The addresses and the frames come out of the flush and not before it (S23).
     #[inline(always)]
-    pub(super) fn tear_down(&self, mut dying: AreaPlace<'s>) -> Result<Removal, RemoveError> {
+    pub(super) fn tear_down(&self, mut dying: AreaPlace<'s>) -> Result<(), RemoveError> {
+        // Most areas are of these two kinds, which take as little as they can.
+        if let Some((usable, list)) = dying.mapping.take_frames() {
+            return self.end_frames(usable, list, dying);
+        }
+        if let Some(usable) = dying.mapping.take_borrowed() {
+            return self.end_borrowed(usable, dying);
+        }
+        self.tear_down_other(dying).map(|_| ())
+    }
+
+    /// Of an area of small pages with frames of their own.
+    #[inline(always)]
+    fn end_frames(
+        &self,
+        usable: OwnedRange,
+        list: FrameList,
+        dying: AreaPlace<'s>,
+    ) -> Result<(), RemoveError> {
+        let address = usable.start();
+        self.readers.wait_for(address);
+        match self.table.unmap_few(usable, list) {
+            Ok((range, list)) => {
+                let freed = self.zones.free_list_of(list, FrameOwner::Vmalloc);
+                self.areas.with(|areas| areas.release(range, dying));
+                match freed {
+                    Ok(()) => Ok(()),
+                    Err(error) => after(address, FramesError::Free(error)),
+                }
+            }
+            Err((range, list)) => self.end_many_frames(range, list, dying),
+        }
+    }
+
+    /// When they are many, or not as they should be.
+    #[inline(never)]
+    fn end_many_frames(
+        &self,
+        usable: OwnedRange,
+        list: FrameList,
+        dying: AreaPlace<'s>,
+    ) -> Result<(), RemoveError> {
+        let pages = usable.pages();
+        let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
+        let freed = self.unless_odd(pages, removal, || {
+            self.zones.free_list_of(payload, FrameOwner::Vmalloc).map_err(FramesError::Free)
+        });
+        self.give_up_addresses(range, removal, dying);
+        match freed {
+            Ok(()) => Ok(()),
+            Err(error) => after(pages.start(), error),
+        }
+    }
+
+    /// Of an area whose pages belong to somebody else.
+    #[inline(always)]
+    fn end_borrowed(&self, usable: OwnedRange, dying: AreaPlace<'s>) -> Result<(), RemoveError> {
+        self.readers.wait_for(usable.start());
+        match self.table.unmap_few(usable, ()) {
+            Ok((range, ())) => {
+                self.areas.with(|areas| areas.release(range, dying));
+                Ok(())
+            }
+            Err((range, ())) => self.end_many_borrowed(range, dying),
+        }
+    }
+
+    /// When they are many, or not as they should be.
+    #[inline(never)]
+    fn end_many_borrowed(
+        &self,
+        usable: OwnedRange,
+        dying: AreaPlace<'s>,
+    ) -> Result<(), RemoveError> {
+        let pages = usable.pages();
+        let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
+        let ended = self.unless_odd(pages, removal, || Ok(()));
+        self.give_up_addresses(range, removal, dying);
+        match ended {
+            Ok(()) => Ok(()),
+            Err(error) => after(pages.start(), error),
+        }
+    }
+
+    /// Of any other area.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tear_down_other(&self, mut dying: AreaPlace<'s>) -> Result<Removal, RemoveError> {
         let mapping = mem::replace(&mut dying.mapping, Mapping::Nothing);
         let pages = mapping.pages();
         let address = pages.start();
@@ -236,14 +330,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             Mapping::Nothing | Mapping::Away { .. } => {
                 return Err(RemoveError::Unknown { address });
             }
-            Mapping::Reserved { usable } => (usable, Removal::default(), Ok(())),
             Mapping::Frames { usable, list } => {
-                let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
-                let freed = self.unless_odd(pages, removal, || {
-                    self.zones.free_list(payload).map_err(FramesError::Free)
-                });
-                (range, removal, freed)
+                self.end_many_frames(usable, list, dying)?;
+                return Ok(Removal { pages: pages.count(), ..Removal::default() });
             }
+            Mapping::Borrowed { usable } => {
+                self.end_many_borrowed(usable, dying)?;
+                return Ok(Removal { pages: pages.count(), ..Removal::default() });
+            }
+            Mapping::Reserved { usable } => (usable, Removal::default(), Ok(())),
             Mapping::Large { usable, list, parts, parked } => {
                 let Released { range, payload, removal } =
                     self.unmap_large(usable, parts, parked, list);
@@ -252,17 +347,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 });
                 (range, removal, freed)
             }
-            Mapping::Borrowed { usable } => {
-                let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
-                (range, removal, self.unless_odd(pages, removal, || Ok(())))
-            }
             Mapping::Lent(lent) | Mapping::Code { lent, .. } => {
                 let Released { range, payload, removal } = lent.unmap(&self.table).flush();
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }
         };
         self.give_up_addresses(range, removal, dying);
-        freed.map(|()| removal).map_err(|error| RemoveError::Frames { address, error })
+        match freed {
+            Ok(()) => Ok(removal),
+            Err(error) => Err(RemoveError::Frames { address, error }),
+        }
     }
 
     /// Not inlined: most areas are of small pages.
@@ -317,6 +411,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
         self.zones.free(block).map_err(FramesError::Free)
     }
+}
+
+/// What is said of an area that is gone without its frames.
+#[cold]
+#[inline(never)]
+const fn after(address: VirtAddr, error: FramesError) -> Result<(), RemoveError> {
+    Err(RemoveError::Frames { address, error })
 }
 
 /// The end of whoever makes or removes an area in a handler.

@@ -77,6 +77,26 @@ impl NewArea {
         Self { kind, flags: kind.flags(), caller, physical: PhysAddr::new(0) }
     }
 
+    /// Writes the record of the area that maps so.
+    #[inline(always)]
+    pub(super) fn describe(self, place: &mut AreaPlace<'_>, mapping: Mapping) -> AreaSummary {
+        let pages = mapping.pages();
+        let Self { kind, flags, caller, physical } = self;
+        **place = AreaRecord {
+            vm: VmStruct::new(
+                pages.start(),
+                pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
+                flags,
+                physical,
+                caller,
+            ),
+            kind,
+            users: 0,
+            mapping,
+        };
+        AreaSummary { pages, kind, flags, physical, caller, users: 0 }
+    }
+
     /// Shows the caller's flags instead of the kind's own.
     pub(super) const fn flags(self, flags: AreaFlags) -> Self {
         Self { flags, ..self }
@@ -103,6 +123,17 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         operation: &'static str,
         reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
+        self.reserve_and(operation, reserve, |_, usable, place| (usable, place))
+    }
+
+    /// As [`KernelSpace::reserve`], and what `and` makes of it in the same critical section.
+    #[inline(always)]
+    pub(super) fn reserve_and<R>(
+        &self,
+        operation: &'static str,
+        reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
+        and: impl Fn(&mut Areas<'s>, OwnedRange, AreaPlace<'s>) -> R,
+    ) -> Result<R, NoArea> {
         self.may_sleep_for(operation);
         self.bound_backlog();
         loop {
@@ -115,7 +146,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
             let reserved = self.areas.with(|areas| {
                 let reserved = reserve(areas);
-                unless_it_fails::<L>(areas, reserved)
+                let (usable, place) = unless_it_fails::<L>(areas, reserved)?;
+                Ok(and(areas, usable, place))
             });
             match reserved {
                 Ok(reserved) => return Ok(reserved),
@@ -176,22 +208,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         mapping: Mapping,
         new: NewArea,
     ) -> AreaSummary {
-        let pages = mapping.pages();
-        let NewArea { kind, flags, caller, physical } = new;
-        *place = AreaRecord {
-            vm: VmStruct::new(
-                pages.start(),
-                pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
-                flags,
-                physical,
-                caller,
-            ),
-            kind,
-            users: 0,
-            mapping,
-        };
-        self.areas.with(|areas| areas.publish(pages.start(), place));
-        AreaSummary { pages, kind, flags, physical, caller, users: 0 }
+        let area = new.describe(&mut place, mapping);
+        self.areas.with(|areas| areas.publish(area.pages.start(), place));
+        area
     }
 
     /// Gives back addresses at which nothing is mapped.

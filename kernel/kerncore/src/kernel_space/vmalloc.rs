@@ -2,18 +2,18 @@
 
 use core::fmt;
 
-use crate::addr::{VirtAddr, pages_for};
+use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
-use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, Frames};
+use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest};
 use crate::kernel_space::KernelSpace;
+use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kmap::KmapError;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::MapError;
-use crate::va_space::Request;
 
 /// What fresh memory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl fmt::Display for VmallocError {
 
 impl core::error::Error for VmallocError {}
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Takes `bytes` of virtually contiguous kernel memory, rounded up to pages (S3), in the name of `caller`. Not in
     /// interrupt context (S10). If memory is short, what waits to be freed is freed first.
     ///
@@ -129,17 +129,17 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(always)]
     fn vmalloc_as(&self, request: VmallocRequest) -> Result<AreaSummary, VmallocError> {
         let VmallocRequest { bytes, fill, memory, rights, caller } = request;
-        let pages = pages_for(bytes);
-        let total = self.zones.total();
-        if pages == 0 {
+        let Some(last) = bytes.checked_sub(1) else {
             return Err(VmallocError::ZeroSize);
-        }
+        };
+        let pages = (last >> PAGE_SHIFT).wrapping_add(1);
+        let total = self.zones.total();
         if pages > total {
             return Err(VmallocError::MoreThanMemory { wanted: pages, total });
         }
-        let request = Request::of_bytes(bytes);
-        let (mut usable, place) =
-            self.reserve("vmalloc", |areas| areas.reserve(&request)).map_err(VmallocError::Area)?;
+        let (mut usable, place) = self
+            .reserve("vmalloc", |areas| areas.reserve_pages(pages))
+            .map_err(VmallocError::Area)?;
         let list = match self.filled_frames(memory, pages, fill) {
             Ok(list) => list,
             Err(error) => {
@@ -147,19 +147,51 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(error);
             }
         };
-        let frames = list.frames(self.zones.table());
-        let mapped = match rights {
-            Rights::ReadWrite => self.map(&mut usable, frames, Attributes::KERNEL_DATA),
-            Rights::ReadOnly => self.map_read_only(&mut usable, frames),
+        let attributes = match rights {
+            Rights::ReadWrite => Attributes::KERNEL_DATA,
+            Rights::ReadOnly => Attributes::KERNEL_RODATA,
         };
-        if let Err(error) = mapped {
-            let list = self.unwind(usable, place, &error, list);
-            let freed = self.zones.free_list(list);
-            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
-            return Err(VmallocError::Map(error));
+        let block = list.one_block(self.zones.table());
+        let mapped = block.is_some_and(|first| self.table.map_few(&mut usable, first, attributes));
+        if !mapped && let Err(error) = self.map_frames(&mut usable, &list, attributes) {
+            return Err(self.not_mapped(usable, place, list, error));
         }
         let new = NewArea::new(AreaKind::Vmalloc, caller);
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
+    }
+
+    /// When they are many, or a table must be made.
+    #[inline(never)]
+    fn map_frames(
+        &self,
+        usable: &mut OwnedRange,
+        list: &FrameList,
+        attributes: Attributes,
+    ) -> Result<u32, MapError> {
+        let (table, tables) = (self.zones.table(), self.tables.source(&self.zones));
+        match list.one_block(table) {
+            Some(first) => {
+                let frames = (first, list.pages());
+                self.table.map_consecutive(usable, 0, frames, attributes, &tables)
+            }
+            None => self.table.map_list(usable, list.frames(table), attributes, &tables),
+        }
+    }
+
+    /// Gives back what could not be mapped.
+    #[cold]
+    #[inline(never)]
+    fn not_mapped(
+        &self,
+        usable: OwnedRange,
+        place: AreaPlace<'s>,
+        list: FrameList,
+        error: MapError,
+    ) -> VmallocError {
+        let list = self.unwind(usable, place, &error, list);
+        let freed = self.zones.free_list(list);
+        debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+        VmallocError::Map(error)
     }
 
     /// As [`KernelSpace::vmalloc`], for memory that programs may see: filled with zeros, and then tagged (S31).
@@ -195,17 +227,6 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
         });
         Ok(area)
-    }
-
-    /// Of its own kind of iterator, so that the mapping of most memory stays a function of one caller.
-    #[cold]
-    #[inline(never)]
-    fn map_read_only(
-        &self,
-        usable: &mut OwnedRange,
-        frames: Frames<'_, '_>,
-    ) -> Result<u32, MapError> {
-        self.map(usable, frames.map(Some), Attributes::KERNEL_RODATA)
     }
 
     /// Takes `pages` frames that hold what they should.

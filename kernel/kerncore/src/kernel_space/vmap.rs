@@ -5,13 +5,16 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::{Attributes, MemoryType};
-use crate::frames::{Belonging, FrameOwner};
+use crate::frames::{Belonging, Frame, FrameOwner, FrameTable};
 use crate::kernel_space::KernelSpace;
+use crate::kernel_space::areas::AreaPlace;
+use crate::kernel_space::map_ram::{self, write};
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::vmap_large::{FEWEST, may_begin_a_run};
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::MapError;
+use crate::owned_range::OwnedRange;
+use crate::page_table::{MapError, Slots};
 use crate::va_space::Request;
 
 /// Why vmap failed. Nothing was taken.
@@ -96,7 +99,7 @@ impl fmt::Display for VmapError {
 
 impl core::error::Error for VmapError {}
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Maps `frames` in their order, one page each, in the name of `caller` (S37). A frame may be listed twice; no
     /// reference is taken: the frames must outlive the mapping. Not in interrupt context (S10).
     ///
@@ -141,6 +144,70 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         self.map_borrowed("vmap", frames, attributes, new)
     }
 
+    /// As [`KernelSpace::vmap_flags`], as kernel data, of the frames whose records begin at `pages`.
+    ///
+    /// # Errors
+    /// [`VmapError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    #[inline(always)]
+    pub fn vmap_pages(
+        &self,
+        pages: &[*const Frame],
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmapError> {
+        if pages.len() >= FEWEST {
+            let table = *self.zones.table();
+            let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
+            if may_begin_a_run(frames.clone()) {
+                return self.vmap_flags(frames, map_ram::ATTRIBUTES, flags, caller);
+            }
+        }
+        let total = self.zones.total();
+        let count = match u32::try_from(pages.len()) {
+            Ok(0) => return Err(VmapError::NoPages),
+            Ok(count) if count <= total => count,
+            _ => return Err(VmapError::MoreThanMemory { wanted: pages.len(), total }),
+        };
+        let (mut usable, place) =
+            self.reserve("vmap", |areas| areas.reserve_pages(count)).map_err(VmapError::Area)?;
+        // As kernel data, and as short-lived mappings are.
+        let write =
+            |machine: &M, slots: &mut Slots<'_>, pages: &[*const Frame], table: &FrameTable<'_>| {
+                write::write(machine, slots, pages, table)
+            };
+        let (table, tables) = (self.zones.table(), self.tables.source(&self.zones));
+        if let Err(error) = self.table.map_records(&mut usable, pages, table, write, &tables) {
+            return Err(self.not_shown(usable, place, pages, error));
+        }
+        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
+        Ok(self.publish(place, Mapping::Borrowed { usable }, new))
+    }
+
+    /// Gives back what could not be mapped.
+    #[cold]
+    #[inline(never)]
+    fn not_shown(
+        &self,
+        usable: OwnedRange,
+        place: AreaPlace<'s>,
+        pages: &[*const Frame],
+        error: MapError,
+    ) -> VmapError {
+        self.unwind(usable, place, &error, ());
+        match error {
+            MapError::MissingFrame { mapped, .. } => {
+                let page = pages.get(mapped as usize);
+                let item =
+                    page.and_then(|page| self.zones.table().belonging_at_record(page.addr()));
+                refusal(mapped, item, map_ram::ATTRIBUTES)
+            }
+            error => VmapError::Map(error),
+        }
+    }
+
     /// Maps frames of others in an area of their own.
     #[inline(always)]
     pub(super) fn map_borrowed<I>(
@@ -159,9 +226,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             Ok(pages) if pages <= total => pages,
             _ => return Err(VmapError::MoreThanMemory { wanted: frames.len(), total }),
         };
-        let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (mut usable, place) =
-            self.reserve(operation, |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
+            self.reserve(operation, |areas| areas.reserve_pages(pages)).map_err(VmapError::Area)?;
         let allowed = OwnerSet::allowed_under(attributes);
         // A frame that may not be mapped is a gap to the tables, which stop before it.
         let checked = frames.clone().map(|item| match item {

@@ -2,7 +2,7 @@
 
 use super::{
     PageTable, TableSource,
-    run::{Run, Runs, Slots},
+    run::{FEW, Run, Runs, Slots},
     tables::{ReserveError, section_start},
 };
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     attributes::Attributes,
     descriptor::l2::SmallPages,
     failure::Point,
+    frames::Frames,
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
@@ -98,6 +99,24 @@ impl<I: Iterator<Item = u32>> Write for Each<I> {
     }
 }
 
+/// The descriptors of these frames, in order.
+struct Listed<'f, 'l, 't> {
+    frames: &'f mut Frames<'l, 't>,
+    words: SmallPages,
+}
+
+impl Write for Listed<'_, '_, '_> {
+    #[inline(always)]
+    fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32 {
+        let words = self.words;
+        let next = self.frames.next_few(slots.count());
+        let written = next.count_of_frames();
+        slots.write_all(machine, next.map(|frame| words.word(frame)));
+        slots.clean(machine, written);
+        written
+    }
+}
+
 /// From this descriptor on, each a page further than the one before.
 struct Consecutive(u32);
 
@@ -149,6 +168,61 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         // Also after an error: the pages that are mapped are the caller's to use or to unmap.
         self.machine.barrier();
         outcome.map(|()| mapped)
+    }
+
+    /// As [`PageTable::map`] of all of `range`, for the frames of a list, as many or fewer.
+    ///
+    /// # Errors
+    /// As [`PageTable::map`].
+    #[inline]
+    pub fn map_list(
+        &self,
+        range: &mut OwnedRange,
+        mut frames: Frames<'_, '_>,
+        attributes: Attributes,
+        tables: &impl TableSource,
+    ) -> Result<u32, MapError> {
+        let (whole, wanted) = (range.pages(), frames.left());
+        if wanted == 0 {
+            return Err(MapError::NoFrames { range: whole });
+        }
+        let Some(runs) = Runs::of(range, 0, wanted) else {
+            return Err(MapError::DoesNotFit { range: whole, offset: 0, frames: wanted });
+        };
+        let mut mapped = 0;
+        let mut write = Listed { frames: &mut frames, words: SmallPages::new(attributes) };
+        let outcome = self.map_runs(runs, &mut write, tables, &mut mapped);
+        // Also after an error, as in `map`.
+        self.machine.barrier();
+        outcome.map(|()| mapped)
+    }
+
+    /// As [`PageTable::map_consecutive`] of all of `range`, if that is few pages, below one second-level table that is there, and
+    /// no slot is in use. Says whether; otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn map_few(
+        &self,
+        range: &mut OwnedRange,
+        first: Pfn,
+        attributes: Attributes,
+    ) -> bool {
+        self.map_few_words(Run::whole(range), SmallPages::new(attributes).word(first))
+    }
+
+    /// Not inlined: it has all registers to itself.
+    #[inline(never)]
+    fn map_few_words(&self, run: Run<'_>, first: u32) -> bool {
+        if L::fails(Point::Table) || !run.is_one_of_few() {
+            return false;
+        }
+        let Some(below) = self.table_there(run.section()) else { return false };
+        let mut slots = run.slots(below);
+        let is_free = self.joined(&slots) == 0;
+        if is_free {
+            slots.write_steps::<PAGE_SIZE>(&self.machine, first);
+            self.machine.barrier();
+        }
+        is_free
     }
 
     /// As [`PageTable::map`], for `count` consecutive frames from `first`, which is cheaper a page.
@@ -264,15 +338,27 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// The second-level table above `run` if there is one and none of the run's slots is in use.
-    ///
-    /// Not inlined, so that the loop that writes the slots has the registers to itself.
-    #[inline(never)]
+    #[inline(always)]
     fn table_above_empty(&self, run: Run<'_>) -> Option<PhysAddr> {
         let table = self.table_there(run.section())?;
-        // One `or` a slot; which of them is in use is asked only when one is.
-        let in_use =
-            run.slots(table).join_all(&self.machine, 0, |bits, descriptor| bits | descriptor);
+        let in_use = if run.count() < FEW {
+            self.joined(&run.slots(table))
+        } else {
+            self.joined_of_many(run, table)
+        };
         (in_use == 0).then_some(table)
+    }
+
+    /// What any of `slots` holds: one `or` a slot; which of them is in use is asked only when one is.
+    #[inline(always)]
+    pub(super) fn joined(&self, slots: &Slots<'_>) -> u32 {
+        slots.join_all(&self.machine, 0, |bits, descriptor| bits | descriptor)
+    }
+
+    /// Not inlined: to go by many slots at once takes all registers.
+    #[inline(never)]
+    fn joined_of_many(&self, run: Run<'_>, table: PhysAddr) -> u32 {
+        self.joined(&run.slots(table))
     }
 
     /// When there was no table, or a slot in use: the table, made, or the error that names what is in the way.

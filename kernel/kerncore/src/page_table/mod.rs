@@ -35,6 +35,7 @@ mod backlog;
 mod large;
 mod large_pages;
 mod map;
+mod records;
 mod run;
 mod sections;
 mod tables;

@@ -7,13 +7,16 @@
 
 use super::PageTable;
 use crate::{
-    addr::{PAGE_SHIFT, PAGES_PER_SECTION, PhysAddr, VirtAddr},
+    addr::{PAGE_SHIFT, PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
     descriptor::{L2_SLOTS, SLOT_SIZE, l2::LARGE_PAGE_SLOTS},
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
 };
 use core::{iter, marker::PhantomData};
+
+/// From so many slots on, a machine may have quicker ways than one after the other.
+pub(super) const FEW: u32 = 8;
 
 /// The pages of an owned range, cut at the borders of second-level tables.
 ///
@@ -85,6 +88,25 @@ impl<'range> Iterator for Runs<'range> {
 }
 
 impl<'range> Run<'range> {
+    /// All pages of `range`, if [`Run::is_one_of_few`] says so.
+    #[inline(always)]
+    pub(super) fn whole(range: &'range mut OwnedRange) -> Self {
+        Self { first: range.pages().first(), count: range.count(), owner: PhantomData }
+    }
+
+    /// Whether it is a run at all, below one table and not empty, and shorter than [`FEW`].
+    #[inline(always)]
+    pub(super) fn is_one_of_few(&self) -> bool {
+        let few = self.count.wrapping_sub(1) < FEW - 1;
+        few && self.first % PAGES_PER_SECTION <= PAGES_PER_SECTION - self.count
+    }
+
+    /// Which pages they are.
+    #[inline(always)]
+    pub(super) const fn pages(&self) -> PageRange {
+        PageRange::trusted(self.first, self.count)
+    }
+
     /// The first address.
     pub(super) fn start(&self) -> VirtAddr {
         page_start(self.first)
@@ -249,6 +271,16 @@ impl Slots<'_> {
             counted.inspect(|_| written = written.wrapping_add(1)),
         );
         written
+    }
+
+    /// Writes `descriptors`, which are no more than the slots, from the first slot on; cleans nothing.
+    #[inline(always)]
+    pub(super) fn write_all(
+        &mut self,
+        machine: &impl Machine,
+        descriptors: impl Iterator<Item = u32>,
+    ) {
+        machine.write_descriptors(self.first, descriptors);
     }
 
     /// Cleans the first `count` slots.

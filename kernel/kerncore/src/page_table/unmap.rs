@@ -9,7 +9,7 @@
 
 use super::{
     PageTable,
-    run::{Run, Runs, Slots},
+    run::{FEW, Run, Runs, Slots},
     tables::{Above, section_start},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     machine::Machine,
     owned_range::OwnedRange,
 };
-use core::{fmt, mem::ManuallyDrop};
+use core::{fmt, iter, mem::ManuallyDrop};
 
 /// Something in the tables that no one should have put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +122,41 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         Unmapped { table: self, range, payload: ManuallyDrop::new(payload), removal }
     }
 
+    /// [`PageTable::unmap`] and [`Unmapped::flush`] in one step, of few pages below one table, all of them small ones: what
+    /// waited for the flush is given out after it (S23).
+    ///
+    /// # Errors
+    /// Gives range and payload back, with nothing changed, if it is not so.
+    #[inline(always)]
+    pub(crate) fn unmap_few<P>(
+        &self,
+        mut range: OwnedRange,
+        payload: P,
+    ) -> Result<(OwnedRange, P), (OwnedRange, P)> {
+        if self.clear_few(Run::whole(&mut range)) {
+            Ok((range, payload))
+        } else {
+            Err((range, payload))
+        }
+    }
+
+    /// Clears and flushes few pages below one table, if all are small ones. Says whether; otherwise nothing has changed.
+    ///
+    /// Not inlined: it has all registers to itself.
+    #[inline(never)]
+    fn clear_few(&self, run: Run<'_>) -> bool {
+        if !run.is_one_of_few() {
+            return false;
+        }
+        let pages = run.pages();
+        let cleared = self.clear_small_pages(run);
+        if cleared {
+            self.machine.barrier();
+            self.flush_pages(pages);
+        }
+        cleared
+    }
+
     /// As [`PageTable::unmap`], of a range that a block's section holds, whose second-level table is at `table`, if every page
     /// of it is a small one.
     ///
@@ -168,15 +203,30 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// Clears what `runs` name.
     #[inline(always)]
-    pub(super) fn clear(&self, runs: Runs<'_>) -> Removal {
-        let mut removal = Removal::default();
-        let (first, count) = (runs.first(), runs.left());
-        for mut run in runs {
-            // The common run is small pages without a gap; anything else is looked at slot by slot.
+    pub(super) fn clear(&self, mut runs: Runs<'_>) -> Removal {
+        let whole = (runs.first(), runs.left());
+        while let Some(mut run) = runs.next() {
+            // The common run is small pages without a gap; anything else is looked at slot by slot, and what it is among by
+            // the slower way, so that this one keeps nothing in memory.
+            if !self.clear_small_pages(run.reborrow()) {
+                return self.clear_rest(run, runs, whole);
+            }
+        }
+        self.machine.barrier();
+        Removal { pages: whole.1, oddities: 0, left_alone: 0, first_oddity: None }
+    }
+
+    /// As [`PageTable::clear`], from `run` on, which is not all small pages as those before it are.
+    #[cold]
+    #[inline(never)]
+    fn clear_rest(&self, run: Run<'_>, rest: Runs<'_>, whole: (u32, u32)) -> Removal {
+        let before = whole.1.wrapping_sub(rest.left()).wrapping_sub(run.count());
+        let mut removal = Removal { pages: before, ..Removal::default() };
+        for mut run in iter::once(run).chain(rest) {
             if self.clear_small_pages(run.reborrow()) {
                 removal.pages = removal.pages.wrapping_add(run.count());
             } else {
-                self.clear_uncommon(run, (first, count), &mut removal);
+                self.clear_uncommon(run, whole, &mut removal);
             }
         }
         self.machine.barrier();
@@ -184,12 +234,20 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// Clears a run that is all small pages. Says whether it was.
-    ///
-    /// Not inlined, so that neither this nor what is around it runs out of registers.
-    #[inline(never)]
+    #[inline(always)]
     fn clear_small_pages(&self, run: Run<'_>) -> bool {
         let above = self.machine.read_descriptor(self.l1_slot(run.section()));
         let Some(table) = l1::table(above) else { return false };
+        if run.count() < FEW {
+            self.clear_small_slots(&mut run.slots(table))
+        } else {
+            self.clear_many(run, table)
+        }
+    }
+
+    /// Not inlined: to go by many slots at once takes all registers.
+    #[inline(never)]
+    fn clear_many(&self, run: Run<'_>, table: PhysAddr) -> bool {
         self.clear_small_slots(&mut run.slots(table))
     }
 

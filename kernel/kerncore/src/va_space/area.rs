@@ -15,7 +15,7 @@ use core::iter::FusedIterator;
 
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, pages_for};
 
-use super::{DYING, GUARD_PAGES, PublishError, VaSpace};
+use super::{DYING, GUARD_PAGES, LIVE, PublishError, START, STATE, VaSpace};
 
 /// Where an area stands in its life (S14a).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,19 +45,28 @@ impl<R> VaSpace<'_, R> {
     /// [`VaSpace::reserve`].
     #[inline(always)]
     pub fn publish(&mut self, base: VirtAddr, record: R) -> Result<(), PublishError<R>> {
-        let page = self.offset_of(base);
-        let place = match self.records.get_mut(page as usize) {
-            Some(place) if self.starts.contains(page) => place,
-            _ => return Err(PublishError::NotReserved { base, record }),
-        };
-        if self.tags[page as usize] & DYING != 0 {
-            return Err(PublishError::Dying { base, record });
+        let page = self.offset_of(base) as usize;
+        match (self.tags.get_mut(page), self.records.get_mut(page)) {
+            // One comparison: an area begins here, and is neither live nor dying.
+            (Some(tag), Some(place)) if *tag & STATE == START => {
+                *tag |= LIVE;
+                *place = Some(record);
+                Ok(())
+            }
+            _ => Err(self.not_to_publish(base, record)),
         }
-        if place.is_some() {
-            return Err(PublishError::AlreadyLive { base, record });
+    }
+
+    #[cold]
+    fn not_to_publish(&self, base: VirtAddr, record: R) -> PublishError<R> {
+        let tag = self.tags.get(self.offset_of(base) as usize).copied().unwrap_or(0);
+        if tag & START == 0 {
+            PublishError::NotReserved { base, record }
+        } else if tag & DYING != 0 {
+            PublishError::Dying { base, record }
+        } else {
+            PublishError::AlreadyLive { base, record }
         }
-        *place = Some(record);
-        Ok(())
     }
 
     /// The record of the live area that begins exactly at `base` (S13). Addresses inside, the guard, and areas that
@@ -108,8 +117,22 @@ impl<R> VaSpace<'_, R> {
         if let Err(refusal) = check(place.as_ref()?) {
             return Some(Err(refusal));
         }
-        *self.tags.get_mut(page)? |= DYING;
+        let tag = self.tags.get_mut(page)?;
+        *tag = *tag & !LIVE | DYING;
         place.take().map(Ok)
+    }
+
+    /// As [`VaSpace::retire`], if the record is the one that `is_it` knows.
+    #[inline(always)]
+    pub fn retire_where(&mut self, base: VirtAddr, is_it: impl FnOnce(&R) -> bool) -> Option<R> {
+        let page = self.offset_of(base) as usize;
+        let (place, tag) = (self.records.get_mut(page)?, self.tags.get_mut(page)?);
+        if !is_it(place.as_ref()?) {
+            return None;
+        }
+        // From live to dying.
+        *tag ^= LIVE | DYING;
+        place.take()
     }
 
     /// The lowest area, in whatever state, whose base is `address` or above it. O(log n).
@@ -158,7 +181,7 @@ impl<R> VaSpace<'_, R> {
     /// Pages of the area that begins at the page at `offset`, the guard included.
     #[inline]
     pub(super) fn taken_at(&self, offset: u32) -> u32 {
-        self.tags[offset as usize] & !DYING
+        self.tags[offset as usize] & !STATE
     }
 
     /// Whether the area that begins at the page at `offset` was retired.

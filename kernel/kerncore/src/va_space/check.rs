@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{GUARD_PAGES, HOLE, VaSpace};
+use super::{GUARD_PAGES, HOLE, LIVE, START, STATE, VaSpace};
 
 /// What was found wrong. Offsets are in pages from the start of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub enum CheckError {
         /// The word.
         word: u32,
     },
-    /// A record lies where no live area begins.
+    /// A record lies where no live area begins, or is missing where one does.
     StrayRecord {
         /// The page's offset.
         page: u32,
@@ -60,10 +60,10 @@ pub enum CheckError {
 /// A number kept or implied by the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Count {
-    /// Areas, as counted.
-    Areas,
     /// Areas, as members of the set of starts.
     Starts,
+    /// Areas, as tags that are marked as their first.
+    Marks,
     /// Holes in the tree.
     Holes,
     /// Free pages.
@@ -83,7 +83,9 @@ impl fmt::Display for CheckError {
             Self::Unmerged { hole } => write!(f, "the hole at page {hole} touches the one below"),
             Self::BadMaximum { group } => write!(f, "group {group} of the holes' tree is wrong"),
             Self::BadSummary { word } => write!(f, "word {word} of the starts' set is wrong"),
-            Self::StrayRecord { page } => write!(f, "page {page} has a record and no live area"),
+            Self::StrayRecord { page } => {
+                write!(f, "page {page} has a record and no live area, or the other way round")
+            }
             Self::BadCount { what, noted, found } => {
                 write!(f, "{what:?}: {noted} noted, {found} found")
             }
@@ -117,17 +119,19 @@ impl<R> VaSpace<'_, R> {
                 after_hole = true;
             }
         }
-        let is_live = |page| self.starts.contains(page) && !self.is_dying(page);
-        let mut recorded =
-            (0..self.pages).zip(&*self.records).filter(|(_, record)| record.is_some());
-        if let Some((page, _)) = recorded.find(|&(page, _)| !is_live(page)) {
-            return Err(CheckError::StrayRecord { page });
+        let mut marked = 0;
+        for (page, (record, tag)) in (0..self.pages).zip(self.records.iter().zip(&*self.tags)) {
+            let state = tag & STATE;
+            if record.is_some() != (state == START | LIVE) {
+                return Err(CheckError::StrayRecord { page });
+            }
+            marked += u32::from(state != 0);
         }
         let in_tree = self.holes.audit().map_err(|group| CheckError::BadMaximum { group })?;
         let in_set = self.starts.audit().map_err(|word| CheckError::BadSummary { word })?;
         for (what, noted, found) in [
-            (Count::Areas, self.areas, areas),
             (Count::Starts, in_set, areas),
+            (Count::Marks, marked, areas),
             (Count::Holes, in_tree, holes),
             (Count::FreePages, self.free, free),
         ] {
@@ -141,7 +145,8 @@ impl<R> VaSpace<'_, R> {
     fn checked_area(&self, area: u32) -> Result<u32, CheckError> {
         let length = self.taken_at(area);
         let fits = length > GUARD_PAGES && length <= self.top - area;
-        if fits && self.tags[(area + length) as usize - 1] == length {
+        let begins = self.tags[area as usize] & START != 0;
+        if begins && fits && self.tags[(area + length) as usize - 1] == length {
             Ok(length)
         } else {
             Err(CheckError::BadLength { area, length })

@@ -18,9 +18,9 @@
 //!
 //! * `holes` finds the lowest hole of a given length ([`holes`]).
 //! * `starts` finds the area at, below or above an address ([`starts`]).
-//! * `tags` has a word a page. An area's first and last page hold its length (n), the first with a mark while it is
-//!   dying. A hole's last page holds the hole's length (h), marked, so that a free below sees it at once. All other
-//!   tags are stale.
+//! * `tags` has a word a page. An area's first and last page hold its length (n), the first with marks that say that an area
+//!   begins there, and where it stands in its life; no other page has these marks. A hole's last page holds the hole's length
+//!   (h), marked, so that a free below sees it at once. What else tags hold is stale.
 //! * `records` has what the caller keeps of a live area (r), at the area's first page, and nothing elsewhere: to look up
 //!   an exact address costs one load.
 //!
@@ -48,16 +48,22 @@ pub use request::{
 pub use storage::VaStorage;
 
 use crate::addr::PageRange;
-use crate::owned_range::OwnedRange;
+use crate::owned_range::{OwnedRange, OwnedStart};
 
 use holes::HoleTree;
 use search::Fit;
 use starts::StartSet;
 
-/// Marks the tag of a hole's last page. No length of an area has this bit.
+/// Marks the tag of a hole's last page. No length has this bit, nor any of the following.
 const HOLE: u32 = 1 << 31;
-/// Marks the tag of a dying area's first page. No length has this bit either.
-const DYING: u32 = 1 << 30;
+/// Marks the tag of an area's first page.
+const START: u32 = 1 << 30;
+/// Besides, from its publication to its end.
+const LIVE: u32 = 1 << 29;
+/// Besides, from its end on.
+const DYING: u32 = 1 << 28;
+/// What the first page's tag says beside the length.
+const STATE: u32 = START | LIVE | DYING;
 
 /// The books of a run of virtual addresses: which pages are taken, and by whom. For each live area they keep an `R`, of
 /// which they ask nothing.
@@ -71,8 +77,6 @@ pub struct VaSpace<'s, R> {
     top: u32,
     /// Pages that no area has.
     free: u32,
-    /// Areas in whatever state.
-    areas: u32,
     tags: &'s mut [u32],
     holes: HoleTree<'s>,
     starts: StartSet<'s>,
@@ -103,13 +107,14 @@ impl<'s, R> VaSpace<'s, R> {
         }
         let records = &mut storage.records[..pages as usize];
         records.fill_with(|| None);
+        let tags = &mut storage.tags[..VaStorage::<R>::tag_words(pages)];
+        tags.fill(0);
         Ok(Self {
             space,
             pages,
             top: 0,
             free: pages,
-            areas: 0,
-            tags: &mut storage.tags[..VaStorage::<R>::tag_words(pages)],
+            tags,
             holes: HoleTree::new(storage.holes, pages),
             starts: StartSet::new(storage.starts, pages),
             records,
@@ -136,6 +141,23 @@ impl<'s, R> VaSpace<'s, R> {
         }
     }
 
+    /// As [`VaSpace::reserve`] of `wanted` pages, guard included, at the lowest place that has so many; `None` also where that
+    /// is to be asked with a request, to learn why not.
+    #[inline(always)]
+    pub(crate) fn reserve_lowest(&mut self, wanted: u32) -> Option<OwnedStart> {
+        let base = if self.holes.longest() < wanted {
+            let base = self.top;
+            if wanted > self.pages.wrapping_sub(base) {
+                return None;
+            }
+            self.top = base.wrapping_add(wanted);
+            base
+        } else {
+            self.take_hole(wanted)?
+        };
+        self.note_area(base, wanted)
+    }
+
     /// Gives an area's addresses back with its guard, after the flush (S14a, S23). The neighbouring holes become one
     /// with them.
     ///
@@ -145,14 +167,25 @@ impl<'s, R> VaSpace<'s, R> {
     pub fn release(&mut self, usable: OwnedRange) -> Result<(), ReleaseError> {
         let first = usable.pages().first().wrapping_sub(self.first());
         let taken = usable.count().wrapping_add(GUARD_PAGES);
-        if !self.starts.contains(first) || taken != self.taken_at(first) {
-            return Err(ReleaseError::NotReserved { usable });
-        }
-        if self.records[first as usize].is_some() {
-            return Err(ReleaseError::StillLive { usable });
+        match self.tags.get_mut(first as usize) {
+            // One comparison: an area begins here, of that length, and is not live.
+            Some(tag) if *tag & !DYING == START | taken => *tag = 0,
+            _ => return Err(self.not_to_release(usable)),
         }
         self.give_back(first, taken);
         Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_to_release(&self, usable: OwnedRange) -> ReleaseError {
+        let first = usable.pages().first().wrapping_sub(self.first());
+        match self.tags.get(first as usize) {
+            Some(&tag) if tag == START | LIVE | (usable.count() + GUARD_PAGES) => {
+                ReleaseError::StillLive { usable }
+            }
+            _ => ReleaseError::NotReserved { usable },
+        }
     }
 
     /// The managed addresses.
@@ -170,9 +203,9 @@ impl<'s, R> VaSpace<'s, R> {
         self.free
     }
 
-    /// Areas in whatever state.
-    pub const fn area_count(&self) -> u32 {
-        self.areas
+    /// Areas in whatever state, counted. O(n) in the pages of the space, 32 at a step.
+    pub fn area_count(&self) -> u32 {
+        self.starts.count()
     }
 
     /// The number of the space's first page.
@@ -238,29 +271,35 @@ impl<'s, R> VaSpace<'s, R> {
     /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.
     #[inline(always)]
     fn make_area(&mut self, base: u32, taken: u32) -> Option<OwnedRange> {
-        // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
-        let tags = self.tags.get_mut(base as usize..)?.get_mut(..taken as usize)?;
-        let [first, .., last] = tags else { return None };
-        (*first, *last) = (taken, taken);
-        self.starts.insert(base);
-        self.areas = self.areas.wrapping_add(1);
-        self.free = self.free.wrapping_sub(taken);
-        let usable = self.space.pages().sub_range(base, taken.wrapping_sub(GUARD_PAGES))?;
-        Some(OwnedRange::mint(usable))
+        Some(self.note_area(base, taken)?.range(taken.wrapping_sub(GUARD_PAGES)))
     }
 
-    /// Makes the area of `taken` pages at the offset `first` free.
+    /// As [`VaSpace::make_area`], for whoever knows how many pages they are.
+    #[inline(always)]
+    fn note_area(&mut self, base: u32, taken: u32) -> Option<OwnedStart> {
+        // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
+        let last = base.wrapping_add(taken).wrapping_sub(1);
+        // First the end, which lies no lower than the beginning.
+        *self.tags.get_mut(last as usize)? = taken;
+        *self.tags.get_mut(base as usize)? = START | taken;
+        self.starts.insert(base);
+        self.free = self.free.wrapping_sub(taken);
+        // There is a tag for each page of the space, so these pages are.
+        Some(OwnedStart::mint(self.first().wrapping_add(base)))
+    }
+
+    /// Makes the area of `taken` pages at the offset `first` free, whose first tag is wiped.
     #[inline(always)]
     fn give_back(&mut self, first: u32, taken: u32) {
         self.starts.remove(first);
-        self.areas -= 1;
-        self.free += taken;
-        let end = first + taken;
-        let below = match first.checked_sub(1).map(|last| self.tags[last as usize]) {
+        self.free = self.free.wrapping_add(taken);
+        let end = first.wrapping_add(taken);
+        // Below the first page there is no tag.
+        let below = match self.tags.get(first.wrapping_sub(1) as usize) {
             Some(tag) if tag & HOLE != 0 => tag & !HOLE,
             _ => 0,
         };
-        let start = first - below;
+        let start = first.wrapping_sub(below);
         if end == self.top {
             if below != 0 {
                 self.holes.set(start, 0);
@@ -296,7 +335,7 @@ impl<'s, R> VaSpace<'s, R> {
 impl<R: Clone> VaSpace<'_, R> {
     /// Makes these books a copy of `other`'s, which are of an equal space, stale tags included.
     fn copy_from(&mut self, other: &VaSpace<'_, R>) {
-        (self.top, self.free, self.areas) = (other.top, other.free, other.areas);
+        (self.top, self.free) = (other.top, other.free);
         self.tags.copy_from_slice(other.tags);
         self.holes.copy_from(&other.holes);
         self.starts.copy_from(&other.starts);

@@ -37,6 +37,15 @@ impl Request {
         Self { bytes, window: None, alignment: Alignment::Page }
     }
 
+    /// The usable pages, if it is one for whatever page of whatever place, and its size is none that is refused as such (S3).
+    #[inline(always)]
+    pub(crate) const fn plain_pages(&self) -> Option<u32> {
+        let plain = self.window.is_none()
+            && matches!(self.alignment, Alignment::Page)
+            && self.bytes.wrapping_sub(1) < FIRST_REFUSED_SIZE - 1;
+        if plain { Some(pages_for(self.bytes)) } else { None }
+    }
+
     /// The alignment of its base in pages, minus one.
     #[inline(always)]
     pub(super) const fn align_mask(&self) -> u32 {

@@ -84,7 +84,7 @@ impl<R> VaSpace<'_, R> {
 
     /// Notes that the area at `first` has `taken` pages; it is as live or dying as it was.
     fn set_length(&mut self, first: u32, taken: u32) {
-        let state = self.tags[first as usize] & super::DYING;
+        let state = self.tags[first as usize] & super::STATE;
         self.tags[first as usize] = taken | state;
         self.tags[(first + taken) as usize - 1] = taken;
     }

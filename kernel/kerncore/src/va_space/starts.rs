@@ -53,7 +53,7 @@ impl<'s> StartSet<'s> {
     }
 
     /// Puts `page` in.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, page: u32) {
         let leaf = page >> FAN_OUT_SHIFT;
         let word = &mut self.leaves[leaf as usize];
@@ -65,7 +65,7 @@ impl<'s> StartSet<'s> {
     }
 
     /// Takes `page` out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&mut self, page: u32) {
         let leaf = page >> FAN_OUT_SHIFT;
         let word = &mut self.leaves[leaf as usize];
@@ -77,6 +77,7 @@ impl<'s> StartSet<'s> {
     }
 
     /// Sets the summary bits above a leaf.
+    #[inline(never)]
     fn note(&mut self, leaf: u32) {
         let mut word = self.number_of(leaf);
         while let Some(child) = word.checked_sub(1) {
@@ -91,6 +92,7 @@ impl<'s> StartSet<'s> {
     }
 
     /// Brings the late leaf's summary up to date.
+    #[inline(never)]
     fn settle(&mut self) {
         if self.leaves[self.late as usize] != 0 {
             return;
@@ -150,7 +152,12 @@ impl<'s> StartSet<'s> {
                 return Err(number);
             }
         }
-        Ok(self.leaves.iter().map(|leaf| leaf.count_ones()).sum())
+        Ok(self.count())
+    }
+
+    /// How many members there are.
+    pub(super) fn count(&self) -> u32 {
+        self.leaves.iter().map(|leaf| leaf.count_ones()).sum()
     }
 
     #[cfg(test)]

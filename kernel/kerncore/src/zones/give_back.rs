@@ -22,8 +22,25 @@ impl<L: Locks> Zones<'_, L> {
     ///
     /// # Errors
     /// [`FreeError`] if the frame table disagrees with the list.
-    #[inline]
     pub fn free_list(&self, list: FrameList) -> Result<(), FreeError> {
+        self.free_list_of_blocks(list)
+    }
+
+    /// As [`Zones::free_list`] of a list that `owner` has.
+    ///
+    /// # Errors
+    /// [`FreeError`] if the frame table disagrees with the list.
+    #[inline(always)]
+    pub(crate) fn free_list_of(&self, list: FrameList, owner: FrameOwner) -> Result<(), FreeError> {
+        let (head, pages) = (list.head(), list.pages());
+        // What is small is one block of the first zone, as a rule, and goes to a front list.
+        let freed = self.is_first(head.index())
+            && self.first.with(|zone| zone.give_back_list_of_one(head, pages, owner)) == Freed::Yes;
+        if freed { Ok(()) } else { self.free_list_of_blocks(list) }
+    }
+
+    #[inline(never)]
+    fn free_list_of_blocks(&self, list: FrameList) -> Result<(), FreeError> {
         // A list is of one zone, as a rule, and of the first; of another, this does nothing.
         match self.first.with(|zone| zone.free_chain(list.into_head())) {
             Chain::END => Ok(()),

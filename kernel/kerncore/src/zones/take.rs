@@ -123,18 +123,17 @@ impl<'s, L: Locks> Zones<'s, L> {
         owner: FrameOwner,
     ) -> Result<FrameList, AllocateError> {
         self.refuse_if_it_fails(request, pages, owner)?;
-        if pages == 1
-            && self.begins_with_first(request)
-            && let Some(record) = self.first.with(|zone| zone.take_waiting(0, owner))
+        // What is small comes from a front list, as a rule, and is one block.
+        if self.begins_with_first(request)
+            && let Some(block) = self.first.with(|zone| zone.take_list_of_one(pages, owner))
         {
-            return Ok(FrameList::of_one(&self.table, record));
+            return Ok(FrameList::of_one(block, pages));
         }
-        self.list(request, pages, owner)
+        self.allocate_list_of_blocks(request, pages, owner)
     }
 
-    /// When it is not one frame that waits.
     #[inline(never)]
-    fn list(
+    fn allocate_list_of_blocks(
         &self,
         request: FrameRequest,
         pages: u32,

@@ -13,7 +13,7 @@ pub(super) const MANY: u32 = 8;
 /// Writes the descriptors of `pages` into as many `slots`, up to the first page that may not be mapped or slot that is in use
 /// (S17), and says how many. Cleans nothing.
 #[inline(always)]
-pub(super) fn write(
+pub(in crate::kernel_space) fn write(
     machine: &impl Machine,
     slots: &mut Slots<'_>,
     pages: &[*const Frame],

@@ -24,11 +24,11 @@ fn finds(damage: impl FnOnce(&mut VaSpace<'_, Record>), error: CheckError) {
 #[test]
 fn an_area_whose_length_cannot_be_is_found() {
     finds(
-        |space| space.tags[6] = 1, // the guard alone
+        |space| space.tags[6] = START | 1, // the guard alone
         CheckError::BadLength { area: 6, length: 1 },
     );
     finds(
-        |space| (space.tags[6], space.tags[9]) = (4, 4), // into the open space
+        |space| (space.tags[6], space.tags[9]) = (START | 4, 4), // into the open space
         CheckError::BadLength { area: 6, length: 4 },
     );
     finds(
@@ -36,8 +36,12 @@ fn an_area_whose_length_cannot_be_is_found() {
         CheckError::BadLength { area: 6, length: 3 },
     );
     finds(
-        |space| space.tags[0] = 2, // as above, and the hole behind it is sound
+        |space| space.tags[0] = START | 2, // as above, and the hole behind it is sound
         CheckError::BadLength { area: 0, length: 2 },
+    );
+    finds(
+        |space| space.tags[6] = 3, // nothing says that it begins there
+        CheckError::BadLength { area: 6, length: 3 },
     );
 }
 
@@ -80,14 +84,19 @@ fn a_record_without_a_live_area_is_found() {
         space.records[6] = Some(1);
     };
     finds(dying, CheckError::StrayRecord { page: 6 });
+    let lost = |space: &mut VaSpace<'_, Record>| {
+        space.publish(at(0xc000_6000), 1).expect("a reserved area");
+        space.records[6] = None;
+    };
+    finds(lost, CheckError::StrayRecord { page: 6 });
 }
 
 #[test]
 fn a_count_that_is_not_what_was_walked_is_found() {
     let bad = |what, noted, found| CheckError::BadCount { what, noted, found };
-    finds(|space| space.areas += 1, bad(Count::Areas, 3, 2));
     finds(|space| space.free -= 1, bad(Count::FreePages, 9, 10));
     finds(|space| space.starts.insert(1), bad(Count::Starts, 3, 2));
+    finds(|space| space.tags[12] = START | 3, bad(Count::Marks, 3, 2));
     finds(|space| space.holes.set(12, 1), bad(Count::Holes, 2, 1));
 }
 
