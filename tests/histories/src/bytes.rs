@@ -45,7 +45,7 @@ impl Bytes<'_> {
     }
 
     fn step(&mut self) -> Step {
-        match self.next() % 23 {
+        match self.next() % 25 {
             0 => Step::Vmalloc { bytes: self.size(), zeroed: false },
             1 => Step::Vmalloc { bytes: self.size(), zeroed: true },
             2 => {
@@ -75,6 +75,11 @@ impl Bytes<'_> {
                 let (from, bytes) = (self.next() * 67, self.next() * 257);
                 Step::Copy { from, bytes, writing: bytes & 1 != 0 }
             }
+            23 => {
+                let byte = self.next();
+                Step::Huge { large: 1 + byte % 2, small: byte / 2 % 4 }
+            }
+            24 => Step::VmapRun { first: self.next() % 18, count: 14 + self.next() % 19 },
             _ => Step::Remove { pick: self.next() },
         }
     }

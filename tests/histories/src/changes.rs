@@ -1,11 +1,11 @@
 //! What happens to areas while they live: mapped into, resized, copied through.
 
 use crate::bed::{CALLER, WINDOW, page};
-use crate::history::{History, OWN_FRAMES};
+use crate::history::{Held, History, OWN_FRAMES};
 use crate::step::Step;
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr},
-    area::{AreaFlags, AreaKind},
+    area::{AreaFlags, AreaKind, AreaRecord, Mapping},
     attributes::Attributes,
     frames::FrameRequest,
     kernel_space::{Access, Fill, Span},
@@ -71,6 +71,11 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         if held.kind != AreaKind::Vmalloc {
             return;
         }
+        let is_large = |record: &AreaRecord| matches!(record.mapping, Mapping::Large { .. });
+        if self.bed.space.with_area(base, is_large) == Some(true) {
+            self.resize_large(base, &held, pages);
+            return;
+        }
         let fill = if zeroed { Fill::Zeroed } else { Fill::Uninitialised };
         let area =
             self.bed.space.vrealloc((), base, pages * PAGE_SIZE, fill, FrameRequest::ANY, CALLER);
@@ -94,6 +99,13 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         let pages = (gone..held.frames.len()).map(|offset| u32::try_from(offset).expect("few"));
         self.given_up.extend(pages.map(|offset| base.page_number() + offset));
         self.given_up.drain(..self.given_up.len().saturating_sub(12));
+    }
+
+    /// A large mapping is not split, whatever is asked of it (S90).
+    fn resize_large(&self, base: VirtAddr, held: &Held, pages: u32) {
+        let (fill, memory) = (Fill::Uninitialised, FrameRequest::ANY);
+        let resized = self.bed.space.vrealloc((), base, pages * PAGE_SIZE, fill, memory, CALLER);
+        assert_eq!(resized.is_ok(), held.frames.len() == pages as usize, "{base}: {resized:?}");
     }
 
     /// Memory is exactly what areas have of it, and what is neither is a gap; the last area's last byte ends it (S40, S42).

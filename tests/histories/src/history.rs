@@ -20,6 +20,7 @@ use kerncore::{
     kernel_space::{Fill, RemoveError},
     machine::Machine,
     map_ram::LARGEST,
+    page_table::consecutive,
 };
 use machine::{Fault, Kind, Privilege, SoftCpu};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use std::collections::BTreeMap;
 const DEVICE: u32 = 0x1001_3000;
 /// Frames of the test's own that are lent to vmap.
 pub(crate) const OWN_FRAMES: u32 = 6;
+/// The binary logarithm of how many there are that follow each other.
+const RUN_ORDER: u32 = 5;
 /// Which word of a page is written and read.
 const PLACE: u32 = 0x7fc;
 
@@ -54,6 +57,8 @@ pub(crate) struct History<'b, M: Machine> {
     pub(crate) bed: &'b Bed<M>,
     audits: Audits,
     pub(crate) own: Vec<Pfn>,
+    /// Frames of the history's own that follow each other, from a border of large pages on.
+    pub(crate) run: Vec<Pfn>,
     pub(crate) areas: BTreeMap<u32, Held>,
     /// The word at [`PLACE`] of every frame that was written to, while it is known.
     pub(crate) words: BTreeMap<Pfn, u32>,
@@ -99,7 +104,12 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             let taken: Vec<Pfn> =
                 self.areas.values().flat_map(|held| held.frames.clone()).collect();
             for frame in &frames {
-                assert!(!taken.contains(frame) && !self.own.contains(frame), "{frame} is in use");
+                assert!(
+                    !taken.contains(frame)
+                        && !self.own.contains(frame)
+                        && !self.run.contains(frame),
+                    "{frame} is in use"
+                );
                 self.words.remove(frame);
             }
         }
@@ -132,6 +142,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                     }
                 }
             }
+            Step::Huge { .. } | Step::VmapRun { .. } => self.large(step),
             Step::MapRam { first, count, stride } => {
                 let frames = self.chosen(first, count, stride);
                 let records = bed.records(&frames);
@@ -189,13 +200,7 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                 }
             }
             Step::WrongFree { pick, how } => self.free_wrongly(pick, how),
-            Step::Famine { left } => {
-                let hunger = bed.starve(left.min(space.zones().free_pages()));
-                let want = (left + 1) * PAGE_SIZE;
-                assert!(space.vmalloc(want, Fill::Zeroed, CALLER).is_err());
-                assert!(space.coherent_alloc(want, FrameOwner::Dma, CALLER).is_err());
-                bed.feed(hunger);
-            }
+            Step::Famine { left } => self.starve(left),
             Step::Absurd { bytes } => self.ask_absurdly(bytes),
             other => self.change(other),
         }
@@ -205,6 +210,15 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
     fn chosen(&self, first: u32, count: u32, stride: u32) -> Vec<Pfn> {
         let place = |index: u32| (first % OWN_FRAMES + index * stride) % OWN_FRAMES;
         (0..count).map(|index| self.own[place(index) as usize]).collect()
+    }
+
+    fn starve(&self, left: u32) {
+        let space = &self.bed.space;
+        let hunger = self.bed.starve(left.min(space.zones().free_pages()));
+        let want = (left + 1) * PAGE_SIZE;
+        assert!(space.vmalloc(want, Fill::Zeroed, CALLER).is_err());
+        assert!(space.coherent_alloc(want, FrameOwner::Dma, CALLER).is_err());
+        self.bed.feed(hunger);
     }
 
     fn ask_absurdly(&self, bytes: u32) {
@@ -369,9 +383,11 @@ pub fn live<M: Machine<Authority = ()> + Clone>(bed: &Bed<M>, steps: &[Step], au
     bed.warm_up();
     bed.gives_back(|bed| {
         let (list, own) = bed.frames(OWN_FRAMES);
+        let block = bed.space.zones().allocate(RUN_ORDER, FrameOwner::Test).expect("memory");
+        let run = consecutive(block.first(), block.pages()).expect("below 4 GiB").collect();
         let (areas, words) = (BTreeMap::new(), BTreeMap::new());
         let given_up = Vec::new();
-        let mut history = History { bed, audits, own, areas, words, given_up, written: 0 };
+        let mut history = History { bed, audits, own, run, areas, words, given_up, written: 0 };
         for &step in steps {
             history.take(step);
             history.compare();
@@ -381,5 +397,6 @@ pub fn live<M: Machine<Authority = ()> + Clone>(bed: &Bed<M>, steps: &[Step], au
             history.compare();
         }
         bed.feed(list);
+        bed.space.zones().free(block).expect("the history's own");
     });
 }

@@ -19,4 +19,5 @@ pub mod boot;
 pub mod bytes;
 mod changes;
 pub mod history;
+mod large;
 mod step;

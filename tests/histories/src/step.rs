@@ -10,6 +10,20 @@ pub enum Step {
         /// Whether it is to be filled with zeros.
         zeroed: bool,
     },
+    /// Memory by `vmalloc_huge`; nothing happens where the window is crowded.
+    Huge {
+        /// Whole large pages of it.
+        large: u32,
+        /// Small pages behind them.
+        small: u32,
+    },
+    /// Frames of the history's own that follow each other, by vmap; nothing happens where the window is crowded.
+    VmapRun {
+        /// The first of them, by number.
+        first: u32,
+        /// How many; less if there are not so many.
+        count: u32,
+    },
     /// Frames of the history's own, mapped side by side.
     Vmap {
         /// The first of them, by number.

@@ -24,6 +24,9 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (bytes(), any::<bool>()).prop_map(|(bytes, zeroed)| Step::Vmalloc { bytes, zeroed }),
         3 => (pick(), 1..=5_u32, 0..=3_u32)
             .prop_map(|(first, count, stride)| Step::Vmap { first, count, stride }),
+        2 => (1..=2_u32, 0..=3_u32).prop_map(|(large, small)| Step::Huge { large, small }),
+        2 => (0..=17_u32, prop_oneof![Just(16), Just(32), 14..=32_u32])
+            .prop_map(|(first, count)| Step::VmapRun { first, count }),
         4 => (pick(), prop_oneof![5 => 1..=5_u32, 1 => 60..=70_u32], 0..=3_u32)
             .prop_map(|(first, count, stride)| Step::MapRam { first, count, stride }),
         1 => Just(Step::CloseIdle),
