@@ -6,7 +6,7 @@
 //!               ▼                       │
 //!            Place ─────────────────────┘          owned by whoever holds it; its record never moves
 //!
-//!   chunk 0  64 entries, chunk 1  128, chunk 2  256, … up to 32,768, where the growth ends: a chunk is one piece of
+//!   chunk 0  64 entries, chunk 1  128, chunk 2  256, … up to 16,384, where the growth ends: a chunk is one piece of
 //!                                                    memory, and those are not to be had larger
 //! ```
 //!
@@ -20,7 +20,7 @@ use core::ops::{Deref, DerefMut};
 /// Entries in the first chunk; each further chunk has twice as many as the one before, up to [`LARGEST_CHUNK`].
 pub const FIRST_CHUNK: u32 = 64;
 /// Entries in the largest chunk, and in all that come after the first of that size.
-pub const LARGEST_CHUNK: u32 = 1 << 15;
+pub const LARGEST_CHUNK: u32 = 1 << 14;
 
 /// Room for one record.
 #[derive(Debug)]

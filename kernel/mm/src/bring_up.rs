@@ -15,6 +15,7 @@
 
 use core::fmt;
 use core::slice;
+use core::sync::atomic::AtomicU32;
 
 use arch::cpu::DeferredWork;
 use arch::lock::IrqLocks;
@@ -23,7 +24,7 @@ use kerncore::addr::{
     PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PAGES_PER_SECTION, PageRange, Pfn, PhysAddr, VirtAddr,
     pages_for,
 };
-use kerncore::area::AreaRecord;
+use kerncore::area::{AreaRecord, ArrayArea, IN_A_FRAME};
 use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK,
@@ -40,6 +41,7 @@ use kerncore::zones::{DMA_PAGES, Division, Nodes, OtherZones, Zones};
 use spin::Once;
 
 use crate::ram_probe::SecondLevel;
+use crate::vm_area::memory_of;
 use crate::{KERNEL, Kernel, heap};
 
 type Table = PageTable<CortexA9, IrqLocks>;
@@ -416,6 +418,21 @@ impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         array_in(block, entries as usize, || AreaEntry::new(AreaRecord::vacant()))
             .expect("the block has the size that was asked for, in low memory")
+    }
+
+    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
+        let Some(start) = linear_pointer(frame.first().base()) else { return &[] };
+        // SAFETY: 1. The frames are low, so the linear map has them, writable, for as long as their handle is borrowed, and
+        // whoever lends them keeps none of their bytes as a value of Rust's but these words. 2. They begin on a page boundary.
+        // 3. Words may be any bits, and may be written by others meanwhile, for they are atomics.
+        unsafe { slice::from_raw_parts(start, (frame.pages() * IN_A_FRAME) as usize) }
+    }
+
+    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32] {
+        let (start, bytes) = memory_of(area.pages());
+        // SAFETY: 1. The area is mapped, writable, until its one handle is given up, which is borrowed here; nobody else has a
+        // slice of it, for no owner was ever made of it. 2. It begins on a page boundary. 3. As for a frame.
+        unsafe { slice::from_raw_parts(start.cast(), bytes / size_of::<AtomicU32>()) }
     }
 
     fn odd_tables(&self, area: PageRange, removal: Removal) {

@@ -10,7 +10,7 @@
 
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
-    area::AreaRecord,
+    area::{AreaRecord, ArrayArea, IN_A_FRAME},
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
@@ -28,7 +28,11 @@ use kerncore::{
     zones::{Division, OtherZones, Zones},
 };
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
-use std::iter;
+use std::{
+    collections::BTreeMap,
+    iter,
+    sync::{Mutex, PoisonError, atomic::AtomicU32},
+};
 
 /// The number of the first frame.
 pub const RAM: u32 = 0x6_0000;
@@ -69,10 +73,33 @@ pub struct Bed<M: Machine = SoftCpu<'static>> {
     heap: OwnedRange,
 }
 
-/// Area records on the host; never freed, as the kernel's are not.
-struct LeakedRecords;
+/// Area records on the host; never freed, as the kernel's are not. Page arrays, each at the same place for the same page.
+#[derive(Default)]
+struct LeakedRecords(Mutex<BTreeMap<u32, &'static [AtomicU32]>>);
+
+impl LeakedRecords {
+    fn words_at(&self, pages: PageRange) -> &'static [AtomicU32] {
+        let count = (pages.count() * IN_A_FRAME) as usize;
+        let words =
+            || iter::repeat_with(|| AtomicU32::new(0)).take(count).collect::<Vec<_>>().leak();
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = map.entry(pages.first()).or_insert_with(|| words());
+        if found.len() < count {
+            *found = words();
+        }
+        &found[..count]
+    }
+}
 
 impl Support<'static> for LeakedRecords {
+    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
+        self.words_at(pages(frame.first().number(), frame.pages()))
+    }
+
+    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32] {
+        self.words_at(area.pages())
+    }
+
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         let bytes = entries as usize * size_of::<AreaEntry<'_>>();
         let (_, pages) = block.leak();
@@ -259,7 +286,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let records = iter::repeat_with(|| None).take(WINDOW_PAGES as usize).collect::<Vec<_>>();
         let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
-        let support = &LeakedRecords;
+        let support: &'static LeakedRecords = Box::leak(Box::default());
         let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
         let blocks = blocks.collect::<Vec<_>>().leak();
         let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");

@@ -77,7 +77,8 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
     fn remove_as(&self, kind: AreaKind, base: VirtAddr, bytes: u32) -> Result<(), RemoveError> {
         let space = &self.bed.space;
         match kind {
-            AreaKind::Vmalloc => space.vfree((), base),
+            // A page array is nobody's to free, and says so.
+            AreaKind::Vmalloc | AreaKind::PageArray => space.vfree((), base),
             AreaKind::Vmap | AreaKind::Bare => space.vunmap((), base),
             AreaKind::MapRam | AreaKind::MapRamBlock => space.unmap_ram((), base, pages_for(bytes)),
             AreaKind::IoRemap => space.iounmap((), base),

@@ -147,6 +147,7 @@ impl Kind {
                 dma::atomic_pool::usage().is_some_and(|pool| area.pages.contains(pool.base));
             return match area.kind {
                 AreaKind::Vmalloc => Self::of_vmalloc(area.pages.start()),
+                AreaKind::PageArray => Self::Vmalloc,
                 AreaKind::Vmap | AreaKind::MapRam | AreaKind::MapRamBlock => Self::Vmap,
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,

@@ -35,10 +35,12 @@ pub struct VmStruct {
 impl VmStruct {
     /// The descriptor of no area.
     pub const fn vacant() -> Self {
-        Self::new(VirtAddr::new(0), 0, AreaFlags::NONE, PhysAddr::new(0), VirtAddr::new(0))
+        let nowhere = VirtAddr::new(0);
+        Self::new(nowhere, 0, AreaFlags::NONE, PhysAddr::new(0), nowhere, (nowhere, 0))
     }
 
-    /// That of an area of `size` bytes at `addr`, guard included (S2): without a page array, as all begin (S11).
+    /// That of an area of `size` bytes at `addr`, guard included (S2), with so many page pointers at `pages`: none at address zero
+    /// but for vmalloc's (S11, S27).
     #[inline(always)]
     pub const fn new(
         addr: VirtAddr,
@@ -46,14 +48,15 @@ impl VmStruct {
         flags: AreaFlags,
         physical: PhysAddr,
         caller: VirtAddr,
+        (pages, nr_pages): (VirtAddr, u32),
     ) -> Self {
         Self {
             next: AtomicU32::new(0),
             addr: AtomicU32::new(addr.raw()),
             size: AtomicU32::new(size),
             flags: AtomicU32::new(flags.bits()),
-            pages: AtomicU32::new(0),
-            nr_pages: AtomicU32::new(0),
+            pages: AtomicU32::new(pages.raw()),
+            nr_pages: AtomicU32::new(nr_pages),
             phys_addr: AtomicU32::new(physical.raw()),
             caller: AtomicU32::new(caller.raw()),
         }
@@ -74,13 +77,14 @@ impl VmStruct {
         AreaFlags::from_bits(self.flags.load(Relaxed))
     }
 
-    /// The address of the page array, or zero. What the owner of another than a vmalloc area writes is kept for whoever
-    /// asks, and neither read nor freed.
+    /// The address of the page array, which areas of vmalloc have, or zero (S27). What anybody writes is kept for whoever asks,
+    /// and neither read nor freed: where the array lies and how long it is, is in the record.
     pub fn pages(&self) -> u32 {
         self.pages.load(Relaxed)
     }
 
-    /// How many page pointers the array has.
+    /// How many page pointers the array has. Who frees an area of vmalloc looks for a null among so many of them, but no more
+    /// than there are (S33).
     pub fn nr_pages(&self) -> u32 {
         self.nr_pages.load(Relaxed)
     }
@@ -131,7 +135,9 @@ mod tests {
     #[test]
     fn a_new_descriptor_has_no_page_array_s11() {
         let (base, flags) = (VirtAddr::new(0xc000_0000), AreaFlags::ALLOC);
-        let vm = VmStruct::new(base, 0x3000, flags, PhysAddr::new(0x1000), VirtAddr::new(7));
+        let none = (VirtAddr::new(0), 0);
+        let physical = PhysAddr::new(0x1000);
+        let vm = VmStruct::new(base, 0x3000, flags, physical, VirtAddr::new(7), none);
         assert_eq!((vm.addr(), vm.size(), vm.flags()), (base, 0x3000, flags));
         assert_eq!((vm.pages(), vm.nr_pages()), (0, 0));
         assert_eq!((vm.phys_addr(), vm.caller()), (PhysAddr::new(0x1000), VirtAddr::new(7)));

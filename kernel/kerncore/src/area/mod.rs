@@ -13,11 +13,15 @@
 
 mod descriptor;
 mod flags;
+mod page_array;
 
 pub use descriptor::VmStruct;
 pub use flags::AreaFlags;
+pub(crate) use page_array::first_null;
+pub use page_array::{ArrayArea, IN_A_FRAME, PageArray, WITHIN};
 
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
@@ -43,13 +47,15 @@ pub enum AreaKind {
     MapRam,
     /// A block that short-lived mappings of `vm_map_ram` are cut from (S87).
     MapRamBlock,
+    /// The page pointers of an area that has too many of them for a frame (S27).
+    PageArray,
 }
 
 impl AreaKind {
     /// The flags that an area of this kind is born with.
     pub const fn flags(self) -> AreaFlags {
         match self {
-            Self::Vmalloc => AreaFlags::ALLOC,
+            Self::Vmalloc | Self::PageArray => AreaFlags::ALLOC,
             Self::Vmap | Self::MapRam | Self::MapRamBlock => AreaFlags::MAP,
             Self::IoRemap => AreaFlags::IOREMAP,
             Self::Dma => AreaFlags::DMA.with(AreaFlags::USERMAP),
@@ -68,6 +74,7 @@ impl fmt::Display for AreaKind {
             Self::Bare => "bare",
             Self::MapRam => "vm_map_ram",
             Self::MapRamBlock => "vm_map_ram block",
+            Self::PageArray => "page array",
         })
     }
 }
@@ -92,7 +99,10 @@ impl CodeStage {
 }
 
 /// An area's usable addresses, with the frames behind them that come back when it goes.
+///
+/// What it is is a whole word, so that moving one moves words.
 #[derive(Debug)]
+#[repr(u32)]
 #[must_use = "dropping a mapping leaks its addresses and frames"]
 pub enum Mapping {
     /// Of a record that no area has.
@@ -200,6 +210,10 @@ pub struct AreaRecord {
     pub users: u16,
     /// The usable addresses, and what stands behind them.
     pub mapping: Mapping,
+    /// Where its page pointers lie.
+    pub array: PageArray,
+    /// Room for the page pointers of a small area.
+    pub within: [AtomicU32; WITHIN],
 }
 
 impl AreaRecord {
@@ -213,6 +227,8 @@ impl AreaRecord {
             kind: AreaKind::Vmalloc,
             users: 0,
             mapping: Mapping::Nothing,
+            array: PageArray::Within,
+            within: [const { AtomicU32::new(0) }; WITHIN],
         }
     }
 

@@ -1,12 +1,15 @@
 //! One area: its record, and every page that it maps.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::check::Found;
 use super::owners::is_for_devices;
 use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, CodeStage, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaRecord, CodeStage, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::FrameOwner;
+use crate::kernel_space::address_of;
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::Level;
@@ -15,6 +18,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     pub(super) fn area(&mut self, record: &AreaRecord) {
         self.summary.count_area(record.kind);
         self.record(record);
+        self.page_array(record);
         match (&record.mapping, record.kind) {
             (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
             (Mapping::Large { .. }, _) => self.large_pages(record, place_of(record)),
@@ -75,6 +79,41 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
                 let base = pages.start();
                 self.found(Violation::Record { base, part, wanted, had });
             }
+        }
+    }
+
+    /// What C callers read of the pages of memory of vmalloc must be what is behind it, in its order (S27, S85a).
+    fn page_array(&mut self, record: &AreaRecord) {
+        let pages = record.pages();
+        let has_one = record.kind == AreaKind::Vmalloc
+            && !matches!(record.mapping, Mapping::Away { .. } | Mapping::Nothing);
+        if !has_one {
+            return;
+        }
+        let (space, base, vm) = (self.space, pages.start(), &record.vm);
+        let words = space.array_words(&record.array, &record.within);
+        let is_area = matches!(record.array, PageArray::Area(_));
+        for (part, wanted, had) in [
+            ("page array", address_of(words).raw(), vm.pages()),
+            ("page count", pages.count(), vm.nr_pages()),
+            ("vpages", is_area.into(), vm.flags().contains(AreaFlags::VPAGES).into()),
+        ] {
+            if wanted != had {
+                self.found(Violation::Record { base, part, wanted, had });
+            }
+        }
+        let mut words = words.iter();
+        let mut wrong = None;
+        self.for_each_frame(record, |audit, frame, _| {
+            let wanted = audit.space.zones().table().pointer_to(frame);
+            let had = words.next().map_or(0, |word| word.load(Relaxed));
+            if wanted != had {
+                // One tells enough.
+                wrong.get_or_insert((wanted, had));
+            }
+        });
+        if let Some((wanted, had)) = wrong {
+            self.found(Violation::Record { base, part: "page pointer", wanted, had });
         }
     }
 

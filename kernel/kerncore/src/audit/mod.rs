@@ -85,7 +85,7 @@ pub struct Summary {
     pub linear_pages: u32,
     /// Frames that are absent from it because they are lent.
     pub lent_pages: u32,
-    /// Live areas of each kind: vmalloc, vmap, ioremap, DMA, bare, `vm_map_ram`, and its blocks.
+    /// Live areas of each kind: vmalloc with its page arrays, vmap, ioremap, DMA, bare, `vm_map_ram`, and its blocks.
     pub areas: [u32; 7],
     /// Pages mapped in areas.
     pub area_pages: u32,
@@ -103,7 +103,7 @@ impl Summary {
 
     fn count_area(&mut self, kind: AreaKind) {
         let index = match kind {
-            AreaKind::Vmalloc => 0,
+            AreaKind::Vmalloc | AreaKind::PageArray => 0,
             AreaKind::Vmap => 1,
             AreaKind::IoRemap => 2,
             AreaKind::Dma => 3,

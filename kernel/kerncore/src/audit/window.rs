@@ -3,7 +3,7 @@
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray};
 use crate::attributes::MemoryType;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
@@ -54,7 +54,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     }
 
     /// Shows every frame that the area owns, with the address that it belongs at.
-    fn for_each_frame(
+    pub(super) fn for_each_frame(
         &mut self,
         record: &AreaRecord,
         mut visit: impl FnMut(&mut Self, Pfn, VirtAddr),
@@ -80,6 +80,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     }
 
     fn note_homes(&mut self, record: &AreaRecord, homes: &mut Homes) {
+        if let PageArray::Frame(block) = &record.array {
+            let owner = self.space.zones().table().owner_of(block.first());
+            homes.vmalloc += u32::from(owner == FrameOwner::Vmalloc);
+        }
         self.for_each_frame(record, |audit, frame, address| {
             if audit.mark_home(frame, address) == Mark::New {
                 match audit.space.zones().table().owner_of(frame) {

@@ -33,6 +33,10 @@ impl Census {
 }
 
 impl<'t> FrameTable<'t> {
+    /// The bytes from one record to the next.
+    #[expect(clippy::cast_possible_truncation, reason = "a record has 16 bytes")]
+    pub(crate) const STRIDE: u32 = size_of::<Frame>() as u32;
+
     /// A table of no frames, to begin with.
     pub const fn empty() -> Self {
         let Some(first) = Pfn::new(0) else { unreachable!() };
@@ -76,6 +80,27 @@ impl<'t> FrameTable<'t> {
     #[inline(always)]
     pub fn frame_at_record(&self, address: usize) -> Option<Pfn> {
         self.index_at_record(address).map(|index| self.pfn_at(index))
+    }
+
+    /// The pointer to the record of `frame`, as C code has it (S85a). On the target a pointer is one word; elsewhere these are the
+    /// lower bits of one.
+    #[inline(always)]
+    pub fn pointer_to(&self, frame: Pfn) -> u32 {
+        Self::pointer_from(self.pointer_to_frame_zero(), frame)
+    }
+
+    /// What [`FrameTable::pointer_to`] would be for frame 0, which most tables have no record of.
+    #[inline(always)]
+    pub(crate) fn pointer_to_frame_zero(&self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "a pointer of the target is one word")]
+        let first = self.frames.as_ptr().addr() as u32;
+        first.wrapping_sub(self.first.number().wrapping_mul(Self::STRIDE))
+    }
+
+    /// The pointer to the record of `frame`, where that of frame 0 would be `zero`.
+    #[inline(always)]
+    pub(crate) const fn pointer_from(zero: u32, frame: Pfn) -> u32 {
+        zero.wrapping_add(frame.number().wrapping_mul(Self::STRIDE))
     }
 
     /// The record at `address`, if one begins there.

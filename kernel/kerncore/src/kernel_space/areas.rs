@@ -8,9 +8,9 @@ use crate::owned_range::{OwnedRange, OwnedStart};
 use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, PlaceQueue, Slab};
 use crate::va_space::{AreaState, GUARD_PAGES, Request, ReserveError, VaSpace};
 
-/// Chunks of records: ten that grow to 32,768 and two more of that size hold 131,008, more than the 98,304 areas of one page
+/// Chunks of records: nine that grow to 16,384 and five more of that size hold 114,624, more than the 98,304 areas of one page
 /// and a guard that fill the largest window.
-const CHUNKS: u32 = 12;
+const CHUNKS: u32 = 14;
 
 // A chunk is one block of frames.
 const _: () = assert!(

@@ -120,7 +120,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let Some(translation) = self.table.translate(address) else { return false };
         let Ok(attributes) = translation.attributes() else { return false };
         let is_ram = self.zones.table().frame(translation.physical.pfn()).is_some();
-        let may = access == Access::Read || attributes.is_writable();
+        // What lies in a page array the kernel alone writes.
+        let is_array = area.kind == AreaKind::PageArray;
+        let may = access == Access::Read || attributes.is_writable() && !is_array;
         is_ram && attributes.memory().is_normal() && may
     }
 

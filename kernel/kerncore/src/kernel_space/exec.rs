@@ -21,13 +21,15 @@
 use core::fmt;
 
 use crate::addr::{VirtAddr, pages_for};
-use crate::area::{AreaKind, AreaSummary, CodeStage, Mapping};
-use crate::frames::FrameOwner;
+use crate::area::{AreaFlags, AreaKind, AreaSummary, CodeStage, Mapping};
+use crate::frames::{FrameOwner, FrameRequest};
+use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::reserve::NewArea;
-use crate::kernel_space::{ChangeError, CoherentError, KernelSpace};
+use crate::kernel_space::{ArrayError, ChangeError, CoherentError, KernelSpace};
 use crate::linear_map::Disturbed;
 use crate::lock::Locks;
 use crate::machine::Machine;
+use crate::page_table::consecutive;
 use crate::user::machine::UserMachine;
 use crate::va_space::Alignment;
 
@@ -38,6 +40,8 @@ pub enum ExecError {
     ZeroSize,
     /// No adjacent frames, no addresses, or no mapping.
     Memory(CoherentError),
+    /// No memory for the pointers to its pages (S27).
+    PageArray(ArrayError),
 }
 
 /// Why an area was not sealed. Nothing has changed, but for [`SealError::Disturbed`].
@@ -78,6 +82,7 @@ impl fmt::Display for ExecError {
         match self {
             Self::ZeroSize => f.write_str("a size of zero"),
             Self::Memory(error) => error.fmt(f),
+            Self::PageArray(error) => error.fmt(f),
         }
     }
 }
@@ -120,11 +125,28 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let block = self.zones.allocate_pages(pages, FrameOwner::Text);
         let block = block.map_err(|error| ExecError::Memory(CoherentError::Frames(error)))?;
+        let array = match self.take_array(pages, FrameRequest::LOW, caller) {
+            Ok(array) => array,
+            Err(error) => {
+                self.free_own(block);
+                return Err(ExecError::PageArray(error));
+            }
+        };
         let stage = CodeStage::Writable;
-        let (lent, place) = self
-            .lend("vmalloc_exec", block, Alignment::Page, stage.attributes())
-            .map_err(ExecError::Memory)?;
-        let new = NewArea::new(AreaKind::Vmalloc, caller);
+        let lent = self.lend("vmalloc_exec", block, Alignment::Page, stage.attributes());
+        let (lent, mut place) = match lent {
+            Ok(lent) => lent,
+            Err(error) => {
+                self.abandon_array(array);
+                return Err(ExecError::Memory(error));
+            }
+        };
+        let words = self.array_words(&array, &place.within);
+        self.note_all(consecutive(lent.first(), pages).into_iter().flatten(), words);
+        let new = NewArea::new(AreaKind::Vmalloc, caller)
+            .flags(flags_with(&array, AreaFlags::ALLOC))
+            .pointers(address_of(words), pages);
+        place.array = array;
         Ok(self.publish(place, Mapping::Code { lent, stage }, new))
     }
 }

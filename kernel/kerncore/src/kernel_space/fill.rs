@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::addr::VirtAddr;
-use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::FrameRequest;
+use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::{ChangeError, Fill, KernelSpace, Rights, VmallocError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -72,9 +73,18 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(FillAreaError::Mapped { address: base });
             }
         };
-        let list = match self.filled_frames(memory, usable.count(), fill) {
+        let pages = usable.count();
+        let caller = self.find(base).map_or(VirtAddr::new(0), |area| area.caller);
+        let array = match self.take_array(pages, memory, caller) {
+            Ok(array) => array,
+            Err(error) => return Err(self.consume(base, usable, VmallocError::PageArray(error))),
+        };
+        let list = match self.filled_frames(memory, pages, fill) {
             Ok(list) => list,
-            Err(error) => return Err(self.consume(base, usable, error)),
+            Err(error) => {
+                self.abandon_array(array);
+                return Err(self.consume(base, usable, error));
+            }
         };
         let attributes = match rights {
             Rights::ReadWrite => Attributes::KERNEL_DATA,
@@ -90,12 +100,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
             let freed = self.zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            self.abandon_array(array);
             let error = VmallocError::Map(error);
             return Err(self.consume(base, usable, error));
         }
+        // Outside the lock, unless they are few.
+        let words = self.words_elsewhere(&array);
+        self.note_all(list.frames(self.zones.table()), words);
+        let elsewhere = address_of(words);
         let filled = self.put(base, Mapping::Frames { usable, list }, |record| {
+            let first = match (&array, &record.mapping) {
+                (PageArray::Within, Mapping::Frames { list, .. }) => {
+                    self.note_all(list.frames(self.zones.table()), &record.within);
+                    address_of(&record.within)
+                }
+                _ => elsewhere,
+            };
             record.kind = AreaKind::Vmalloc;
-            record.vm.set_flags(record.vm.flags().with(AreaFlags::ALLOC));
+            record.vm.set_pages(first, pages);
+            let flags = record.vm.flags().with(AreaFlags::ALLOC);
+            record.vm.set_flags(flags_with(&array, flags));
+            record.array = array;
             record.summary()
         });
         filled.ok_or(FillAreaError::Change(ChangeError::Unknown { address: base }))

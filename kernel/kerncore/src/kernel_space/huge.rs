@@ -13,11 +13,12 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PAGES_PER_SECTION, VirtAddr, pages_for};
-use crate::area::{AreaKind, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::descriptor::l2::LARGE_PAGE_SLOTS;
 use crate::frames::{Blocks, FrameList, FrameRequest};
 use crate::kernel_space::areas::AreaPlace;
+use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::realloc::after;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{Fill, KernelSpace, VmallocError};
@@ -61,16 +62,25 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return self.vmalloc(bytes, fill, caller);
         }
         self.may_sleep_for("vmalloc_huge");
-        let list = self.filled_frames(FrameRequest::ANY, pages, fill)?;
+        let array = self.take_array(pages, FrameRequest::ANY, caller);
+        let array = array.map_err(VmallocError::PageArray)?;
+        let list = match self.filled_frames(FrameRequest::ANY, pages, fill) {
+            Ok(list) => list,
+            Err(error) => {
+                self.abandon_array(array);
+                return Err(error);
+            }
+        };
         let parts = parts_of(list.blocks(self.zones.table()));
         let (usable, place, parts) = match self.reserve_for(bytes, parts) {
             Ok(reserved) => reserved,
             Err(error) => {
+                self.abandon_array(array);
                 self.free_unseen(list);
                 return Err(VmallocError::Area(error));
             }
         };
-        self.map_parts(usable, place, parts, list, caller)
+        self.map_parts(usable, place, parts, (list, array), caller)
     }
 
     /// Takes addresses for `parts`, or, where there are none that are aligned so, for the next best.
@@ -99,9 +109,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     fn map_parts(
         &self,
         mut usable: OwnedRange,
-        place: AreaPlace<'s>,
+        mut place: AreaPlace<'s>,
         parts: LargeParts,
-        list: FrameList,
+        (list, array): (FrameList, PageArray),
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
         let (mut mapped, mut parked) = (Mapped::default(), Parked::new());
@@ -109,15 +119,22 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let unmapped = self.table.unmap_large(usable, mapped, parked, list);
             let Released { range, payload, .. } = unmapped.flush();
             self.abandon(range, place);
+            self.abandon_array(array);
             self.free_unseen(payload);
             return Err(VmallocError::Map(error));
         }
+        let words = self.array_words(&array, &place.within);
+        self.note_list(&list, words);
+        let new = NewArea::new(AreaKind::Vmalloc, caller)
+            .flags(flags_with(&array, AreaFlags::ALLOC))
+            .pointers(address_of(words), usable.count());
+        place.array = array;
         let mapping = if parts.is_none() {
             Mapping::Frames { usable, list }
         } else {
             Mapping::Large { usable, list, parts, parked }
         };
-        Ok(self.publish(place, mapping, NewArea::new(AreaKind::Vmalloc, caller)))
+        Ok(self.publish(place, mapping, new))
     }
 
     /// Maps the blocks of `list`, and notes in `mapped` how far that went. Seen by every walker.

@@ -98,6 +98,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         match mem::replace(&mut dying.mapping, Mapping::Nothing) {
             Mapping::Frames { usable, list } => {
                 self.readers.wait_for(usable.start());
+                self.assert_no_null(&dying, usable.pages());
                 let pushed = waiting.push(self.table.unmap(usable, (list, dying)));
                 debug_assert!(pushed.is_ok(), "there was room, and there is one table");
             }
@@ -116,15 +117,17 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if waiting.count() == 0 {
             return;
         }
-        for Released { range, payload: (list, place), removal } in waiting.flush() {
+        for Released { range, payload: (list, mut place), removal } in waiting.flush() {
             let pages = range.pages();
             let freed = self.unless_odd(pages, removal, || {
                 self.zones.free_list(list).map_err(FramesError::Free)
             });
+            let array = self.free_array(mem::take(&mut place.array));
             self.give_up_addresses(range, removal, place);
-            if let Err(error) = freed {
-                let address = pages.start();
-                self.support.deferred_free_failed(&RemoveError::Frames { address, error });
+            let address = pages.start();
+            let freed = freed.map_err(|error| RemoveError::Frames { address, error });
+            if let Err(error) = freed.and(array) {
+                self.support.deferred_free_failed(&error);
             }
         }
     }

@@ -11,15 +11,16 @@
 //! ```
 //!
 //! Until something has succeeded, the area is as it was; its mapping is taken out of its record meanwhile
-//! ([`super::change`]).
+//! ([`super::change`]). Its page array serves as long as it has room; a larger one is taken before anything else (S27).
 
 use core::cmp::Ordering;
-use core::fmt;
+use core::{fmt, mem};
 
 use crate::addr::{PAGE_SIZE, VirtAddr, pages_for};
-use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::{FrameList, FrameRequest};
+use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::{ChangeError, Fill, KernelSpace, VmallocError};
 use crate::lock::{Lock, Locks};
@@ -57,6 +58,19 @@ struct Taken {
     attributes: Attributes,
     flags: AreaFlags,
     caller: VirtAddr,
+    /// Where its page pointers lie.
+    array: PageArray,
+    /// Where they will lie, if that has not room enough; afterwards, where they lay.
+    other: PageArray,
+}
+
+impl Taken {
+    /// It succeeds: the larger array is its own now.
+    fn adopt(&mut self) {
+        if self.other.capacity() > self.array.capacity() {
+            mem::swap(&mut self.array, &mut self.other);
+        }
+    }
 }
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
@@ -128,13 +142,17 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             (AreaFlags::NONE, |found| ChangeError::WrongKind { address: base, found });
         let mapping = self.take(base, |record| {
             flags = record.vm.flags();
-            matches!(record.mapping, Mapping::Frames { .. })
+            record.kind == AreaKind::Vmalloc && matches!(record.mapping, Mapping::Frames { .. })
         })?;
         match mapping {
             Mapping::Frames { usable, list } => {
                 let found = self.table.translate(base).and_then(|found| found.attributes().ok());
                 let attributes = found.unwrap_or(Attributes::KERNEL_DATA);
-                Ok(Taken { base, usable, list, attributes, flags, caller })
+                let array = self
+                    .areas
+                    .with(|areas| areas.find_mut(base).map(|record| mem::take(&mut record.array)));
+                let (array, other) = (array.unwrap_or_default(), PageArray::Within);
+                Ok(Taken { base, usable, list, attributes, flags, caller, array, other })
             }
             mapping => {
                 let kind = self.put(base, mapping, |record| record.kind);
@@ -145,12 +163,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// The area has what it has now.
     fn give_back_memory(&self, taken: Taken) -> AreaSummary {
-        let Taken { base, usable, list, flags, caller, .. } = taken;
+        let Taken { base, usable, list, flags, caller, array, other, .. } = taken;
         let pages = usable.pages();
+        // Outside the lock, unless they are few.
+        let words = self.words_elsewhere(&array);
+        self.note_all(list.frames(self.zones.table()), words);
+        let elsewhere = address_of(words);
         let found = self.put(base, Mapping::Frames { usable, list }, |record| {
+            let first = match (&array, &record.mapping) {
+                (PageArray::Within, Mapping::Frames { list, .. }) => {
+                    self.note_all(list.frames(self.zones.table()), &record.within);
+                    address_of(&record.within)
+                }
+                _ => elsewhere,
+            };
             record.vm.set_size((pages.count() + GUARD_PAGES) * PAGE_SIZE);
+            record.vm.set_pages(first, pages.count());
+            record.vm.set_flags(flags_with(&array, record.vm.flags()));
+            record.array = array;
             record.summary()
         });
+        self.abandon_array(other);
         // It cannot have gone: nobody removes what is being changed.
         found.unwrap_or(AreaSummary {
             pages,
@@ -196,10 +229,19 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Makes it `pages` pages, in place or elsewhere.
     fn lengthen(
         &self,
-        taken: Taken,
+        mut taken: Taken,
         pages: u32,
         (fill, memory): (Fill, FrameRequest),
     ) -> Result<AreaSummary, VmallocError> {
+        if pages > taken.array.capacity() {
+            match self.take_array(pages, memory, taken.caller) {
+                Ok(array) => taken.other = array,
+                Err(error) => {
+                    self.give_back_memory(taken);
+                    return Err(VmallocError::PageArray(error));
+                }
+            }
+        }
         let more = pages - taken.usable.count();
         let fill = if taken.flags.contains(AreaFlags::USERMAP) { Fill::Zeroed } else { fill };
         let list = match self.filled_frames(memory, more, fill) {
@@ -218,7 +260,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Maps the frames of `list` at `added`, which lies behind what was taken.
     fn lengthen_in_place(
         &self,
-        taken: Taken,
+        mut taken: Taken,
         mut added: OwnedRange,
         list: FrameList,
     ) -> Result<AreaSummary, VmallocError> {
@@ -230,6 +272,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             self.give_back_memory(taken);
             return Err(VmallocError::Map(error));
         }
+        taken.adopt();
         let Taken { usable, list: mut all, .. } = taken;
         all.append(self.zones.table(), list);
         let usable = match usable.join(added) {
@@ -242,12 +285,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Maps all at addresses of its own, and ends the old area.
     fn lengthen_elsewhere(
         &self,
-        taken: Taken,
+        mut taken: Taken,
         pages: u32,
         list: FrameList,
     ) -> Result<AreaSummary, VmallocError> {
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
-        let (mut room, place) = match self.reserve("vrealloc", |areas| areas.reserve(&request)) {
+        let (mut room, mut place) = match self.reserve("vrealloc", |areas| areas.reserve(&request))
+        {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.free_failed(list);
@@ -267,9 +311,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             self.give_back_memory(taken);
             return Err(VmallocError::Map(error));
         }
-        let Taken { base, usable: old, list: mut all, flags, caller, .. } = taken;
+        taken.adopt();
+        let Taken { base, usable: old, list: mut all, flags, caller, array, other, .. } = taken;
         all.append(self.zones.table(), list);
-        let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags);
+        let words = self.array_words(&array, &place.within);
+        self.note_all(all.frames(self.zones.table()), words);
+        let new = NewArea::new(AreaKind::Vmalloc, caller)
+            .flags(flags_with(&array, flags))
+            .pointers(address_of(words), pages);
+        place.array = array;
         let area = self.publish(place, Mapping::Frames { usable: room, list: all }, new);
         let dying = self.areas.with(|areas| areas.space.retire(base));
         let Released { range, removal, .. } = self.table.unmap(old, ()).flush();
@@ -281,10 +331,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         {
             self.abandon(range, dying);
         }
+        self.abandon_array(other);
         Ok(area)
     }
 
-    fn map_list(
+    /// Maps `list` at the pages of `range` from `offset` on.
+    pub(super) fn map_list(
         &self,
         range: &mut OwnedRange,
         offset: u32,

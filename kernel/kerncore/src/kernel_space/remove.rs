@@ -250,16 +250,18 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         usable: OwnedRange,
         list: FrameList,
-        dying: AreaPlace<'s>,
+        mut dying: AreaPlace<'s>,
     ) -> Result<(), RemoveError> {
         let address = usable.start();
         self.readers.wait_for(address);
+        self.assert_no_null(&dying, usable.pages());
         match self.table.unmap_few(usable, list) {
             Ok((range, list)) => {
                 let freed = self.zones.free_list_of(list, FrameOwner::Vmalloc);
+                let array = self.free_array(mem::take(&mut dying.array));
                 self.areas.with(|areas| areas.release(range, dying));
                 match freed {
-                    Ok(()) => Ok(()),
+                    Ok(()) => array,
                     Err(error) => after(address, FramesError::Free(error)),
                 }
             }
@@ -273,16 +275,17 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         usable: OwnedRange,
         list: FrameList,
-        dying: AreaPlace<'s>,
+        mut dying: AreaPlace<'s>,
     ) -> Result<(), RemoveError> {
         let pages = usable.pages();
         let Released { range, payload, removal } = self.table.unmap(usable, list).flush();
         let freed = self.unless_odd(pages, removal, || {
             self.zones.free_list_of(payload, FrameOwner::Vmalloc).map_err(FramesError::Free)
         });
+        let array = self.free_array(mem::take(&mut dying.array));
         self.give_up_addresses(range, removal, dying);
         match freed {
-            Ok(()) => Ok(()),
+            Ok(()) => array,
             Err(error) => after(pages.start(), error),
         }
     }
@@ -331,6 +334,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 return Err(RemoveError::Unknown { address });
             }
             Mapping::Frames { usable, list } => {
+                self.assert_no_null(&dying, pages);
                 self.end_many_frames(usable, list, dying)?;
                 return Ok(Removal { pages: pages.count(), ..Removal::default() });
             }
@@ -340,6 +344,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
             Mapping::Reserved { usable } => (usable, Removal::default(), Ok(())),
             Mapping::Large { usable, list, parts, parked } => {
+                if dying.kind == AreaKind::Vmalloc {
+                    self.assert_no_null(&dying, pages);
+                }
                 let Released { range, payload, removal } =
                     self.unmap_large(usable, parts, parked, list);
                 let freed = self.unless_odd(pages, removal, || {
@@ -348,13 +355,17 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 (range, removal, freed)
             }
             Mapping::Lent(lent) | Mapping::Code { lent, .. } => {
+                if dying.kind == AreaKind::Vmalloc {
+                    self.assert_no_null(&dying, pages);
+                }
                 let Released { range, payload, removal } = lent.unmap(&self.table).flush();
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }
         };
+        let array = self.free_array(mem::take(&mut dying.array));
         self.give_up_addresses(range, removal, dying);
         match freed {
-            Ok(()) => Ok(removal),
+            Ok(()) => array.map(|()| removal),
             Err(error) => Err(RemoveError::Frames { address, error }),
         }
     }

@@ -1,9 +1,10 @@
 //! From addresses to a live area, and back when it does not come to that.
 
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
-use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, ArrayArea, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest};
@@ -23,6 +24,12 @@ const ENTRY_BYTES: u32 = size_of::<AreaEntry<'static>>() as u32;
 pub trait Support<'s>: Sync {
     /// Makes `entries` empty places for records in `block`, which is large enough and never comes back.
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'s>;
+
+    /// The memory of `frame`, which is low and whose owner lends it, as words.
+    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32];
+
+    /// The memory of `area`, which is mapped as long as this handle of it is there, as words.
+    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32];
 
     /// Hears of an area in whose tables something was found that nobody should have put there (S21, S22). Called
     /// outside all locks.
@@ -70,30 +77,33 @@ pub(super) struct NewArea {
     caller: VirtAddr,
     /// The physical base of a contiguous area, else zero.
     physical: PhysAddr,
+    /// Where its page pointers begin, and how many there are.
+    pointers: (VirtAddr, u32),
 }
 
 impl NewArea {
     pub(super) const fn new(kind: AreaKind, caller: VirtAddr) -> Self {
-        Self { kind, flags: kind.flags(), caller, physical: PhysAddr::new(0) }
+        let (physical, pointers) = (PhysAddr::new(0), (VirtAddr::new(0), 0));
+        Self { kind, flags: kind.flags(), caller, physical, pointers }
     }
 
     /// Writes the record of the area that maps so.
     #[inline(always)]
     pub(super) fn describe(self, place: &mut AreaPlace<'_>, mapping: Mapping) -> AreaSummary {
         let pages = mapping.pages();
-        let Self { kind, flags, caller, physical } = self;
-        **place = AreaRecord {
-            vm: VmStruct::new(
-                pages.start(),
-                pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
-                flags,
-                physical,
-                caller,
-            ),
-            kind,
-            users: 0,
-            mapping,
-        };
+        let Self { kind, flags, caller, physical, pointers } = self;
+        let record = &mut **place;
+        record.vm = VmStruct::new(
+            pages.start(),
+            pages.count().wrapping_add(GUARD_PAGES).wrapping_mul(PAGE_SIZE),
+            flags,
+            physical,
+            caller,
+            pointers,
+        );
+        record.kind = kind;
+        record.users = 0;
+        record.mapping = mapping;
         AreaSummary { pages, kind, flags, physical, caller, users: 0 }
     }
 
@@ -105,6 +115,11 @@ impl NewArea {
     /// Records the physical base of a contiguous area.
     pub(super) const fn at(self, physical: PhysAddr) -> Self {
         Self { physical, ..self }
+    }
+
+    /// Records the page pointers, which are in the record's array.
+    pub(super) const fn pointers(self, first: VirtAddr, count: u32) -> Self {
+        Self { pointers: (first, count), ..self }
     }
 }
 
@@ -200,7 +215,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.table.map(usable, 0, frames, attributes, &tables)
     }
 
-    /// Makes the area live: from here on lookups find it.
+    /// Makes the area live: from here on lookups find it. The page array, if it has one, is in the record already.
     #[inline(always)]
     pub(super) fn publish(
         &self,

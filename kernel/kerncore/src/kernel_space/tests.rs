@@ -2,14 +2,17 @@
 //! on SoftMachine.
 
 mod oddities;
+mod page_array;
 mod undoing;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
-use crate::area::{AreaFlags, VmStruct};
+use crate::area::{AreaFlags, ArrayArea, VmStruct};
 use crate::attributes::Attributes;
 use crate::audit::{Expected, Violation, audit};
 use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
@@ -94,7 +97,30 @@ impl<T: Send + Sync> SharedLock<T> for MutexLock<T> {
 
 struct Host;
 
+/// Memory for page arrays, the same for the same frame or area of the thread, which runs one test.
+fn words_at(page: u32, pages: u32) -> &'static [AtomicU32] {
+    thread_local! {
+        static WORDS: RefCell<BTreeMap<u32, &'static [AtomicU32]>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let words = || (0..pages << 10).map(|_| AtomicU32::new(0)).collect::<Vec<_>>().leak();
+    WORDS.with_borrow_mut(|map| {
+        let found = map.entry(page).or_insert_with(|| words());
+        if found.len() != (pages << 10) as usize {
+            *found = words();
+        }
+        *found
+    })
+}
+
 impl Support<'static> for Host {
+    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
+        words_at(frame.first().number(), frame.pages())
+    }
+
+    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32] {
+        words_at(area.pages().first(), area.pages().count())
+    }
+
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         let bytes = entries as usize * size_of::<AreaEntry<'_>>();
         let (_, pages) = block.leak();
@@ -180,10 +206,12 @@ fn a_record_without_an_area_is_seen() {
 
 type Damage = fn(&mut AreaRecord);
 
-/// What C callers see of a vmalloc area.
-fn descriptor(address: u32, size: u32, physical: u32) -> VmStruct {
+/// What C callers see of the vmalloc area of `record`, if it were there.
+fn descriptor(record: &AreaRecord, address: u32, physical: u32) -> VmStruct {
     let (address, physical) = (VirtAddr::new(address), PhysAddr::new(physical));
-    VmStruct::new(address, size, AreaFlags::ALLOC, physical, VirtAddr::new(0))
+    let pointers = (address_of(&record.within), 3);
+    let (size, flags) = (4 * PAGE_SIZE, AreaFlags::ALLOC);
+    VmStruct::new(address, size, flags, physical, VirtAddr::new(0), pointers)
 }
 
 #[test]
@@ -191,13 +219,23 @@ fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
     let space = space();
     let base = an_area(&space);
     finds(&space, &[]);
-    let damages: [(&str, u32, u32, Damage); 4] = [
+    let array = space.areas.with(|areas| areas.find(base).expect("live").vm.pages());
+    let first = space.zones.table().pointer_to(space.table.small_page(base).expect("mapped"));
+    let damages: [(&str, u32, u32, Damage); 8] = [
         ("flags", 2, 0, |record| record.vm.set_flags(AreaFlags::MAP)),
-        ("address", base.raw(), 4, |record| record.vm = descriptor(4, 4 * PAGE_SIZE, 0)),
+        ("address", base.raw(), 4, |record| record.vm = descriptor(record, 4, 0)),
         ("size", 4 * PAGE_SIZE, 3 * PAGE_SIZE, |record| record.vm.set_size(3 * PAGE_SIZE)),
         ("physical address", 0, 8, |record| {
-            record.vm = descriptor(record.vm.addr().raw(), 4 * PAGE_SIZE, 8);
+            record.vm = descriptor(record, record.vm.addr().raw(), 8);
         }),
+        ("page array", array, 4, |record| record.vm.set_pages(VirtAddr::new(4), 3)),
+        ("page count", 3, 2, |record| {
+            record.vm.set_pages(VirtAddr::new(record.vm.pages()), 2);
+        }),
+        ("vpages", 0, 1, |record| {
+            record.vm.set_flags(record.vm.flags().with(AreaFlags::VPAGES));
+        }),
+        ("page pointer", first, 0, |record| record.within[0].store(0, Relaxed)),
     ];
     for (part, wanted, had, damage) in damages {
         let with_record = |change: &dyn Fn(&mut AreaRecord)| {
@@ -207,7 +245,8 @@ fn a_record_that_says_something_else_than_the_area_is_seen_s11_s85a() {
         };
         with_record(&damage);
         finds(&space, &[Violation::Record { base, part, wanted, had }]);
-        with_record(&|record| record.vm = descriptor(base.raw(), 4 * PAGE_SIZE, 0));
+        with_record(&|record| record.vm = descriptor(record, base.raw(), 0));
+        with_record(&|record| record.within[0].store(first, Relaxed));
         finds(&space, &[]);
     }
 }
@@ -236,7 +275,8 @@ fn a_vmaps_record_that_names_a_physical_address_is_seen_s85a() {
     space.areas.with(|areas| {
         let record = areas.space.find_mut(base).expect("live");
         let (address, none) = (record.vm.addr(), VirtAddr::new(0));
-        record.vm = VmStruct::new(address, record.vm.size(), record.vm.flags(), had, none);
+        let (size, flags) = (record.vm.size(), record.vm.flags());
+        record.vm = VmStruct::new(address, size, flags, had, none, (none, 0));
     });
     let part = "physical address";
     finds(&space, &[Violation::Record { base, part, wanted: 0, had: had.raw() }]);

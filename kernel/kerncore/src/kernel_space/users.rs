@@ -135,7 +135,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> Result<(), ShareError> {
         match (&record.mapping, what) {
             (Mapping::Frames { .. }, Shared::Vmalloc)
-                if record.vm.flags().contains(AreaFlags::USERMAP) =>
+                if record.kind == AreaKind::Vmalloc
+                    && record.vm.flags().contains(AreaFlags::USERMAP) =>
             {
                 Ok(())
             }

@@ -3,12 +3,13 @@
 use core::fmt;
 
 use crate::addr::{PAGE_SHIFT, VirtAddr};
-use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
+use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest};
-use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
+use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::{ArrayError, KernelSpace};
 use crate::kmap::KmapError;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -69,6 +70,8 @@ pub enum VmallocError {
     },
     /// No addresses, or no record for them.
     Area(NoArea),
+    /// No memory for the pointers to its pages (S27).
+    PageArray(ArrayError),
     /// No frames (S28).
     Frames(AllocateError),
     /// High memory could not be reached to fill it with zeros.
@@ -85,6 +88,7 @@ impl fmt::Display for VmallocError {
                 write!(f, "{wanted} pages wanted, RAM has {total}")
             }
             Self::Area(error) => error.fmt(f),
+            Self::PageArray(error) => error.fmt(f),
             Self::Frames(error) => error.fmt(f),
             Self::Zero(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -137,12 +141,20 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if pages > total {
             return Err(VmallocError::MoreThanMemory { wanted: pages, total });
         }
-        let (mut usable, place) = self
+        let (mut usable, mut place) = self
             .reserve("vmalloc", |areas| areas.reserve_pages(pages))
             .map_err(VmallocError::Area)?;
+        let array = match self.take_array(pages, memory, caller) {
+            Ok(array) => array,
+            Err(error) => {
+                self.abandon(usable, place);
+                return Err(VmallocError::PageArray(error));
+            }
+        };
         let list = match self.filled_frames(memory, pages, fill) {
             Ok(list) => list,
             Err(error) => {
+                self.abandon_array(array);
                 self.abandon(usable, place);
                 return Err(error);
             }
@@ -154,9 +166,17 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let block = list.one_block(self.zones.table());
         let mapped = block.is_some_and(|first| self.table.map_few(&mut usable, first, attributes));
         if !mapped && let Err(error) = self.map_frames(&mut usable, &list, attributes) {
-            return Err(self.not_mapped(usable, place, list, error));
+            return Err(self.not_mapped(usable, place, (list, array), error));
         }
-        let new = NewArea::new(AreaKind::Vmalloc, caller);
+        let words = self.array_words(&array, &place.within);
+        let pointers = address_of(words);
+        match block {
+            Some(first) => self.note_run(first, pages, words),
+            None => self.note_list(&list, words),
+        }
+        let flags = flags_with(&array, AreaFlags::ALLOC);
+        let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags).pointers(pointers, pages);
+        place.array = array;
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
     }
 
@@ -185,12 +205,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         usable: OwnedRange,
         place: AreaPlace<'s>,
-        list: FrameList,
+        (list, array): (FrameList, PageArray),
         error: MapError,
     ) -> VmallocError {
         let list = self.unwind(usable, place, &error, list);
         let freed = self.zones.free_list(list);
         debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+        self.abandon_array(array);
         VmallocError::Map(error)
     }
 

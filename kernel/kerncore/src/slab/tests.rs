@@ -8,7 +8,7 @@ fn chunk(entries: u32) -> &'static mut [Entry<'static, u32>] {
 /// A chunk is one contiguous piece of memory, and no frame allocator has pieces without end.
 #[test]
 fn chunks_double_up_to_the_largest() {
-    let sizes = |chunk: u32| if chunk < 9 { 64 << chunk } else { 32_768 };
+    let sizes = |chunk: u32| if chunk < 8 { 64 << chunk } else { 16_384 };
     let mut sum = 0;
     for chunk in 0..40 {
         assert_eq!(entries_of(chunk), sizes(chunk));

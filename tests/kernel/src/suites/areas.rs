@@ -50,7 +50,7 @@ fn one_of_each() -> OneOfEach {
 /// The call that removes areas of `kind`.
 fn remove(kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
-        AreaKind::Vmalloc => kernel().vfree(authority(), address),
+        AreaKind::Vmalloc | AreaKind::PageArray => kernel().vfree(authority(), address),
         AreaKind::Vmap | AreaKind::Bare | AreaKind::MapRam | AreaKind::MapRamBlock => {
             kernel().vunmap(authority(), address)
         }

@@ -298,6 +298,7 @@ fn what_is_no_descriptor_is_refused_s85a() {
         AreaFlags::MAP,
         kerncore::addr::PhysAddr::new(0),
         NOBODY,
+        (VirtAddr::new(0), 0),
     );
     let on_the_heap = Vec::from([base.raw(); 8]);
     let here = Books::now();

@@ -155,7 +155,8 @@ fn the_descriptor_says_what_the_area_is_in_c_s_own_layout_s11_s85a() {
     let books = Books::now();
     let area = vmalloc(2 * PAGE_SIZE + 1);
     let found = descriptor(area);
-    assert!(found.next.is_null() && found.pages.is_null());
+    assert!(found.next.is_null());
+    assert!(!found.pages.is_null() && found.nr_pages == 3, "an array of three (S27)");
     assert_eq!(found.addr, area);
     assert_eq!(found.size, 4 * PAGE_SIZE as usize, "three pages and the guard (S2)");
     assert_eq!((found.flags, found.phys_addr), (VM_ALLOC as usize, 0));

@@ -38,6 +38,7 @@ use mm::kernel;
 use mm::user::{AddressSpace, SpaceError};
 use mm::user_area::UserArea;
 
+use super::failures_wider::no_array;
 use super::interrupts::in_handler;
 use super::user::{at, pages};
 use super::witness::{NOBODY, authority, feed};
@@ -122,11 +123,11 @@ pub(super) fn survives_by_name<T>(
     survives(name, operation, |_, ()| true, undo);
 }
 
-const fn is_exhausted(error: &frames::AllocateError) -> bool {
+pub(super) const fn is_exhausted(error: &frames::AllocateError) -> bool {
     matches!(error, frames::AllocateError::Exhausted { .. })
 }
 
-fn no_area(point: Point, error: &NoArea) -> bool {
+pub(super) fn no_area(point: Point, error: &NoArea) -> bool {
     match error {
         NoArea::Record(error) => {
             matches!(point, Point::Record | Point::Frames) && is_exhausted(error)
@@ -139,7 +140,7 @@ fn no_area(point: Point, error: &NoArea) -> bool {
 }
 
 /// A table fails, or the frame that it is to be cut from.
-fn no_table(point: Point, error: &MapError) -> bool {
+pub(super) fn no_table(point: Point, error: &MapError) -> bool {
     let is_table = matches!(error, MapError::Table { reason: ReserveError::NoTable(_), .. });
     matches!(point, Point::Table | Point::Frames) && is_table
 }
@@ -150,6 +151,7 @@ pub(super) fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
         VmallocError::Frames(error) => point == Point::Frames && is_exhausted(error),
         VmallocError::Zero(KmapError::Exhausted { .. }) => point == Point::Slot,
         VmallocError::Map(error) => no_table(point, error),
+        VmallocError::PageArray(error) => no_array(point, error),
         _ => false,
     }
 }
@@ -278,6 +280,7 @@ fn coherent_memory_of_a_device_that_snoops() {
 fn memory_for_code_s30_s112() {
     let is_right = |point, error: &ExecError| match error {
         ExecError::Memory(error) => no_coherent(point, error),
+        ExecError::PageArray(error) => no_array(point, error),
         ExecError::ZeroSize => false,
     };
     let make = || kernel().vmalloc_exec(3 * PAGE_SIZE, NOBODY);

@@ -16,7 +16,7 @@ use kerncore::attributes::Attributes;
 use kerncore::coherent::AllocationFlags;
 use kerncore::failure::{Afterwards, Outcome, Point};
 use kerncore::frames::{Frame, FrameOwner, FrameRequest};
-use kerncore::kernel_space::{Fill, ReallocError, VmallocError};
+use kerncore::kernel_space::{ArrayError, Fill, ReallocError, VmallocError};
 use kerncore::kmap::KmapError;
 use ktest::{Completion, ktest};
 use linux::areas;
@@ -25,7 +25,9 @@ use linux::protection::PageProtection;
 use mm::any_pages::{AnyPages, MapPageError, PageRef};
 use mm::kernel;
 
-use super::failures::{no_vmalloc, no_vmap, survives, survives_by_name, vfree};
+use super::failures::{
+    is_exhausted, no_area, no_table, no_vmalloc, no_vmap, survives, survives_by_name, vfree,
+};
 use super::kmap::slots;
 use super::witness::{NOBODY, authority, byte_at, feed};
 
@@ -60,6 +62,16 @@ fn grow(base: VirtAddr) -> Result<AreaSummary, ReallocError> {
 
 fn no_growth(point: Point, error: &ReallocError) -> bool {
     matches!(error, ReallocError::Grow(error) if no_vmalloc(point, error))
+}
+
+/// S27: what an area's page array needs.
+pub(super) fn no_array(point: Point, error: &ArrayError) -> bool {
+    match error {
+        ArrayError::Area(error) => no_area(point, error),
+        ArrayError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        ArrayError::Map(error) => no_table(point, error),
+        ArrayError::Zero(_) => false,
+    }
 }
 
 /// Where there is room behind it, and addresses need not be asked for; where there is none, it moves.

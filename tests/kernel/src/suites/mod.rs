@@ -30,6 +30,7 @@ mod messages;
 mod monitor;
 mod nodes;
 mod objects;
+mod page_arrays;
 mod pages;
 mod peers_linux;
 mod peers_zephyr;

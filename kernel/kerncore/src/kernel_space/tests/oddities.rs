@@ -25,6 +25,14 @@ impl Support<'static> for Ear {
         Host.chunk(block, entries)
     }
 
+    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
+        Host.frame_words(frame)
+    }
+
+    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32] {
+        Host.area_words(area)
+    }
+
     fn odd_tables(&self, area: PageRange, removal: Removal) {
         let space = self.space.get().expect("it is heard of after the space is made");
         assert!(space.nearest_area(area.start()).is_ok(), "the lock of areas is held");

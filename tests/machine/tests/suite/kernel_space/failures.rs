@@ -11,7 +11,9 @@ use kerncore::{
     attributes::Attributes,
     failure::{Afterwards, Point},
     frames::{AllocateError, FrameOwner},
-    kernel_space::{CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError},
+    kernel_space::{
+        ArrayError, CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
+    },
     page_table::{MapError, ReserveError},
     user::{PlaceError, Protection, WindowError},
     va_space,
@@ -96,7 +98,9 @@ fn no_frames(point: Point, error: &AllocateError) -> bool {
 fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
     match error {
         VmallocError::Area(error) => no_area(point, error),
-        VmallocError::Frames(error) => no_frames(point, error),
+        VmallocError::Frames(error) | VmallocError::PageArray(ArrayError::Frames(error)) => {
+            no_frames(point, error)
+        }
         VmallocError::Map(error) => no_table(point, error),
         _ => false,
     }
@@ -123,7 +127,7 @@ fn vmalloc_s19_s28_s29() {
             no_vmalloc,
             |area| bed.space.vfree((), area.pages.start()).expect("a live area"),
         );
-        assert_eq!(points, 5, "record, addresses, frames, two tables");
+        assert_eq!(points, 6, "record, addresses, the array's frame, frames, two tables");
     });
 }
 

@@ -131,7 +131,7 @@ fn nothing_too_much_and_what_is_not_memory_in_use_are_refused_s37_s97() {
 /// The call that removes areas of `kind`.
 fn remove(bed: &Bed, kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
     match kind {
-        AreaKind::Vmalloc => bed.space.vfree((), address),
+        AreaKind::Vmalloc | AreaKind::PageArray => bed.space.vfree((), address),
         AreaKind::Vmap | AreaKind::Bare => bed.space.vunmap((), address),
         AreaKind::MapRam | AreaKind::MapRamBlock => bed.space.unmap_ram((), address, 1),
         AreaKind::IoRemap => bed.space.iounmap((), address),

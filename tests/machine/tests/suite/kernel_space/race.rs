@@ -86,7 +86,7 @@ fn what_a_cpu_makes_it_finds_and_frees_while_others_do_the_same_s13_s14a() {
                     Err(RemoveError::WrongKind { address: base, found: area.kind })
                 );
                 let freed = match area.kind {
-                    AreaKind::Vmalloc => bed.space.vfree((), base),
+                    AreaKind::Vmalloc | AreaKind::PageArray => bed.space.vfree((), base),
                     AreaKind::Vmap | AreaKind::Bare | AreaKind::MapRam | AreaKind::MapRamBlock => {
                         bed.space.vunmap((), base)
                     }

@@ -6,7 +6,7 @@ use kerncore::{
     area::{AreaFlags, AreaKind},
     attributes::Attributes,
     frames::{FrameOwner, FrameRequest},
-    kernel_space::{ChangeError, Fill, ReallocError, VmallocError},
+    kernel_space::{ArrayError, ChangeError, Fill, ReallocError, VmallocError},
 };
 use machine::{Behaviour, Fault};
 
@@ -190,9 +190,15 @@ fn what_cannot_grow_stays_as_it_is_s86() {
         assert!(matches!(refused(8), VmallocError::Frames(_)));
         unharmed();
         bed.feed(hunger);
+        // S27: more pointers than the record has room for, and no frame for them.
+        let hunger = bed.starve(0);
+        let error = refused(17);
+        assert!(matches!(error, VmallocError::PageArray(ArrayError::Frames(_))), "{error}");
+        unharmed();
+        bed.feed(hunger);
         // The frame that was cut into tables is used up before the last MiB, and there is none to make one more of.
         let wanted = 900;
-        let hunger = bed.starve(wanted - 3);
+        let hunger = bed.starve(wanted - 3 + 1);
         let error = refused(wanted);
         assert!(matches!(error, VmallocError::Map(_)), "{error}");
         unharmed();

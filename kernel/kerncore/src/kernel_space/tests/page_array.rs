@@ -1,0 +1,223 @@
+//! The page arrays of vmalloc's areas, at the borders of their three places (S27, S28, S33, S85a).
+
+use super::*;
+use crate::area::AreaKind;
+use crate::frames::FrameRequest;
+use crate::kernel_space::{ArrayError, Fill, ReallocError, VmallocError};
+use crate::va_space::Request;
+
+/// Pages of RAM, and of the window: enough for 1,300 pages twice, and arrays.
+const MANY: u32 = 2048;
+const WIDE: u32 = 4096;
+/// A size at either side of each border, and the areas that it takes.
+const SIZES: [(u32, u32); 6] = [(1, 1), (16, 1), (17, 1), (1024, 1), (1025, 2), (1200, 2)];
+
+fn whoever() -> VirtAddr {
+    VirtAddr::new(0x8001_0000)
+}
+
+fn vmalloc(space: &Space, count: u32) -> Result<AreaSummary, VmallocError> {
+    space.vmalloc(count * PAGE_SIZE, Fill::Uninitialised, whoever())
+}
+
+/// A space in which tables and room for records are made.
+fn warm() -> Space {
+    let space = space_of(MANY, WIDE);
+    let areas: Vec<_> = (0..3).map(|_| vmalloc(&space, 600).expect("memory")).collect();
+    for area in areas {
+        assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+    }
+    let bare = space.reserve_area_with_tables(
+        Request::of_bytes((WIDE - 2) * PAGE_SIZE),
+        AreaFlags::NONE,
+        whoever(),
+    );
+    let base = bare.expect("addresses").area.pages.start();
+    assert_eq!(space.vunmap((), base), Ok(()));
+    space
+}
+
+/// What C callers would read through the descriptor of the area at `base`.
+fn pointers(space: &Space, base: VirtAddr) -> Vec<u32> {
+    space.areas.with(|areas| {
+        let record = areas.find(base).expect("a live area");
+        let words = space.array_words(&record.array, &record.within);
+        assert_eq!(record.vm.pages(), address_of(words).raw());
+        let words = &words[..record.vm.nr_pages() as usize];
+        words.iter().map(|word| word.load(Relaxed)).collect()
+    })
+}
+
+/// The array says what is mapped, in its order.
+#[track_caller]
+fn assert_true(space: &Space, area: AreaSummary) {
+    let table = space.zones.table();
+    let mapped: Vec<u32> = (0..area.pages.count())
+        .map(|index| area.pages.start().checked_add(index * PAGE_SIZE).expect("inside"))
+        .map(|address| table.pointer_to(space.table.small_page(address).expect("mapped")))
+        .collect();
+    assert_eq!(pointers(space, area.pages.start()), mapped);
+    finds(space, &[]);
+}
+
+/// The array's own area.
+fn nested(space: &Space) -> AreaSummary {
+    let areas = core::iter::successors(space.next_area(space.window.start()), |area| {
+        space.next_area(area.pages.start().checked_add(area.bytes_with_guard())?)
+    });
+    areas.filter(|area| area.kind == AreaKind::PageArray).last().expect("an array of its own")
+}
+
+#[test]
+fn pointers_lie_in_the_record_in_a_frame_or_in_an_area_of_their_own_s27_s33() {
+    let space = warm();
+    for (count, areas) in SIZES {
+        let (before, free) = (space.area_counts(), space.zones.free_pages());
+        let area = vmalloc(&space, count).expect("memory");
+        assert_eq!(space.area_counts().areas - before.areas, areas, "{count} pages");
+        assert_eq!(area.flags.contains(AreaFlags::VPAGES), areas == 2, "{count} pages");
+        assert_true(&space, area);
+        if areas == 2 {
+            let array = nested(&space);
+            assert_eq!(
+                (array.pages.count(), array.flags, array.caller),
+                (2, AreaFlags::ALLOC, whoever())
+            );
+            assert!(has_none(&space, array.pages.start()), "the nesting ends there");
+        }
+        assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+        assert_eq!(space.area_counts().areas, before.areas);
+        assert_eq!(space.zones.free_pages(), free, "{count} pages");
+        finds(&space, &[]);
+    }
+    let free = space.zones.free_pages();
+    for (count, _) in SIZES {
+        let area = vmalloc(&space, count).expect("memory");
+        space.vfree_atomic((), area.pages.start()).expect("a live area");
+        assert_eq!(space.free_deferred(), 1);
+        assert_eq!(space.zones.free_pages(), free, "{count} pages");
+    }
+    finds(&space, &[]);
+}
+
+/// S34: nobody but the area that it serves removes it, moves it, or shows it.
+#[test]
+fn an_array_is_removed_with_its_area_alone_s27_s34() {
+    let space = space_of(MANY, MANY);
+    let area = vmalloc(&space, 1025).expect("memory");
+    let array = nested(&space);
+    let base = array.pages.start();
+    let refused = Err(RemoveError::WrongKind { address: base, found: AreaKind::PageArray });
+    assert_eq!(space.vfree((), base), refused);
+    assert_eq!(space.vfree_atomic((), base), refused);
+    assert_eq!(space.vunmap((), base), refused);
+    assert!(matches!(space.remove_area((), base), Err(RemoveError::WrongKind { .. })));
+    let resized = space.vrealloc((), base, 1, Fill::Zeroed, FrameRequest::ANY, whoever());
+    assert!(matches!(resized, Err(ReallocError::Change(ChangeError::WrongKind { .. }))));
+    assert_true(&space, area);
+    assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+    assert_eq!(space.find(base), None);
+}
+
+/// S86: through every place and back; a shorter area keeps the array that it has.
+#[test]
+fn an_array_grows_with_its_area_and_is_right_after_every_change_s27_s86() {
+    let space = warm();
+    let free = space.zones.free_pages();
+    for fence in [false, true] {
+        let mut area = vmalloc(&space, 3).expect("memory");
+        let fence = fence.then(|| vmalloc(&space, 1).expect("memory"));
+        let mut vpages = false;
+        for count in [16, 17, 16, 40, 1024, 1025, 1024, 1300, 5, 17, 1025, 1] {
+            let base = area.pages.start();
+            let fill = Fill::Uninitialised;
+            let bytes = count * PAGE_SIZE;
+            area = space
+                .vrealloc((), base, bytes, fill, FrameRequest::ANY, whoever())
+                .expect("memory");
+            vpages |= count > 1024;
+            assert_eq!(area.pages.count(), count);
+            assert_eq!(area.flags.contains(AreaFlags::VPAGES), vpages, "{count} pages");
+            assert_true(&space, area);
+        }
+        for area in fence.into_iter().chain([area]) {
+            assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+        }
+        assert_eq!(space.zones.free_pages(), free);
+    }
+}
+
+/// S85a: the area was its caller's; what it wrote there gives way to what is true.
+#[test]
+fn an_area_that_is_filled_gets_its_array_s27_s85a() {
+    let space = space_of(MANY, MANY);
+    for (count, areas) in SIZES {
+        let request = Request::of_bytes(count * PAGE_SIZE);
+        let bare = space.reserve_area(request, AreaFlags::NONE, whoever()).expect("addresses");
+        let base = bare.area.pages.start();
+        assert!(has_none(&space, base));
+        let area = space.fill_area(base, Fill::Zeroed).expect("memory");
+        assert_eq!(area.flags.contains(AreaFlags::VPAGES), areas == 2);
+        assert_true(&space, area);
+        assert_eq!(space.vfree((), base), Ok(()));
+    }
+    finds(&space, &[]);
+}
+
+/// S11.
+fn has_none(space: &Space, base: VirtAddr) -> bool {
+    let read = space.with_area(base, |record| (record.vm.pages(), record.vm.nr_pages()));
+    read == Some((0, 0))
+}
+
+/// S27: without an array there is no area, whatever it was that was short.
+#[test]
+fn an_area_whose_array_cannot_be_had_is_no_area_s27() {
+    let space = warm();
+    let free = space.zones.free_pages();
+    let hunger = space.zones.allocate_list(free, FrameOwner::Test).expect("all of it");
+    for count in [17, 1025] {
+        let refused = vmalloc(&space, count).expect_err("no frame for the array");
+        assert!(matches!(refused, VmallocError::PageArray(ArrayError::Frames(_))), "{refused}");
+        assert_eq!(space.area_counts().areas, 0);
+    }
+    assert_eq!(space.zones.free_list(hunger), Ok(()));
+    // 1,026 pages of addresses with the guard, and one more.
+    let space = space_of(MANY, 1026 + 1);
+    let refused = vmalloc(&space, 1025).expect_err("no addresses for the array");
+    assert!(matches!(refused, VmallocError::PageArray(ArrayError::Area(_))), "{refused}");
+    assert_eq!((space.area_counts().areas, space.area_counts().records), (0, 0));
+    finds(&space, &[]);
+}
+
+fn with_a_null(count: u32, counted: u32, index: usize) {
+    let space = space_of(MANY, MANY);
+    let area = vmalloc(&space, count).expect("memory");
+    let base = area.pages.start();
+    space.areas.with(|areas| {
+        let record = areas.find_mut(base).expect("a live area");
+        record.vm.set_pages(VirtAddr::new(record.vm.pages()), counted);
+        let record = &*record;
+        space.array_words(&record.array, &record.within)[index].store(0, Relaxed);
+    });
+    assert_eq!(space.vfree((), base), Ok(()));
+}
+
+#[test]
+#[should_panic(expected = "vfree: page 2 of the area at 0xc0000000 is null")]
+fn a_null_among_the_pages_is_fatal_s33() {
+    with_a_null(3, 3, 2);
+}
+
+#[test]
+#[should_panic(expected = "vfree: page 1024 of the area at 0xc0000000 is null")]
+fn a_null_in_an_array_of_its_own_is_fatal_s33() {
+    with_a_null(1025, 1025, 1024);
+}
+
+/// S33: the counted part alone; and who counts more than there are changes nothing.
+#[test]
+fn a_null_behind_the_counted_pages_is_nobodys_business_s33() {
+    with_a_null(20, 7, 7);
+    with_a_null(3, u32::MAX, 3);
+}
