@@ -52,15 +52,17 @@ pub enum Kind {
     BeyondRam,
     /// Above the heap: nothing.
     AboveHeap,
-    /// Set aside for static mappings, of which there are none, and for temporary ones: nothing.
+    /// Set aside for static mappings, of which there are none, and for temporary ones that nobody holds: nothing.
     Fixed,
+    /// A page of high memory, for a moment.
+    Temporary,
     /// The user's half: nothing.
     User,
 }
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 23;
+    pub(crate) const COUNT: usize = 24;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -87,6 +89,7 @@ impl Kind {
             Self::BeyondRam => "beyond-ram",
             Self::AboveHeap => "above-heap",
             Self::Fixed => "fixed",
+            Self::Temporary => "temporary",
             Self::User => "user",
         }
     }
@@ -101,6 +104,7 @@ impl Kind {
                 let top = HEAP_START.checked_add(mm::heap::usage().pages * PAGE_SIZE);
                 if top.is_some_and(|top| heap < top) { Self::Heap } else { Self::AboveHeap }
             }
+            held if kernel().temporary().is_held(held) => Self::Temporary,
             _ => {
                 const { assert!(HEAP_END.raw() == STATIC_START.raw()) };
                 Self::Fixed

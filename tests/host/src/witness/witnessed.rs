@@ -51,7 +51,12 @@ impl Witnessed {
     /// What all tests of `suites` should have shown on a machine with `ram` bytes, and have not.
     pub(crate) fn missing(&self, suites: &BTreeSet<&str>, ram: u64) -> Vec<String> {
         let of_kind = |kind: &str| self.0.keys().any(|(_, had)| had == kind);
-        let exists = |kind: &&str| *kind != "beyond-ram" || ram < MOST_RAM;
+        let exists = |kind: &&str| match *kind {
+            "beyond-ram" => ram < MOST_RAM,
+            // Of high memory, which a machine has by a parameter alone.
+            "temporary" => false,
+            _ => true,
+        };
         let kinds = judge::kinds().filter(exists).filter(|kind| !of_kind(kind)).map(str::to_owned);
         let of_suite = |suite: &str| self.0.keys().any(|(had, _)| had == suite);
         let silent = suites.iter().filter(|suite| !of_suite(suite));
