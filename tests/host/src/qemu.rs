@@ -16,6 +16,10 @@ pub(crate) const KERNEL_TESTS: &str = "target/kernel-tests.elf";
 /// The disk that is made when none is named: each sector holds its own number.
 pub(crate) const DEFAULT_DISK: &str = "target/disk.img";
 
+/// After how many seconds a boot is taken to hang. All tests take a fifth of that on a computer that does nothing else, and
+/// several times as long on one that is busy.
+const BOOT_TIMEOUT: &str = "300";
+
 /// The face of virtio-mmio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -132,8 +136,7 @@ pub(crate) fn boot(
         .args(["--smp", &machine.cpus.to_string()])
         .args(["--transport", &machine.transport.to_string()])
         .args(["--console", if matches!(console, Console::Run) { "run" } else { "test" }])
-        // Several CPUs, each a thread, on a host that is busy with others: seconds can become minutes.
-        .args(["--timeout", if machine.cpus > 1 { "300" } else { "120" }])
+        .args(["--timeout", BOOT_TIMEOUT])
         .arg("--disk")
         .arg(disk)
         .args(&start.options)
