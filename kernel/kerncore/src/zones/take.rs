@@ -293,7 +293,8 @@ impl<'s, L: Locks> Zones<'s, L> {
         (last.checked_sub(self.table.first())? < end - 1).then_some(last)
     }
 
-    /// How many frames are free that will do. None are on a node that is not there.
+    /// How many frames are free that will do: none of a node alone that is not there. Whether the node that is preferred is there,
+    /// only taking frames asks.
     pub fn free_pages_of(&self, request: FrameRequest) -> u32 {
         let free = |(zone, lock): (ZoneIndex, &L::Lock<FrameAllocator<'s>>)| {
             let limit = self.limit(request, zone);
