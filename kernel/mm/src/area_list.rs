@@ -1,28 +1,74 @@
-//! The areas of the vmalloc window, one line each (S91).
+//! The areas of the vmalloc window, one line each (S91), in the words of Linux's `/proc/vmallocinfo`.
+//!
+//! ```text
+//!   0xc0000000-0xc0003000     12288 main+0x40 pages=2 vmalloc N0=1 N1=1
+//!   └─ addresses ───────┘ └─ bytes ┘ └ caller ┘ └ pages ┘ └ what it is ┘ └ frames by node, if there are two
+//!       guard included
+//! ```
+//!
+//! | words | |
+//! |---|---|
+//! | `phys=` | the physical base of a contiguous mapping |
+//! | `ioremap` `vmalloc` `vmap` `user` `vpages` `dma` | the area's flags |
+//! | `sections=` `large_pages=` | how many entries of 1 MiB and of 64 KiB it begins with |
+//! | `vm_map_ram` `fragments=` | made by `vm_map_ram`; of a block, the mappings that are cut from it |
+//! | `unpurged vm_area` | freed, and its addresses wait for their flush: nothing else is known of it |
 
 use core::fmt;
 
 use kerncore::addr::PAGE_SIZE;
-use kerncore::area::AreaSummary;
+use kerncore::area::AreaKind;
+use kerncore::kernel_space::{Listed, ListedKind, LiveArea};
 
 use crate::kernel;
-use crate::report::Named;
+use crate::report::Called;
 
-/// A live area: `start-end bytes caller pages physical words`, guard included in end and bytes.
+/// One area: live, or waiting for its flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line(pub AreaSummary);
+pub struct Line(pub Listed);
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AreaSummary { pages, flags, physical, caller, .. } = self.0;
-        let (start, bytes) = (pages.start(), self.0.bytes_with_guard());
+        let Self(listed) = self;
+        let (start, bytes) = (listed.pages.start(), listed.bytes_with_guard());
         let end = u64::from(start.raw()) + u64::from(bytes);
-        write!(f, "{start}-{end:#010x} {bytes:>9} {} pages={}", Named(caller), pages.count())?;
-        if physical.raw() != 0 {
-            write!(f, " phys={physical}")?;
+        write!(f, "{start}-{end:#010x} {bytes:>9}")?;
+        match &listed.what {
+            ListedKind::Live(area) => live(area, f),
+            ListedKind::Unpurged => f.write_str(" unpurged vm_area"),
         }
-        write!(f, " {flags}")
     }
+}
+
+/// What a live area's line says behind the bytes.
+fn live(area: &LiveArea, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let LiveArea { summary, parts, on_nodes, fragments } = area;
+    if summary.caller.raw() != 0 {
+        write!(f, " {}", Called(summary.caller))?;
+    }
+    write!(f, " pages={}", summary.pages.count())?;
+    if summary.physical.raw() != 0 {
+        write!(f, " phys={}", summary.physical)?;
+    }
+    for word in summary.flags.words() {
+        write!(f, " {word}")?;
+    }
+    for (word, count) in [(" sections", parts.sections()), (" large_pages", parts.large_pages())] {
+        if count != 0 {
+            write!(f, "{word}={count}")?;
+        }
+    }
+    match summary.kind {
+        AreaKind::MapRam => f.write_str(" vm_map_ram")?,
+        AreaKind::MapRamBlock => write!(f, " vm_map_ram fragments={fragments}")?,
+        _ => {}
+    }
+    for (node, &pages) in on_nodes.iter().enumerate() {
+        if pages != 0 {
+            write!(f, " N{node}={pages}")?;
+        }
+    }
+    Ok(())
 }
 
 /// All areas together.
@@ -32,6 +78,8 @@ pub struct Totals {
     pub areas: u32,
     /// Pages that they may use.
     pub pages: u32,
+    /// Areas that wait for their flush.
+    pub unpurged: u32,
     /// Pages of addresses that are taken: guards too, and areas that are being made or removed.
     pub taken: u32,
     /// Pages of the window.
@@ -45,9 +93,10 @@ impl fmt::Display for Totals {
         let kibibytes = |pages: u32| pages * (PAGE_SIZE >> 10);
         write!(
             f,
-            "{} areas, {} KiB; {} of {} KiB of addresses taken, largest hole {} KiB",
+            "{} areas, {} KiB, {} unpurged; {} of {} KiB of addresses taken, largest hole {} KiB",
             self.areas,
             kibibytes(self.pages),
+            self.unpurged,
             kibibytes(self.taken),
             kibibytes(self.window),
             kibibytes(self.largest_hole),
@@ -55,8 +104,9 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Shows every live area to `visit`, in order of addresses, and adds them up. No lock is held while `visit` runs; what is made
-/// or removed meanwhile may be shown or not. Any context.
+/// Shows every area that lives or waits for its flush to `visit`, in order of addresses, and adds them up. No lock is held while
+/// `visit` runs. What is made or removed meanwhile may be shown or not; each line was true at one moment, and no two of them
+/// overlap. Any context.
 pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
     let kernel = kernel();
     let counts = kernel.area_counts();
@@ -68,11 +118,16 @@ pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
         ..Totals::default()
     };
     let mut next = Some(window.start());
-    while let Some(area) = next.and_then(|from| kernel.next_area(from)) {
-        totals.areas += 1;
-        totals.pages += area.pages.count();
-        visit(&Line(area));
-        next = area.pages.start().checked_add(area.bytes_with_guard());
+    while let Some(listed) = next.and_then(|from| kernel.next_listed(from)) {
+        match listed.what {
+            ListedKind::Live(_) => {
+                totals.areas += 1;
+                totals.pages += listed.pages.count();
+            }
+            ListedKind::Unpurged => totals.unpurged += 1,
+        }
+        visit(&Line(listed));
+        next = listed.next();
     }
     totals
 }

@@ -63,3 +63,16 @@ impl fmt::Display for Named {
         }
     }
 }
+
+/// A caller, by the function that it lies in; by its address only where that has no name.
+#[derive(Clone, Copy, Debug)]
+pub struct Called(pub VirtAddr);
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match arch::symbols::lookup(self.0) {
+            Some(symbol) => symbol.fmt(f),
+            None => self.0.fmt(f),
+        }
+    }
+}

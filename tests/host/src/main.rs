@@ -17,6 +17,7 @@ mod harness;
 mod junit;
 mod kernel;
 mod ktap;
+mod listing;
 mod pool;
 mod progress;
 mod qemu;
@@ -110,6 +111,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     }
     jobs.extend(harness::jobs());
     jobs.extend(run::jobs());
+    jobs.extend(listing::jobs());
     jobs.extend(stress::jobs());
     jobs.extend(gdb::jobs());
     jobs.extend(semihosting::jobs());

@@ -128,12 +128,11 @@ fn area_place(turn: u32) -> Option<VirtAddr> {
     let mut found = None;
     let _ended = mm::area_list::for_each_line(|line| {
         if left == 0 && found.is_none() {
-            found = Some(line.0);
+            found = Some(line.0.pages);
         }
         left = left.saturating_sub(1);
     });
-    let area = found?;
-    let pages = area.pages;
+    let pages = found?;
     let page =
         if turn.is_multiple_of(2) { turn.wrapping_mul(5) % pages.count() } else { pages.count() };
     // Of a port, the flags.

@@ -42,11 +42,9 @@ impl AreaFlags {
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
-}
 
-/// The words of a listing (S91), each followed by nothing but a space before the next.
-impl fmt::Display for AreaFlags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The words of a listing (S91), in their order.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
         let words = [
             (Self::IOREMAP, "ioremap"),
             (Self::ALLOC, "vmalloc"),
@@ -55,12 +53,17 @@ impl fmt::Display for AreaFlags {
             (Self::VPAGES, "vpages"),
             (Self::DMA, "dma"),
         ];
+        words.into_iter().filter_map(move |(flag, word)| self.contains(flag).then_some(word))
+    }
+}
+
+/// Its words, with a space between them.
+impl fmt::Display for AreaFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (flag, word) in words {
-            if self.contains(flag) {
-                write!(f, "{separator}{word}")?;
-                separator = " ";
-            }
+        for word in self.words() {
+            write!(f, "{separator}{word}")?;
+            separator = " ";
         }
         Ok(())
     }

@@ -356,7 +356,7 @@ fn what_its_owner_writes_into_a_descriptor_is_kept_s85a() {
             shown = alloc::format!("{line}");
         }
     });
-    assert!(shown.ends_with("pages=1 phys=0x60005000 user dma"), "{shown}");
+    assert!(shown.ends_with(" pages=1 phys=0x60005000 user dma"), "{shown}");
     free(area);
     books.assert_unchanged();
 }

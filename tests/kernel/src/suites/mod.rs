@@ -55,5 +55,6 @@ mod user_smp;
 mod user_write;
 mod virtio_block;
 mod vmalloc;
+mod vmallocinfo;
 mod vmap;
 mod witness;
