@@ -4,7 +4,7 @@
 //! hands the ledgers to the runner.
 //!
 //! ```text
-//! settle → snapshot → the test begins, and ends → settle → snapshot, compared with the first → audit
+//! settle → snapshot → a test begins, and ends → settle → snapshot, compared with the last → audit → the next test begins …
 //! ```
 
 use core::fmt;

@@ -1,7 +1,7 @@
 //! The runner: draws the order, runs the tests one after the other, and examines the ledgers after each.
 
 use crate::death::Current;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Snapshot};
 use crate::options::{Mode, Options};
 use crate::order::{MAX_TESTS, Order, OrderError};
 use crate::tap::{OneLine, Tap};
@@ -155,8 +155,10 @@ impl<const LEDGERS: usize> Run<'_, LEDGERS> {
             self.summary.end = End::Unable;
             return;
         }
+        // What a test finds is what the last one left: between the two nothing is taken or given back.
+        let mut counters = self.ledgers.map(Ledger::snapshot);
         for (place, number) in order.places().zip(1..).skip(from.saturating_sub(1)) {
-            if !self.one(place, number) {
+            if !self.one(place, number, &mut counters) {
                 self.tap.diagnostic(&"the kernel is no longer sound: this boot ends here");
                 self.summary.end = End::Unsound(number);
                 break;
@@ -166,11 +168,11 @@ impl<const LEDGERS: usize> Run<'_, LEDGERS> {
         self.tap.diagnostic(&format_args!("{passed} passed, {failed} failed, {skipped} skipped"));
     }
 
-    /// Runs one test and reports it. Says whether the kernel is still sound.
-    fn one(&mut self, place: usize, number: usize) -> bool {
+    /// Runs one test, which begins with the counters as they are in `counters`, reports it, and leaves there what they are
+    /// then. Says whether the kernel is still sound.
+    fn one(&mut self, place: usize, number: usize, counters: &mut [Snapshot; LEDGERS]) -> bool {
         let test = &self.tests[place];
         let name = test.full_name();
-        let before = self.ledgers.map(Ledger::snapshot);
         self.current.begin(place, number);
         let returned = self.returned(test, number);
         self.current.returned();
@@ -184,10 +186,12 @@ impl<const LEDGERS: usize> Run<'_, LEDGERS> {
             }
             tap.diagnostic(&finding);
         };
-        for (ledger, before) in self.ledgers.iter().zip(&before) {
-            before.compare(&ledger.snapshot(), &mut |difference| {
+        for (ledger, before) in self.ledgers.iter().zip(counters) {
+            let after = ledger.snapshot();
+            before.compare(&after, &mut |difference| {
                 find(&mut self.tap, format_args!("{}: {difference}", ledger.name()));
             });
+            *before = after;
         }
         let mut sound = true;
         self.audit(&mut |tap, violation| {

@@ -1,9 +1,9 @@
 //! One slot against what it should hold.
 
 use super::{Audit, Place, Violation};
-use crate::addr::{PageRange, Pfn, PhysAddr};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr};
 use crate::attributes::Attributes;
-use crate::descriptor::{PageSize, SLOT_SIZE, l2, l2::SmallPages};
+use crate::descriptor::{PageSize, SLOT_SIZE, l1, l2, l2::SmallPages};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::{Entry, Level, Slot};
@@ -107,9 +107,15 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
 
     /// Nothing may be mapped at any of `pages`.
     pub(super) fn all_absent(&mut self, pages: PageRange, place: Place) {
-        let space = self.space;
-        space.table().for_each_slot(pages, |slot| {
-            self.absent(slot, place);
+        let table = self.space.table();
+        table.for_each_section(pages, |pages, above| {
+            let below = l1::table(above).map(|below| Slots::new(table.machine(), below, pages));
+            // Most of what should be empty is.
+            if above != 0 && !below.is_some_and(|below| below.are_empty()) {
+                table.for_each_slot(pages, |slot| {
+                    self.absent(slot, place);
+                });
+            }
         });
     }
 
@@ -132,17 +138,64 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     }
 }
 
-/// What the slots of `table` for `pages` hold, which lie below one first-level slot. For walks over all of RAM, where each
-/// instruction counts: nothing here can overflow, as a table has 256 slots.
-#[inline]
-pub(super) fn descriptors<M: Machine>(
-    machine: &M,
-    table: PhysAddr,
-    pages: PageRange,
-) -> impl Iterator<Item = u32> {
-    let first = table.raw().wrapping_add(l2::index(pages.start()).wrapping_mul(SLOT_SIZE));
-    (0..pages.count()).map(move |index| {
-        let slot = first.wrapping_add(index.wrapping_mul(SLOT_SIZE));
-        machine.read_descriptor(PhysAddr::new(slot))
-    })
+/// The slots of `table` for `pages`, which lie below one first-level slot: for walks over all of RAM, where each instruction
+/// counts.
+pub(super) struct Slots<'m, M> {
+    machine: &'m M,
+    /// The first.
+    first: PhysAddr,
+    count: u32,
+}
+
+impl<'m, M: Machine> Slots<'m, M> {
+    pub(super) const fn new(machine: &'m M, table: PhysAddr, pages: PageRange) -> Self {
+        // Nothing here or below can overflow, as a table has 256 slots.
+        let first = table.raw().wrapping_add(l2::index(pages.start()).wrapping_mul(SLOT_SIZE));
+        Self { machine, first: PhysAddr::new(first), count: pages.count() }
+    }
+
+    /// What they hold, one after the other.
+    #[inline]
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = u32> + use<'_, 'm, M> {
+        (0..self.count).map(|index| self.descriptor(index))
+    }
+
+    /// Joins what they hold, with their numbers, one after the other, to `start`.
+    #[inline]
+    fn fold(&self, start: u32, join: impl Fn(u32, u32, u32) -> u32) -> u32 {
+        const STRIDE: u32 = 8;
+        let next = |joined, index| join(joined, self.descriptor(index), index);
+        let runs = self.count / STRIDE;
+        let joined = (0..runs).fold(start, |joined, run| {
+            (0..STRIDE).fold(joined, |joined, index| next(joined, run * STRIDE + index))
+        });
+        (runs * STRIDE..self.count).fold(joined, next)
+    }
+
+    /// Whether all are empty.
+    #[inline]
+    pub(super) fn are_empty(&self) -> bool {
+        self.fold(0, |all, descriptor, _| all | descriptor) == 0
+    }
+
+    /// Whether all lead to small pages, wherever those are.
+    #[inline]
+    pub(super) fn are_small_pages(&self) -> bool {
+        l2::is_small(self.fold(u32::MAX, |common, descriptor, _| common & descriptor))
+    }
+
+    /// Whether they lead to the frames from `first` on, with these attributes.
+    #[inline]
+    pub(super) fn lead_to(self, first: Pfn, attributes: Attributes) -> bool {
+        let word = SmallPages::new(attributes).word(first);
+        self.fold(0, |wrong, descriptor, index| {
+            wrong | (descriptor ^ word.wrapping_add(index.wrapping_mul(PAGE_SIZE)))
+        }) == 0
+    }
+
+    #[inline(always)]
+    fn descriptor(&self, index: u32) -> u32 {
+        let slot = self.first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE));
+        self.machine.read_descriptor(PhysAddr::new(slot))
+    }
 }

@@ -1,11 +1,11 @@
 //! The linear map: every frame of RAM at its distance, or gone for a reason.
 
-use super::check::descriptors;
+use super::check::Slots;
 use super::owners::{Owners, is_lent};
 use super::{Audit, Place, Violation};
-use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
-use crate::descriptor::{l1, l2::SmallPages};
+use crate::descriptor::l1;
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -76,20 +76,15 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if self.expected.image.contains(pages.start()) {
             return false;
         }
-        let mut found = descriptors(self.space.table().machine(), table, pages);
+        let slots = Slots::new(self.space.table().machine(), table, pages);
         match ram_rule(Place::Linear, owner) {
             Rule::Mapped(_, attributes) => {
-                let mut wanted = SmallPages::new(attributes).word(first);
-                let holds = found.all(|descriptor| {
-                    let holds = descriptor == wanted;
-                    wanted = wanted.wrapping_add(PAGE_SIZE);
-                    holds
-                });
+                let holds = slots.lead_to(first, attributes);
                 self.summary.linear_pages += if holds { pages.count() } else { 0 };
                 holds
             }
             Rule::Absent(place) => {
-                let holds = found.all(|descriptor| descriptor == 0);
+                let holds = slots.are_empty();
                 let lent = holds && matches!(place, Place::Lent(_));
                 self.summary.lent_pages += if lent { pages.count() } else { 0 };
                 holds

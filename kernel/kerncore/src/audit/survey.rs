@@ -1,6 +1,6 @@
 //! Counting what is mapped, without judging it: for the ledger.
 
-use super::check::descriptors;
+use super::check::Slots;
 use super::owners::Owners;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::descriptor::l1;
@@ -31,10 +31,12 @@ pub fn survey<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Survey {
     let table = space.table();
     table.for_each_section(space.window(), |pages, above| {
         if let Some(below) = l1::table(above) {
-            let found = descriptors(table.machine(), below, pages);
-            let entries: u32 = found.map(|descriptor| u32::from(descriptor != 0)).sum();
-            survey.mapped_pages += entries;
-            survey.tables_in_use += u32::from(entries != 0);
+            let slots = Slots::new(table.machine(), below, pages);
+            if !slots.are_empty() {
+                let entries = slots.descriptors().filter(|&descriptor| descriptor != 0).count();
+                survey.mapped_pages += u32::try_from(entries).unwrap_or(u32::MAX);
+                survey.tables_in_use += 1;
+            }
         } else if above != 0 {
             survey.mapped_pages += pages.count();
         }
@@ -68,8 +70,12 @@ fn missing<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>, window: PageRang
     let mut missing = 0;
     space.table().for_each_section(window, |pages, above| {
         let Some(table) = l1::table(above) else { return };
-        let found = descriptors(space.table().machine(), table, pages);
-        for (_, page) in found.zip(pages.first()..).filter(|&(descriptor, _)| descriptor == 0) {
+        let slots = Slots::new(space.table().machine(), table, pages);
+        if slots.are_small_pages() {
+            return;
+        }
+        let found = slots.descriptors().zip(pages.first()..);
+        for (_, page) in found.filter(|&(descriptor, _)| descriptor == 0) {
             let frame = space.linear().frame_of(VirtAddr::new(page * PAGE_SIZE));
             let owner = frame.map(|frame| owners.of(frame));
             missing += u32::from(owner.is_some_and(|owner| owner != FrameOwner::Absent));

@@ -120,10 +120,10 @@ impl FrameAllocator<'_> {
             if !shaped {
                 return Err(Unsound::Shape { frame: head, order });
             }
-            for inside in index + 1..index + (1 << order) {
-                if table.record(inside).state() != State::INSIDE {
-                    return Err(Unsound::HeadInside { frame: table.pfn_at(inside), head });
-                }
+            let inside = &table.records(index, 1 << order)[1..];
+            if let Some(record) = inside.iter().find(|record| record.state() != State::INSIDE) {
+                let frame = table.pfn_at(table.index_of_record(record));
+                return Err(Unsound::HeadInside { frame, head });
             }
             if state.is_free() {
                 free[order as usize] += 1;

@@ -272,6 +272,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.look(|areas| areas.space.check())
     }
 
+    /// As [`KernelSpace::check_books`], but for what is said of addresses above all areas: for those who check after each step.
+    ///
+    /// # Errors
+    /// The first [`CheckError`] found.
+    pub fn check_books_in_use(&self) -> Result<(), CheckError> {
+        self.areas.look(|areas| areas.space.check_in_use())
+    }
+
     /// The record of the frame behind `address`, if that lies in the vmalloc window, is mapped, and leads to RAM (S88). Takes
     /// no lock: it is the caller who keeps the mapping from going.
     #[inline(always)]

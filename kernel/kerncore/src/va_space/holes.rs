@@ -118,23 +118,32 @@ impl<'s> HoleTree<'s> {
         (leaf << FAN_OUT_SHIFT) | lowest_slot_of(&self.leaves[leaf as usize], wanted)
     }
 
-    /// How many holes there are, or the first group whose parent does not hold its greatest slot.
-    pub(super) fn audit(&self) -> Result<u32, u32> {
-        // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `longest`.
-        let slots = self.inner.as_flattened();
-        let (above_inner, above_leaves) = match self.first_leaf.checked_sub(1) {
-            Some(others) => slots.split_at(others as usize),
-            None => (slots, slice::from_ref(&self.longest)),
-        };
-        let after = |first: u32| move |group: u32| first + group;
-        if let Some((root, others)) = self.inner.split_first() {
-            level(slice::from_ref(&self.longest), slice::from_ref(root))?;
-            level(above_inner, others).map_err(after(1))?;
+    /// How many holes begin in the first `pages` pages, or the first group above those whose parent does not hold its greatest
+    /// slot. If all are asked for, groups that stand above none must be empty.
+    pub(super) fn audit(&self, pages: u32) -> Result<u32, u32> {
+        let all = pages.div_ceil(FAN_OUT) as usize == self.leaves.len();
+        let (mut first, mut span) = (0, FAN_OUT * groups_at(self.first_leaf));
+        loop {
+            // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `longest`.
+            let above = match u32::checked_sub(first, 1) {
+                Some(slot) => &self.inner.as_flattened()[slot as usize..],
+                None => slice::from_ref(&self.longest),
+            };
+            let after = |group: u32| first + group;
+            if first != self.first_leaf {
+                let wanted = if all { groups_at(first) } else { pages.div_ceil(span) } as usize;
+                level(above, &self.inner[first as usize..][..wanted]).map_err(after)?;
+                (first, span) = (child_of(first, 0), span / FAN_OUT);
+                continue;
+            }
+            let holes =
+                level(above, &self.leaves[..pages.div_ceil(FAN_OUT) as usize]).map_err(after)?;
+            // The tree may have fewer leaves than its last inner level has slots.
+            let mut spare = (first..).zip(above).skip(self.leaves.len());
+            return spare
+                .find(|&(_, &noted)| noted != 0)
+                .map_or(Ok(holes), |(group, _)| Err(group));
         }
-        let holes = level(above_leaves, self.leaves).map_err(after(self.first_leaf))?;
-        // The tree may have fewer leaves than its last inner level has slots.
-        let mut spare = (self.first_leaf..).zip(above_leaves).skip(self.leaves.len());
-        spare.find(|&(_, &noted)| noted != 0).map_or(Ok(holes), |(group, _)| Err(group))
     }
 
     #[cfg(test)]
@@ -145,18 +154,30 @@ impl<'s> HoleTree<'s> {
     }
 }
 
-/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it. Nearly all
-/// of a large space's slots are 0, and cost least.
+/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it.
 fn level(above: &[u32], groups: &[Group]) -> Result<u32, u32> {
     let mut filled = 0;
-    for ((group, slots), &noted) in (0..).zip(groups).zip(above) {
-        if noted | slots[0] | slots[1] | slots[2] | slots[3] != 0 {
+    let mut exact = |first: u32, groups: &[Group], above: &[u32]| {
+        for (group, (slots, &noted)) in (first..).zip(groups.iter().zip(above)) {
             if noted != greatest_of(slots) {
                 return Err(group);
             }
             filled += slots.iter().map(|&length| u32::from(length != 0)).sum::<u32>();
         }
+        Ok(())
+    };
+    // Nearly all of a large space's slots are 0, and cost least.
+    let (runs, rest) = groups.as_chunks::<{ FAN_OUT as usize }>();
+    let (noted, _) = above.as_chunks::<{ FAN_OUT as usize }>();
+    let mut first = 0;
+    for (slots, noted) in runs.iter().zip(noted) {
+        let words = slots.as_flattened().iter().chain(noted);
+        if words.fold(0, |all, word| all | word) != 0 {
+            exact(first, slots, noted)?;
+        }
+        first += FAN_OUT;
     }
+    exact(first, rest, &above[groups.len() - rest.len()..])?;
     Ok(filled)
 }
 
@@ -195,6 +216,11 @@ fn greatest_of(group: &Group) -> u32 {
     group[0].max(group[1]).max(group[2].max(group[3]))
 }
 
+/// How many groups there may be in the level whose first has this number.
+const fn groups_at(first: u32) -> u32 {
+    (FAN_OUT - 1) * first + 1
+}
+
 /// Groups above the lowest level of a tree over `pages` pages.
 const fn inner_groups(pages: u32) -> u32 {
     let leaf_groups = pages.div_ceil(FAN_OUT);
@@ -220,15 +246,16 @@ mod tests {
             let starts = (0..pages).step_by(3);
             starts.clone().for_each(|page| tree.set(page, page % 7 + 1));
             assert_eq!(
-                tree.audit().map(|holes| holes as usize),
+                tree.audit(pages).map(|holes| holes as usize),
                 Ok(starts.count()),
                 "{pages} pages"
             );
             let inner = tree.first_leaf * FAN_OUT;
             for index in 0..inner + pages.next_multiple_of(FAN_OUT) {
-                let too_much = audit_with(&mut tree, index, |_| 1000);
+                let too_much = audit_with(&mut tree, pages, index, |_| 1000);
                 assert_eq!(too_much, Err(index / FAN_OUT), "{pages} pages, slot {index}");
-                let too_little = audit_with(&mut tree, index, |length| length.saturating_sub(1));
+                let too_little =
+                    audit_with(&mut tree, pages, index, |length| length.saturating_sub(1));
                 let was_empty = *place(&mut tree, index) == 0;
                 assert!(
                     index >= inner || was_empty || too_little.is_err(),
@@ -238,15 +265,37 @@ mod tests {
         }
     }
 
-    /// What the audit finds while the slot with this number holds something else.
+    /// What is above other pages does not matter, and all else does.
+    #[test]
+    fn of_a_part_each_slot_above_it_is_looked_at() {
+        const PAGES: u32 = 65;
+        let mut words = vec![0; HoleTree::words(PAGES)];
+        let mut tree = HoleTree::new(&mut words, PAGES);
+        tree.set(2, 5);
+        tree.set(20, 3);
+        for asked in 0..=PAGES {
+            let holes = u32::from(asked > 0) + u32::from(asked > 20);
+            assert_eq!(tree.audit(asked), Ok(holes), "of {asked} pages");
+            for (first, span) in [(0, 256), (1, 64), (5, 16), (21, 4)] {
+                for group in first..groups_at(first).min(PAGES.div_ceil(span)) + first {
+                    let is_asked_for = asked > 64 || group - first < asked.div_ceil(span);
+                    let found = audit_with(&mut tree, asked, group * FAN_OUT, |_| 1000);
+                    assert_eq!(found.is_err(), is_asked_for, "of {asked} pages, group {group}");
+                }
+            }
+        }
+    }
+
+    /// What the audit of `pages` pages finds while the slot with this number holds something else.
     fn audit_with(
         tree: &mut HoleTree<'_>,
+        pages: u32,
         index: u32,
         change: impl FnOnce(u32) -> u32,
     ) -> Result<u32, u32> {
         let before = *place(tree, index);
         *place(tree, index) = change(before);
-        let found = tree.audit();
+        let found = tree.audit(pages);
         *place(tree, index) = before;
         found
     }

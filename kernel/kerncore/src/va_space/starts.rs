@@ -145,8 +145,9 @@ impl<'s> StartSet<'s> {
 
     /// How many members there are, or the first word whose summary does not say what it should.
     pub(super) fn audit(&self) -> Result<u32, u32> {
-        for (number, &word) in (0_u32..).zip(self.summaries.iter().chain(self.leaves.iter())) {
-            let Some(child) = number.checked_sub(1) else { continue };
+        let words = self.summaries.iter().chain(self.leaves.iter());
+        for (number, &word) in (0_u32..).zip(words).skip(1) {
+            let child = number - 1;
             let noted = self.word(child >> FAN_OUT_SHIFT) & bit(child) != 0;
             if noted != (word != 0 || self.leaf_of(number) == Some(self.late)) {
                 return Err(number);
@@ -157,7 +158,7 @@ impl<'s> StartSet<'s> {
 
     /// How many members there are.
     pub(super) fn count(&self) -> u32 {
-        self.leaves.iter().map(|leaf| leaf.count_ones()).sum()
+        self.leaves.iter().filter(|&&leaf| leaf != 0).map(|leaf| leaf.count_ones()).sum()
     }
 
     #[cfg(test)]
