@@ -16,13 +16,13 @@ use crate::pool::Job;
 use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Start, Transport};
 use crate::tally::Verdict;
 
-/// Suites that no memory size and no way of booting changes: the failures of each allocation in turn, what peers test, and the
-/// names of functions. They run on the usual machine and cost nearly half of a boot; those of them that high memory changes run
-/// where there is some too.
-const MOST: &str = "!failures,peers_,symbols::";
+/// All but suites that no memory size, no number of CPUs and no way of booting changes, and that take long: the failures of each
+/// allocation in turn, and the names of functions. They run on the usual machine; failures that high memory changes run where
+/// there is some too.
+const MOST: &str = "!failures,symbols::";
 
 /// The same with the failures of what finds high memory.
-const MOST_HIGH: &str = "!failures::,peers_,symbols::";
+const MOST_HIGH: &str = "!failures::,symbols::";
 
 /// A boot of its own for tests that mean something only there.
 #[derive(Clone, Copy)]
