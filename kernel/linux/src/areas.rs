@@ -79,11 +79,13 @@ fn descriptor(what: &str, size: c_uint, area: Result<BareArea, NoArea>) -> *cons
 pub extern "C" fn get_vm_area(size: c_uint, flags: c_uint) -> *const VmStruct {
     let caller = arch::backtrace::return_address();
     let flags = AreaFlags::from_bits(flags);
-    if flags.contains(VM_IOREMAP) {
-        return reserve("get_vm_area", size, flags.bits(), None, caller);
+    if !flags.contains(VM_IOREMAP) {
+        let request = Request::of_bytes(size);
+        if let Some(area) = mm::kernel().reserve_at_hand(request, flags, caller) {
+            return area.descriptor;
+        }
     }
-    let area = mm::kernel().reserve_area(Request::of_bytes(size), flags, caller);
-    descriptor("get_vm_area", size, area)
+    reserve("get_vm_area", size, flags.bits(), None, caller)
 }
 
 /// As [`get_vm_area`], in the name of `caller`.

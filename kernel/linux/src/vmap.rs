@@ -8,9 +8,9 @@ use core::ptr;
 use core::slice;
 
 use kerncore::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, Pfn, PhysAddr, VirtAddr};
-use kerncore::area::{AreaFlags, AreaSummary};
+use kerncore::area::AreaFlags;
 use kerncore::frames::Frame;
-use kerncore::kernel_space::VmapError;
+use kerncore::kernel_space::{MOST_AT_ONCE, VmapError};
 
 use crate::pointer;
 use crate::protection::{NoProtection, PageProtection};
@@ -35,13 +35,37 @@ pub unsafe extern "C" fn vmap(
     prot: PageProtection,
 ) -> *mut c_void {
     let caller = arch::backtrace::return_address();
+    if !pages.is_null() && count <= MOST_AT_ONCE && prot == PageProtection::KERNEL {
+        // SAFETY: the caller promises `count` page pointers.
+        let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
+        let flags = AreaFlags::from_bits(flags);
+        if let Some(address) = mm::kernel().vmap_at_hand(pages, flags, caller) {
+            return pointer(address);
+        }
+    }
+    // SAFETY: our caller's promises are what it asks for.
+    unsafe { map_anyhow(pages, count, flags, prot, caller) }
+}
+
+/// [`vmap`], of more pages or other attributes, or when what is at hand will not do.
+///
+/// # Safety
+/// As for [`vmap`].
+#[inline(never)]
+unsafe fn map_anyhow(
+    pages: *const *const Frame,
+    count: c_uint,
+    flags: c_uint,
+    prot: PageProtection,
+    caller: VirtAddr,
+) -> *mut c_void {
     if pages.is_null() || count == 0 || too_many(count) {
         return ptr::null_mut();
     }
     // SAFETY: the caller promises `count` page pointers.
     let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
     match map(pages, AreaFlags::from_bits(flags), prot, caller) {
-        Ok(area) => pointer(area.pages.start()),
+        Ok(address) => pointer(address),
         Err(error) => {
             warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
             ptr::null_mut()
@@ -74,17 +98,17 @@ fn map(
     flags: AreaFlags,
     prot: PageProtection,
     caller: VirtAddr,
-) -> Result<AreaSummary, Unmapped> {
+) -> Result<VirtAddr, Unmapped> {
     let kernel = mm::kernel();
     if prot == PageProtection::KERNEL {
-        let mapped = kernel.vmap_pages(pages, flags, caller);
+        let mapped = kernel.vmap_pages_anyhow(pages, flags, caller);
         return mapped.map_err(|error| because(pages, error));
     }
     let attributes = prot.attributes().ok_or(Unmapped::Protection(prot))?;
     let table = *kernel.zones().table();
     let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
     let mapped = kernel.vmap_flags(frames, attributes, flags, caller);
-    mapped.map_err(|error| because(pages, error))
+    mapped.map(|area| area.pages.start()).map_err(|error| because(pages, error))
 }
 
 #[cold]

@@ -14,7 +14,7 @@ use crate::bed::{Bed, CALLER, WINDOW, page};
 pub use crate::step::{Mistake, Step};
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for},
-    area::{AreaKind, AreaSummary},
+    area::{AreaFlags, AreaKind, AreaSummary},
     attributes::Attributes,
     frames::FrameOwner,
     kernel_space::{Fill, RemoveError},
@@ -129,6 +129,17 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
         }
     }
 
+    /// Maps `frames` by their numbers, or by page pointers, as `choice` has it.
+    fn vmap(&self, frames: &[Pfn], choice: u32) -> VirtAddr {
+        let (bed, data) = (self.bed, Attributes::KERNEL_DATA);
+        if choice.is_multiple_of(2) {
+            bed.space.vmap(frames, data, CALLER).expect("addresses").pages.start()
+        } else {
+            let records = bed.records(frames);
+            bed.space.vmap_pages(&records, AreaFlags::MAP, CALLER).expect("addresses")
+        }
+    }
+
     fn take(&mut self, step: Step) {
         let bed = self.bed;
         let space = &bed.space;
@@ -156,9 +167,9 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             Step::CloseIdle => _ = space.close_idle_blocks(),
             Step::Vmap { first, count, stride } => {
                 let frames = self.chosen(first, count, stride);
-                let area = space.vmap(&frames, Attributes::KERNEL_DATA, CALLER).expect("addresses");
-                self.came(AreaKind::Vmap, area.pages.start(), count * PAGE_SIZE);
-                assert_eq!(self.areas[&area.pages.start().raw()].frames, frames);
+                let base = self.vmap(&frames, first);
+                self.came(AreaKind::Vmap, base, count * PAGE_SIZE);
+                assert_eq!(self.areas[&base.raw()].frames, frames);
             }
             Step::IoRemap { offset, bytes } => {
                 let physical = PhysAddr::new(DEVICE + offset);

@@ -176,15 +176,6 @@ impl Mapping {
         Some(taken)
     }
 
-    /// Takes out the addresses of an area in which nothing is mapped.
-    #[inline(always)]
-    pub(crate) fn take_reserved(&mut self) -> Option<OwnedRange> {
-        let Self::Reserved { usable } = self else { return None };
-        let taken = usable.moved();
-        *self = Self::Nothing;
-        Some(taken)
-    }
-
     /// Takes out the addresses of an area whose pages belong to somebody else.
     #[inline(always)]
     pub(crate) fn take_borrowed(&mut self) -> Option<OwnedRange> {

@@ -117,25 +117,30 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline(always)]
     pub fn reserve_area(
         &self,
         request: Request,
         flags: AreaFlags,
         caller: VirtAddr,
     ) -> Result<BareArea, NoArea> {
+        match self.reserve_at_hand(request, flags, caller) {
+            Some(area) => Ok(area),
+            None => self.reserve_anyhow(request, flags, caller),
+        }
+    }
+
+    #[inline(never)]
+    fn reserve_anyhow(
+        &self,
+        request: Request,
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<BareArea, NoArea> {
+        let (usable, place) = self.reserve("get_vm_area", |areas| areas.reserve(&request))?;
+        let descriptor = &raw const place.vm;
         let new = NewArea::new(AreaKind::Bare, caller).flags(flags);
-        // Nothing is mapped and nothing can fail between the two: it is reserved and published in one critical section.
-        self.reserve_and(
-            "get_vm_area",
-            |areas| areas.reserve(&request),
-            |areas, usable, mut place| {
-                let area = new.describe(&mut place, Mapping::Reserved { usable });
-                let descriptor = &raw const place.vm;
-                areas.publish(area.pages.start(), place);
-                BareArea { area, descriptor }
-            },
-        )
+        let area = self.publish(place, Mapping::Reserved { usable }, new);
+        Ok(BareArea { area, descriptor })
     }
 
     /// As [`KernelSpace::reserve_area`], with every second-level table that the area and its guard can need: to map something

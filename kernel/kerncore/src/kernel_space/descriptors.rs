@@ -13,7 +13,7 @@ use core::mem;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping, VmStruct};
 use crate::kernel_space::areas::{AreaPlace, Areas};
-use crate::kernel_space::{FramesError, KernelSpace, RemoveError};
+use crate::kernel_space::{Ended, FramesError, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::{Released, Removal};
@@ -94,12 +94,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         base: VirtAddr,
         descriptor: *const VmStruct,
     ) -> Result<(), RemoveError> {
-        self.may_sleep_for("free_vm_area");
-        // One in which nothing was ever mapped, as a rule: there is nothing to flush.
-        if self.areas.with(|areas| areas.free_reserved(base, descriptor)) {
-            return Ok(());
+        // One in which nothing was ever mapped, as a rule.
+        match self.free_reserved(base, descriptor) {
+            Ended::Yes => Ok(()),
+            Ended::No => self.free_mapped(base, descriptor),
         }
-        self.free_mapped(base, descriptor)
     }
 
     #[inline(never)]
@@ -125,21 +124,5 @@ impl<'s> Areas<'s> {
             (found, _) => Err(RemoveError::WrongKind { address: base, found }),
         };
         self.space.retire_if(base, judge).unwrap_or(Err(unknown))
-    }
-
-    /// Live → Free, of the area of that descriptor, if nothing was ever mapped in it and nobody uses it. Says whether;
-    /// otherwise nothing has changed.
-    #[inline(always)]
-    fn free_reserved(&mut self, base: VirtAddr, descriptor: *const VmStruct) -> bool {
-        let is_it = |place: &AreaPlace<'s>| {
-            &raw const place.vm == descriptor
-                && place.users == 0
-                && matches!(place.mapping, Mapping::Reserved { .. })
-        };
-        let Some(mut dying) = self.space.retire_where(base, is_it) else { return false };
-        if let Some(usable) = dying.mapping.take_reserved() {
-            self.release(usable, dying);
-        }
-        true
     }
 }

@@ -135,7 +135,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let mut fragment = self.map_ram.cut(self.table.machine().cpu(), count)?;
         let table = fragment.table();
         let mut slots = Slots::of_block(&mut fragment.range, table);
-        let written = write(self.table.machine(), &mut slots, pages, self.zones.table());
+        let written = write(self.table.machine(), &mut slots, pages, &self.ram);
         if written == count {
             self.table.written(&slots, count);
             return Some(fragment.show());
@@ -173,7 +173,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let table = fragment.table();
         let mut slots = Slots::of_block(&mut fragment.range, table);
         let error = if slots.are_empty(self.table.machine()) {
-            let written = write(self.table.machine(), &mut slots, pages, self.zones.table());
+            let written = write(self.table.machine(), &mut slots, pages, &self.ram);
             self.table.written(&slots, written);
             if written == count {
                 return Ok(fragment.show());

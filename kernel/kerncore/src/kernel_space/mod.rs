@@ -19,10 +19,11 @@
 //! taken, in reverse order.
 //!
 //! # Locks
-//! Of the written order ([`Class`]) those from the making of tables to frames. Descriptors are written under none of
+//! Of the written order ([`Class`]) those from the making of tables to frames. Descriptors need none of
 //! them: who owns a range writes its descriptors.
 
 mod areas;
+mod at_once;
 mod bare;
 mod change;
 mod coherent;
@@ -51,6 +52,7 @@ mod vmap;
 mod vmap_large;
 
 pub use areas::{AreaChunk, AreaEntry, AreaPlace};
+pub use at_once::MOST_AT_ONCE;
 pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};
 pub use change::ChangeError;
 pub use coherent::{CoherentError, CoherentFreed};
@@ -89,6 +91,7 @@ use crate::slab::PlaceQueue;
 use crate::va_space::{CheckError, VaSpace};
 use crate::zones::Zones;
 use areas::Areas;
+use map_ram::write::Ram;
 use readers::Readers;
 
 /// The parts that a [`KernelSpace`] is put together from.
@@ -129,6 +132,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     map_ram: MapRam<'s>,
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
+    /// The frames of `zones`, as whoever maps page pointers asks for them.
+    ram: Ram<'s>,
     linear: LinearMap<M>,
     kmap: Kmap<M>,
     support: &'s dyn Support<'s>,
@@ -147,6 +152,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             large_forbidden: AtomicBool::new(false),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),
+            ram: Ram::new(*parts.zones.table()),
             zones: parts.zones,
             linear: parts.linear,
             kmap: parts.kmap,

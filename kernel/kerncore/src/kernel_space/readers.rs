@@ -59,10 +59,16 @@ impl Readers {
         self.active.fetch_sub(1, Release);
     }
 
+    /// Whether nobody reads any area. Under the lock of areas, nobody begins to.
+    #[inline(always)]
+    pub(super) fn are_none(&self) -> bool {
+        self.active.load(Acquire) == 0
+    }
+
     /// Waits until nobody reads the area at `base`, which nobody can begin to read any more. Not under a lock.
     #[inline(always)]
     pub(super) fn wait_for(&self, base: VirtAddr) {
-        if self.active.load(Acquire) != 0 {
+        if !self.are_none() {
             self.wait(base);
         }
     }

@@ -144,16 +144,22 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.remove("vfree", base, AreaKind::Vmalloc)
     }
 
-    /// Removes the vmap area at `base`, or a bare one, whatever is mapped there; the frames belong to somebody else (S34). Not
-    /// in interrupt context (S35).
-    ///
-    /// # Errors
-    /// [`RemoveError`].
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        match self.remove("vunmap", base, AreaKind::Vmap) {
+    /// Ends a vmap area that was retired.
+    #[inline(never)]
+    pub(super) fn vunmap_dying(
+        &self,
+        base: VirtAddr,
+        dying: AreaPlace<'s>,
+    ) -> Result<(), RemoveError> {
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
+        self.tear_down(dying)
+    }
+
+    /// Once more, of what is no vmap area that may be removed: a bare one, or one of which is said what is wrong.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn vunmap_refused(&self, base: VirtAddr) -> Result<(), RemoveError> {
+        match self.remove_refused(base, AreaKind::Vmap) {
             Err(RemoveError::WrongKind { found: AreaKind::Bare, .. }) => self.vunmap_bare(base),
             removed => removed,
         }

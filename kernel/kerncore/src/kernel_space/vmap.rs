@@ -138,32 +138,52 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         I: ExactSizeIterator<Item = Option<Belonging>> + Clone,
     {
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
-        if frames.len() >= FEWEST && may_begin_a_run(frames.clone()) {
-            return self.vmap_run(frames, attributes, new);
+        if frames.len() >= FEWEST {
+            let numbers = frames.clone().map(|item| item.map(|item| item.frame));
+            if may_begin_a_run(numbers) {
+                return self.vmap_run(frames, attributes, new);
+            }
         }
         self.map_borrowed("vmap", frames, attributes, new)
     }
 
-    /// As [`KernelSpace::vmap_flags`], as kernel data, of the frames whose records begin at `pages`.
+    /// As [`KernelSpace::vmap_flags`], as kernel data, of the frames whose records begin at `pages`; gives the first address.
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken.
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline(always)]
     pub fn vmap_pages(
         &self,
         pages: &[*const Frame],
         flags: AreaFlags,
         caller: VirtAddr,
-    ) -> Result<AreaSummary, VmapError> {
-        if pages.len() >= FEWEST {
+    ) -> Result<VirtAddr, VmapError> {
+        match self.vmap_at_hand(pages, flags, caller) {
+            Some(address) => Ok(address),
+            None => self.vmap_pages_anyhow(pages, flags, caller),
+        }
+    }
+
+    /// As [`KernelSpace::vmap_pages`], for whoever has tried [`KernelSpace::vmap_at_hand`].
+    ///
+    /// # Errors
+    /// [`VmapError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn vmap_pages_anyhow(
+        &self,
+        pages: &[*const Frame],
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, VmapError> {
+        if pages.len() >= FEWEST && may_begin_a_run(frames_of(pages, self.zones.table())) {
             let table = *self.zones.table();
             let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
-            if may_begin_a_run(frames.clone()) {
-                return self.vmap_flags(frames, map_ram::ATTRIBUTES, flags, caller);
-            }
+            let area = self.vmap_flags(frames, map_ram::ATTRIBUTES, flags, caller)?;
+            return Ok(area.pages.start());
         }
         let total = self.zones.total();
         let count = match u32::try_from(pages.len()) {
@@ -174,16 +194,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let (mut usable, place) =
             self.reserve("vmap", |areas| areas.reserve_pages(count)).map_err(VmapError::Area)?;
         // As kernel data, and as short-lived mappings are.
-        let write =
-            |machine: &M, slots: &mut Slots<'_>, pages: &[*const Frame], table: &FrameTable<'_>| {
-                write::write(machine, slots, pages, table)
-            };
-        let (table, tables) = (self.zones.table(), self.tables.source(&self.zones));
-        if let Err(error) = self.table.map_records(&mut usable, pages, table, write, &tables) {
+        let write = |machine: &M, slots: &mut Slots<'_>, pages: &[*const Frame]| {
+            write::write_to_empty(machine, slots, pages, &self.ram)
+        };
+        let tables = self.tables.source(&self.zones);
+        if let Err(error) = self.table.map_records(&mut usable, pages, write, &tables) {
             return Err(self.not_shown(usable, place, pages, error));
         }
         let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
-        Ok(self.publish(place, Mapping::Borrowed { usable }, new))
+        Ok(self.publish(place, Mapping::Borrowed { usable }, new).pages.start())
     }
 
     /// Gives back what could not be mapped.
@@ -292,6 +311,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let new = NewArea::new(AreaKind::Vmap, caller).flags(AreaFlags::IOREMAP);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
+}
+
+/// The frames whose records begin at `pages`; `None` for what is no record.
+#[inline(always)]
+pub(super) fn frames_of<'a>(
+    pages: &'a [*const Frame],
+    table: &'a FrameTable<'_>,
+) -> impl Iterator<Item = Option<Pfn>> + 'a {
+    pages.iter().map(|page| table.frame_at_record(page.addr()))
 }
 
 /// Why the item at `index` stopped the mapping.

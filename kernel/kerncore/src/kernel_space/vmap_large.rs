@@ -22,8 +22,8 @@ pub(super) const FEWEST: usize = LARGE_PAGE_SLOTS as usize;
 
 /// Whether the first two of `frames` are such as a large entry begins with: all that most lists are asked.
 #[inline(always)]
-pub(super) fn may_begin_a_run(mut frames: impl Iterator<Item = Option<Belonging>>) -> bool {
-    let mut number = || frames.next().flatten().map(|item| item.frame.number());
+pub(super) fn may_begin_a_run(mut frames: impl Iterator<Item = Option<Pfn>>) -> bool {
+    let mut number = || frames.next().flatten().map(Pfn::number);
     number().is_some_and(|first| {
         first.is_multiple_of(LARGE_PAGE_SLOTS) && number().is_some_and(|second| second == first + 1)
     })

@@ -7,88 +7,68 @@ use super::{
     tables::section_start,
 };
 use crate::{
-    failure::Point,
-    frames::{Frame, FrameTable},
-    lock::Locks,
-    machine::Machine,
-    owned_range::OwnedRange,
+    failure::Point, frames::Frame, lock::Locks, machine::Machine, owned_range::OwnedRange,
     page_table::ReserveError,
 };
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
-    /// Maps the frames whose records begin at `pages` at all of `range`, which has as many. `write` writes the descriptors of
-    /// pages into as many slots, up to the first page that may not be mapped or slot that is in use (S17), says how many, and
-    /// cleans nothing. Otherwise as [`PageTable::map`].
-    ///
-    /// # Errors
-    /// As [`PageTable::map`]; what may not be mapped is a gap.
+    /// Maps the frames whose records begin at `pages` at `range`, which has as many, no more than a second-level table has slots,
+    /// if such a table is there that translates all of them. `write` writes the descriptors of pages into as many slots, up to
+    /// the first page that may not be mapped or slot that is in use (S17), says how many, and cleans nothing. Says how many were
+    /// mapped; none if it is not so.
     #[inline(always)]
-    pub(crate) fn map_records<W>(
+    pub(crate) fn map_records_at_hand(
         &self,
         range: &mut OwnedRange,
         pages: &[*const Frame],
-        table: &FrameTable<'_>,
-        write: W,
-        tables: &impl TableSource,
-    ) -> Result<u32, MapError>
-    where
-        W: Fn(&M, &mut Slots<'_>, &[*const Frame], &FrameTable<'_>) -> u32,
-    {
-        let count = range.count();
-        let written = self.map_few_records(Run::whole(range), pages, table, &write);
-        if written == count && written != 0 {
-            Ok(count)
-        } else {
-            self.map_many_records(range, (pages, written), table, write, tables)
-        }
+        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
+    ) -> u32 {
+        self.map_run_at_hand(Run::whole(range), pages, write)
     }
 
-    /// As [`PageTable::map_records`], if they are few, below one second-level table that is there. Says how many were mapped; none
-    /// if it is not so.
-    ///
     /// Not inlined: it has all registers to itself.
     #[inline(never)]
-    fn map_few_records<W>(
+    fn map_run_at_hand(
         &self,
         run: Run<'_>,
         pages: &[*const Frame],
-        table: &FrameTable<'_>,
-        write: &W,
-    ) -> u32
-    where
-        W: Fn(&M, &mut Slots<'_>, &[*const Frame], &FrameTable<'_>) -> u32,
-    {
-        if L::fails(Point::Table) || !run.is_one_of_few() {
+        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
+    ) -> u32 {
+        if !run.is_below_one_table() {
             return 0;
         }
         let Some(below) = self.table_there(run.section()) else { return 0 };
         let mut slots = run.slots(below);
-        let written = write(&self.machine, &mut slots, pages, table);
+        let written = write(&self.machine, &mut slots, pages);
         slots.clean(&self.machine, written);
         self.machine.barrier();
         written
     }
 
-    /// Maps what comes after the first pages, of which `pages` says how many are mapped.
+    /// Maps the frames whose records begin at `pages` at all of `range`, which has as many. `write` writes the descriptors of
+    /// pages into as many slots, none of which is in use, up to the first page that may not be mapped, says how many, and cleans
+    /// nothing. Otherwise as [`PageTable::map`].
+    ///
+    /// # Errors
+    /// As [`PageTable::map`]; what may not be mapped is a gap.
     #[inline(never)]
-    fn map_many_records<W>(
+    pub(crate) fn map_records<W>(
         &self,
         range: &mut OwnedRange,
-        pages: (&[*const Frame], u32),
-        table: &FrameTable<'_>,
+        pages: &[*const Frame],
         write: W,
         tables: &impl TableSource,
     ) -> Result<u32, MapError>
     where
-        W: Fn(&M, &mut Slots<'_>, &[*const Frame], &FrameTable<'_>) -> u32,
+        W: Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
     {
-        let (pages, mut mapped) = pages;
+        let mut mapped = 0_u32;
         let whole = range.pages();
         let wanted = u32::try_from(pages.len()).unwrap_or(u32::MAX);
         if wanted == 0 {
             return Err(MapError::NoFrames { range: whole });
         }
-        let runs = Runs::of(range, mapped, wanted.wrapping_sub(mapped));
+        let runs = Runs::of(range, 0, wanted);
         let Some(runs) = runs.filter(|_| wanted == whole.count()) else {
             return Err(MapError::DoesNotFit { range: whole, offset: 0, frames: wanted });
         };
@@ -106,28 +86,23 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
                     break;
                 }
             };
+            if !slots.are_empty(&self.machine) {
+                outcome = Err(self.first_in_use(&slots, mapped));
+                break;
+            }
             let rest = pages.get(mapped as usize..).unwrap_or_default();
             let here = rest.get(..slots.count() as usize).unwrap_or(rest);
-            let written = write(&self.machine, &mut slots, here, table);
+            let written = write(&self.machine, &mut slots, here);
             slots.clean(&self.machine, written);
             mapped = mapped.wrapping_add(written);
             if written != slots.count() {
-                outcome = Err(self.stopped(&slots, written, mapped));
+                let address = slots.address(written);
+                outcome = Err(MapError::MissingFrame { address, mapped });
                 break;
             }
         }
         // Also after an error, as in `map`.
         self.machine.barrier();
         outcome.map(|()| mapped)
-    }
-
-    /// What stands in the way of the slot at `index`.
-    #[cold]
-    fn stopped(&self, slots: &Slots<'_>, index: u32, mapped: u32) -> MapError {
-        let address = slots.address(index);
-        match slots.read(&self.machine, index) {
-            0 => MapError::MissingFrame { address, mapped },
-            descriptor => MapError::Occupied { address, descriptor, mapped },
-        }
     }
 }

@@ -97,8 +97,13 @@ impl<'range> Run<'range> {
     /// Whether it is a run at all, below one table and not empty, and shorter than [`FEW`].
     #[inline(always)]
     pub(super) fn is_one_of_few(&self) -> bool {
-        let few = self.count.wrapping_sub(1) < FEW - 1;
-        few && self.first % PAGES_PER_SECTION <= PAGES_PER_SECTION - self.count
+        self.count.wrapping_sub(1) < FEW - 1 && self.is_below_one_table()
+    }
+
+    /// Whether one table translates all of its pages, which are no more than a table has slots.
+    #[inline(always)]
+    pub(super) fn is_below_one_table(&self) -> bool {
+        self.first % PAGES_PER_SECTION <= PAGES_PER_SECTION.wrapping_sub(self.count)
     }
 
     /// Which pages they are.
@@ -234,19 +239,23 @@ impl Slots<'_> {
         machine.write_fours(self.first, fours.iter().map_while(words))
     }
 
-    /// Writes `word` to the slot at `index`, if there is one and it is empty. Cleans nothing.
+    /// Writes `words` from the slot at `index` on, up to the first slot that is in use. Returns how many slots there are words in
+    /// by then, those before `index` counted; cleans nothing.
     #[inline(always)]
-    pub(crate) fn write_if_empty(
+    pub(crate) fn write_each_if_empty(
         &mut self,
         machine: &impl Machine,
-        index: u32,
-        word: u32,
-    ) -> Wrote {
-        if index >= self.count || self.read(machine, index) != 0 {
-            return Wrote::No;
+        mut index: u32,
+        words: impl Iterator<Item = u32>,
+    ) -> u32 {
+        for word in words {
+            if index >= self.count || self.read(machine, index) != 0 {
+                break;
+            }
+            machine.write_descriptors(self.at(index), iter::once(word));
+            index = index.wrapping_add(1);
         }
-        machine.write_descriptors(self.at(index), iter::once(word));
-        Wrote::Yes
+        index
     }
 
     /// Whether none is in use.
@@ -320,16 +329,6 @@ impl Slots<'_> {
     fn at(&self, index: u32) -> PhysAddr {
         PhysAddr::new(self.first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
     }
-}
-
-/// Whether a slot was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a slot in use keeps what it holds"]
-pub(crate) enum Wrote {
-    /// It was.
-    Yes,
-    /// It was not: it is in use.
-    No,
 }
 
 /// Words for consecutive slots, each greater by `STEP` than the one before.

@@ -145,9 +145,26 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Not inlined: it has all registers to itself.
     #[inline(never)]
     fn clear_few(&self, run: Run<'_>) -> bool {
-        if !run.is_one_of_few() {
-            return false;
-        }
+        run.is_one_of_few() && self.clear_below_one_table(run)
+    }
+
+    /// Clears and flushes all of `range`, if that is up to `MOST` pages, which are no more than a second-level table has slots, one
+    /// table translates them and all are small ones. Says whether; otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn clear_at_hand<const MOST: u32>(&self, range: &mut OwnedRange) -> bool {
+        self.clear_run::<MOST>(Run::whole(range))
+    }
+
+    /// Not inlined: it has all registers to itself.
+    #[inline(never)]
+    fn clear_run<const MOST: u32>(&self, run: Run<'_>) -> bool {
+        run.count().wrapping_sub(1) < MOST
+            && run.is_below_one_table()
+            && self.clear_below_one_table(run)
+    }
+
+    #[inline(always)]
+    fn clear_below_one_table(&self, run: Run<'_>) -> bool {
         let pages = run.pages();
         let cleared = self.clear_small_pages(run);
         if cleared {

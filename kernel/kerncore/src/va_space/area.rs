@@ -162,7 +162,7 @@ impl<R> VaSpace<'_, R> {
     /// How many pages into the space `base` lies. Beyond the space for an address below it, above it, or not of a page:
     /// what an address has below the page comes out on top.
     #[inline(always)]
-    fn offset_of(&self, base: VirtAddr) -> u32 {
+    pub(super) fn offset_of(&self, base: VirtAddr) -> u32 {
         base.raw().wrapping_sub(self.range().start().raw()).rotate_right(PAGE_SHIFT)
     }
 

@@ -28,6 +28,7 @@
 //! caller has one around it), allocates nothing, does not sleep and may be called from any context.
 
 mod area;
+mod at_once;
 mod check;
 mod error;
 mod holes;
@@ -145,17 +146,22 @@ impl<'s, R> VaSpace<'s, R> {
     /// is to be asked with a request, to learn why not.
     #[inline(always)]
     pub(crate) fn reserve_lowest(&mut self, wanted: u32) -> Option<OwnedStart> {
-        let base = if self.holes.longest() < wanted {
-            let base = self.top;
-            if wanted > self.pages.wrapping_sub(base) {
-                return None;
-            }
-            self.top = base.wrapping_add(wanted);
-            base
-        } else {
-            self.take_hole(wanted)?
-        };
-        self.note_area(base, wanted)
+        let base = self.take_lowest(wanted)?;
+        self.note_area(base, wanted, START)
+    }
+
+    /// Takes `wanted` pages from the lowest place that has so many.
+    #[inline(always)]
+    fn take_lowest(&mut self, wanted: u32) -> Option<u32> {
+        if self.holes.longest() >= wanted {
+            return self.take_hole(wanted);
+        }
+        let base = self.top;
+        if wanted > self.pages.wrapping_sub(base) {
+            return None;
+        }
+        self.top = base.wrapping_add(wanted);
+        Some(base)
     }
 
     /// Gives an area's addresses back with its guard, after the flush (S14a, S23). The neighbouring holes become one
@@ -271,17 +277,17 @@ impl<'s, R> VaSpace<'s, R> {
     /// Makes an area of the `taken` pages from the offset `base`, which are neither hole nor open space any more.
     #[inline(always)]
     fn make_area(&mut self, base: u32, taken: u32) -> Option<OwnedRange> {
-        Some(self.note_area(base, taken)?.range(taken.wrapping_sub(GUARD_PAGES)))
+        Some(self.note_area(base, taken, START)?.range(taken.wrapping_sub(GUARD_PAGES)))
     }
 
-    /// As [`VaSpace::make_area`], for whoever knows how many pages they are.
+    /// As [`VaSpace::make_area`], for whoever knows how many pages they are, with these marks.
     #[inline(always)]
-    fn note_area(&mut self, base: u32, taken: u32) -> Option<OwnedStart> {
+    fn note_area(&mut self, base: u32, taken: u32, marks: u32) -> Option<OwnedStart> {
         // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
         let last = base.wrapping_add(taken).wrapping_sub(1);
         // First the end, which lies no lower than the beginning.
         *self.tags.get_mut(last as usize)? = taken;
-        *self.tags.get_mut(base as usize)? = START | taken;
+        *self.tags.get_mut(base as usize)? = marks | taken;
         self.starts.insert(base);
         self.free = self.free.wrapping_sub(taken);
         // There is a tag for each page of the space, so these pages are.

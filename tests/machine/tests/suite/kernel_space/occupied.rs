@@ -159,6 +159,9 @@ fn vmap_of_memory_and_of_devices_s17_s37() {
     with_frames(&bed, PAGES, |frames| {
         let map = || bed.space.vmap(frames, Attributes::KERNEL_DATA, CALLER);
         refuses(&bed, &OFFSETS, || map().map(start).map_err(of_vmap), unmap);
+        let records = bed.records(frames);
+        let map = || bed.space.vmap_pages(&records, AreaFlags::NONE, CALLER).map_err(of_vmap);
+        refuses(&bed, &OFFSETS, map, unmap);
     });
     let devices = || (0..PAGES).map(|number| frame(0x1_0013 + number));
     let frames: Vec<Pfn> = devices().collect();
