@@ -212,7 +212,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Not inlined: it has all registers to itself.
     #[inline(never)]
     fn map_few_words(&self, run: Run<'_>, first: u32) -> bool {
-        if L::fails(Point::Table) || !run.is_one_of_few() {
+        if L::fails(Point::ShortCut) || !run.is_one_of_few() {
             return false;
         }
         let Some(below) = self.table_there(run.section()) else { return false };

@@ -8,6 +8,7 @@ use super::bed::{Bed, CALLER, WINDOW, page, pages};
 use crate::mutants::user::{Programs, Right};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    area::AreaFlags,
     attributes::Attributes,
     failure::{Afterwards, Point},
     frames::{AllocateError, FrameOwner},
@@ -251,6 +252,57 @@ fn the_first_area_of_a_kernel_s9() {
         let memory = [Point::Frames, Point::Table];
         assert_eq!(survived[..6], [&chunk[..], &memory].concat());
     }
+}
+
+/// However few the pages: a table is asked for once, and who is refused learns it (no other way is tried that succeeds).
+#[test]
+fn the_first_table_that_fails_reaches_the_caller_s18_s28_s37() {
+    #[track_caller]
+    fn assert_said<T>(what: &str, make: impl Fn() -> Result<T, bool>, undo: impl Fn(T), bed: &Bed) {
+        let mut tables = 0;
+        for nth in (1..).filter_map(NonZeroU32::new) {
+            let failed = bed.gives_back(|_| {
+                let (made, outcome) = fail_nth(nth, Afterwards::Plenty, &make);
+                match (made, outcome.failed) {
+                    (Err(is_table), Some(Point::Table)) => assert!(is_table, "{what}"),
+                    (Ok(_), Some(Point::Table)) => panic!("{what} survives without its table"),
+                    (made, _) => _ = made.map(&undo),
+                }
+                outcome.failed
+            });
+            tables += u32::from(failed == Some(Point::Table));
+            if failed.is_none() {
+                break;
+            }
+        }
+        assert_eq!(tables, 1, "{what}: asked for once");
+    }
+    everywhere(|bed| {
+        let is_table = |error: &MapError| no_table(Point::Table, error);
+        let (list, mut frames) = bed.frames(20);
+        // No run that a large page could map.
+        frames.reverse();
+        for count in [1, 3, 16, 17, 20] {
+            let make = || bed.space.vmalloc(count * PAGE_SIZE, Fill::Zeroed, CALLER);
+            let said = || {
+                make().map_err(|error| matches!(error, VmallocError::Map(map) if is_table(&map)))
+            };
+            let undo = |base: VirtAddr| bed.space.vfree((), base).expect("a live area");
+            assert_said("vmalloc", said, |area| undo(area.pages.start()), bed);
+            let frames = &frames[..count as usize];
+            let make = || bed.space.vmap(frames, Attributes::KERNEL_DATA, CALLER);
+            let said =
+                || make().map_err(|error| matches!(error, VmapError::Map(map) if is_table(&map)));
+            let undo = |base: VirtAddr| bed.space.vunmap((), base).expect("a live area");
+            assert_said("vmap", said, |area| undo(area.pages.start()), bed);
+            let records = bed.records(frames);
+            let make = || bed.space.vmap_pages(&records, AreaFlags::MAP, CALLER);
+            let said =
+                || make().map_err(|error| matches!(error, VmapError::Map(map) if is_table(&map)));
+            assert_said("vmap of records", said, undo, bed);
+        }
+        bed.feed(list);
+    });
 }
 
 /// The same address is found again, and leads elsewhere: nobody remembers the mapping that failed.

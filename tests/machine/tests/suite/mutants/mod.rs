@@ -11,6 +11,8 @@
 
 use std::fmt::Debug;
 
+mod copying;
+mod descriptors;
 pub(crate) mod exec;
 mod flushes;
 mod frames;
@@ -18,9 +20,11 @@ mod freeing;
 mod huge;
 mod machine;
 mod map_ram;
+mod page_arrays;
 mod placement;
 mod pool;
 mod purge;
+mod resizing;
 mod routing;
 mod temporary;
 mod undoing;
@@ -103,15 +107,19 @@ use board;
 #[test]
 fn the_board_is_listed_and_no_name_is_there_twice() {
     let families = [
+        copying::LISTED,
+        descriptors::LISTED,
         exec::LISTED,
         frames::LISTED,
         freeing::LISTED,
         huge::LISTED,
         machine::LISTED,
         map_ram::LISTED,
+        page_arrays::LISTED,
         placement::LISTED,
         pool::LISTED,
         purge::LISTED,
+        resizing::LISTED,
         routing::LISTED,
         temporary::LISTED,
         undoing::LISTED,
