@@ -21,6 +21,19 @@ static REFUSED: RateLimit = RateLimit::new();
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn alloc_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
+    if order == 0
+        && gfp.is_plain()
+        && !gfp.zero()
+        && let Some(record) = mm::take_spare(0, FrameOwner::Pages)
+    {
+        return record;
+    }
+    alloc_more_pages(gfp, order)
+}
+
+/// [`alloc_pages`], when it is not a spare page.
+#[inline(never)]
+fn alloc_more_pages(gfp: AllocationFlags, order: c_uint) -> *const Frame {
     if !gfp.is_plain() {
         return alloc_pages_node(ANYWHERE, gfp, order);
     }
@@ -145,7 +158,21 @@ pub unsafe extern "C" fn kunmap_local(addr: *const c_void) {
 pub unsafe extern "C" fn __free_pages(page: *const Frame, order: c_uint) {
     // SAFETY: our caller promises that nobody uses them.
     let authority = unsafe { Authority::claim() };
-    // That it is a page pointer, and the pages are in use and taken with this order, is checked against their record.
+    // That it is a page pointer, and the page is in use and taken with this order, is checked against its record.
+    if order != 0 || mm::give_back_page(authority, page.addr(), FrameOwner::Pages) == Freed::No {
+        // SAFETY: by the same promise; nothing was done yet.
+        unsafe { free_more_pages(page, order) };
+    }
+}
+
+/// [`__free_pages`], when it is not one page of the zone that serves the most.
+///
+/// # Safety
+/// As for [`__free_pages`].
+#[inline(never)]
+unsafe fn free_more_pages(page: *const Frame, order: c_uint) {
+    // SAFETY: our caller promises that nobody uses them.
+    let authority = unsafe { Authority::claim() };
     let freed = mm::kernel().give_back_frames(authority, page.addr(), order, FrameOwner::Pages);
     if freed == Freed::No {
         // SAFETY: by the same promise; nothing was done yet.

@@ -42,7 +42,7 @@ use spin::Once;
 
 use crate::ram_probe::SecondLevel;
 use crate::vm_area::memory_of;
-use crate::{KERNEL, Kernel, heap};
+use crate::{DESK, KERNEL, Kernel, heap};
 
 type Table = PageTable<CortexA9, IrqLocks>;
 
@@ -185,7 +185,8 @@ impl EarlySpace {
         let kmap = kmap.map_err(BringUpError::Tables)?;
         let table = make_frame_table(&frames)?;
         let division = Division { dma: DMA_PAGES, low: frames.low, nodes: plan.nodes };
-        let zones = Zones::divided(OTHER_ZONES.call_once(|| OtherZones::new(table, division)));
+        let others = OTHER_ZONES.call_once(|| OtherZones::new(table, division));
+        let zones = Zones::divided(others, &DESK.spares);
         for (first, pages, owner) in frames.taken() {
             table.reserve(first, pages, owner).map_err(BringUpError::Frames)?;
         }
@@ -211,6 +212,8 @@ impl EarlySpace {
         // SAFETY: promise 1 of `take`: one CPU runs, its interrupts are masked, and there is one `EarlySpace`, which ends here.
         // The other CPUs are let in by a word that is written and cleaned to memory later.
         let kernel = unsafe { KERNEL.set(Kernel::new(parts)) };
+        // SAFETY: as above.
+        unsafe { DESK.records.set(kernel.zones().records_of_spares()) };
         heap::init(self.heap);
         arch::cpu::set_deferred_work(DeferredWork {
             is_pending: || crate::kernel().deferred() > 0,

@@ -1,9 +1,11 @@
-//! A value that is made once, while one CPU runs alone, and asked for ever after: what asking costs is one load.
+//! Values that are made once, while one CPU runs alone, and asked for ever after: what asking costs is a load or two.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::AtomicBool;
+use core::ptr::{self, NonNull};
+use core::slice;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
 
 /// A `T`, once it is there.
 #[repr(C)]
@@ -46,5 +48,36 @@ impl<T> Late<T> {
         let value = unsafe { &*self.value.get() };
         // SAFETY: as above.
         Some(unsafe { value.assume_init_ref() })
+    }
+}
+
+/// A slice, which is empty until it is there.
+pub(crate) struct LateSlice<T> {
+    first: AtomicPtr<T>,
+    len: AtomicUsize,
+}
+
+impl<T: Sync> LateSlice<T> {
+    /// The empty one.
+    pub(crate) const fn new() -> Self {
+        Self { first: AtomicPtr::new(NonNull::dangling().as_ptr()), len: AtomicUsize::new(0) }
+    }
+
+    /// Puts the slice there.
+    ///
+    /// # Safety
+    /// As for [`Late::set`].
+    pub(crate) unsafe fn set(&self, slice: &'static [T]) {
+        self.first.store(ptr::from_ref(slice).cast_mut().cast(), Relaxed);
+        self.len.store(slice.len(), Relaxed);
+    }
+
+    /// The slice.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> &'static [T] {
+        let (first, len) = (self.first.load(Relaxed), self.len.load(Relaxed));
+        // SAFETY: both words are those of an empty slice, or of the one that was put there: nobody looks between the two stores,
+        // and as in `Late::get` whoever sees them sees what is behind them. A `T` may be shared (`T: Sync`).
+        unsafe { slice::from_raw_parts(first, len) }
     }
 }

@@ -36,14 +36,54 @@ pub mod user_area;
 pub mod vm_area;
 
 use arch::lock::IrqLocks;
-use arch::machine::CortexA9;
+use arch::machine::{Authority, CortexA9};
+use kerncore::failure::Point;
+use kerncore::frames::{Displaced, Frame, FrameOwner, Freed, Spared, Spares};
 use kerncore::kernel_space::KernelSpace;
-use late::Late;
+use kerncore::lock::Locks;
+use late::{Late, LateSlice};
 
 /// The kernel's address space on this processor.
 pub type Kernel = KernelSpace<'static, CortexA9, IrqLocks>;
 
 static KERNEL: Late<Kernel> = Late::new();
+
+/// What the quick ways to single pages go by, together, so that one address leads to it.
+struct Desk {
+    /// The records of the frames of the zone that serves the most.
+    records: LateSlice<Frame>,
+    /// The spare blocks of that zone.
+    spares: Spares<'static, IrqLocks>,
+}
+
+static DESK: Desk = Desk { records: LateSlice::new(), spares: Spares::new() };
+
+/// Takes the spare block of 2^`order` frames of low memory in the name of `owner`, if there is one: its first frame's record.
+/// `None` says nothing about memory: ask [`kernel`]. Any context; before there is a kernel, there is no spare block.
+#[inline(always)]
+pub fn take_spare(order: u32, owner: FrameOwner) -> Option<&'static Frame> {
+    if IrqLocks::fails(Point::ShortCut) { None } else { DESK.spares.take(order, owner) }
+}
+
+/// Gives back the page whose record is at the address `record`, if it is one page of `owner`'s and in the zone that serves the
+/// most. Otherwise nothing has changed, and [`Kernel::free_frames_at`] frees it or says what is wrong. Any context.
+#[inline(always)]
+pub fn give_back_page(_authority: Authority, record: usize, owner: FrameOwner) -> Freed {
+    IrqLocks::memory_goes(|| kernel().memory_at_record(record, 0));
+    match DESK.spares.keep_at(DESK.records.get(), record, 0, owner) {
+        Spared::Yes => Freed::Yes,
+        Spared::InPlaceOf(other) => {
+            take_displaced(other);
+            Freed::Yes
+        }
+        Spared::No => Freed::No,
+    }
+}
+
+#[inline(never)]
+fn take_displaced(displaced: Displaced<'static>) {
+    kernel().zones().take_displaced(displaced);
+}
 
 /// The kernel's address space.
 ///

@@ -14,7 +14,7 @@ use kerncore::{
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
-    frames::{Frame, FrameBlock, FrameList, FrameOwner, FrameTable},
+    frames::{Frame, FrameBlock, FrameList, FrameOwner, FrameTable, Spares},
     kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, RemoveError, Support},
     kmap::Kmap,
     layout,
@@ -204,7 +204,8 @@ fn zones(low: LowMemory) -> Zones<'static, HostLocks> {
     let image = spare - (RAM + 16);
     table.reserve(frame(RAM + 16), image, FrameOwner::KernelImage).expect("absent frames");
     let division = Division { low: low.pages(), ..Division::NONE };
-    let zones = Zones::divided(Box::leak(Box::new(OtherZones::new(table, division))));
+    let others = Box::leak(Box::new(OtherZones::new(table, division)));
+    let zones = Zones::divided(others, Box::leak(Box::new(Spares::new())));
     for (first, end) in [(RAM, RAM + 16), (spare, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
         zones.add_range(frame(first), end - first).expect("absent frames");
     }

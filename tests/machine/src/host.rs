@@ -5,7 +5,7 @@ use kerncore::{
     addr::PhysAddr,
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, SLOT_SIZE},
     failure::{Afterwards, FailNth, Outcome, Point},
-    lock::{Class, Context, Held, Interrupts, Lock, Locks, SharedLock, Taken, Violation},
+    lock::{Class, Context, Held, Interrupts, Lock, Locks, SharedLock, Slot, Taken, Violation},
     page_table::TableSource,
 };
 use std::{
@@ -53,6 +53,7 @@ pub struct HostLocks;
 impl Locks for HostLocks {
     type Lock<T: Send> = HostLock<T>;
     type SharedLock<T: Send + Sync> = HostSharedLock<T>;
+    type Slot<'t, T: Sync + 't> = HostSlot<'t, T>;
 
     #[track_caller]
     fn might_sleep(operation: &'static str) {
@@ -118,6 +119,26 @@ impl<T: Send> Lock<T> for HostLock<T> {
     fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.value.try_lock().ok()?;
         Some(in_any_order(taken(self, self.class), || critical_section(&mut value)))
+    }
+}
+
+/// A place for a reference, which belongs to no class: nobody holds it.
+#[derive(Debug)]
+pub struct HostSlot<'t, T>(Mutex<Option<&'t T>>);
+
+impl<'t, T: Sync> Slot<'t, T> for HostSlot<'t, T> {
+    const EMPTY: Self = Self(Mutex::new(None));
+
+    fn take(&self) -> Option<&'t T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn exchange(&self, value: &'t T) -> Option<&'t T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(value)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }
 

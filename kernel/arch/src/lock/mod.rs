@@ -17,6 +17,7 @@ use spin::mutex::SpinMutexGuard;
 use crate::{cpu, failure, irq, smp};
 
 mod shared;
+mod slot;
 #[cfg(feature = "lock-order")]
 #[path = "watched.rs"]
 mod watch;
@@ -25,6 +26,7 @@ mod watch;
 mod watch;
 
 pub use shared::IrqSharedLock;
+pub use slot::RefSlot;
 use watch::{Caller, Watch};
 pub use watch::{memory_goes, might_sleep};
 
@@ -138,6 +140,7 @@ pub struct IrqLocks;
 impl Locks for IrqLocks {
     type Lock<T: Send> = IrqSpinLock<T>;
     type SharedLock<T: Send + Sync> = IrqSharedLock<T>;
+    type Slot<'t, T: Sync + 't> = RefSlot<'t, T>;
 
     #[inline(always)]
     fn might_sleep(operation: &'static str) {

@@ -28,7 +28,7 @@ use crate::attributes::Attributes;
 use crate::frames::FrameList;
 use crate::linear_map::Lent;
 use crate::owned_range::OwnedRange;
-use crate::page_table::{LargeParts, Parked};
+use crate::page_table::{FEW, LargeParts, Parked};
 
 /// What an area is, which decides who may remove it (S34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +226,17 @@ impl AreaRecord {
     /// The usable pages.
     pub const fn pages(&self) -> PageRange {
         self.mapping.pages()
+    }
+
+    /// Takes out what is behind an area of vmalloc's small pages, if they are few, and their pointers lie here.
+    #[inline(always)]
+    pub(crate) fn take_few(&mut self) -> Option<(OwnedRange, FrameList)> {
+        match (&self.mapping, &self.array) {
+            (Mapping::Frames { usable, .. }, PageArray::Within) if usable.count() < FEW => {
+                self.mapping.take_frames()
+            }
+            _ => None,
+        }
     }
 
     /// A copy of what a listing or a lookup needs.

@@ -81,7 +81,11 @@ impl ArrayArea {
 #[inline(always)]
 pub(crate) fn first_null(words: &[AtomicU32]) -> Option<usize> {
     // Pointers have the topmost bit, for the linear map lies in the upper half: what all of them have, none lacks.
-    let common = words.iter().fold(u32::MAX, |common, word| common & word.load(Relaxed));
+    let join = |common: u32, word: &AtomicU32| common & word.load(Relaxed);
+    // Eight at a time: what counts them costs more than what looks at them.
+    let (eights, rest) = words.as_chunks::<8>();
+    let common = eights.iter().fold(u32::MAX, |common, eight| eight.iter().fold(common, join));
+    let common = rest.iter().fold(common, join);
     if common >> 31 == 1 { None } else { look_for_null(words) }
 }
 

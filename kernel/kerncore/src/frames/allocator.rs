@@ -209,26 +209,6 @@ impl<'t> FrameAllocator<'t> {
         Some(Chain(self.table.index_of_record(record)))
     }
 
-    /// As [`FrameAllocator::free_chain`] of `owner`'s chain of one block of `pages` frames, of this allocator's, if there is room
-    /// on a front list. Otherwise nothing has changed.
-    #[inline(always)]
-    pub(crate) fn give_back_list_of_one(
-        &mut self,
-        head: Chain,
-        pages: u32,
-        owner: FrameOwner,
-    ) -> Freed {
-        let (order, record) = (pages.trailing_zeros(), self.table.record(head.0));
-        // One comparison tells that it is a head, in use, of that order, and that owner's; another that no other block follows.
-        if record.state() == State::owned(order, owner)
-            && record.next.load(Relaxed) == NONE
-            && self.front.push(record, order) == Kept::Yes
-        {
-            return Freed::Yes;
-        }
-        Freed::No
-    }
-
     /// Gives a block back.
     ///
     /// # Errors
@@ -240,7 +220,10 @@ impl<'t> FrameAllocator<'t> {
         if let Some(record) = self.table.frame(first) {
             let state = record.state();
             let order = state.order();
-            if state.is_owned() && pages == 1_u32.wrapping_shl(order) {
+            if state.is_owned()
+                && pages == 1_u32.wrapping_shl(order)
+                && record.claim(state, State::front(order))
+            {
                 self.release(record, order);
                 return Ok(());
             }
@@ -300,6 +283,10 @@ impl<'t> FrameAllocator<'t> {
         if state.owner() != owner {
             return Err(FreeError::OtherOwner { frame, owner: state.owner(), claimed: owner });
         }
+        // Another CPU may be giving the same block back, as a spare.
+        if !record.claim(state, State::front(order)) {
+            return Err(self.diagnose(frame, order));
+        }
         self.release(record, order);
         Ok(())
     }
@@ -308,12 +295,15 @@ impl<'t> FrameAllocator<'t> {
     /// front list. Otherwise nothing was changed, and [`FrameAllocator::free_at`] frees it or says what is wrong.
     #[inline(always)]
     pub fn give_back(&mut self, record: &'t Frame, order: u32, owner: FrameOwner) -> Freed {
+        let owned = State::owned(order, owner);
         // One comparison tells that it is a head, in use, of that order, and that owner's.
-        if record.state() == State::owned(order, owner)
-            && self.front.push(record, order) == Kept::Yes
-        {
+        if !record.claim(owned, State::front(order)) {
+            return Freed::No;
+        }
+        if self.front.push(record, order) == Kept::Yes {
             return Freed::Yes;
         }
+        record.set_state(owned);
         Freed::No
     }
 
@@ -396,7 +386,7 @@ impl<'t> FrameAllocator<'t> {
 
     /// Takes back a block whose record was checked.
     #[inline(always)]
-    fn release(&mut self, record: &'t Frame, order: u32) {
+    pub(super) fn release(&mut self, record: &'t Frame, order: u32) {
         if self.front.push(record, order) == Kept::No {
             self.release_merged(record, order);
         }
@@ -428,9 +418,12 @@ impl<'t> FrameAllocator<'t> {
         let mut index = start;
         while index < end {
             let order = piece_order(index, end - index);
-            let sound =
-                index < self.table.len() && self.table.record(index).state().is_owned_of(order);
-            if !sound {
+            let claimed = index < self.table.len() && {
+                let (record, front) = (self.table.record(index), State::front(order));
+                let state = record.state();
+                state.is_owned_of(order) && record.claim(state, front)
+            };
+            if !claimed {
                 return Err(self.diagnose(self.table.pfn_at(index), order));
             }
             self.release(self.table.record(index), order);

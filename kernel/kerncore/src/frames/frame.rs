@@ -243,6 +243,12 @@ impl Frame {
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state.0, Relaxed);
     }
+
+    /// Changes the state to `new` if it is `expected`, in one step. Says whether it was.
+    #[inline(always)]
+    pub(super) fn claim(&self, expected: State, new: State) -> bool {
+        self.state.compare_exchange(expected.0, new.0, Relaxed, Relaxed).is_ok()
+    }
 }
 
 impl Default for Frame {

@@ -22,7 +22,7 @@
 //! [`FrameAllocator`] is a buddy allocator behind whatever lock the caller chooses. Small blocks that come back
 //! wait, unmerged, on a front list of their order, for the next request is likely the same; they are merged when
 //! the front list is full, when memory would otherwise be short, or by [`FrameAllocator::drain`]. They count as
-//! free all the while.
+//! free all the while. Before them stands one spare block of each small order, which is had without a lock ([`Spares`]).
 
 mod allocator;
 mod audit;
@@ -33,6 +33,7 @@ mod frame;
 mod front;
 mod limited;
 mod request;
+mod spare;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub use error::{AddError, AllocateError, FreeError};
 pub use frame::{Frame, FrameOwner};
 pub(crate) use limited::Supply;
 pub use request::{FrameRequest, NodeId, Place, ZoneKind};
+pub use spare::{Displaced, Spared, Spares};
 pub use table::{Belonging, Census, FrameTable};
 
 /// The largest order: blocks of 1,024 frames, 4 MiB.

@@ -1,9 +1,10 @@
 //! The frame table: a record for every frame of RAM, and the questions that anyone may ask it.
 
 use core::fmt;
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::frame::{NONE, State};
-use super::{AddError, Frame, FrameBlock, FrameOwner, MAX_BLOCK, MAX_ORDER, ORDERS};
+use super::{AddError, Chain, Frame, FrameBlock, FrameOwner, MAX_BLOCK, MAX_ORDER, ORDERS};
 use crate::addr::{PAGES_IN_ADDRESS_SPACE, Pfn};
 
 /// The records of a run of frames, which need not all be RAM.
@@ -89,6 +90,14 @@ impl<'t> FrameTable<'t> {
         Self::pointer_from(self.pointer_to_frame_zero(), frame)
     }
 
+    /// The pointer to `record`, as [`FrameTable::pointer_to`] has it.
+    #[inline(always)]
+    pub(crate) fn pointer(record: &Frame) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "a pointer of the target is one word")]
+        let pointer = core::ptr::from_ref(record).addr() as u32;
+        pointer
+    }
+
     /// What [`FrameTable::pointer_to`] would be for frame 0, which most tables have no record of.
     #[inline(always)]
     pub(crate) fn pointer_to_frame_zero(&self) -> u32 {
@@ -106,7 +115,33 @@ impl<'t> FrameTable<'t> {
     /// The record at `address`, if one begins there.
     #[inline(always)]
     pub(crate) fn record_at(&self, address: usize) -> Option<&'t Frame> {
-        self.frames.get(self.index_at_record(address)? as usize)
+        record_at(self.frames, address)
+    }
+
+    /// The records from the first frame's on.
+    pub const fn frames(&self) -> &'t [Frame] {
+        self.frames
+    }
+
+    /// The list of the one block that begins with `record`, which is of this table.
+    #[inline(always)]
+    pub(crate) fn chain_of_one(&self, record: &Frame) -> Chain {
+        record.next.store(NONE, Relaxed);
+        Chain(self.index_of_record(record))
+    }
+
+    /// The frame that the list begins with.
+    #[inline(always)]
+    pub(crate) fn first_of(&self, Chain(head): Chain) -> Pfn {
+        self.pfn_at(head)
+    }
+
+    /// The record that the list from `head` on begins with, if it is one of this table, which begins at the index `start` of
+    /// the list's, and no other block follows.
+    #[inline(always)]
+    pub(crate) fn record_of_one(&self, Chain(head): Chain, start: u32) -> Option<&'t Frame> {
+        let record = self.frames.get(head.wrapping_sub(start) as usize)?;
+        (record.next.load(Relaxed) == NONE).then_some(record)
     }
 
     /// The table of the frames from index `start` up to `end` alone; of none, if they are not all in this one.
@@ -170,10 +205,7 @@ impl<'t> FrameTable<'t> {
     /// number that is too large.
     #[inline(always)]
     fn turned_offset(&self, address: usize) -> u32 {
-        const SHIFT: u32 = size_of::<Frame>().trailing_zeros();
-        const { assert!(size_of::<Frame>().is_power_of_two(), "a stride that shifts can find") };
-        let offset = address.wrapping_sub(self.frames.as_ptr().addr());
-        u32::try_from(offset.rotate_right(SHIFT)).unwrap_or(u32::MAX)
+        u32::try_from(turned_offset(self.frames, address)).unwrap_or(u32::MAX)
     }
 
     /// Whose `frame` is; [`FrameOwner::Absent`] outside the table.
@@ -349,6 +381,21 @@ impl Likeness {
     pub(crate) const fn is_of(self, owners: u16) -> bool {
         self.0.is_head_of(owners)
     }
+}
+
+/// The one of `records` that begins at `address`.
+#[inline(always)]
+pub(super) fn record_at(records: &[Frame], address: usize) -> Option<&Frame> {
+    records.get(turned_offset(records, address))
+}
+
+/// The index of the one of `records` that begins at `address`; what lies below or beyond them, or between two, gives a number
+/// that is too large.
+#[inline(always)]
+fn turned_offset(records: &[Frame], address: usize) -> usize {
+    const SHIFT: u32 = size_of::<Frame>().trailing_zeros();
+    const { assert!(size_of::<Frame>().is_power_of_two(), "a stride that shifts can find") };
+    address.wrapping_sub(records.as_ptr().addr()).rotate_right(SHIFT)
 }
 
 /// Whether the allocator lends frames in this name.

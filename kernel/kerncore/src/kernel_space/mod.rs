@@ -31,6 +31,7 @@ mod copy;
 mod descriptors;
 mod exec;
 mod extend;
+mod few;
 mod fill;
 mod huge;
 mod ioremap;
@@ -45,7 +46,7 @@ mod remove;
 mod reserve;
 mod table_memory;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod users;
 mod vmalloc;
 mod vmap;
@@ -231,8 +232,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Freed {
-        L::memory_goes(|| self.linear_memory(self.zones.table().frame_at_record(record), order));
+        L::memory_goes(|| self.memory_at_record(record, order));
         self.zones.give_back(record, order, owner)
+    }
+
+    /// Where the 2^`order` frames whose first record is at the address `record` lie in the linear map, if they do.
+    pub fn memory_at_record(&self, record: usize, order: u32) -> Option<(VirtAddr, u32)> {
+        self.linear_memory(self.zones.table().frame_at_record(record), order)
     }
 
     /// The live area whose first byte is `base` (S13). The result is a copy, valid for as long as the caller keeps the

@@ -141,7 +141,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// # Panics
     /// In interrupt context.
     pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        self.remove("vfree", base, AreaKind::Vmalloc)
+        self.may_sleep_for("vfree");
+        match self.areas.with(|areas| areas.retire_quickly(base, AreaKind::Vmalloc)) {
+            Some(dying) => {
+                L::memory_goes(|| Some((base, dying.pages().bytes())));
+                self.end_few(dying)
+            }
+            None => self.remove_refused(base, AreaKind::Vmalloc),
+        }
     }
 
     /// Ends a vmap area that was retired.
@@ -277,7 +284,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// When they are many, or not as they should be.
     #[inline(never)]
-    fn end_many_frames(
+    pub(super) fn end_many_frames(
         &self,
         usable: OwnedRange,
         list: FrameList,

@@ -15,7 +15,8 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::area::{AreaFlags, ArrayArea, VmStruct};
 use crate::attributes::Attributes;
 use crate::audit::{Expected, Violation, audit};
-use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable};
+use crate::frames::{Frame, FrameAllocator, FrameBlock, FrameTable, Spares};
+use crate::lock::Slot;
 use crate::map_ram::Block;
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
@@ -62,13 +63,33 @@ impl Machine for PlainMachine {
     }
 }
 
-struct Mutexes;
+pub(crate) struct Mutexes;
 
-struct MutexLock<T>(Mutex<T>);
+pub(crate) struct MutexLock<T>(Mutex<T>);
 
 impl Locks for Mutexes {
     type Lock<T: Send> = MutexLock<T>;
     type SharedLock<T: Send + Sync> = MutexLock<T>;
+    type Slot<'t, T: Sync + 't> = MutexSlot<'t, T>;
+}
+
+/// A place for a reference.
+pub(crate) struct MutexSlot<'t, T>(Mutex<Option<&'t T>>);
+
+impl<'t, T: Sync> Slot<'t, T> for MutexSlot<'t, T> {
+    const EMPTY: Self = Self(Mutex::new(None));
+
+    fn take(&self) -> Option<&'t T> {
+        self.0.lock().expect("no test panics inside").take()
+    }
+
+    fn exchange(&self, value: &'t T) -> Option<&'t T> {
+        self.0.lock().expect("no test panics inside").replace(value)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().expect("no test panics inside").is_none()
+    }
 }
 
 impl<T: Send> Lock<T> for MutexLock<T> {
@@ -174,7 +195,7 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
         .expect("enough storage");
     let blocks = (0..window_pages / 256).map(|_| Block::new()).collect::<Vec<_>>().leak();
     let map_ram = MapRam::new(pages(WINDOW, window_pages), blocks).expect("a block a section");
-    let zones = Zones::new(allocator);
+    let zones = Zones::new(allocator, Box::leak(Box::new(Spares::new())));
     let kmap = Kmap::none(&table);
     KernelSpace::new(Parts { table, space, map_ram, zones, linear, kmap, support: &Host })
 }

@@ -141,6 +141,25 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if pages > total {
             return Err(VmallocError::MoreThanMemory { wanted: pages, total });
         }
+        let attributes = match rights {
+            Rights::ReadWrite => Attributes::KERNEL_DATA,
+            Rights::ReadOnly => Attributes::KERNEL_RODATA,
+        };
+        match self.vmalloc_few(pages, attributes, (memory, fill), caller) {
+            Some(area) => Ok(area),
+            None => self.vmalloc_many(pages, attributes, (memory, fill), caller),
+        }
+    }
+
+    /// When they are many, or not all is at hand.
+    #[inline(never)]
+    fn vmalloc_many(
+        &self,
+        pages: u32,
+        attributes: Attributes,
+        (memory, fill): (FrameRequest, Fill),
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmallocError> {
         let (mut usable, mut place) = self
             .reserve("vmalloc", |areas| areas.reserve_pages(pages))
             .map_err(VmallocError::Area)?;
@@ -159,28 +178,18 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 return Err(error);
             }
         };
-        let attributes = match rights {
-            Rights::ReadWrite => Attributes::KERNEL_DATA,
-            Rights::ReadOnly => Attributes::KERNEL_RODATA,
-        };
-        let block = list.one_block(self.zones.table());
-        let mapped = block.is_some_and(|first| self.table.map_few(&mut usable, first, attributes));
-        if !mapped && let Err(error) = self.map_frames(&mut usable, &list, attributes) {
+        if let Err(error) = self.map_frames(&mut usable, &list, attributes) {
             return Err(self.not_mapped(usable, place, (list, array), error));
         }
         let words = self.array_words(&array, &place.within);
         let pointers = address_of(words);
-        match block {
-            Some(first) => self.note_run(first, pages, words),
-            None => self.note_list(&list, words),
-        }
+        self.note_list(&list, words);
         let flags = flags_with(&array, AreaFlags::ALLOC);
         let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags).pointers(pointers, pages);
         place.array = array;
         Ok(self.publish(place, Mapping::Frames { usable, list }, new))
     }
 
-    /// When they are many, or a table must be made.
     #[inline(never)]
     fn map_frames(
         &self,

@@ -10,10 +10,12 @@
 mod class;
 mod gate;
 mod held;
+mod slot;
 
 pub use class::Class;
 pub use gate::{Entry, Gate};
 pub use held::{Context, Held, Interrupts, Taken, Violation};
+pub use slot::Slot;
 
 use crate::addr::VirtAddr;
 use crate::failure::Point;
@@ -50,6 +52,8 @@ pub trait Locks {
     type Lock<T: Send>: Lock<T>;
     /// The lock of this family that guards a `T` which many may look at at once.
     type SharedLock<T: Send + Sync>: SharedLock<T>;
+    /// The slot of this family for a reference to a `T`.
+    type Slot<'t, T: Sync + 't>: Slot<'t, T>;
 
     /// Said at the beginning of each operation that may sleep, whether it will or not. A family that knows what its CPU
     /// holds ends the kernel if this is no place to sleep; others do nothing.

@@ -198,15 +198,10 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// As [`PageTable::map_consecutive`] of all of `range`, if that is few pages, below one second-level table that is there, and
-    /// no slot is in use. Says whether; otherwise nothing has changed.
+    /// no slot is in use; `first` is the descriptor of the first page. Says whether; otherwise nothing has changed.
     #[inline(always)]
-    pub(crate) fn map_few(
-        &self,
-        range: &mut OwnedRange,
-        first: Pfn,
-        attributes: Attributes,
-    ) -> bool {
-        self.map_few_words(Run::whole(range), SmallPages::new(attributes).word(first))
+    pub(crate) fn map_few(&self, range: &mut OwnedRange, first: u32) -> bool {
+        self.map_few_words(Run::whole(range), first)
     }
 
     /// Not inlined: it has all registers to itself.

@@ -16,7 +16,7 @@ use crate::{
 use core::{iter, marker::PhantomData};
 
 /// From so many slots on, a machine may have quicker ways than one after the other.
-pub(super) const FEW: u32 = 8;
+pub(crate) const FEW: u32 = 8;
 
 /// The pages of an owned range, cut at the borders of second-level tables.
 ///

@@ -2,10 +2,12 @@
 
 use super::Zones;
 use crate::addr::Pfn;
-use crate::frames::{Chain, FrameBlock, FrameList, FrameOwner, FreeError, Freed};
+use crate::frames::{
+    Chain, Displaced, Frame, FrameBlock, FrameList, FrameOwner, FreeError, Freed, Spared,
+};
 use crate::lock::{Lock, Locks};
 
-impl<L: Locks> Zones<'_, L> {
+impl<'s, L: Locks> Zones<'s, L> {
     /// Gives a block back.
     ///
     /// # Errors
@@ -32,11 +34,34 @@ impl<L: Locks> Zones<'_, L> {
     /// [`FreeError`] if the frame table disagrees with the list.
     #[inline(always)]
     pub(crate) fn free_list_of(&self, list: FrameList, owner: FrameOwner) -> Result<(), FreeError> {
-        let (head, pages) = (list.head(), list.pages());
-        // What is small is one block of the first zone, as a rule, and goes to a front list.
-        let freed = self.is_first(head.index())
-            && self.first.with(|zone| zone.give_back_list_of_one(head, pages, owner)) == Freed::Yes;
-        if freed { Ok(()) } else { self.free_list_of_blocks(list) }
+        match self.give_back_list(list, owner) {
+            Ok(()) => Ok(()),
+            Err(list) => self.free_list_of_blocks(list),
+        }
+    }
+
+    /// As [`Zones::free_list_of`], if it is one small block of the first zone.
+    ///
+    /// # Errors
+    /// The list, if it is not: nothing has changed.
+    #[inline(always)]
+    pub(crate) fn give_back_list(
+        &self,
+        list: FrameList,
+        owner: FrameOwner,
+    ) -> Result<(), FrameList> {
+        let record = self.first_table.record_of_one(list.head(), self.first_span.0);
+        let order = list.pages().trailing_zeros();
+        match record.map(|record| self.give_back_record(record, order, owner)) {
+            Some(Freed::Yes) => Ok(()),
+            _ => Err(list),
+        }
+    }
+
+    /// Takes in a block that another one took the place of as a spare.
+    #[inline(never)]
+    pub fn take_displaced(&self, displaced: Displaced<'s>) {
+        self.first.with(|zone| zone.take_displaced(displaced));
     }
 
     #[inline(never)]
@@ -79,14 +104,32 @@ impl<L: Locks> Zones<'_, L> {
         zone.with(|zone| zone.free_at(frame, order, owner))
     }
 
-    /// As [`Zones::free_at`], of the frame whose record is at the address `record`, if that takes no more than putting it on
-    /// a front list. Otherwise nothing was changed, and [`Zones::free_at`] frees it or says what is wrong.
+    /// As [`Zones::free_at`], of the frame whose record is at the address `record`, if it is one of the first zone's small blocks.
+    /// Otherwise nothing was changed, and [`Zones::free_at`] frees it or says what is wrong.
     #[inline(always)]
     pub(crate) fn give_back(&self, record: usize, order: u32, owner: FrameOwner) -> Freed {
         // What is of another zone than the first goes the longer way.
         match self.first_table.record_at(record) {
-            Some(record) => self.first.with(|zone| zone.give_back(record, order, owner)),
+            Some(record) => self.give_back_record(record, order, owner),
             None => Freed::No,
+        }
+    }
+
+    /// As [`Zones::give_back`], of the block that begins with `record`, which is of the first zone.
+    #[inline(always)]
+    pub(crate) fn give_back_record(
+        &self,
+        record: &'s Frame,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Freed {
+        match self.spares.keep(record, order, owner) {
+            Spared::Yes => Freed::Yes,
+            Spared::InPlaceOf(other) => {
+                self.take_displaced(other);
+                Freed::Yes
+            }
+            Spared::No => Freed::No,
         }
     }
 }

@@ -24,6 +24,8 @@
 mod give_back;
 mod plan;
 mod take;
+#[cfg(test)]
+mod tests;
 
 pub use plan::{DMA_PAGES, Division, MAX_NODES, Nodes};
 
@@ -31,8 +33,8 @@ use plan::{Plan, ZONES, ZoneIndex};
 
 use crate::addr::{PAGES_IN_ADDRESS_SPACE, Pfn, PhysAddr};
 use crate::frames::{
-    AddError, Census, FrameAllocator, FrameRequest, FrameTable, MAX_BLOCK, MAX_ORDER, NodeId,
-    Unsound, ZoneKind,
+    AddError, Census, Frame, FrameAllocator, FrameRequest, FrameTable, MAX_BLOCK, MAX_ORDER,
+    NodeId, Spares, Unsound, ZoneKind,
 };
 use crate::lock::{Class, Lock, Locks};
 
@@ -51,6 +53,8 @@ pub struct Zones<'s, L: Locks> {
     /// The records of the first zone's frames.
     first_table: FrameTable<'s>,
     first: L::Lock<FrameAllocator<'s>>,
+    /// Of the first zone's blocks.
+    spares: &'s Spares<'s, L>,
     others: Option<&'s OtherZones<'s, L>>,
     /// Where requests for any memory begin.
     first_of_any: ZoneIndex,
@@ -102,20 +106,21 @@ pub struct ZoneSummary {
 
 /// Making them, and what is asked of all together.
 impl<'s, L: Locks> Zones<'s, L> {
-    /// One zone of all the frames of `allocator`'s table.
-    pub fn new(allocator: FrameAllocator<'s>) -> Self {
+    /// One zone of all the frames of `allocator`'s table, of which some will be `spares`. There are to be no two with the same.
+    pub fn new(allocator: FrameAllocator<'s>, spares: &'s Spares<'s, L>) -> Self {
         let (table, first_span) = (allocator.table(), (allocator.start(), allocator.end()));
         let first_table = table.part(first_span.0, first_span.1);
         let first = Lock::new(Class::Frames, allocator);
         let first_of_any = ZoneIndex::FIRST;
-        Self { table, first_span, first_table, first, others: None, first_of_any }
+        Self { table, first_span, first_table, first, spares, others: None, first_of_any }
     }
 
-    /// The zones of `others`, and the first; no frame is free yet. There are to be no two of the same others.
-    pub fn divided(others: &'s OtherZones<'s, L>) -> Self {
+    /// The zones of `others`, and the first, of whose frames some will be `spares`; no frame is free yet. There are to be no two
+    /// of the same others or spares.
+    pub fn divided(others: &'s OtherZones<'s, L>, spares: &'s Spares<'s, L>) -> Self {
         let (start, end) = others.plan.span(ZoneIndex::FIRST);
         let allocator = FrameAllocator::part(others.table, start, end);
-        let zones = Self { others: Some(others), ..Self::new(allocator) };
+        let zones = Self { others: Some(others), ..Self::new(allocator, spares) };
         let first_of_any = zones.order(FrameRequest::ANY).next().map(|(zone, _)| zone);
         let first_of_any = first_of_any.unwrap_or(ZoneIndex::FIRST);
         Self { first_of_any, ..zones }
@@ -124,6 +129,11 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// The records of all frames.
     pub const fn table(&self) -> &FrameTable<'s> {
         &self.table
+    }
+
+    /// The records of the frames of the zone whose small blocks may be spares.
+    pub const fn records_of_spares(&self) -> &'s [Frame] {
+        self.first_table.frames()
     }
 
     /// How many nodes there are.
@@ -164,8 +174,9 @@ impl<'s, L: Locks> Zones<'s, L> {
     pub fn for_each_zone(&self, mut visit: impl FnMut(ZoneSummary)) {
         for (zone, node, kind) in ZoneIndex::all() {
             let Some(lock) = self.lock_of(zone) else { continue };
-            let (first, pages, free) =
-                lock.with(|zone| (zone.first(), zone.len(), zone.free_pages()));
+            let (first, pages, free) = self.with_spares_home((zone, lock), |zone| {
+                (zone.first(), zone.len(), zone.free_pages())
+            });
             if pages != 0 {
                 visit(ZoneSummary { node: NodeId::new(node.into()), kind, first, pages, free });
             }
@@ -194,9 +205,9 @@ impl<'s, L: Locks> Zones<'s, L> {
         Ok(())
     }
 
-    /// Merges the free blocks that wait on the allocators' front lists.
+    /// Merges the free blocks that wait as spares and on the allocators' front lists.
     pub fn drain(&self) {
-        self.locks().for_each(|zone| zone.with(FrameAllocator::drain));
+        self.locks().for_each(|zone| self.with_spares_home(zone, FrameAllocator::drain));
     }
 
     /// Counts the frames of every owner.
@@ -211,12 +222,26 @@ impl<'s, L: Locks> Zones<'s, L> {
     /// # Errors
     /// [`Unsound`].
     pub fn check(&self) -> Result<(), Unsound> {
-        self.locks().try_for_each(|zone| zone.with(|zone| zone.check()))
+        self.locks().try_for_each(|zone| self.with_spares_home(zone, |zone| zone.check()))
     }
 
-    fn locks(&self) -> impl Iterator<Item = &L::Lock<FrameAllocator<'s>>> {
-        let others = self.others.map_or(&[][..], |others| &others.zones);
-        core::iter::once(&self.first).chain(others)
+    fn locks(&self) -> impl Iterator<Item = (ZoneIndex, &L::Lock<FrameAllocator<'s>>)> {
+        ZoneIndex::all().filter_map(|(zone, ..)| Some((zone, self.lock_of(zone)?)))
+    }
+
+    /// Runs `section` on the allocator of a zone, which has its spare blocks back: for whoever counts what is free, or found
+    /// too little.
+    fn with_spares_home<R>(
+        &self,
+        (zone, lock): (ZoneIndex, &L::Lock<FrameAllocator<'s>>),
+        section: impl FnOnce(&mut FrameAllocator<'s>) -> R,
+    ) -> R {
+        lock.with(|allocator| {
+            if zone == ZoneIndex::FIRST {
+                allocator.take_home(self.spares);
+            }
+            section(allocator)
+        })
     }
 
     /// The zone at that place.

@@ -23,13 +23,21 @@ impl<'s, L: Locks> Zones<'s, L> {
         }
     }
 
-    /// As [`Zones::allocate`], if that takes no more than a look at a front list, for callers that keep no handle: the
-    /// record of the first frame. `None` says nothing about memory: ask [`Zones::allocate`].
+    /// As [`Zones::allocate`], if that takes no more than a look at the spare block or a front list, for callers that keep no
+    /// handle: the record of the first frame. `None` says nothing about memory: ask [`Zones::allocate`].
     #[inline(always)]
     pub fn take_waiting(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
         if L::fails(Point::ShortCut) {
             return None;
         }
+        match self.spares.take(order, owner) {
+            Some(record) => Some(record),
+            None => self.take_from_front(order, owner),
+        }
+    }
+
+    #[inline(never)]
+    fn take_from_front(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
         self.first.with(|zone| zone.take_waiting(order, owner))
     }
 
@@ -123,13 +131,26 @@ impl<'s, L: Locks> Zones<'s, L> {
         owner: FrameOwner,
     ) -> Result<FrameList, AllocateError> {
         self.refuse_if_it_fails(request, pages, owner)?;
-        // What is small comes from a front list, as a rule, and is one block.
-        if self.begins_with_first(request)
-            && let Some(block) = self.first.with(|zone| zone.take_list_of_one(pages, owner))
-        {
-            return Ok(FrameList::of_one(block, pages));
+        // What is small is a spare block, as a rule.
+        match self.take_spare_list(request, pages, owner) {
+            Some(list) => Ok(list),
+            None => self.allocate_list_of_blocks(request, pages, owner),
         }
-        self.allocate_list_of_blocks(request, pages, owner)
+    }
+
+    /// As [`Zones::allocate_list_from`], if that is one block, and a spare one.
+    #[inline(always)]
+    fn take_spare_list(
+        &self,
+        request: FrameRequest,
+        pages: u32,
+        owner: FrameOwner,
+    ) -> Option<FrameList> {
+        if !pages.is_power_of_two() || !self.begins_with_first(request) {
+            return None;
+        }
+        let record = self.spares.take(pages.trailing_zeros(), owner)?;
+        Some(FrameList::of_one(self.table.chain_of_one(record), pages))
     }
 
     #[inline(never)]
@@ -140,6 +161,9 @@ impl<'s, L: Locks> Zones<'s, L> {
         owner: FrameOwner,
     ) -> Result<FrameList, AllocateError> {
         if self.begins_with_first(request) {
+            if let Some(block) = self.first.with(|zone| zone.take_list_of_one(pages, owner)) {
+                return Ok(FrameList::of_one(block, pages));
+            }
             match self.first.with(|zone| zone.allocate_list(pages, owner)) {
                 Err(AllocateError::Exhausted { .. }) => {}
                 taken => return taken,
@@ -172,7 +196,7 @@ impl<'s, L: Locks> Zones<'s, L> {
 
     /// Whether the zone that serves the most is the first that is tried.
     #[inline(always)]
-    fn begins_with_first(&self, request: FrameRequest) -> bool {
+    pub(crate) fn begins_with_first(&self, request: FrameRequest) -> bool {
         request == FrameRequest::LOW
             || request == FrameRequest::ANY && self.first_of_any == ZoneIndex::FIRST
     }
@@ -190,7 +214,7 @@ impl<'s, L: Locks> Zones<'s, L> {
         self.judge(request, owner)?;
         for (zone, lock) in self.order(request) {
             let limit = self.limit(request, zone);
-            match lock.with(|zone| take(zone, limit)) {
+            match self.with_spares_home((zone, lock), |zone| take(zone, limit)) {
                 Err(AllocateError::Exhausted { .. }) => {}
                 taken => return taken,
             }
@@ -224,10 +248,11 @@ impl<'s, L: Locks> Zones<'s, L> {
             if left == 0 {
                 break;
             }
-            let part = lock.with(|allocator| match self.limit(request, zone) {
-                None => allocator.take_list(left, owner),
-                Some(last) => allocator.take_list_below(left, owner, last),
-            });
+            let part =
+                self.with_spares_home((zone, lock), |allocator| match self.limit(request, zone) {
+                    None => allocator.take_list(left, owner),
+                    Some(last) => allocator.take_list_below(left, owner, last),
+                });
             list.append(&self.table, part);
         }
         if list.pages() == pages {
@@ -298,7 +323,7 @@ impl<'s, L: Locks> Zones<'s, L> {
     pub fn free_pages_of(&self, request: FrameRequest) -> u32 {
         let free = |(zone, lock): (ZoneIndex, &L::Lock<FrameAllocator<'s>>)| {
             let limit = self.limit(request, zone);
-            lock.with(|zone| match limit {
+            self.with_spares_home((zone, lock), |zone| match limit {
                 Some(last) => zone.supply_below(last).free,
                 None => zone.free_pages(),
             })
@@ -310,7 +335,7 @@ impl<'s, L: Locks> Zones<'s, L> {
         let (mut free, mut largest) = (0, None);
         for (zone, lock) in self.order(request) {
             let limit = self.limit(request, zone);
-            let supply = lock.with(|zone| match limit {
+            let supply = self.with_spares_home((zone, lock), |zone| match limit {
                 Some(last) => zone.supply_below(last),
                 None => zone.supply(),
             });

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use kerncore::addr::{PageRange, Pfn, PhysAddr};
-use kerncore::lock::{Class, Lock, Locks, SharedLock};
+use kerncore::lock::{Class, Lock, Locks, SharedLock, Slot};
 use kerncore::machine::Machine;
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::PageTable;
@@ -63,6 +63,27 @@ struct Mutexes;
 impl Locks for Mutexes {
     type Lock<T: Send> = Mutexed<T>;
     type SharedLock<T: Send + Sync> = Mutexed<T>;
+    type Slot<'t, T: Sync + 't> = NoSlot;
+}
+
+/// There are no frames here, and no spare ones.
+#[derive(Debug)]
+struct NoSlot;
+
+impl<'t, T: Sync> Slot<'t, T> for NoSlot {
+    const EMPTY: Self = Self;
+
+    fn take(&self) -> Option<&'t T> {
+        None
+    }
+
+    fn exchange(&self, value: &'t T) -> Option<&'t T> {
+        Some(value)
+    }
+
+    fn is_empty(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]

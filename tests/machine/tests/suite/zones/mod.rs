@@ -4,7 +4,9 @@ mod model;
 mod walk;
 use crate::support::frame;
 use kerncore::{
-    frames::{AllocateError, Frame, FrameAllocator, FrameOwner, FrameRequest, FrameTable, Unsound},
+    frames::{
+        AllocateError, Frame, FrameAllocator, FrameOwner, FrameRequest, FrameTable, Spares, Unsound,
+    },
     zones::Zones,
 };
 use machine::HostLocks;
@@ -18,7 +20,7 @@ fn zones(records: &[Frame]) -> Zones<'_, HostLocks> {
     let table = FrameTable::new(records, frame(0x6_0000)).expect("aligned to a block");
     let mut allocator = FrameAllocator::new(table);
     allocator.add_range(frame(0x6_0000), table.len()).expect("nothing was added yet");
-    Zones::new(allocator)
+    Zones::new(allocator, Box::leak(Box::new(Spares::new())))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::model::{Model, RAM, Scene, Wish};
 use kerncore::{
     addr::Pfn,
     frames::{
-        AllocateError, Frame, FrameBlock, FrameList, FrameOwner, FrameTable, NodeId, Place,
+        AllocateError, Frame, FrameBlock, FrameList, FrameOwner, FrameTable, NodeId, Place, Spares,
         ZoneKind, order_for,
     },
     zones::{Division, Nodes, OtherZones, Zones},
@@ -70,7 +70,7 @@ const fn index_of(frame: Pfn) -> u32 {
 
 impl<'r> Walk<'r> {
     fn new(others: &'r OtherZones<'r, HostLocks>, scene: Scene) -> Self {
-        let zones = Zones::divided(others);
+        let zones = Zones::divided(others, Box::leak(Box::new(Spares::new())));
         let first = Pfn::new(RAM).expect("below 4 GiB");
         zones.add_range(first, scene.len()).expect("nothing was added yet");
         Self { zones, model: Model::new(scene), blocks: Vec::new(), lists: Vec::new() }
