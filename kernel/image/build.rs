@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-fn main() {
+pub(crate) fn main() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/c-symbols.list");
     println!("cargo::rerun-if-changed={}", list.display());
     println!("cargo::rerun-if-changed=../../linker.ld");

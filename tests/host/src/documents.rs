@@ -67,3 +67,28 @@ fn every_crate_is_in_the_table_with_its_folder_and_what_it_depends_on() {
     }
     assert_eq!(told.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
 }
+
+/// Whether C code has `name`, and a parenthesis behind it.
+fn has_call(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let is_whole = before.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_');
+        is_whole && text[at + name.len()..].starts_with('(')
+    })
+}
+
+/// S85a.
+#[test]
+fn every_c_name_is_declared_in_the_header_and_called_by_the_tests_in_c() {
+    let list = read("scripts/c-symbols.list");
+    let (header, tests) = (read("include/mapwright.h"), read("tests/kernel/c/c_unit.c"));
+    let names = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut count = 0;
+    for name in names {
+        assert!(has_call(&header, name), "{name} is not declared");
+        assert!(has_call(&tests, name), "{name} is not called");
+        count += 1;
+    }
+    assert!(count > 50, "{count} names");
+    assert!(!has_call(&header, "malloc") && !has_call(&header, "vmalloc_"), "whole names alone");
+}

@@ -11,6 +11,7 @@
 //! is said at the field's reader here. Nobody has a reason to write base and size. The kernel believes none of them where
 //! it decides what to unmap, free or give back: that is in the record beside the descriptor, which no pointer leads to.
 
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::AreaFlags;
@@ -33,6 +34,17 @@ pub struct VmStruct {
 }
 
 impl VmStruct {
+    /// Where C callers find each field but the first, in their order (S85a).
+    pub const OFFSETS: [usize; 7] = [
+        offset_of!(Self, addr),
+        offset_of!(Self, size),
+        offset_of!(Self, flags),
+        offset_of!(Self, pages),
+        offset_of!(Self, nr_pages),
+        offset_of!(Self, phys_addr),
+        offset_of!(Self, caller),
+    ];
+
     /// The descriptor of no area.
     pub const fn vacant() -> Self {
         let nowhere = VirtAddr::new(0);
@@ -123,13 +135,7 @@ mod tests {
     #[test]
     fn the_descriptor_has_the_layout_that_c_callers_read_s85a() {
         assert_eq!(size_of::<VmStruct>(), 32);
-        assert_eq!(core::mem::offset_of!(VmStruct, addr), 4);
-        assert_eq!(core::mem::offset_of!(VmStruct, size), 8);
-        assert_eq!(core::mem::offset_of!(VmStruct, flags), 12);
-        assert_eq!(core::mem::offset_of!(VmStruct, pages), 16);
-        assert_eq!(core::mem::offset_of!(VmStruct, nr_pages), 20);
-        assert_eq!(core::mem::offset_of!(VmStruct, phys_addr), 24);
-        assert_eq!(core::mem::offset_of!(VmStruct, caller), 28);
+        assert_eq!(VmStruct::OFFSETS, [4, 8, 12, 16, 20, 24, 28]);
     }
 
     #[test]

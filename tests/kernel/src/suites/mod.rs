@@ -4,6 +4,7 @@ mod areas;
 mod atomic_pool;
 mod bare_areas;
 mod boot;
+mod c_unit;
 mod coherent;
 mod command_line;
 mod descriptors;

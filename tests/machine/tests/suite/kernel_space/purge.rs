@@ -1,6 +1,7 @@
 //! The backlog of freed areas: flushed together, bounded, and purged before anybody is refused (S89, S92).
 
 use super::bed::{Bed, CALLER, WINDOW, WINDOW_PAGES, page};
+use crate::mutants::exec::linear_of;
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, VirtAddr},
     kernel_space::{BATCH, Fill, MOST_WAITING},
@@ -33,6 +34,56 @@ fn a_batch_is_flushed_together_and_exactly_s21_s92() {
     assert_eq!(log[first + 5..], [Event::Barrier]);
     assert!(log[..first].iter().any(|event| matches!(event, Event::Write(..))));
     bed.clean();
+}
+
+/// Code is flushed when it is freed, and from the queue in its turn: before what was queued ahead of it, which waits for the
+/// others. When that is done its frames have their linear addresses again.
+#[test]
+fn memory_for_code_is_flushed_alone_and_at_once_s92_s112() {
+    for behaviour in Behaviour::all(3) {
+        let bed = Bed::warm_on(behaviour);
+        bed.changes_nothing(|bed| {
+            let code = || bed.space.vmalloc_exec(2 * PAGE_SIZE, CALLER).expect("memory").pages;
+            let cpus = [bed.machine.cpu(0), bed.machine.cpu(1)];
+            let run = |pages: PageRange| {
+                bed.space.seal((), pages.start(), 2).expect("memory for code");
+                assert!(cpus.iter().all(|cpu| cpu.fetch(pages.start()).is_ok()), "sealed");
+            };
+            let is_gone = |pages: PageRange, linear| {
+                for cpu in cpus {
+                    let gone = Err(Fault::Translation(pages.start()));
+                    assert_eq!((cpu.fetch(pages.start()), cpu.load(pages.start())), (gone, gone));
+                    assert!(cpu.load(linear).is_ok(), "its frames are ordinary memory again");
+                }
+            };
+            let pages = code();
+            let linear = linear_of(bed, pages.start());
+            run(pages);
+            bed.space.vfree((), pages.start()).expect("a live area");
+            assert_eq!(bed.space.deferred(), 0);
+            is_gone(pages, linear);
+
+            let (below, pages, above) = (bed.vmalloc(1), code(), bed.vmalloc(1));
+            let linear = linear_of(bed, pages.start());
+            run(pages);
+            [below, pages.start(), above].into_iter().for_each(|area| free_later(bed, area));
+            bed.machine.take_log();
+            assert_eq!(bed.space.free_deferred(), 3);
+            is_gone(pages, linear);
+            let log: Vec<Event> =
+                bed.machine.take_log().into_iter().map(|(_, event)| event).collect();
+            let flushed = |first: VirtAddr| {
+                log.iter().position(|event| match event {
+                    Event::Invalidate(Scope::Pages(pages), Reach::InnerShareable) => {
+                        pages.start() == first
+                    }
+                    _ => false,
+                })
+            };
+            let order = [pages.start(), below, above].map(flushed);
+            assert!(order.is_sorted() && order[0].is_some(), "{order:?}");
+        });
+    }
 }
 
 /// S23: on machines of all behaviours, more than one batch.

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * The kernel as C code sees it: virtually contiguous memory, mappings, areas of addresses, pages, coherent buffers.
+ *
+ * What a function does stands at the function of that name in kernel/linux. In short:
+ *
+ *   a pointer    null on failure, with a line on the console, except where nothing was asked for, or more than there can be
+ *   an int       0, or the negative of an error number below
+ *   void         what cannot be done is said on the console, and changes nothing; what must not be asked ends the kernel
+ *
+ * Functions that make or end areas are not called in handlers, nor with interrupts off; vfree_atomic is, and the lookups.
+ * Compile with --target=armv7a-none-eabi -ffreestanding -mfloat-abi=soft: the kernel has no floating point and no C library.
+ */
+#ifndef MAPWRIGHT_H
+#define MAPWRIGHT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE (1u << PAGE_SHIFT)
+
+/* Error numbers; functions return them negated. */
+#define ENXIO 6
+#define ENOMEM 12
+#define EBUSY 16
+#define EINVAL 22
+
+/* What memory is asked for. Other bits up to 0x100000 are known and mean nothing here; bits beyond are refused. */
+typedef unsigned int gfp_t;
+#define __GFP_DMA 0x01u      /* of few address lines */
+#define __GFP_HIGHMEM 0x02u  /* high memory will do */
+#define __GFP_DMA32 0x04u    /* all there is */
+#define __GFP_WAIT 0x10u     /* the caller may sleep */
+#define __GFP_HIGH 0x20u
+#define __GFP_IO 0x40u
+#define __GFP_FS 0x80u
+#define __GFP_NOWARN 0x200u  /* no line on the console */
+#define __GFP_ZERO 0x8000u
+#define __GFP_THISNODE 0x40000u /* the node that is named, and no other */
+#define GFP_KERNEL (__GFP_WAIT | __GFP_IO | __GFP_FS)
+#define GFP_ATOMIC __GFP_HIGH
+#define GFP_HIGHUSER (GFP_KERNEL | __GFP_HIGHMEM)
+
+/* How a mapping may be used. */
+typedef unsigned int pgprot_t;
+#define PAGE_KERNEL 0u
+#define PAGE_KERNEL_RO 1u
+#define PAGE_KERNEL_NOCACHE 2u      /* registers: each access as written */
+#define PAGE_KERNEL_WRITECOMBINE 3u /* memory that no cache holds */
+
+typedef unsigned int phys_addr_t;
+typedef unsigned int dma_addr_t;
+
+/* The record of a page frame. What is in it is the kernel's; adjacent frames have adjacent records. */
+struct page {
+    uint32_t kernels_own[4];
+} __attribute__((aligned(16)));
+
+/* Flags of an area. */
+#define VM_IOREMAP 0x01u
+#define VM_ALLOC 0x02u
+#define VM_MAP 0x04u
+#define VM_USERMAP 0x08u
+#define VM_VPAGES 0x10u
+#define VM_DMA 0x40u
+
+/* The descriptor of an area. Who owns the area may write flags, pages, nr_pages, phys_addr and caller. */
+struct vm_struct {
+    struct vm_struct *next;
+    void *addr;
+    unsigned long size; /* bytes, the guard page counted while the area lives */
+    unsigned long flags;
+    struct page **pages; /* of memory of vmalloc, its pages in their order */
+    unsigned int nr_pages;
+    phys_addr_t phys_addr; /* the base of a contiguous mapping, or zero */
+    const void *caller;
+};
+
+struct mm_struct;
+struct device;
+
+/* A window in a program's addresses. */
+#define VM_RESERVED 0x00080000u
+struct vm_area_struct {
+    struct mm_struct *vm_mm;
+    unsigned long vm_start;
+    unsigned long vm_end;
+    unsigned int vm_pgoff;
+    unsigned int vm_flags;
+};
+
+_Static_assert(sizeof(void *) == 4 && sizeof(unsigned long) == 4, "a target of 32 bits");
+_Static_assert(sizeof(struct page) == 16, "the stride of page pointers");
+_Static_assert(sizeof(struct vm_struct) == 32, "eight words");
+_Static_assert(offsetof(struct vm_struct, next) == 0, "next");
+_Static_assert(offsetof(struct vm_struct, addr) == 4, "addr");
+_Static_assert(offsetof(struct vm_struct, size) == 8, "size");
+_Static_assert(offsetof(struct vm_struct, flags) == 12, "flags");
+_Static_assert(offsetof(struct vm_struct, pages) == 16, "pages");
+_Static_assert(offsetof(struct vm_struct, nr_pages) == 20, "nr_pages");
+_Static_assert(offsetof(struct vm_struct, phys_addr) == 24, "phys_addr");
+_Static_assert(offsetof(struct vm_struct, caller) == 28, "caller");
+_Static_assert(sizeof(struct vm_area_struct) == 20, "five words");
+_Static_assert(offsetof(struct vm_area_struct, vm_start) == 4, "vm_start");
+_Static_assert(offsetof(struct vm_area_struct, vm_end) == 8, "vm_end");
+_Static_assert(offsetof(struct vm_area_struct, vm_pgoff) == 12, "vm_pgoff");
+_Static_assert(offsetof(struct vm_area_struct, vm_flags) == 16, "vm_flags");
+
+/* Memory. */
+void *vmalloc(unsigned int size);
+void *vzalloc(unsigned int size);
+void *vmalloc_huge(unsigned int size);
+void *vmalloc_32(unsigned int size);
+void *vmalloc_user(unsigned int size);
+void *vmalloc_32_user(unsigned int size);
+void *vmalloc_node(unsigned int size, int node);
+void *__vmalloc(unsigned int size, gfp_t gfp, pgprot_t prot);
+void *__vmalloc_node(unsigned int size, gfp_t gfp, pgprot_t prot, int node);
+void *vmalloc_array(unsigned int n, unsigned int size);
+void *vcalloc(unsigned int n, unsigned int size);
+void *vrealloc(const void *p, unsigned int size, gfp_t gfp);
+void vfree(const void *addr);
+void vfree_atomic(const void *addr);
+void *kvmalloc(unsigned int size, gfp_t gfp);
+void kvfree(const void *object);
+void kfree(const void *object);
+
+/* Memory for code: written, or executed once it is sealed. */
+void *vmalloc_exec(unsigned int size);
+int set_memory_rox(unsigned long addr, int numpages);
+
+/* Mappings of pages, of frames by number, and of registers. */
+void *vmap(struct page *const *pages, unsigned int count, unsigned int flags, pgprot_t prot);
+void *vmap_pfn(const unsigned int *pfns, unsigned int count, pgprot_t prot);
+void vunmap(const void *addr);
+void *vm_map_ram(struct page *const *pages, unsigned int count, int node);
+void vm_unmap_ram(const void *mem, unsigned int count);
+void *ioremap(phys_addr_t phys_addr, unsigned int size);
+void iounmap(const void *addr);
+
+/* What is where. */
+struct vm_struct *find_vm_area(const void *addr);
+struct vm_struct *find_area_containing(const void *addr);
+struct page *vmalloc_to_page(const void *addr);
+unsigned int vmalloc_to_pfn(const void *addr);
+int is_vmalloc_addr(const void *addr);
+long vread(char *buf, const void *addr, unsigned long count);
+long vwrite(const char *buf, void *addr, unsigned long count);
+
+/* Areas of addresses, for whoever maps there what it likes. */
+struct vm_struct *get_vm_area(unsigned int size, unsigned int flags);
+struct vm_struct *get_vm_area_node(unsigned int size, unsigned int flags, int node, gfp_t gfp);
+struct vm_struct *__get_vm_area(unsigned int size, unsigned int flags, unsigned int start, unsigned int end);
+struct vm_struct *get_vm_area_caller(unsigned int size, unsigned int flags, const void *caller);
+struct vm_struct *__get_vm_area_caller(unsigned int size, unsigned int flags, unsigned int start, unsigned int end,
+                                       const void *caller);
+struct vm_struct *alloc_vm_area(unsigned int size);
+int map_vm_area(struct vm_struct *area, pgprot_t prot, struct page ***pages);
+void unmap_vm_area(struct vm_struct *area);
+void unmap_kernel_range(unsigned int addr, unsigned int size);
+struct vm_struct *remove_vm_area(const void *addr);
+void free_vm_area(struct vm_struct *area);
+void *__vmalloc_area(struct vm_struct *area, gfp_t gfp, pgprot_t prot);
+void *__vmalloc_area_node(struct vm_struct *area, gfp_t gfp, pgprot_t prot, int node);
+void vmalloc_sync_all(void);
+
+/* Pages. */
+struct page *alloc_pages(gfp_t gfp, unsigned int order);
+struct page *alloc_pages_node(int nid, gfp_t gfp, unsigned int order);
+void __free_pages(struct page *page, unsigned int order);
+void *kmap_local_page(const struct page *page);
+void kunmap_local(const void *addr);
+
+/* Coherent buffers, and windows of programs. */
+void *dma_alloc_coherent(const struct device *dev, unsigned int size, dma_addr_t *dma_handle, gfp_t gfp);
+void dma_free_coherent(const struct device *dev, unsigned int size, const void *cpu_addr, dma_addr_t dma_handle);
+int dma_mmap_coherent(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
+                      unsigned int size);
+void init_consistent_dma_size(unsigned int size);
+int remap_vmalloc_range(struct vm_area_struct *vma, const void *addr, unsigned int pgoff);
+
+#endif
