@@ -66,7 +66,9 @@ fn memory_for_code_is_flushed_alone_and_at_once_s92_s112() {
             let (below, pages, above) = (bed.vmalloc(1), code(), bed.vmalloc(1));
             let linear = linear_of(bed, pages.start());
             run(pages);
-            [below, pages.start(), above].into_iter().for_each(|area| free_later(bed, area));
+            for area in [below, pages.start(), above] {
+                free_later(bed, area);
+            }
             bed.machine.take_log();
             assert_eq!(bed.space.free_deferred(), 3);
             is_gone(pages, linear);
