@@ -9,6 +9,8 @@
 //!   chunk 0  64 entries, chunk 1  128, chunk 2  256, … up to 16,384, where the growth ends: a chunk is one piece of
 //!                                                    memory, and those are not to be had larger
 //! ```
+//! Where memory is in pieces, a chunk may be as small as it must.
+//!
 //!
 //! Area records and their like must not come from the general heap: taking and giving back one is a hot path, and
 //! the heap may want an area in turn. A slab is given its memory chunk by chunk. A place is an owner, as a `Box` is:
@@ -17,9 +19,10 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-/// Entries in the first chunk; each further chunk has twice as many as the one before, up to [`LARGEST_CHUNK`].
+/// Entries in the first chunk, if it can be had; each further chunk has as many as all before and one of these, up to
+/// [`LARGEST_CHUNK`].
 pub const FIRST_CHUNK: u32 = 64;
-/// Entries in the largest chunk, and in all that come after the first of that size.
+/// Entries in the largest chunk.
 pub const LARGEST_CHUNK: u32 = 1 << 14;
 
 /// Room for one record.
@@ -63,7 +66,7 @@ impl<T> DerefMut for Place<'_, T> {
 pub enum NoPlace {
     /// Every entry is taken: a chunk of `entries` is wanted, by [`Slab::add_chunk`].
     NeedsChunk {
-        /// How many entries the next chunk must have.
+        /// How many entries the next chunk should have; it may have fewer.
         entries: u32,
     },
     /// Every entry is taken and there can be no further chunk.
@@ -87,9 +90,9 @@ impl core::error::Error for NoPlace {}
 /// Why a chunk was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkError {
-    /// The chunk has the wrong number of entries.
+    /// The chunk has no entries, or more than there may be.
     WrongSize {
-        /// Entries that the next chunk must have.
+        /// The most that the next chunk may have.
         wanted: u32,
         /// Entries that this one has.
         had: usize,
@@ -105,7 +108,7 @@ impl fmt::Display for ChunkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WrongSize { wanted, had } => {
-                write!(f, "the next chunk has {wanted} entries, not {had}")
+                write!(f, "the next chunk has up to {wanted} entries, not {had}")
             }
             Self::Full { capacity } => write!(f, "there is no chunk beyond {capacity} entries"),
         }
@@ -114,20 +117,20 @@ impl fmt::Display for ChunkError {
 
 impl core::error::Error for ChunkError {}
 
-/// Places for records of one type, in at most `N` chunks of lent memory.
+/// Places for records of one type, as many as `N` chunks of lent memory have if each is as large as it should be.
 ///
 /// Plain state: the caller keeps it behind its lock. No call allocates or sleeps.
 #[derive(Debug)]
 pub struct Slab<'s, T, const N: u32> {
     vacant: Option<&'s mut Entry<'s, T>>,
-    chunks: u32,
+    capacity: u32,
     taken: u32,
 }
 
 impl<'s, T, const N: u32> Slab<'s, T, N> {
     /// A slab without memory.
     pub const fn new() -> Self {
-        Self { vacant: None, chunks: 0, taken: 0 }
+        Self { vacant: None, capacity: 0, taken: 0 }
     }
 
     /// How many places are taken.
@@ -137,28 +140,43 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
 
     /// How many entries there are, taken or not.
     pub const fn capacity(&self) -> u32 {
-        capacity_of(self.chunks)
+        self.capacity
     }
 
-    /// How many entries the next chunk must have, or `None` if there can be none.
+    /// Whether an entry is vacant.
+    pub const fn has_place(&self) -> bool {
+        self.vacant.is_some()
+    }
+
+    /// How many entries the next chunk should have, and has at most, or `None` if there can be none.
     pub const fn next_chunk(&self) -> Option<u32> {
-        if self.chunks < N { Some(entries_of(self.chunks)) } else { None }
+        match Self::MOST.checked_sub(self.capacity) {
+            None | Some(0) => None,
+            Some(left) => {
+                let doubled = 1 << (self.capacity + FIRST_CHUNK).ilog2();
+                let most = if doubled < LARGEST_CHUNK { doubled } else { LARGEST_CHUNK };
+                Some(if most < left { most } else { left })
+            }
+        }
     }
 
-    /// Takes in the next chunk, of [`Slab::next_chunk`] entries. Its first entry is the first to be taken.
+    /// The most entries that there can be.
+    const MOST: u32 = capacity_of(N);
+
+    /// Takes in the next chunk, of up to [`Slab::next_chunk`] entries. Its first entry is the first to be taken.
     ///
     /// # Errors
     /// [`ChunkError`]; the memory is not used.
     pub fn add_chunk(&mut self, chunk: &'s mut [Entry<'s, T>]) -> Result<(), ChunkError> {
         let full = ChunkError::Full { capacity: self.capacity() };
         let wanted = self.next_chunk().ok_or(full)?;
-        if chunk.len() != wanted as usize {
-            return Err(ChunkError::WrongSize { wanted, had: chunk.len() });
-        }
+        let had = chunk.len();
+        let entries = u32::try_from(had).ok().filter(|entries| (1..=wanted).contains(entries));
+        let entries = entries.ok_or(ChunkError::WrongSize { wanted, had })?;
         for entry in chunk.iter_mut().rev() {
             self.push(entry);
         }
-        self.chunks += 1;
+        self.capacity += entries;
         Ok(())
     }
 
@@ -280,12 +298,7 @@ impl<T, const N: u32> Default for Slab<'_, T, N> {
 /// The number of the first chunk of the largest size.
 const FIRST_OF_LARGEST: u32 = LARGEST_CHUNK.trailing_zeros() - FIRST_CHUNK.trailing_zeros();
 
-/// Entries in chunk number `chunk`.
-const fn entries_of(chunk: u32) -> u32 {
-    if chunk < FIRST_OF_LARGEST { FIRST_CHUNK << chunk } else { LARGEST_CHUNK }
-}
-
-/// Entries in the first `chunks` chunks.
+/// Entries in the first `chunks` chunks, if each is as large as it should be.
 const fn capacity_of(chunks: u32) -> u32 {
     if chunks <= FIRST_OF_LARGEST {
         (FIRST_CHUNK << chunks) - FIRST_CHUNK

@@ -121,6 +121,8 @@ impl<'s> Areas<'s> {
 
     #[inline(always)]
     fn reserve_any(&mut self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+        // What no memory would help takes none.
+        request.pages_with_guard().map_err(NoRoom::Addresses)?;
         let place = self.records.take().map_err(NoRoom::Records)?;
         match self.space.reserve(request) {
             Ok(usable) => Ok((usable, place)),

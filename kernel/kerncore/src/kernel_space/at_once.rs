@@ -167,6 +167,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.with(|areas| {
             let ended = |record: &mut AreaRecord, pages: u32| {
                 let is_it = &raw const record.vm == descriptor && record.users == 0;
+                // Whoever reads it may find another's memory behind its addresses when they are taken again.
+                let is_it = is_it && self.readers.are_none();
                 match &record.mapping {
                     Mapping::Reserved { usable } if is_it && usable.count() == pages => {
                         record.mapping = Mapping::Nothing;

@@ -157,18 +157,23 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         flags: AreaFlags,
         caller: VirtAddr,
     ) -> Result<BareArea, BareError> {
-        let (usable, place) = self
-            .reserve("alloc_vm_area", |areas| areas.reserve(&request))
-            .map_err(BareError::Area)?;
-        let pages = usable.pages();
-        let with_guard = PageRange::from_numbers(pages.first(), pages.count() + GUARD_PAGES);
-        // Making a table writes no slot of the second level, so nobody's right to one is touched.
-        let mut with_guard = OwnedRange::mint(with_guard.unwrap_or(pages));
-        let tables = self.tables.source(&self.zones);
-        if let Err(error) = self.table.reserve_tables(&mut with_guard, &tables) {
-            self.abandon(usable, place);
-            return Err(BareError::Table(error));
-        }
+        let (usable, place) = self.unless_short(|| {
+            let (usable, place) = self
+                .reserve("alloc_vm_area", |areas| areas.reserve(&request))
+                .map_err(BareError::Area)?;
+            let pages = usable.pages();
+            let with_guard = PageRange::from_numbers(pages.first(), pages.count() + GUARD_PAGES);
+            // Making a table writes no slot of the second level, so nobody's right to one is touched.
+            let mut with_guard = OwnedRange::mint(with_guard.unwrap_or(pages));
+            let tables = self.tables.source(&self.zones);
+            match self.table.reserve_tables(&mut with_guard, &tables) {
+                Ok(()) => Ok((usable, place)),
+                Err(error) => {
+                    self.abandon(usable, place);
+                    Err(BareError::Table(error))
+                }
+            }
+        })?;
         let descriptor = &raw const place.vm;
         let new = NewArea::new(AreaKind::Bare, caller).flags(flags);
         let area = self.publish(place, Mapping::Reserved { usable }, new);

@@ -83,12 +83,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ) -> Result<AreaSummary, CoherentError> {
         self.may_sleep_for("dma_alloc_coherent");
         let pages = pages_for(bytes);
-        let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
-        let first = block.first();
         let alignment = Alignment::Order(order_for(pages).min(SECTION_ORDER));
         let attributes = Attributes::WRITE_COMBINE;
-        let (lent, place) = self.lend("dma_alloc_coherent", block, alignment, attributes)?;
-        let new = NewArea::new(AreaKind::Dma, caller).at(first.base());
+        let (lent, place) = self.unless_short(|| {
+            let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
+            self.lend("dma_alloc_coherent", block, alignment, attributes)
+        })?;
+        let new = NewArea::new(AreaKind::Dma, caller).at(lent.first().base());
         Ok(self.publish(place, Mapping::Lent(lent), new))
     }
 

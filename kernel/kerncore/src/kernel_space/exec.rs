@@ -123,6 +123,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if bytes == 0 {
             return Err(ExecError::ZeroSize);
         }
+        self.unless_short(|| self.take_for_code(pages, caller))
+    }
+
+    fn take_for_code(&self, pages: u32, caller: VirtAddr) -> Result<AreaSummary, ExecError> {
         let block = self.zones.allocate_pages(pages, FrameOwner::Text);
         let block = block.map_err(|error| ExecError::Memory(CoherentError::Frames(error)))?;
         let array = match self.take_array(pages, FrameRequest::LOW, caller) {

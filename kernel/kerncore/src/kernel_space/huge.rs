@@ -62,6 +62,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return self.vmalloc(bytes, fill, caller);
         }
         self.may_sleep_for("vmalloc_huge");
+        self.unless_short(|| self.vmalloc_large(pages, (bytes, fill), caller))
+    }
+
+    fn vmalloc_large(
+        &self,
+        pages: u32,
+        (bytes, fill): (u32, Fill),
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, VmallocError> {
         let array = self.take_array(pages, FrameRequest::ANY, caller);
         let array = array.map_err(VmallocError::PageArray)?;
         let list = match self.filled_frames(FrameRequest::ANY, pages, fill) {

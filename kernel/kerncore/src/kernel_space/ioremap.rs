@@ -90,15 +90,21 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
         };
-        let (mut usable, place) =
-            self.reserve("ioremap", |areas| areas.reserve(&request)).map_err(IoRemapError::Area)?;
-        let tables = self.tables.source(&self.zones);
-        let mapped =
-            self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
-        if let Err(error) = mapped {
-            self.unwind(usable, place, &error, ());
-            return Err(IoRemapError::Map(error));
-        }
+        let (usable, place) = self.unless_short(|| {
+            let (mut usable, place) = self
+                .reserve("ioremap", |areas| areas.reserve(&request))
+                .map_err(IoRemapError::Area)?;
+            let tables = self.tables.source(&self.zones);
+            let mapped =
+                self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
+            match mapped {
+                Ok(_) => Ok((usable, place)),
+                Err(error) => {
+                    self.unwind(usable, place, &error, ());
+                    Err(IoRemapError::Map(error))
+                }
+            }
+        })?;
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
         let area = self.publish(place, Mapping::Borrowed { usable }, new);
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))

@@ -216,7 +216,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> Result<VirtAddr, VmapError> {
         // A block that somebody else used up before we came to cut from it: once more, and then without.
         for _ in 0..2 {
-            match self.make_block(caller) {
+            match self.unless_short(|| self.make_block(caller)) {
                 Ok(()) => {}
                 Err(VmapError::Area(_)) => break,
                 Err(error) => return Err(error),
@@ -261,7 +261,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let table = *self.zones.table();
         let frames = pages.iter().map(move |page| table.belonging_at_record(page.addr()));
         let new = NewArea::new(AreaKind::MapRam, caller);
-        let area = self.map_borrowed("vm_map_ram", frames, ATTRIBUTES, new)?;
+        let area =
+            self.unless_short(|| self.map_borrowed("vm_map_ram", frames.clone(), ATTRIBUTES, new))?;
         Ok(area.pages.start())
     }
 

@@ -79,14 +79,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if pages > IN_A_FRAME {
             return self.take_array_area(pages, memory, caller).map(PageArray::Area);
         }
-        loop {
-            match self.zones.allocate_from(memory, 0, FrameOwner::Vmalloc) {
-                // Not zeroed: every word that counts is written before anybody can find the area.
-                Ok(block) => return Ok(PageArray::Frame(block)),
-                Err(_) if self.free_deferred() > 0 => {}
-                Err(error) => return Err(ArrayError::Frames(error)),
-            }
-        }
+        // Not zeroed: every word that counts is written before anybody can find the area.
+        let block = self.unless_short(|| self.zones.allocate_from(memory, 0, FrameOwner::Vmalloc));
+        block.map(PageArray::Frame).map_err(ArrayError::Frames)
     }
 
     fn take_array_area(

@@ -12,7 +12,7 @@
 //! whoever makes an area while [`MOST_WAITING`] wait.
 
 use core::mem;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::addr::VirtAddr;
 use crate::area::{AreaKind, Mapping};
@@ -75,7 +75,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
         }
         self.purge(waiting);
-        self.waiting.fetch_sub(count, Relaxed);
+        // All of it can be had by who sees this.
+        self.waiting.fetch_sub(count, Release);
         count
     }
 

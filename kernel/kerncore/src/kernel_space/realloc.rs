@@ -102,6 +102,16 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let error = VmallocError::MoreThanMemory { wanted: pages, total };
             return Err(ReallocError::Grow(error));
         }
+        self.unless_short(|| self.resize(base, pages, (fill, memory), caller))
+    }
+
+    fn resize(
+        &self,
+        base: VirtAddr,
+        pages: u32,
+        (fill, memory): (Fill, FrameRequest),
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, ReallocError> {
         let taken = match self.take_memory(base, caller) {
             Ok(taken) => taken,
             Err(error) => return self.keep_large(base, pages, error),

@@ -195,11 +195,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.tear_down(dying)
     }
 
-    /// Frees what only waits to be freed, and says how much that was: before somebody is refused. Not in interrupt context.
-    pub(super) fn free_lingering(&self) -> u32 {
-        self.free_deferred() + self.close_idle_blocks()
-    }
-
     /// Areas are made and removed outside of interrupt context alone (S10, S35), by `operation` for one: whoever does it in a
     /// handler may have interrupted the very step that he is about to take. Nor under a lock, where that is watched.
     #[inline(always)]

@@ -9,6 +9,7 @@ use crate::attributes::Attributes;
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest};
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
+use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::{KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -175,19 +176,29 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     #[cold]
     fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
         match missing {
-            NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_lingering() > 0 => Ok(()),
+            NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_lingering() => Ok(()),
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
             NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
-            NoRoom::Records(NoPlace::NeedsChunk { entries }) => self.add_records(entries),
+            NoRoom::Records(NoPlace::NeedsChunk { entries }) => {
+                self.unless_short(|| self.add_records(entries))
+            }
         }
     }
 
-    /// Makes a chunk of `entries` records, outside the lock of areas. If another CPU was faster, the frames go back.
+    /// Makes a chunk of `entries` records, or of as many as a block of frames that can be had holds (S9), outside the lock of
+    /// areas. If another CPU was faster, the frames go back.
     pub(super) fn add_records(&self, entries: u32) -> Result<(), NoArea> {
-        let pages = pages_for(entries * ENTRY_BYTES);
-        let block = self.zones.allocate_pages(pages, FrameOwner::Slab).map_err(NoArea::Record)?;
+        let mut pages = pages_for(entries * ENTRY_BYTES);
+        let block = loop {
+            match self.zones.allocate_pages(pages, FrameOwner::Slab) {
+                Err(error) if pages > 1 && error.is_shortage() => pages /= 2,
+                taken => break taken.map_err(NoArea::Record)?,
+            }
+        };
+        let entries = entries.min(block.pages() * PAGE_SIZE / ENTRY_BYTES);
         let spare = self.areas.with(|areas| {
-            if areas.records.next_chunk() != Some(entries) {
+            let records = &areas.records;
+            if records.has_place() || records.next_chunk().is_none_or(|most| entries > most) {
                 return Some(block);
             }
             let added = areas.records.add_chunk(self.support.chunk(block, entries));

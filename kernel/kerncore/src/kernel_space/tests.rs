@@ -3,6 +3,7 @@
 
 mod oddities;
 mod page_array;
+mod shortage;
 mod undoing;
 
 use std::cell::RefCell;

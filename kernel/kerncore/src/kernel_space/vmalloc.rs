@@ -147,7 +147,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         };
         match self.vmalloc_few(pages, attributes, (memory, fill), caller) {
             Some(area) => Ok(area),
-            None => self.vmalloc_many(pages, attributes, (memory, fill), caller),
+            None => {
+                self.unless_short(|| self.vmalloc_many(pages, attributes, (memory, fill), caller))
+            }
         }
     }
 
@@ -280,11 +282,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     #[inline(always)]
     fn frames_for(&self, memory: FrameRequest, pages: u32) -> Result<FrameList, AllocateError> {
-        loop {
-            match self.zones.allocate_list_from(memory, pages, FrameOwner::Vmalloc) {
-                Err(_) if self.free_deferred() > 0 => {}
-                taken => return taken,
-            }
-        }
+        self.unless_short(|| self.zones.allocate_list_from(memory, pages, FrameOwner::Vmalloc))
     }
 }

@@ -141,10 +141,10 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if frames.len() >= FEWEST {
             let numbers = frames.clone().map(|item| item.map(|item| item.frame));
             if may_begin_a_run(numbers) {
-                return self.vmap_run(frames, attributes, new);
+                return self.unless_short(move || self.vmap_run(frames.clone(), attributes, new));
             }
         }
-        self.map_borrowed("vmap", frames, attributes, new)
+        self.unless_short(move || self.map_borrowed("vmap", frames.clone(), attributes, new))
     }
 
     /// As [`KernelSpace::vmap_flags`], as kernel data, of the frames whose records begin at `pages`; gives the first address.
@@ -191,6 +191,18 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             Ok(count) if count <= total => count,
             _ => return Err(VmapError::MoreThanMemory { wanted: pages.len(), total }),
         };
+        self.unless_short(|| self.show(pages, count, flags, caller))
+    }
+
+    /// Maps `pages`, which are `count`, in an area of their own.
+    #[inline(always)]
+    fn show(
+        &self,
+        pages: &[*const Frame],
+        count: u32,
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, VmapError> {
         let (mut usable, place) =
             self.reserve("vmap", |areas| areas.reserve_pages(count)).map_err(VmapError::Area)?;
         // As kernel data, and as short-lived mappings are.
@@ -277,7 +289,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// In interrupt context.
     pub fn vmap_devices<I>(
         &self,
-        mut frames: I,
+        frames: I,
         attributes: Attributes,
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmapError>
@@ -301,13 +313,18 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             return Err(VmapError::Ram { frame, owner: table.owner_of(frame) });
         }
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
-        let (mut usable, place) =
-            self.reserve("vmap_pfn", |areas| areas.reserve(&request)).map_err(VmapError::Area)?;
-        let tables = self.tables.source(&self.zones);
-        if let Err(error) = self.table.map(&mut usable, 0, &mut frames, attributes, &tables) {
-            self.unwind(usable, place, &error, ());
-            return Err(VmapError::Map(error));
-        }
+        let (usable, place) = self.unless_short(move || {
+            let (mut usable, place) = self
+                .reserve("vmap_pfn", |areas| areas.reserve(&request))
+                .map_err(VmapError::Area)?;
+            match self.map(&mut usable, frames.clone(), attributes) {
+                Ok(_) => Ok((usable, place)),
+                Err(error) => {
+                    self.unwind(usable, place, &error, ());
+                    Err(VmapError::Map(error))
+                }
+            }
+        })?;
         let new = NewArea::new(AreaKind::Vmap, caller).flags(AreaFlags::IOREMAP);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }

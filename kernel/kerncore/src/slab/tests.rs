@@ -9,12 +9,38 @@ fn chunk(entries: u32) -> &'static mut [Entry<'static, u32>] {
 #[test]
 fn chunks_double_up_to_the_largest() {
     let sizes = |chunk: u32| if chunk < 8 { 64 << chunk } else { 16_384 };
+    let mut slab: Slab<'_, (), 20> = Slab::new();
     let mut sum = 0;
-    for chunk in 0..40 {
-        assert_eq!(entries_of(chunk), sizes(chunk));
-        assert_eq!(capacity_of(chunk), sum);
-        sum += sizes(chunk);
+    for number in 0..20 {
+        assert_eq!((slab.capacity(), capacity_of(number)), (sum, sum));
+        assert_eq!(slab.next_chunk(), Some(sizes(number)));
+        let chunk: Vec<_> = (0..sizes(number)).map(|_| Entry::new(())).collect();
+        slab.add_chunk(chunk.leak()).expect("as large as it should be");
+        sum += sizes(number);
     }
+    assert_eq!((slab.next_chunk(), slab.capacity()), (None, sum));
+}
+
+/// Where memory is in pieces, chunks are what a piece holds; the next are as large as if those before were, and in the end
+/// there are as many entries.
+#[test]
+fn a_chunk_may_be_smaller_than_it_should_be() {
+    let mut slab: Slab<'_, u32, 3> = Slab::new();
+    let mut sizes = vec![];
+    for most in [26, 7, 1, 1000, 26, 1000, 1000, 1000] {
+        let Some(next) = slab.next_chunk() else { break };
+        sizes.push(next.min(most));
+        let nothing = ChunkError::WrongSize { wanted: next, had: 0 };
+        assert_eq!(slab.add_chunk(chunk(0)), Err(nothing));
+        let larger = ChunkError::WrongSize { wanted: next, had: next as usize + 1 };
+        assert_eq!(slab.add_chunk(chunk(next + 1)), Err(larger));
+        slab.add_chunk(chunk(next.min(most))).expect("no larger than it should be");
+        assert!(slab.has_place());
+    }
+    assert_eq!(sizes, [26, 7, 1, 64, 26, 128, 196]);
+    assert_eq!((slab.next_chunk(), slab.capacity()), (None, 64 + 128 + 256));
+    let places: Vec<_> = core::iter::from_fn(|| slab.take().ok()).collect();
+    assert_eq!((places.len(), slab.has_place()), (64 + 128 + 256, false));
 }
 
 #[test]
@@ -22,7 +48,7 @@ fn a_slab_asks_for_each_chunk_by_its_size_and_at_last_for_none() {
     let mut slab: Slab<'_, u32, 2> = Slab::new();
     let refused = |slab: &mut Slab<'_, u32, 2>| slab.take().expect_err("no place is left");
     assert_eq!(refused(&mut slab), NoPlace::NeedsChunk { entries: 64 });
-    assert_eq!(slab.add_chunk(chunk(63)), Err(ChunkError::WrongSize { wanted: 64, had: 63 }));
+    assert_eq!(slab.add_chunk(chunk(65)), Err(ChunkError::WrongSize { wanted: 64, had: 65 }));
     assert_eq!(slab.add_chunk(chunk(64)), Ok(()));
     for index in 0..64 {
         assert_eq!(*slab.take().expect("64 entries"), index, "the first entry first");

@@ -59,7 +59,7 @@ impl Request {
     ///
     /// # Errors
     /// [`ReserveError::ZeroSize`] and [`ReserveError::TooLarge`] (S3).
-    pub(super) const fn pages_with_guard(&self) -> Result<u32, ReserveError> {
+    pub(crate) const fn pages_with_guard(&self) -> Result<u32, ReserveError> {
         match self.bytes {
             0 => Err(ReserveError::ZeroSize),
             bytes if bytes >= FIRST_REFUSED_SIZE => Err(ReserveError::TooLarge { bytes }),

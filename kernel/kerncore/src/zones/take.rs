@@ -242,6 +242,10 @@ impl<'s, L: Locks> Zones<'s, L> {
         if pages == 0 {
             return Err(AllocateError::Zero { owner });
         }
+        // In vain, all that is free would be away meanwhile.
+        if self.free_pages_of(request) < pages {
+            return Err(self.exhausted(request, pages, owner));
+        }
         let mut list = FrameList::new();
         for (zone, lock) in self.order(request) {
             let left = pages - list.pages();

@@ -1,0 +1,148 @@
+//! Nobody is refused for want of what only waits to be freed (S14a, S92).
+//!
+//! ```text
+//!   attempt ──▶ short of frames, addresses, records or a table ──▶ free what lingers ──▶ was there any? once more
+//! ```
+//! What lingers are the areas of [`KernelSpace::vfree_atomic`], those among them that another CPU frees just now, and idle blocks
+//! of `vm_map_ram`. An attempt that fails has taken nothing, so that it can begin anew.
+
+use core::hint;
+use core::sync::atomic::Ordering::Acquire;
+
+use crate::frames::AllocateError;
+use crate::kernel_space::{
+    BareError, CoherentError, ExecError, IoRemapError, KernelSpace, NoArea, ReallocError,
+    VmallocError, VmapError,
+};
+use crate::lock::Locks;
+use crate::machine::Machine;
+use crate::page_table::{MapError, ReserveError};
+
+/// An error that may be gone when what lingers is freed.
+pub(super) trait Shortage {
+    /// Whether something was lacking that comes back when areas go.
+    fn is_shortage(&self) -> bool;
+}
+
+impl Shortage for AllocateError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Exhausted { .. })
+    }
+}
+
+impl Shortage for ReserveError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::NoTable(_))
+    }
+}
+
+impl Shortage for MapError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Table { reason, .. } if reason.is_shortage())
+    }
+}
+
+impl Shortage for NoArea {
+    /// Addresses were asked for again where they were refused.
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Record(error) if error.is_shortage())
+    }
+}
+
+impl Shortage for BareError {
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Area(error) => error.is_shortage(),
+            Self::Table(error) => error.is_shortage(),
+        }
+    }
+}
+
+impl Shortage for VmallocError {
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Area(error) => error.is_shortage(),
+            Self::Map(error) => error.is_shortage(),
+            _ => false,
+        }
+    }
+}
+
+impl Shortage for VmapError {
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Area(error) => error.is_shortage(),
+            Self::Map(error) => error.is_shortage(),
+            _ => false,
+        }
+    }
+}
+
+impl Shortage for IoRemapError {
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Area(error) => error.is_shortage(),
+            Self::Map(error) => error.is_shortage(),
+            _ => false,
+        }
+    }
+}
+
+impl Shortage for CoherentError {
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Frames(error) => error.is_shortage(),
+            Self::Area(error) => error.is_shortage(),
+            Self::Map(error) => error.is_shortage(),
+            Self::Linear(_) => false,
+        }
+    }
+}
+
+impl Shortage for ExecError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Memory(error) if error.is_shortage())
+    }
+}
+
+impl Shortage for ReallocError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Grow(error) if error.is_shortage())
+    }
+}
+
+impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
+    /// What comes of `attempt`, made again for as long as it is short of something and something lingered that is free now. Not
+    /// in interrupt context, nor under a lock.
+    #[inline(always)]
+    pub(super) fn unless_short<T, E: Shortage>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        loop {
+            match attempt() {
+                Err(error) if error.is_shortage() && self.free_lingering() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Frees what only waits to be freed, or waits until another CPU has, and says whether that was anything. Not in interrupt
+    /// context, nor by whoever reads an area: it is waited for.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_lingering(&self) -> bool {
+        let before = self.waiting.load(Acquire);
+        loop {
+            if self.free_deferred() + self.close_idle_blocks() > 0 {
+                return true;
+            }
+            // Those that are in no queue any more are in the hands of another CPU.
+            let now = self.waiting.load(Acquire);
+            if now == 0 || now != before {
+                return before != 0;
+            }
+            hint::spin_loop();
+        }
+    }
+}
