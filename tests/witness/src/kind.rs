@@ -30,6 +30,10 @@ pub enum Kind {
     Sealed,
     /// A page that vmap made.
     Vmap,
+    /// A page below a 64 KiB large page, that `vmalloc_huge` or vmap made.
+    LargePage,
+    /// A page below a section, made so.
+    Section,
     /// A page that ioremap made.
     IoRemap,
     /// A page of a coherent buffer.
@@ -62,7 +66,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 24;
+    pub(crate) const COUNT: usize = 26;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -77,6 +81,8 @@ impl Kind {
             Self::Code => "code",
             Self::Sealed => "sealed",
             Self::Vmap => "vmap",
+            Self::LargePage => "large-page",
+            Self::Section => "section",
             Self::IoRemap => "ioremap",
             Self::Coherent => "coherent",
             Self::Pool => "pool",
@@ -131,17 +137,17 @@ impl Kind {
         }
     }
 
-    /// What vmalloc or `vmalloc_exec` has made at `base`.
-    fn of_vmalloc(base: VirtAddr) -> Self {
-        let code = kernel().with_area(base, |record| match record.mapping {
-            Mapping::Code { stage, .. } => Some(stage),
-            _ => None,
+    /// What the area at `base` has at `address`, where it is of small pages that are `small`.
+    fn of_area(base: VirtAddr, address: VirtAddr, small: Self) -> Self {
+        let page = address.page_number() - base.page_number();
+        let kind = kernel().with_area(base, |record| match record.mapping {
+            Mapping::Code { stage: CodeStage::Writable, .. } => Self::Code,
+            Mapping::Code { stage: CodeStage::Sealed, .. } => Self::Sealed,
+            Mapping::Large { parts, .. } if page < parts.pages_in_sections() => Self::Section,
+            Mapping::Large { parts, .. } if page < parts.pages() => Self::LargePage,
+            _ => small,
         });
-        match code.flatten() {
-            None => Self::Vmalloc,
-            Some(CodeStage::Writable) => Self::Code,
-            Some(CodeStage::Sealed) => Self::Sealed,
-        }
+        kind.unwrap_or(small)
     }
 
     fn of_window(address: VirtAddr) -> Self {
@@ -150,9 +156,10 @@ impl Kind {
             let is_pool =
                 dma::atomic_pool::usage().is_some_and(|pool| area.pages.contains(pool.base));
             return match area.kind {
-                AreaKind::Vmalloc => Self::of_vmalloc(area.pages.start()),
+                AreaKind::Vmalloc => Self::of_area(area.pages.start(), address, Self::Vmalloc),
                 AreaKind::PageArray => Self::Vmalloc,
-                AreaKind::Vmap | AreaKind::MapRam | AreaKind::MapRamBlock => Self::Vmap,
+                AreaKind::Vmap => Self::of_area(area.pages.start(), address, Self::Vmap),
+                AreaKind::MapRam | AreaKind::MapRamBlock => Self::Vmap,
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,
                 AreaKind::Dma => Self::Coherent,

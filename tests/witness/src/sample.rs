@@ -95,8 +95,15 @@ fn is_due(address: VirtAddr) -> bool {
 }
 
 fn remember(testimony: &Testimony) {
-    let of_window =
-        matches!(testimony.kind, Kind::Vmalloc | Kind::Vmap | Kind::IoRemap | Kind::Coherent);
+    let of_window = matches!(
+        testimony.kind,
+        Kind::Vmalloc
+            | Kind::Vmap
+            | Kind::LargePage
+            | Kind::Section
+            | Kind::IoRemap
+            | Kind::Coherent
+    );
     if of_window && testimony.walker.is_some() {
         let place = SHOWN_COUNT.fetch_add(1, Relaxed) % REMEMBERED;
         SHOWN[place].store(testimony.address.raw(), Relaxed);

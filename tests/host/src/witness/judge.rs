@@ -1,6 +1,6 @@
 //! Whether the witnesses agree: the kernel's, the emulator's walker, and the decoder over physical memory.
 
-use crate::witness::decode::{self, Fault, Mapping, Memory};
+use crate::witness::decode::{self, Fault, Mapping, Memory, Size};
 use crate::witness::testimony::{Head, Testimony, hex};
 
 /// The emulator, stopped.
@@ -27,6 +27,8 @@ enum Mapped {
     Ram(&'static str, &'static str),
     /// Some RAM that nobody may execute.
     AnyRam,
+    /// The same, by an entry of this size.
+    RamBy(Size),
     /// No RAM, and nobody may execute it.
     NoRam,
 }
@@ -46,7 +48,7 @@ const WINDOW: (u32, u32) = (0xc000_0000, 0xefff_ffff);
 const HEAP: (u32, u32) = (0xf000_0000, 0xf7ff_ffff);
 const TOP: (u32, u32) = (0xf800_0000, 0xffff_ffff);
 
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 26] = [
     rule("text", LOW, Mapped::Linear("r-x/---")),
     rule("constants", LOW, Mapped::Linear("r--/---")),
     rule("data", LOW, Mapped::Linear("rw-/---")),
@@ -57,6 +59,8 @@ const RULES: [Rule; 24] = [
     rule("code", WINDOW, Mapped::Ram("rw-/---", "write-back")),
     rule("sealed", WINDOW, Mapped::Ram("r-x/---", "write-back")),
     rule("vmap", WINDOW, Mapped::AnyRam),
+    rule("large-page", WINDOW, Mapped::RamBy(Size::Large)),
+    rule("section", WINDOW, Mapped::RamBy(Size::Section)),
     rule("ioremap", WINDOW, Mapped::NoRam),
     rule("coherent", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),
     rule("pool", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),
@@ -195,6 +199,9 @@ fn holds(rule: &Rule, ram: u64, address: u32, entry: Option<Mapping>) -> bool {
                 in_ram(&entry) && entry.rights() == *rights && entry.memory_type() == *memory
             }
             (Mapped::AnyRam, Some(entry)) => in_ram(&entry) && entry.execute_never,
+            (Mapped::RamBy(size), Some(entry)) => {
+                in_ram(&entry) && entry.execute_never && entry.size == *size
+            }
             (Mapped::NoRam, Some(entry)) => !in_ram(&entry) && entry.execute_never,
         }
 }

@@ -3,10 +3,13 @@
 use crate::mutants::user::{Programs, Right, audit};
 use histories::bed::{Bed, CALLER, page, pages};
 use kerncore::{
-    addr::{PAGE_SIZE, VirtAddr},
-    attributes::MemoryType,
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    attributes::{Attributes, MemoryType},
+    descriptor::l2::Descriptor,
     frames::FrameOwner,
     kernel_space::{RemoveError, ShareError},
+    machine::Machine,
+    page_table::MapError,
     user::{Protection, ShowError, UserViolation},
 };
 use machine::{Behaviour, Fault, HostLocks, Kind, Privilege, SoftCpu};
@@ -46,7 +49,7 @@ fn an_area_is_free_when_no_window_shows_it_and_no_earlier_s46() {
             let (cpu, second) = (programs.cpu(1), bed.frame_at(page(base.page_number() + 2)));
             let there = || cpu.access(page(AT + 1), Kind::Write, Privilege::User);
             one.with_open_on(&cpu, || {
-                assert_eq!(there().map(kerncore::addr::PhysAddr::pfn), Ok(second));
+                assert_eq!(there().map(PhysAddr::pfn), Ok(second));
                 one.unmap(page(AT)).expect("a window");
                 assert_eq!(there(), Err(Fault::Translation(page(AT + 1))));
             });
@@ -160,6 +163,43 @@ fn a_window_that_is_shown_in_part_keeps_its_area_s45() {
     });
 }
 
+/// Somebody else's entry in a window is not mapped over: it stays, nothing is mapped below that table, and the area is pinned until the
+/// window ends (S19).
+#[test]
+fn a_window_is_not_shown_over_what_is_mapped_there_s17_s19() {
+    for behaviour in Behaviour::all(2) {
+        let bed = Bed::warm_on(behaviour);
+        let programs = Programs::new(&bed, &Right);
+        let base = shared(&bed, 3);
+        let space = waiting(&programs, 3);
+        assert_eq!(space.show_vmalloc(page(AT), base, 0), Ok(()));
+        space.unmap(page(AT)).expect("a window");
+        let above = bed.machine.cpu(0).read_descriptor(PhysAddr::new(space.root().raw() + 4));
+        let foreign = Descriptor::SmallPage(bed.frame_at(base), Attributes::KERNEL_RODATA);
+        let foreign = foreign.encode().expect("a small page");
+        for number in 0..3 {
+            let slot = PhysAddr::new((above & !0x3ff) + ((AT + number) % 256) * 4);
+            space.reserve(pages(AT, 3), Protection::ReadWrite).expect("free addresses");
+            assert_eq!(bed.poke(slot, foreign), 0, "nothing is mapped");
+            let address = page(AT + number);
+            let occupied = MapError::Occupied { address, descriptor: foreign, mapped: 0 };
+            assert_eq!(space.show_vmalloc(page(AT), base, 0), Err(ShowError::Map(occupied)));
+            assert_eq!(bed.machine.cpu(0).read_descriptor(slot), foreign, "it is left alone");
+            for other in (0..3).filter(|&other| other != number) {
+                assert_eq!(space.translate(page(AT + other)), None);
+            }
+            let in_use = RemoveError::InUse { address: base, users: 1 };
+            assert_eq!(bed.space.vfree((), base), Err(in_use));
+            bed.poke(slot, 0);
+            space.unmap(page(AT)).expect("a window");
+            audit(&space);
+        }
+        bed.space.vfree((), base).expect("nobody sees it");
+        drop(space);
+        bed.clean();
+    }
+}
+
 /// The audit compares a window with the area's own tables.
 #[test]
 fn the_audit_sees_a_window_that_shows_something_else() {
@@ -172,13 +212,10 @@ fn the_audit_sees_a_window_that_shows_something_else() {
     let wrong = bed.frame_at(other);
     let promised = space.translate(page(AT)).expect("mapped").attributes().expect("ours");
     let above = programs.cpu(0);
-    let table = kerncore::machine::Machine::read_descriptor(
-        &above,
-        kerncore::addr::PhysAddr::new(space.root().raw() + 4),
-    );
-    let slot = kerncore::addr::PhysAddr::new((table & !0x3ff) + (AT % 256) * 4);
+    let table = Machine::read_descriptor(&above, PhysAddr::new(space.root().raw() + 4));
+    let slot = PhysAddr::new((table & !0x3ff) + (AT % 256) * 4);
     let word = |frame| {
-        let page = kerncore::descriptor::l2::Descriptor::SmallPage(frame, promised);
+        let page = Descriptor::SmallPage(frame, promised);
         page.encode().expect("a small page")
     };
     let before = bed.poke(slot, word(wrong));
