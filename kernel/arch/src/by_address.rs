@@ -40,10 +40,11 @@ pub(crate) fn each_line<const AHEAD: u32>(
     }
 }
 
-/// Names each line of `line` bytes that `count` descriptors from the slot at `first` touch: seldom more than one or two. They
-/// lie in one table, or in an array of tables, which does not pass the top.
+/// Names each line of `line` bytes that `count` descriptors from the slot at `first` touch: seldom more than one or two, of many
+/// four a turn. They lie in one table, or in an array of tables, which does not pass the top.
 #[inline(always)]
 pub(crate) fn each_line_of_slots(first: u32, count: u32, line: u32, mut name: impl FnMut(u32)) {
+    const AHEAD: u32 = 4;
     if count == 0 {
         return;
     }
@@ -51,6 +52,13 @@ pub(crate) fn each_line_of_slots(first: u32, count: u32, line: u32, mut name: im
     // in one line, whichever it is.
     let mut left = (first & (line - SLOT_SIZE)).wrapping_add(count.wrapping_mul(SLOT_SIZE));
     let mut address = first & !(line - 1);
+    while left > line * AHEAD {
+        for _ in 0..AHEAD {
+            name(address);
+            address = address.wrapping_add(line);
+        }
+        left -= line * AHEAD;
+    }
     loop {
         name(address);
         if left <= line {
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn every_line_with_a_slot_in_it_is_named_s16a() {
         for first in (0x8000..0x8040).step_by(4) {
-            for count in 0..=40 {
+            for count in 0..=100 {
                 let named = named(|name| each_line_of_slots(first, count, 32, name));
                 assert_eq!(named, touched(first, count * 4, 32), "{count} from {first:#x}");
             }

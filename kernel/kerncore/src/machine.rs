@@ -42,11 +42,17 @@ pub trait Machine {
     /// [`Machine::barrier`].
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
 
-    /// As [`Machine::write_descriptors`], four at a time. Returns how many it wrote.
+    /// As [`Machine::write_descriptors`], four at a time: what `words` makes of each four of `pointers`, as long as it makes
+    /// something. Returns how many it wrote.
     #[inline(always)]
-    fn write_fours(&self, first: PhysAddr, fours: impl Iterator<Item = [u32; 4]>) -> u32 {
+    fn write_fours<T>(
+        &self,
+        first: PhysAddr,
+        pointers: &[[*const T; 4]],
+        words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
+    ) -> u32 {
         let mut written = 0u32;
-        for four in fours {
+        for four in pointers.iter().map_while(|&four| words(four)) {
             let at = first.raw().wrapping_add(written.wrapping_mul(SLOT_SIZE));
             self.write_descriptors(PhysAddr::new(at), four.into_iter());
             written = written.wrapping_add(4);
@@ -118,8 +124,13 @@ impl<M: Machine> Machine for &M {
     }
 
     #[inline(always)]
-    fn write_fours(&self, first: PhysAddr, fours: impl Iterator<Item = [u32; 4]>) -> u32 {
-        (**self).write_fours(first, fours)
+    fn write_fours<T>(
+        &self,
+        first: PhysAddr,
+        pointers: &[[*const T; 4]],
+        words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
+    ) -> u32 {
+        (**self).write_fours(first, pointers, words)
     }
 
     #[inline(always)]

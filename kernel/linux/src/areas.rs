@@ -81,8 +81,8 @@ pub extern "C" fn get_vm_area(size: c_uint, flags: c_uint) -> *const VmStruct {
     let flags = AreaFlags::from_bits(flags);
     if !flags.contains(VM_IOREMAP) {
         let request = Request::of_bytes(size);
-        if let Some(area) = mm::kernel().reserve_at_hand(request, flags, caller) {
-            return area.descriptor;
+        if let Some(descriptor) = mm::kernel().reserve_at_hand(request, flags, caller) {
+            return descriptor;
         }
     }
     reserve("get_vm_area", size, flags.bits(), None, caller)

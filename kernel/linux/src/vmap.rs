@@ -59,12 +59,13 @@ unsafe fn map_anyhow(
     prot: PageProtection,
     caller: VirtAddr,
 ) -> *mut c_void {
-    if pages.is_null() || count == 0 || too_many(count) {
+    let kernel = mm::kernel();
+    if pages.is_null() || count == 0 || count > kernel.zones().total() {
         return ptr::null_mut();
     }
     // SAFETY: the caller promises `count` page pointers.
     let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
-    match map(pages, AreaFlags::from_bits(flags), prot, caller) {
+    match map(kernel, pages, AreaFlags::from_bits(flags), prot, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
             warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
@@ -94,12 +95,12 @@ impl fmt::Display for Unmapped {
 
 #[inline(always)]
 fn map(
+    kernel: &mm::Kernel,
     pages: &[*const Frame],
     flags: AreaFlags,
     prot: PageProtection,
     caller: VirtAddr,
 ) -> Result<VirtAddr, Unmapped> {
-    let kernel = mm::kernel();
     if prot == PageProtection::KERNEL {
         let mapped = kernel.vmap_pages_anyhow(pages, flags, caller);
         return mapped.map_err(|error| because(pages, error));

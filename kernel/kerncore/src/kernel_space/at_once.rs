@@ -11,7 +11,7 @@
 //! the lock back and take it again. [`MOST_AT_ONCE`] bounds how long interrupts are masked for that.
 
 use crate::addr::VirtAddr;
-use crate::area::{AreaFlags, AreaKind, AreaRecord, Mapping, VmStruct};
+use crate::area::{AreaFlags, AreaKind, AreaRecord, AreaSummary, Mapping, VmStruct};
 use crate::failure::Point;
 use crate::frames::Frame;
 use crate::kernel_space::areas::{AreaPlace, Areas};
@@ -19,7 +19,7 @@ use crate::kernel_space::map_ram::write;
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::vmap::frames_of;
 use crate::kernel_space::vmap_large::{FEWEST, may_begin_a_run};
-use crate::kernel_space::{BareArea, Ended, KernelSpace, RemoveError};
+use crate::kernel_space::{Ended, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::va_space::{GUARD_PAGES, Request};
@@ -103,13 +103,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for("vunmap");
         // Few pages, of an area that nobody reads or has tampered with, go at once.
         let ended = |record: &mut AreaRecord, pages: u32| {
-            if record.kind != AreaKind::Vmap || record.users != 0 || !self.readers.are_none() {
+            let few = pages <= MOST_AT_ONCE && self.readers.are_none();
+            if !few || record.kind != AreaKind::Vmap || record.users != 0 {
                 return false;
             }
             let Some(mut usable) = record.mapping.take_borrowed() else { return false };
             if usable.count() == pages {
                 L::memory_goes(|| Some((base, usable.pages().bytes())));
-                if self.table.clear_at_hand::<MOST_AT_ONCE>(&mut usable) {
+                if self.table.clear_at_hand(&mut usable) {
                     return true;
                 }
             }
@@ -127,8 +128,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
     }
 
-    /// As [`KernelSpace::reserve_area`], if any place will do, and addresses and a place for the record are at hand. Otherwise
-    /// nothing has changed.
+    /// As [`KernelSpace::reserve_area`], if any place will do, and addresses and a place for the record are at hand; gives the
+    /// descriptor. Otherwise nothing has changed.
     ///
     /// # Panics
     /// In interrupt context.
@@ -138,7 +139,19 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         request: Request,
         flags: AreaFlags,
         caller: VirtAddr,
-    ) -> Option<BareArea> {
+    ) -> Option<*const VmStruct> {
+        self.reserve_at_hand_and(request, flags, caller, |_, descriptor| descriptor)
+    }
+
+    /// As [`KernelSpace::reserve_at_hand`]; gives what `and` makes of the area and its descriptor.
+    #[inline(always)]
+    pub(super) fn reserve_at_hand_and<R>(
+        &self,
+        request: Request,
+        flags: AreaFlags,
+        caller: VirtAddr,
+        and: impl FnOnce(AreaSummary, *const VmStruct) -> R,
+    ) -> Option<R> {
         let count = request.plain_pages()?;
         self.may_sleep_for("get_vm_area");
         self.bound_backlog();
@@ -155,7 +168,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let area = new.describe(&mut place, Mapping::Reserved { usable: start.range(count) });
             let descriptor = &raw const place.vm;
             *record = Some(place);
-            Some(BareArea { area, descriptor })
+            Some(and(area, descriptor))
         })
     }
 

@@ -123,7 +123,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         flags: AreaFlags,
         caller: VirtAddr,
     ) -> Result<BareArea, NoArea> {
-        match self.reserve_at_hand(request, flags, caller) {
+        let both = |area, descriptor| BareArea { area, descriptor };
+        match self.reserve_at_hand_and(request, flags, caller, both) {
             Some(area) => Ok(area),
             None => self.reserve_anyhow(request, flags, caller),
         }

@@ -13,7 +13,7 @@
 
 pub(super) mod write;
 
-use write::{MANY, write};
+use write::write;
 
 use crate::addr::{PAGE_SIZE, PAGES_PER_SECTION, VirtAddr};
 use crate::area::{AreaKind, Mapping};
@@ -25,7 +25,8 @@ use crate::kernel_space::vmap::{OwnerSet, refusal};
 use crate::kernel_space::{FramesError, KernelSpace, RemoveError, VmapError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
-use crate::map_ram::{Aftermath, BLOCK_PAGES, Fragment, LARGEST, NoFragment};
+use crate::map_ram::{Aftermath, BLOCK_PAGES, Block, Fragment, LARGEST, NoFragment};
+use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Released, Slots};
 use crate::va_space::{Alignment, Request};
 
@@ -68,8 +69,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     pub fn map_ram_at_hand(&self, pages: &[*const Frame]) -> Option<VirtAddr> {
         self.may_sleep_for("vm_map_ram");
         match u32::try_from(pages.len()) {
-            Ok(count @ 1..MANY) => self.map_fragment(count, pages),
-            Ok(count @ MANY..=LARGEST) => self.map_large_fragment(count, pages),
+            Ok(count @ 1..=LARGEST) => self.map_fragment(count, pages),
             _ => None,
         }
     }
@@ -123,24 +123,18 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         closed
     }
 
-    /// Not inlined, so that the loops have the registers to themselves, and a few pages need not save them.
-    #[inline(never)]
-    fn map_large_fragment(&self, count: u32, pages: &[*const Frame]) -> Option<VirtAddr> {
-        self.map_fragment(count, pages)
-    }
-
     /// Maps `pages`, which are `count`, in a fragment that is cut for them.
     #[inline(always)]
     fn map_fragment(&self, count: u32, pages: &[*const Frame]) -> Option<VirtAddr> {
-        let mut fragment = self.map_ram.cut(self.table.machine().cpu(), count)?;
-        let table = fragment.table();
-        let mut slots = Slots::of_block(&mut fragment.range, table);
+        let fragment = self.map_ram.cut(self.table.machine().cpu(), count)?;
+        let (mut range, block) = fragment.into_parts();
+        let mut slots = Slots::of_block(&mut range, block.table());
         let written = write(self.table.machine(), &mut slots, pages, &self.ram);
         if written == count {
             self.table.written(&slots, count);
-            return Some(fragment.show());
+            return Some(Fragment::from_parts(range, block).show());
         }
-        self.give_up(fragment, written);
+        self.give_up(range, block, written);
         None
     }
 
@@ -184,7 +178,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         };
         let mapped = error.mapped();
         // What stands in the way stands in the way of whoever comes next, too, but is not ours to remove.
-        self.give_up(fragment, mapped);
+        let (range, block) = fragment.into_parts();
+        self.give_up(range, block, mapped);
         Err(match error {
             MapError::MissingFrame { .. } => {
                 let page = pages.get(mapped as usize);
@@ -199,10 +194,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Puts a fragment back of which `written` pages were mapped and nobody was told.
     #[cold]
     #[inline(never)]
-    fn give_up(&self, mut fragment: Fragment<'_>, written: u32) {
-        let undone = self.table.unmap_part(&mut fragment.range, 0, written);
+    fn give_up(&self, mut range: OwnedRange, block: &Block, written: u32) {
+        let undone = self.table.unmap_part(&mut range, 0, written);
         debug_assert!(undone.is_ok(), "mapped, so inside: {undone:?}");
-        self.put_back(fragment);
+        self.put_back(Fragment::from_parts(range, block));
     }
 
     /// When this CPU's block has no room, or there is none.
@@ -270,20 +265,6 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(always)]
     fn end_fragment(&self, address: VirtAddr, count: u32) -> Ended {
         self.may_sleep_for("vm_unmap_ram");
-        match count {
-            ..MANY => self.end_fragment_of(address, count),
-            MANY.. => self.end_large_fragment(address, count),
-        }
-    }
-
-    /// Not inlined, as [`KernelSpace::map_large_fragment`].
-    #[inline(never)]
-    fn end_large_fragment(&self, address: VirtAddr, count: u32) -> Ended {
-        self.end_fragment_of(address, count)
-    }
-
-    #[inline(always)]
-    fn end_fragment_of(&self, address: VirtAddr, count: u32) -> Ended {
         let Ok(fragment) = self.map_ram.claim(address, count) else { return Ended::No };
         let (range, block) = fragment.into_parts();
         match self.table.unmap_small_pages(block.table(), range) {

@@ -156,10 +156,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub(super) fn vunmap_dying(
         &self,
         base: VirtAddr,
-        dying: AreaPlace<'s>,
+        mut dying: AreaPlace<'s>,
     ) -> Result<(), RemoveError> {
         L::memory_goes(|| Some((base, dying.pages().bytes())));
-        self.tear_down(dying)
+        let Some(mut usable) = dying.mapping.take_borrowed() else { return self.tear_down(dying) };
+        self.readers.wait_for(base);
+        if self.table.clear_at_hand(&mut usable) {
+            self.areas.with(|areas| areas.release(usable, dying));
+            return Ok(());
+        }
+        self.end_many_borrowed(usable, dying)
     }
 
     /// Once more, of what is no vmap area that may be removed: a bare one, or one of which is said what is wrong.

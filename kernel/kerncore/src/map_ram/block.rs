@@ -119,14 +119,11 @@ impl Block {
     pub(super) fn put_back(&self, offset: u32, pages: u32) -> PutBack {
         // What was done to the pages is seen by whoever cuts them from the word that is written below.
         fence(Release);
-        let mut word = self.word.load(Relaxed);
-        loop {
-            let next = after_putting_back(word, offset, pages);
-            match self.word.compare_exchange_weak(word, next, Relaxed, Relaxed) {
-                Ok(_) if next == NO_BLOCK => return PutBack::Last,
-                Ok(_) => return PutBack::Stays,
-                Err(now) => word = now,
-            }
+        let put_back = |word| Some(after_putting_back(word, offset, pages));
+        match self.word.fetch_update(Relaxed, Relaxed, put_back) {
+            // Closed, and this was the last.
+            Ok(before) if before & !USED == FRAGMENT | CLOSED => PutBack::Last,
+            _ => PutBack::Stays,
         }
     }
 

@@ -226,17 +226,17 @@ impl Slots<'_> {
         written
     }
 
-    /// Writes `words` of each four of `items` from the first slot on, as long as it gives them. Returns how many slots that
-    /// were; cleans nothing.
+    /// Writes what `words` makes of each four of `pointers` from the first slot on, as long as it makes something. Returns how
+    /// many slots that were; cleans nothing.
     #[inline(always)]
     pub(crate) fn write_fours<T>(
         &mut self,
         machine: &impl Machine,
-        items: &[T],
-        words: impl Fn(&[T; 4]) -> Option<[u32; 4]>,
+        pointers: &[*const T],
+        words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
     ) -> u32 {
-        let (fours, _) = items.get(..self.count as usize).unwrap_or(items).as_chunks::<4>();
-        machine.write_fours(self.first, fours.iter().map_while(words))
+        let (fours, _) = pointers.get(..self.count as usize).unwrap_or(pointers).as_chunks::<4>();
+        machine.write_fours(self.first, fours, words)
     }
 
     /// Writes `words` from the slot at `index` on, up to the first slot that is in use. Returns how many slots there are words in

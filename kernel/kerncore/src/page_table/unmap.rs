@@ -13,7 +13,7 @@ use super::{
     tables::{Above, section_start},
 };
 use crate::{
-    addr::{PageRange, PhysAddr, VirtAddr},
+    addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
     descriptor::{L2_SLOTS, l1, l2},
     lock::{Lock, Locks},
     machine::Machine,
@@ -148,17 +148,17 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         run.is_one_of_few() && self.clear_below_one_table(run)
     }
 
-    /// Clears and flushes all of `range`, if that is up to `MOST` pages, which are no more than a second-level table has slots, one
-    /// table translates them and all are small ones. Says whether; otherwise nothing has changed.
+    /// Clears and flushes all of `range`, if one second-level table translates it and all its pages are small ones. Says whether;
+    /// otherwise nothing has changed.
     #[inline(always)]
-    pub(crate) fn clear_at_hand<const MOST: u32>(&self, range: &mut OwnedRange) -> bool {
-        self.clear_run::<MOST>(Run::whole(range))
+    pub(crate) fn clear_at_hand(&self, range: &mut OwnedRange) -> bool {
+        self.clear_run(Run::whole(range))
     }
 
     /// Not inlined: it has all registers to itself.
     #[inline(never)]
-    fn clear_run<const MOST: u32>(&self, run: Run<'_>) -> bool {
-        run.count().wrapping_sub(1) < MOST
+    fn clear_run(&self, run: Run<'_>) -> bool {
+        run.count().wrapping_sub(1) < PAGES_PER_SECTION
             && run.is_below_one_table()
             && self.clear_below_one_table(run)
     }
@@ -185,7 +185,13 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         table: PhysAddr,
         mut range: OwnedRange,
     ) -> Result<Unmapped<'_, M, L, ()>, OwnedRange> {
-        if !self.clear_small_slots(&mut Slots::of_block(&mut range, table)) {
+        let run = Run::whole(&mut range);
+        let cleared = if run.count() < FEW {
+            self.clear_small_slots(&mut run.slots(table))
+        } else {
+            self.clear_many(run, table)
+        };
+        if !cleared {
             return Err(range);
         }
         self.machine.barrier();

@@ -46,6 +46,9 @@ pub(in crate::kernel_space) fn write_to_empty(
     ram: &Ram<'_>,
 ) -> u32 {
     let written = write_alike(machine, slots, pages, ram);
+    if written == slots.count() {
+        return written;
+    }
     write_each(machine, slots, pages, ram, written)
 }
 
