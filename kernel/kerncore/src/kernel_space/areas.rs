@@ -149,7 +149,7 @@ impl<'s> Areas<'s> {
 
     /// Not inlined, and by two words: it has all registers to itself, and gives what it has in them.
     #[inline(never)]
-    pub(super) fn reserve_lowest(&mut self, pages: u32) -> Option<(OwnedStart, AreaPlace<'s>)> {
+    fn reserve_lowest(&mut self, pages: u32) -> Option<(OwnedStart, AreaPlace<'s>)> {
         let place = self.records.take().ok()?;
         if let Some(start) = self.space.reserve_lowest(pages.wrapping_add(GUARD_PAGES)) {
             return Some((start, place));

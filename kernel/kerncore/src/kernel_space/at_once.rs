@@ -198,7 +198,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 impl Areas<'_> {
     /// Live → Free, as [`crate::va_space::VaSpace::end`] has it, of the record too.
     #[inline(always)]
-    fn end_at_once(
+    pub(super) fn end_at_once(
         &mut self,
         base: VirtAddr,
         ended: impl FnOnce(&mut AreaRecord, u32) -> bool,

@@ -1,33 +1,35 @@
-//! vmalloc of a few pages, where everything is at hand: the way that most areas are made.
+//! vmalloc of a few pages, where everything is at hand: the way that most areas are made, and removed.
 //!
 //! ```text
-//!   a block that waits ─▶ zeros, if asked for ─▶ ┌ lock of areas ─────────────────────────────────────────────┐
-//!                                                │ addresses ─▶ descriptors, barrier ─▶ record, array ─▶ live │
-//!                                                └────────────────────────────────────────────────────────────┘
+//!                                                ┌ lock of areas ───────────────────────────────────────────┐
+//!   a block that waits ─▶ zeros, if asked for ─▶ │ addresses ─▶ descriptors ─▶ record, page pointers ─▶ Live │
+//!                                                │ find ─▶ clear ─▶ flush (S23) ─▶ Free                      │ ─▶ frames
+//!                                                └──────────────────────────────────────────────────────────┘
 //! ```
-//! What is not at hand (a block of that size, a place for the record, a hole or the open space, the second-level table, empty
-//! slots) is left to the general way, which begins anew and finds words for what is wrong. Nothing of this one is left then.
-//!
-//! Descriptors are written under no lock elsewhere. Here they are few (fewer than [`FEW`]) and so is what the lock waits for: one
-//! barrier of this CPU, and no other CPU. That is less than it costs to go in twice.
+//! What is not at hand (a block of that size, a place for the record, addresses, the second-level table, empty slots), or not as
+//! it should be, is left to the general way, which begins anew and finds words for what is wrong. Nothing of this one is left
+//! then. See [`super::at_once`] for what is written and flushed under the lock.
 
 use core::num::NonZeroU32;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::addr::{PAGE_SHIFT, PageRange, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray, WITHIN, first_null};
+use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray, WITHIN};
 use crate::attributes::Attributes;
 use crate::descriptor::l2::SmallPages;
 use crate::frames::{Frame, FrameList, FrameOwner, FrameRequest, FrameTable, Freed};
 use crate::kernel_space::areas::AreaPlace;
-use crate::kernel_space::page_array::{address_of, null_page};
+use crate::kernel_space::page_array::address_of;
 use crate::kernel_space::reserve::NewArea;
-use crate::kernel_space::{Fill, FramesError, KernelSpace, RemoveError};
+use crate::kernel_space::{Ended, Fill, FramesError, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
-use crate::owned_range::OwnedRange;
 use crate::page_table::FEW;
+use crate::va_space::GUARD_PAGES;
+
+/// How many pages are few.
+const MOST_FEW: u32 = FEW - 1;
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Memory of vmalloc of so many pages, if they are few and all is at hand. Otherwise nothing was taken.
@@ -42,7 +44,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         (memory, fill): (FrameRequest, Fill),
         caller: VirtAddr,
     ) -> Option<AreaSummary> {
-        if pages >= FEW || !self.zones.begins_with_first(memory) {
+        if pages > MOST_FEW || !self.zones.begins_with_first(memory) {
             return None;
         }
         let words = SmallPages::new(attributes);
@@ -82,10 +84,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
         }
         let made = self.areas.with(|areas| {
-            let (start, mut place) = areas.reserve_lowest(pages)?;
+            let mut place = areas.records.take().ok()?;
+            let Some((start, live)) = areas.space.begin(pages.wrapping_add(GUARD_PAGES)) else {
+                areas.records.give_back(place);
+                return None;
+            };
             let mut usable = start.range(pages);
             if !self.table.map_few(&mut usable, words.word(frame)) {
-                areas.release(usable, place);
+                areas.space.give_up(usable);
+                areas.records.give_back(place);
                 return None;
             }
             let first = usable.pages().first();
@@ -95,52 +102,65 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let new = new.pointers(address_of(&place.within), pages);
             let list = FrameList::of_one(chain, pages);
             new.describe(&mut place, Mapping::Frames { usable, list });
-            areas.publish(VirtAddr::new(first << PAGE_SHIFT), place);
+            *live = Some(place);
             NonZeroU32::new(first)
         });
         if made.is_some() { made } else { self.not_at_hand(record, order) }
     }
 
-    /// Dying → Flushed → Free, of an area of vmalloc; quickly, if it is of a few small pages whose frames are one block.
+    /// Removes the vmalloc area at `base` and frees its frames (S33). Not in interrupt context (S35).
     ///
     /// # Errors
-    /// [`RemoveError::Frames`].
+    /// [`RemoveError`].
+    ///
+    /// # Panics
+    /// In interrupt context.
     #[inline(always)]
-    pub(super) fn end_few(&self, mut dying: AreaPlace<'s>) -> Result<(), RemoveError> {
-        let Some((usable, list)) = dying.take_few() else {
-            return self.tear_down_not_inlined(dying);
-        };
-        self.readers.wait_for(usable.start());
-        assert_no_null(&dying, usable.pages());
-        match self.table.unmap_few(usable, list) {
-            Ok((range, list)) => match self.zones.give_back_list(list, FrameOwner::Vmalloc) {
-                Ok(()) => {
-                    self.areas.with(|areas| areas.release(range, dying));
-                    Ok(())
+    pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
+        self.may_sleep_for("vfree");
+        let mut frames = FrameList::new();
+        // A few pages, of an area that nobody reads or has tampered with, go at once; their frames after the lock.
+        let ended = |record: &mut AreaRecord, pages: u32| {
+            if record.kind != AreaKind::Vmalloc || record.users != 0 || !self.readers.are_none() {
+                return false;
+            }
+            let Some((mut usable, list)) = record.take_few() else { return false };
+            if usable.count() == pages && !has_null(record, pages) {
+                L::memory_goes(|| Some((base, usable.pages().bytes())));
+                if self.table.clear_at_hand::<MOST_FEW>(&mut usable) {
+                    frames = list;
+                    return true;
                 }
-                Err(list) => self.end_flushed(range, list, dying),
+            }
+            record.mapping = Mapping::Frames { usable, list };
+            false
+        };
+        let left = self.areas.with(|areas| match areas.end_at_once(base, ended) {
+            Ended::Yes => None,
+            Ended::No => Some(areas.retire_quickly(base, AreaKind::Vmalloc)),
+        });
+        match left {
+            None => match self.zones.give_back_list(frames, FrameOwner::Vmalloc) {
+                Ok(()) => Ok(()),
+                Err(list) => self.free_blocks(base, list),
             },
-            Err((range, list)) => self.end_many_frames(range, list, dying),
+            Some(Some(dying)) => self.vfree_dying(base, dying),
+            Some(None) => self.remove_refused(base, AreaKind::Vmalloc),
         }
     }
 
+    /// Of more than one block, or of another zone.
     #[inline(never)]
-    fn tear_down_not_inlined(&self, dying: AreaPlace<'s>) -> Result<(), RemoveError> {
-        self.tear_down(dying)
+    fn free_blocks(&self, address: VirtAddr, list: FrameList) -> Result<(), RemoveError> {
+        let freed = self.zones.free_list(list);
+        freed.map_err(|error| RemoveError::Frames { address, error: FramesError::Free(error) })
     }
 
-    /// Flushed → Free, of an area whose frames are more than one block.
+    /// Ends an area of vmalloc that was retired.
     #[inline(never)]
-    fn end_flushed(
-        &self,
-        range: OwnedRange,
-        list: FrameList,
-        dying: AreaPlace<'s>,
-    ) -> Result<(), RemoveError> {
-        let address = range.start();
-        let freed = self.zones.free_list(list);
-        self.areas.with(|areas| areas.release(range, dying));
-        freed.map_err(|error| RemoveError::Frames { address, error: FramesError::Free(error) })
+    fn vfree_dying(&self, base: VirtAddr, dying: AreaPlace<'s>) -> Result<(), RemoveError> {
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
+        self.tear_down(dying)
     }
 
     #[cold]
@@ -162,27 +182,17 @@ fn note_few(first: &Frame, pages: u32, words: &[AtomicU32; WITHIN]) {
     }
 }
 
-/// As [`KernelSpace::assert_no_null`], of pages that are few, so that their pointers lie in the record.
+/// Whether one of the first `pages` pointers that the descriptor counts, which lie in the record, may be null (S33): then the
+/// general way looks once more, and ends the kernel if it is.
 #[inline(always)]
-fn assert_no_null(record: &AreaRecord, pages: PageRange) {
-    let mut left = record.vm.nr_pages().min(pages.count());
+fn has_null(record: &AreaRecord, pages: u32) -> bool {
+    let mut left = record.vm.nr_pages().min(pages);
     let mut common = u32::MAX;
     while left != 0 {
         left = left.wrapping_sub(1);
         let word = record.within.get(left as usize);
         common &= word.map_or(0, |word| word.load(Relaxed));
     }
-    if common >> 31 == 0 {
-        null_among(record, pages);
-    }
-}
-
-/// It may be that somebody has written something else than null.
-#[cold]
-#[inline(never)]
-fn null_among(record: &AreaRecord, pages: PageRange) {
-    let counted = record.vm.nr_pages().min(pages.count()) as usize;
-    if let Some(index) = record.within.get(..counted).and_then(first_null) {
-        null_page(pages, index);
-    }
+    // All pointers have the topmost bit.
+    common >> 31 == 0
 }

@@ -249,6 +249,6 @@ pub(crate) fn address_of(words: &[AtomicU32]) -> VirtAddr {
 
 #[cold]
 #[inline(never)]
-pub(super) fn null_page(area: PageRange, index: usize) -> ! {
+fn null_page(area: PageRange, index: usize) -> ! {
     panic!("vfree: page {index} of the area at {} is null", area.start())
 }

@@ -133,24 +133,6 @@ impl fmt::Display for RemoveError {
 impl core::error::Error for RemoveError {}
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
-    /// Removes the vmalloc area at `base` and frees its frames (S33). Not in interrupt context (S35).
-    ///
-    /// # Errors
-    /// [`RemoveError`].
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn vfree(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
-        self.may_sleep_for("vfree");
-        match self.areas.with(|areas| areas.retire_quickly(base, AreaKind::Vmalloc)) {
-            Some(dying) => {
-                L::memory_goes(|| Some((base, dying.pages().bytes())));
-                self.end_few(dying)
-            }
-            None => self.remove_refused(base, AreaKind::Vmalloc),
-        }
-    }
-
     /// Ends a vmap area that was retired.
     #[inline(never)]
     pub(super) fn vunmap_dying(
@@ -229,7 +211,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// Once more, to learn what is wrong: to put that into words keeps registers and memory busy.
     #[cold]
     #[inline(never)]
-    fn remove_refused(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
+    pub(super) fn remove_refused(&self, base: VirtAddr, kind: AreaKind) -> Result<(), RemoveError> {
         self.tear_down(self.retire(base, kind)?)
     }
 

@@ -8,6 +8,9 @@
 //!          └──┴──┴──┴──┘     the lowest groups hold one slot a page: the length of the hole that begins there, or 0
 //! ```
 //!
+//! What was found last is noted: no hole below it is as long as what was sought. Who frees an area and makes another finds that
+//! place again without a search.
+//!
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
 
@@ -32,6 +35,10 @@ pub(super) struct HoleTree<'s> {
     first_leaf: u32,
     /// The length of the longest hole.
     longest: u32,
+    /// No hole below this page has [`HoleTree::sought`] pages or more.
+    found: u32,
+    /// How many pages were sought when it was found.
+    sought: u32,
 }
 
 impl<'s> HoleTree<'s> {
@@ -46,7 +53,7 @@ impl<'s> HoleTree<'s> {
         groups.fill([0; FAN_OUT as usize]);
         let first_leaf = inner_groups(pages);
         let (inner, leaves) = groups.split_at_mut(first_leaf as usize);
-        Self { leaves, inner, first_leaf, longest: 0 }
+        Self { leaves, inner, first_leaf, longest: 0, found: 0, sought: u32::MAX }
     }
 
     /// The length of the longest hole, 0 without any.
@@ -66,6 +73,9 @@ impl<'s> HoleTree<'s> {
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
+        if length >= self.sought && page < self.found {
+            self.found = page;
+        }
         let leaf = page >> FAN_OUT_SHIFT;
         let slots = &mut self.leaves[leaf as usize];
         slots[slot(page)] = length;
@@ -86,8 +96,15 @@ impl<'s> HoleTree<'s> {
 
     /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
     #[inline]
-    pub(super) fn first_of(&self, wanted: u32) -> Option<u32> {
-        (self.longest >= wanted).then(|| self.lowest_below(0, wanted))
+    pub(super) fn first_of(&mut self, wanted: u32) -> Option<u32> {
+        if wanted >= self.sought && self.starting_at(self.found) >= wanted {
+            return Some(self.found);
+        }
+        if self.longest < wanted {
+            return None;
+        }
+        (self.found, self.sought) = (self.lowest_below(0, wanted), wanted);
+        Some(self.found)
     }
 
     /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, and
@@ -150,7 +167,7 @@ impl<'s> HoleTree<'s> {
     pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
         self.leaves.copy_from_slice(other.leaves);
         self.inner.copy_from_slice(other.inner);
-        self.longest = other.longest;
+        (self.longest, self.found, self.sought) = (other.longest, other.found, other.sought);
     }
 }
 
@@ -236,6 +253,28 @@ const fn inner_groups(pages: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// S1: with and without what was found last, whatever came and went since.
+    #[test]
+    fn the_lowest_hole_is_found_again_where_it_was_and_where_a_lower_one_came() {
+        const PAGES: u32 = 70;
+        let mut words = vec![0; HoleTree::words(PAGES)];
+        let mut tree = HoleTree::new(&mut words, PAGES);
+        let mut lengths = [0; PAGES as usize];
+        let mut chance = 1_u32;
+        for step in 0..20_000 {
+            chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let page = (chance >> 8) % PAGES;
+            let length = [0, 0, 1, 2, 3, 9][(chance >> 16) as usize % 6];
+            lengths[page as usize] = length;
+            tree.set(page, length);
+            // Now one length after the other, now one again and again.
+            let wanted = 1 + (chance >> 24) % [4, 1, 10][(chance >> 28) as usize % 3];
+            let lowest = (0..).zip(lengths).find(|&(_, length)| length >= wanted);
+            let found = tree.first_of(wanted);
+            assert_eq!(found, lowest.map(|(page, _)| page), "{wanted} at step {step}");
+        }
+    }
 
     /// In spaces that fill the lowest level, and in others.
     #[test]

@@ -11,6 +11,7 @@ mod device;
 mod exec;
 mod exhaustion;
 mod failures;
+mod few;
 mod history;
 mod huge;
 mod interrupt;
