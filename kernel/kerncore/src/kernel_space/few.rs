@@ -127,7 +127,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let Some((mut usable, list)) = record.take_few() else { return false };
             if usable.count() == pages && !has_null(record, pages) {
                 L::memory_goes(|| Some((base, usable.pages().bytes())));
-                if self.table.clear_at_hand::<MOST_FEW>(&mut usable) {
+                if self.table.clear_at_hand(&mut usable) {
                     frames = list;
                     return true;
                 }
