@@ -122,6 +122,11 @@ impl VmStruct {
         self.nr_pages.store(count, Relaxed);
     }
 
+    /// Tells of no physical base: the frames lie anywhere.
+    pub fn forget_phys_addr(&self) {
+        self.phys_addr.store(0, Relaxed);
+    }
+
     /// Counts without the guard any more: the area is gone (S2, S14).
     pub fn set_size(&self, size: u32) {
         self.size.store(size, Relaxed);

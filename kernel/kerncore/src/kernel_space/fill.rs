@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::VirtAddr;
+use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::FrameRequest;
@@ -65,14 +65,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         (memory, rights): (FrameRequest, Rights),
     ) -> Result<AreaSummary, FillAreaError> {
         self.may_sleep_for("__vmalloc_area");
-        let taken = self.take(base, |record| record.kind == AreaKind::Bare);
-        let mut usable = match taken.map_err(FillAreaError::Change)? {
-            Mapping::Reserved { usable } => usable,
-            mapping => {
-                self.put(base, mapping, |_| ());
-                return Err(FillAreaError::Mapped { address: base });
-            }
-        };
+        let mut usable = self.take_empty(base)?;
         let pages = usable.count();
         let caller = self.find(base).map_or(VirtAddr::new(0), |area| area.caller);
         let array = match self.take_array(pages, memory, caller) {
@@ -118,6 +111,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             };
             record.kind = AreaKind::Vmalloc;
             record.vm.set_pages(first, pages);
+            // What its owner wrote there while it was his.
+            record.vm.forget_phys_addr();
             let flags = record.vm.flags().with(AreaFlags::ALLOC);
             record.vm.set_flags(flags_with(&array, flags));
             record.array = array;
@@ -126,14 +121,51 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         filled.ok_or(FillAreaError::Change(ChangeError::Unknown { address: base }))
     }
 
+    /// Ends the bare area at `base`, in which nothing is mapped: for whoever was to fill it and is asked for what cannot be, so
+    /// that every failure leaves the same behind (S85a). Not in interrupt context.
+    ///
+    /// # Errors
+    /// [`FillAreaError`], as [`KernelSpace::fill_area`] would have judged the area; it stays.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn consume_area(&self, base: VirtAddr) -> Result<(), FillAreaError> {
+        self.may_sleep_for("__vmalloc_area");
+        let usable = self.take_empty(base)?;
+        self.end_empty(base, usable);
+        Ok(())
+    }
+
+    /// Takes the range of the bare area at `base`, if nothing is mapped there, or nothing any more (S55).
+    fn take_empty(&self, base: VirtAddr) -> Result<OwnedRange, FillAreaError> {
+        let taken = self.take(base, |record| record.kind == AreaKind::Bare);
+        let is_empty = |pages: PageRange| {
+            let mut each = (0..pages.count()).filter_map(|index| pages.sub_range(index, 1));
+            each.all(|page| self.table.translate(page.start()).is_none())
+        };
+        match taken.map_err(FillAreaError::Change)? {
+            Mapping::Reserved { usable } => Ok(usable),
+            // Whoever unmapped has flushed.
+            Mapping::Borrowed { usable } if is_empty(usable.pages()) => Ok(usable),
+            mapping => {
+                self.put(base, mapping, |_| ());
+                Err(FillAreaError::Mapped { address: base })
+            }
+        }
+    }
+
     /// Ends the area whose mapping was taken and in which nothing is mapped.
     #[cold]
     fn consume(&self, base: VirtAddr, usable: OwnedRange, error: VmallocError) -> FillAreaError {
+        self.end_empty(base, usable);
+        FillAreaError::Consumed(error)
+    }
+
+    fn end_empty(&self, base: VirtAddr, usable: OwnedRange) {
         self.areas.with(|areas| {
             if let Some(place) = areas.space.retire(base) {
                 areas.release(usable, place);
             }
         });
-        FillAreaError::Consumed(error)
     }
 }

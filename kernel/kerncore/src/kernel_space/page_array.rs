@@ -4,7 +4,7 @@
 //!   reserve ──▶ array ──▶ frames ──▶ map ──▶ note each frame ──▶ publish
 //!                 │ none: the addresses go back, and the record (S27)
 //!                 ▼
-//!   1,025 and more: reserve ──▶ zeroed frames of low memory, same node ──▶ map ──▶ publish, as a page array
+//!   1,025 and more: reserve ──▶ zeroed frames of low memory, same node if it can be ──▶ map ──▶ publish, as a page array
 //! ```
 
 use core::fmt;
@@ -16,7 +16,7 @@ use crate::area::{
     AreaFlags, AreaKind, AreaRecord, ArrayArea, IN_A_FRAME, Mapping, PageArray, WITHIN, first_null,
 };
 use crate::attributes::Attributes;
-use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, FrameTable};
+use crate::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, FrameTable, Place};
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{Fill, FramesError, KernelSpace, RemoveError, VmallocError};
 use crate::kmap::KmapError;
@@ -53,7 +53,8 @@ impl fmt::Display for ArrayError {
 impl core::error::Error for ArrayError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Memory for the pointers to `pages` pages of such memory: in the record, or else in low memory of the same node (S9, S27).
+    /// Memory for the pointers to `pages` pages of such memory: in the record, or else in low memory, of the same node if it
+    /// has any (S9, S27, S117).
     #[inline(always)]
     pub(super) fn take_array(
         &self,
@@ -75,7 +76,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         memory: FrameRequest,
         caller: VirtAddr,
     ) -> Result<PageArray, ArrayError> {
-        let memory = FrameRequest::LOW.at(memory.place());
+        // A node may have no low memory (S117); one that is not there is refused all the same.
+        let place = match memory.place() {
+            Place::Only(node) => Place::Prefer(node),
+            place => place,
+        };
+        let memory = FrameRequest::LOW.at(place);
         if pages > IN_A_FRAME {
             return self.take_array_area(pages, memory, caller).map(PageArray::Area);
         }

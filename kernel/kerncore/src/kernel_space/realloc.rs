@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Until something has succeeded, the area is as it was; its mapping is taken out of its record meanwhile
-//! ([`super::change`]). Its page array serves as long as it has room; a larger one is taken before anything else (S27).
+//! ([`super::change`]). Its page array serves as long as it has room; a larger one is taken (S27) when
+//! the addresses behind are, lest it lie there.
 
 use core::cmp::Ordering;
 use core::{fmt, mem};
@@ -243,15 +244,6 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         pages: u32,
         (fill, memory): (Fill, FrameRequest),
     ) -> Result<AreaSummary, VmallocError> {
-        if pages > taken.array.capacity() {
-            match self.take_array(pages, memory, taken.caller) {
-                Ok(array) => taken.other = array,
-                Err(error) => {
-                    self.give_back_memory(taken);
-                    return Err(VmallocError::PageArray(error));
-                }
-            }
-        }
         let more = pages - taken.usable.count();
         let fill = if taken.flags.contains(AreaFlags::USERMAP) { Fill::Zeroed } else { fill };
         let list = match self.filled_frames(memory, more, fill) {
@@ -261,7 +253,21 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(error);
             }
         };
-        match self.areas.with(|areas| areas.space.extend(&taken.usable, more)) {
+        let added = self.areas.with(|areas| areas.space.extend(&taken.usable, more));
+        if pages > taken.array.capacity() {
+            match self.take_array(pages, memory, taken.caller) {
+                Ok(array) => taken.other = array,
+                Err(error) => {
+                    if let Some(added) = added {
+                        self.shrink_failed(&taken.usable, added);
+                    }
+                    self.free_failed(list);
+                    self.give_back_memory(taken);
+                    return Err(VmallocError::PageArray(error));
+                }
+            }
+        }
+        match added {
             Some(added) => self.lengthen_in_place(taken, added, list),
             None => self.lengthen_elsewhere(taken, pages, list),
         }
@@ -276,8 +282,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> Result<AreaSummary, VmallocError> {
         if let Err(error) = self.map_list(&mut added, 0, &list, taken.attributes) {
             self.unmap_failed(&mut added, 0, &error);
-            let shrunk = self.areas.with(|areas| areas.space.shrink(&taken.usable, added));
-            debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
+            self.shrink_failed(&taken.usable, added);
             self.free_failed(list);
             self.give_back_memory(taken);
             return Err(VmallocError::Map(error));
@@ -364,6 +369,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let mapped = error.mapped();
         let undone = self.table.unmap_part(range, offset, mapped);
         debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
+    }
+
+    /// Gives addresses back, in which nothing is mapped, by which `usable` was extended.
+    #[cold]
+    fn shrink_failed(&self, usable: &OwnedRange, added: OwnedRange) {
+        let shrunk = self.areas.with(|areas| areas.space.shrink(usable, added));
+        debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
     }
 
     /// Gives frames back that nobody but this call has seen.

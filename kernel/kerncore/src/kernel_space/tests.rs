@@ -1,9 +1,11 @@
 //! The audit of what only this module can damage: records, and the books of the window. All other damage is done from outside,
 //! on SoftMachine.
 
+mod filling;
 mod oddities;
 mod page_array;
 mod shortage;
+mod shown;
 mod undoing;
 
 use std::cell::RefCell;
@@ -22,6 +24,7 @@ use crate::map_ram::Block;
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
 use crate::va_space::{Count, VaStorage};
+use crate::zones::{Division, Nodes, OtherZones};
 
 const RAM: u32 = 0x6_0000;
 const LINEAR: u32 = 0x8_0000;
@@ -173,22 +176,46 @@ fn space() -> Space {
 
 /// The same with as many pages of RAM and of the vmalloc window.
 fn space_of(ram_pages: u32, window_pages: u32) -> Space {
+    space_with((ram_pages, ram_pages), window_pages, |table, tables| {
+        let mut allocator = FrameAllocator::new(table);
+        let free = Pfn::new(RAM + tables).expect("below 4 GiB");
+        allocator.add_range(free, ram_pages - tables).expect("absent");
+        Zones::new(allocator, Box::leak(Box::new(Spares::new())))
+    })
+}
+
+/// Two nodes, each half of the RAM, of which the first `low` pages are low memory.
+fn two_nodes(ram_pages: u32, low: u32, window_pages: u32) -> Space {
+    space_with((ram_pages, low), window_pages, |table, tables| {
+        let division = Division { dma: 0, low, nodes: Nodes::Two };
+        let others = Box::leak(Box::new(OtherZones::new(table, division)));
+        let zones = Zones::divided(others, Box::leak(Box::new(Spares::new())));
+        let free = Pfn::new(RAM + tables).expect("below 4 GiB");
+        zones.add_range(free, ram_pages - tables).expect("absent");
+        zones
+    })
+}
+
+/// A space of as many pages of RAM, the low part of which is mapped; `zones` makes its frames free, but for the first ones,
+/// which are tables.
+fn space_with(
+    (ram_pages, low): (u32, u32),
+    window_pages: u32,
+    zones: impl FnOnce(FrameTable<'static>, u32) -> Zones<'static, Mutexes>,
+) -> Space {
     let machine: &'static PlainMachine = Box::leak(Box::default());
-    let tables = 4 + ram_pages.div_ceil(1024);
+    let tables = 4 + low.div_ceil(1024);
     let ram = Pfn::new(RAM).expect("below 4 GiB");
     let (table, rest) = PageTable::new(machine, ram.base(), pages(LINEAR, 0x8_0000));
     drop(rest);
     let linear_tables = PhysAddr::new((RAM + 4) * PAGE_SIZE);
-    let window = OwnedRange::mint(pages(LINEAR, ram_pages));
+    let window = OwnedRange::mint(pages(LINEAR, low));
     let mut linear = LinearMap::new(&table, window, linear_tables, ram).expect("adopted");
-    linear.fill(ram, ram_pages).expect("empty");
+    linear.fill(ram, low).expect("empty");
     let records: Vec<Frame> = (0..ram_pages).map(|_| Frame::new()).collect();
-    let mut allocator =
-        FrameAllocator::new(FrameTable::new(records.leak(), ram).expect("aligned to a block"));
-    allocator
-        .add_range(Pfn::new(RAM + tables).expect("below 4 GiB"), ram_pages - tables)
-        .expect("absent");
-    allocator.table().reserve(ram, tables, FrameOwner::Reserved).expect("absent");
+    let frames = FrameTable::new(records.leak(), ram).expect("aligned to a block");
+    let zones = zones(frames, tables);
+    zones.table().reserve(ram, tables, FrameOwner::Reserved).expect("absent");
     let books = vec![0; VaStorage::<AreaPlace<'_>>::words(window_pages)].leak();
     let records = (0..window_pages).map(|_| None).collect::<Vec<_>>().leak();
     let storage = VaStorage::carve(books, records, window_pages).expect("enough words");
@@ -196,7 +223,6 @@ fn space_of(ram_pages: u32, window_pages: u32) -> Space {
         .expect("enough storage");
     let blocks = (0..window_pages / 256).map(|_| Block::new()).collect::<Vec<_>>().leak();
     let map_ram = MapRam::new(pages(WINDOW, window_pages), blocks).expect("a block a section");
-    let zones = Zones::new(allocator, Box::leak(Box::new(Spares::new())));
     let kmap = Kmap::none(&table);
     KernelSpace::new(Parts { table, space, map_ram, zones, linear, kmap, support: &Host })
 }

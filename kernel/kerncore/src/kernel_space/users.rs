@@ -121,7 +121,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             if pages == 0 || offset >= area || pages > area - offset {
                 return Err(ShareError::Outside { area, offset, window: pages });
             }
-            let users = record.users.checked_add(1);
+            // The last number means that the mapping is away.
+            let users = record.users.checked_add(1).filter(|&users| users != AreaRecord::BUSY);
             record.users = users.ok_or(ShareError::TooMany { address: base })?;
             Ok(())
         })

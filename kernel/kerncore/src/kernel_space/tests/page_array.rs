@@ -1,9 +1,9 @@
 //! The page arrays of vmalloc's areas, at the borders of their three places (S27, S28, S33, S85a).
 
 use super::*;
-use crate::area::AreaKind;
-use crate::frames::FrameRequest;
-use crate::kernel_space::{ArrayError, Fill, ReallocError, VmallocError};
+use crate::area::{AreaKind, PageArray};
+use crate::frames::{FrameRequest, NodeId, Place};
+use crate::kernel_space::{ArrayError, Fill, ReallocError, Rights, VmallocError, VmallocRequest};
 use crate::va_space::Request;
 
 /// Pages of RAM, and of the window: enough for 1,300 pages twice, and arrays.
@@ -119,6 +119,67 @@ fn an_array_is_removed_with_its_area_alone_s27_s34() {
     assert_eq!(space.find(base), None);
 }
 
+fn vmalloc_at(space: &Space, count: u32, place: Place) -> Result<AreaSummary, VmallocError> {
+    space.vmalloc_with(VmallocRequest {
+        bytes: count * PAGE_SIZE,
+        fill: Fill::Uninitialised,
+        memory: FrameRequest::ANY.at(place),
+        rights: Rights::ReadWrite,
+        caller: whoever(),
+    })
+}
+
+fn node_of(space: &Space, frame: Pfn) -> NodeId {
+    space.zones.zone_of(frame).expect("RAM").0
+}
+
+/// The node of the frame in which the array of the area at `base` begins.
+fn node_of_array(space: &Space, base: VirtAddr) -> Option<NodeId> {
+    let first = space.areas.with(|areas| match &areas.find(base).expect("live").array {
+        PageArray::Within => None,
+        PageArray::Frame(block) => Some(block.first()),
+        PageArray::Area(area) => space.table.small_page(area.pages().start()),
+    });
+    first.map(|frame| node_of(space, frame))
+}
+
+#[test]
+fn an_array_lies_on_the_node_of_its_area_s27_s28() {
+    let space = two_nodes(2 * MANY, 2 * MANY, WIDE);
+    for (node, count) in [(0, 17), (1, 17), (0, 1025), (1, 1025)] {
+        let node = NodeId::new(node);
+        for place in [Place::Prefer(node), Place::Only(node)] {
+            let area = vmalloc_at(&space, count, place).expect("memory");
+            assert_eq!(node_of_array(&space, area.pages.start()), Some(node), "{count} pages");
+            assert_true(&space, area);
+            assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+        }
+    }
+}
+
+/// S117: the upper node has high memory alone, and the kernel's books lie in low memory.
+#[test]
+fn the_array_of_a_node_without_low_memory_lies_on_another_s28_s117() {
+    let space = two_nodes(2 * MANY, MANY, WIDE);
+    let upper = NodeId::new(1);
+    for (count, array) in [(16, None), (17, Some(0)), (1025, Some(0))] {
+        let area = vmalloc_at(&space, count, Place::Only(upper)).expect("memory of the node");
+        for index in 0..count {
+            let address = area.pages.start().checked_add(index * PAGE_SIZE).expect("inside");
+            let frame = space.table.small_page(address).expect("mapped");
+            assert_eq!(node_of(&space, frame), upper);
+        }
+        assert_eq!(node_of_array(&space, area.pages.start()), array.map(NodeId::new));
+        assert_true(&space, area);
+        assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+        for place in [Place::Only(NodeId::new(2)), Place::Prefer(NodeId::new(2))] {
+            assert!(vmalloc_at(&space, count, place).is_err(), "there is no such node");
+        }
+    }
+    assert_eq!(space.area_counts().areas, 0);
+    finds(&space, &[]);
+}
+
 /// S86: through every place and back; a shorter area keeps the array that it has.
 #[test]
 fn an_array_grows_with_its_area_and_is_right_after_every_change_s27_s86() {
@@ -145,6 +206,38 @@ fn an_array_grows_with_its_area_and_is_right_after_every_change_s27_s86() {
         }
         assert_eq!(space.zones.free_pages(), free);
     }
+}
+
+/// First fit would lay the larger array right behind the area, where the area is to grow.
+#[test]
+fn an_array_leaves_its_area_the_addresses_to_grow_s27_s86() {
+    for (from, to) in [(16, 17), (3, 1000), (1000, 1100), (1024, 1025)] {
+        let space = space_of(MANY, WIDE);
+        let base = vmalloc(&space, from).expect("memory").pages.start();
+        let grown = grow(&space, base, to).expect("memory");
+        assert_eq!(grown.pages.start(), base, "{from} to {to} pages");
+        assert_true(&space, grown);
+        assert_eq!(space.vfree((), base), Ok(()));
+    }
+}
+
+/// One page is free behind the area's guard: enough for the area, and not for an array.
+#[test]
+fn addresses_go_back_if_the_array_of_a_longer_area_cannot_be_had_s27_s86() {
+    let space = space_of(MANY, 1024 + 1 + 1);
+    let area = vmalloc(&space, 1024).expect("memory");
+    let free = space.zones.free_pages();
+    let refused = grow(&space, area.pages.start(), 1025).expect_err("no addresses for the array");
+    assert!(matches!(refused, ReallocError::Grow(VmallocError::PageArray(ArrayError::Area(_)))));
+    assert_eq!(space.find(area.pages.start()), Some(area));
+    assert_eq!(space.areas.with(|areas| areas.space.largest_hole()), 1);
+    assert_eq!(space.zones.free_pages(), free);
+    assert_true(&space, area);
+}
+
+fn grow(space: &Space, base: VirtAddr, count: u32) -> Result<AreaSummary, ReallocError> {
+    let fill = Fill::Uninitialised;
+    space.vrealloc((), base, count * PAGE_SIZE, fill, FrameRequest::ANY, whoever())
 }
 
 /// S85a: the area was its caller's; what it wrote there gives way to what is true.

@@ -191,7 +191,7 @@ fn what_cannot_grow_stays_as_it_is_s86() {
         unharmed();
         bed.feed(hunger);
         // S27: more pointers than the record has room for, and no frame for them.
-        let hunger = bed.starve(0);
+        let hunger = bed.starve(17 - 3);
         let error = refused(17);
         assert!(matches!(error, VmallocError::PageArray(ArrayError::Frames(_))), "{error}");
         unharmed();
