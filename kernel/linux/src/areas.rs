@@ -18,7 +18,8 @@ use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
 use kerncore::kernel_space::{
-    BareArea, FillAreaError, MapAreaError, NoArea, RemoveError, VmallocRequest, VmapError,
+    BareArea, BareError, FillAreaError, MapAreaError, NoArea, RemoveError, VmallocRequest,
+    VmapError,
 };
 use kerncore::layout::{LINEAR_END, LINEAR_START};
 use kerncore::page_table::MapError;
@@ -27,8 +28,8 @@ use mm::report::dump_stack;
 
 use crate::errno::{EBUSY, EINVAL, ENOMEM};
 use crate::protection::PageProtection;
-use crate::request::{self, ANY_NODE};
-use crate::vmalloc::warn;
+use crate::refusal::{mistake, mistake_unless, warn, warn_unless};
+use crate::request::{self, ANY_NODE, no_node};
 use crate::{address, pointer};
 
 /// `VM_IOREMAP`: the area is for registers, and aligned by the older rule (S4).
@@ -135,7 +136,8 @@ pub extern "C" fn alloc_vm_area(size: c_uint) -> *const VmStruct {
     let request = request(size, VM_IOREMAP, None);
     let area = match mm::kernel().reserve_area_with_tables(request, VM_IOREMAP, caller) {
         Ok(area) => area.descriptor,
-        Err(error) => {
+        Err(BareError::Area(error)) => return descriptor("alloc_vm_area", size, Err(error)),
+        Err(error @ BareError::Table(_)) => {
             warn("alloc_vm_area", size, &error);
             return ptr::null();
         }
@@ -211,10 +213,16 @@ pub unsafe extern "C" fn map_vm_area(
     let (mapped, answer) = match mm::kernel().map_area(found.pages.start(), frames, attributes) {
         Ok(mapped) => (mapped, 0),
         Err(error) => {
-            warn("map_vm_area", count.saturating_mul(PAGE_SIZE), &error);
+            let bytes = count.saturating_mul(PAGE_SIZE);
             match error {
-                MapAreaError::Change(_) => (0, -EINVAL),
-                MapAreaError::Map { reason, mapped } => (mapped, -errno_of(&reason)),
+                MapAreaError::Change(_) => {
+                    mistake("map_vm_area", bytes, &error);
+                    (0, -EINVAL)
+                }
+                MapAreaError::Map { reason, mapped } => {
+                    warn("map_vm_area", bytes, &error);
+                    (mapped, -errno_of(&reason))
+                }
             }
         }
     };
@@ -231,27 +239,30 @@ const fn errno_of(reason: &VmapError) -> c_int {
 }
 
 /// As [`get_vm_area`]. `node` is where the descriptor is wanted; all descriptors lie where the kernel keeps its books, in low
-/// memory of whichever node. Null for a node that is not there.
+/// memory of whichever node. Null for a node that is not there, and for `gfp` that means nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn get_vm_area_node(
     size: c_uint,
     flags: c_uint,
     node: c_int,
-    _gfp: AllocationFlags,
+    gfp: AllocationFlags,
 ) -> *const VmStruct {
     let caller = arch::backtrace::return_address();
-    let nodes = mm::kernel().zones().nodes().count();
-    if u32::try_from(node).is_ok_and(|node| node >= nodes) {
-        warn("get_vm_area_node", size, &format_args!("there is no node {node}"));
+    if let Some(error) = no_node(node) {
+        mistake_unless(gfp, "get_vm_area_node", size, &error);
+        return ptr::null();
+    }
+    if let Err(error) = gfp.request(node) {
+        mistake_unless(gfp, "get_vm_area_node", size, &error);
         return ptr::null();
     }
     reserve("get_vm_area_node", size, flags, None, caller)
 }
 
 /// Fills `area`, in which nothing is mapped, with memory, as `gfp` and `prot` say, and gives its first byte; from then on it is
-/// one of vmalloc's, for `vfree` to free. Null on failure: without memory the area is gone, too (S85a); what is not the
-/// descriptor of a bare area is reported and stays.
+/// one of vmalloc's, for `vfree` to free. Null on failure: then the area is gone, too, whether there was no memory or `gfp` or
+/// `prot` mean nothing (S85a). What is not the descriptor of a bare area in which nothing is mapped is reported and stays.
 ///
 /// # Safety
 /// If the area is consumed, nobody uses its descriptor any more.
@@ -287,20 +298,22 @@ fn fill(
     prot: PageProtection,
 ) -> *mut c_void {
     let Some(found) = checked(what, area) else { return ptr::null_mut() };
-    let bytes = found.pages.bytes();
+    let (base, bytes) = (found.pages.start(), found.pages.bytes());
     let VmallocRequest { fill, memory, rights, .. } =
         match request::of(bytes, gfp, prot, node, found.caller) {
             Ok(request) => request,
             Err(error) => {
-                warn(what, bytes, &error);
+                mistake_unless(gfp, what, bytes, &error);
+                if let Err(error) = mm::kernel().consume_area(base) {
+                    complain(what, &error);
+                }
                 return ptr::null_mut();
             }
         };
-    let base = found.pages.start();
     match mm::kernel().fill_area_with(base, fill, (memory, rights)) {
         Ok(area) => pointer(area.pages.start()),
         Err(error @ FillAreaError::Consumed(_)) => {
-            warn(what, bytes, &error);
+            warn_unless(gfp, what, bytes, &error);
             ptr::null_mut()
         }
         Err(error) => {

@@ -6,13 +6,14 @@ use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use core::ptr;
 
 use arch::machine::Authority;
-use kerncore::addr::VirtAddr;
+use kerncore::addr::{VirtAddr, pages_for};
 use kerncore::kernel_space::ExecError;
 use mm::report::dump_stack;
 
 use crate::errno::EINVAL;
 use crate::pointer;
-use crate::vmalloc::warn;
+use crate::refusal::warn;
+use crate::vmap::too_many;
 
 /// Allocates `size` bytes of zeroed memory for code, rounded up to pages; null on failure. It can be written and not executed
 /// until [`set_memory_rox`] has sealed it, and is freed by [`crate::free::vfree`] (S30).
@@ -21,8 +22,9 @@ use crate::vmalloc::warn;
 pub extern "C" fn vmalloc_exec(size: c_uint) -> *mut c_void {
     match mm::kernel().vmalloc_exec(size, arch::backtrace::return_address()) {
         Ok(area) => pointer(area.pages.start()),
-        // Zero: null without a word (S26).
+        // Zero, or more than there is: null without a word (S26).
         Err(ExecError::ZeroSize) => ptr::null_mut(),
+        Err(_) if too_many(pages_for(size)) => ptr::null_mut(),
         Err(error) => {
             warn("vmalloc_exec", size, &error);
             ptr::null_mut()

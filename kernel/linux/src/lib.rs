@@ -21,6 +21,7 @@ pub mod page;
 pub mod protection;
 pub mod read_write;
 pub mod realloc;
+pub mod refusal;
 mod request;
 pub mod user;
 pub mod vmalloc;

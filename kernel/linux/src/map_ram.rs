@@ -15,14 +15,16 @@ use kerncore::map_ram::LARGEST;
 use mm::report::RateLimit;
 
 use crate::free::report;
+use crate::refusal::mistake;
+use crate::request::no_node;
 use crate::vmap::too_many;
 use crate::{address, pointer};
 
 static REFUSED: RateLimit = RateLimit::new();
 
 /// Maps `count` pages, given by page pointers, one after the other, to be read and written, for a short while; null on
-/// failure. Up to [`kerncore::map_ram::LARGEST`] pages that touches nothing which other CPUs use. The node is not looked at:
-/// nothing is allocated on any.
+/// failure. Up to [`kerncore::map_ram::LARGEST`] pages that touches nothing which other CPUs use. Nothing is allocated on
+/// `node`, but one that is not there is refused.
 ///
 /// # Safety
 /// `pages` points to `count` page pointers. The pages stay allocated while the mapping lives, and whoever uses both the
@@ -32,9 +34,9 @@ static REFUSED: RateLimit = RateLimit::new();
 pub unsafe extern "C" fn vm_map_ram(
     pages: *const *const Frame,
     count: c_uint,
-    _node: c_int,
+    node: c_int,
 ) -> *mut c_void {
-    if !pages.is_null() && count <= LARGEST {
+    if !pages.is_null() && count <= LARGEST && node <= 0 {
         // SAFETY: the caller promises `count` page pointers.
         let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
         if let Some(address) = mm::kernel().map_ram_at_hand(pages) {
@@ -42,7 +44,7 @@ pub unsafe extern "C" fn vm_map_ram(
         }
     }
     // SAFETY: our caller's promises are what it asks for.
-    unsafe { map_anyhow(pages, count, arch::backtrace::return_address()) }
+    unsafe { map_anyhow(pages, count, node, arch::backtrace::return_address()) }
 }
 
 /// [`vm_map_ram`], when what is at hand will not do.
@@ -51,7 +53,16 @@ pub unsafe extern "C" fn vm_map_ram(
 /// As for [`vm_map_ram`].
 #[cold]
 #[inline(never)]
-unsafe fn map_anyhow(pages: *const *const Frame, count: c_uint, caller: VirtAddr) -> *mut c_void {
+unsafe fn map_anyhow(
+    pages: *const *const Frame,
+    count: c_uint,
+    node: c_int,
+    caller: VirtAddr,
+) -> *mut c_void {
+    if let Some(error) = no_node(node) {
+        mistake("vm_map_ram", count.saturating_mul(PAGE_SIZE), &error);
+        return ptr::null_mut();
+    }
     if pages.is_null() || too_many(count) {
         return ptr::null_mut();
     }

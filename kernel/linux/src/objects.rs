@@ -23,7 +23,8 @@ use kerncore::frames::FrameRequest;
 use kerncore::layout::{HEAP_END, HEAP_START};
 use mm::report::dump_stack;
 
-use crate::vmalloc::{given, warn};
+use crate::refusal::mistake_unless;
+use crate::vmalloc::given_as;
 use crate::{address, free, pointer, request};
 
 /// What is in front of an object, and what objects are aligned to.
@@ -95,7 +96,7 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
     let request = match request::of_any(size, gfp, caller) {
         Ok(request) => request,
         Err(error) => {
-            warn("kvmalloc", size, &error);
+            mistake_unless(gfp, "kvmalloc", size, &error);
             return ptr::null_mut();
         }
     };
@@ -108,7 +109,7 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
     if gfp.sleep() == Sleep::MayNot {
         return ptr::null_mut();
     }
-    given("kvmalloc", size, mm::kernel().vmalloc_with(request))
+    given_as(gfp, "kvmalloc", size, mm::kernel().vmalloc_with(request))
 }
 
 /// Frees what [`kvmalloc`] gave, wherever it lies, and what [`crate::areas::remove_vm_area`] gave. Null is no-op; anything else is
@@ -139,10 +140,13 @@ pub unsafe extern "C" fn kfree(object: *const c_void) {
     if object.is_null() {
         return;
     }
-    // SAFETY: by our caller's promise.
-    let authority = unsafe { Authority::claim() };
-    if mm::kernel().free_removed(authority, object.cast()) {
-        return;
+    // Descriptors lie in the linear map: an object of the heap is not sought among those that were removed.
+    if !(HEAP_START..HEAP_END).contains(&address(object)) {
+        // SAFETY: by our caller's promise.
+        let authority = unsafe { Authority::claim() };
+        if mm::kernel().free_removed(authority, object.cast()) {
+            return;
+        }
     }
     match layout_of(object) {
         // SAFETY: the header says that the heap gave it, with this layout; nobody uses it by our caller's promise.

@@ -5,10 +5,12 @@ use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::coherent::AllocationFlags;
-use kerncore::kernel_space::{ReallocError, VmallocError, VmallocRequest};
+use kerncore::gfp::Warning;
+use kerncore::kernel_space::{ReallocError, VmallocRequest};
 use mm::report::dump_stack;
 
-use crate::vmalloc::{given, warn};
+use crate::refusal::{mistake_unless, no_memory};
+use crate::vmalloc::given_as;
 use crate::{address, free, pointer, request};
 
 /// Makes the memory of vmalloc at `p` one of `size` bytes, rounded up to pages, and gives its first byte, which may be another:
@@ -33,11 +35,11 @@ pub unsafe extern "C" fn vrealloc(
     }
     let VmallocRequest { fill, memory, .. } = match request::of_any(size, gfp, caller) {
         Ok(request) if p.is_null() => {
-            return given("vrealloc", size, mm::kernel().vmalloc_with(request));
+            return given_as(gfp, "vrealloc", size, mm::kernel().vmalloc_with(request));
         }
         Ok(request) => request,
         Err(error) => {
-            warn("vrealloc", size, &error);
+            mistake_unless(gfp, "vrealloc", size, &error);
             return ptr::null_mut();
         }
     };
@@ -45,9 +47,10 @@ pub unsafe extern "C" fn vrealloc(
     let authority = unsafe { Authority::claim() };
     match mm::kernel().vrealloc(authority, address(p), size, fill, memory, caller) {
         Ok(area) => pointer(area.pages.start()),
-        Err(ReallocError::Grow(VmallocError::MoreThanMemory { .. })) => ptr::null_mut(),
         Err(ReallocError::Grow(error)) => {
-            warn("vrealloc", size, &error);
+            if gfp.warning() == Warning::Told {
+                no_memory("vrealloc", size, &error);
+            }
             ptr::null_mut()
         }
         Err(error @ ReallocError::Change(_)) => {

@@ -43,6 +43,21 @@ const fn rights(prot: PageProtection) -> Result<Rights, NoRequest> {
     }
 }
 
+/// A node that is not there.
+pub(crate) struct NoNode(u32);
+
+impl fmt::Display for NoNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no node {}", self.0)
+    }
+}
+
+/// What is wrong with `node`, if anything is; a negative one is anywhere.
+pub(crate) fn no_node(node: c_int) -> Option<NoNode> {
+    let node = u32::try_from(node).ok()?;
+    (node >= mm::kernel().zones().nodes().count()).then_some(NoNode(node))
+}
+
 /// All of it.
 pub(crate) fn of(
     bytes: u32,

@@ -3,26 +3,19 @@
 //! None of these may be called in interrupt context (S10).
 
 use core::ffi::{c_int, c_uint, c_void};
-use core::fmt;
 use core::ptr;
 
 use kerncore::addr::VirtAddr;
 use kerncore::area::AreaSummary;
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::FrameRequest;
+use kerncore::gfp::Warning;
 use kerncore::kernel_space::{Fill, VmallocError};
-use mm::report::RateLimit;
 
 use crate::pointer;
 use crate::protection::PageProtection;
+use crate::refusal::{mistake_unless, no_memory, no_product};
 use crate::request::{self, ANY_NODE};
-
-static REFUSED: RateLimit = RateLimit::new();
-
-/// Warns of a failure, at a limited rate (S8).
-pub(crate) fn warn(what: &str, bytes: u32, error: &dyn fmt::Display) {
-    REFUSED.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
-}
 
 #[inline(always)]
 pub(crate) fn allocate(what: &str, bytes: u32, fill: Fill, caller: VirtAddr) -> *mut c_void {
@@ -38,13 +31,24 @@ pub(crate) fn given(
 ) -> *mut c_void {
     match taken {
         Ok(area) => pointer(area.pages.start()),
-        // Zero, or more than there is: null without a word (S26).
-        Err(VmallocError::ZeroSize | VmallocError::MoreThanMemory { .. }) => ptr::null_mut(),
         Err(error) => {
-            warn(what, bytes, &error);
+            no_memory(what, bytes, &error);
             ptr::null_mut()
         }
     }
+}
+
+/// As [`given`], without words if the caller's flags forbid them.
+pub(crate) fn given_as(
+    gfp: AllocationFlags,
+    what: &str,
+    bytes: u32,
+    taken: Result<AreaSummary, VmallocError>,
+) -> *mut c_void {
+    if taken.is_err() && gfp.warning() == Warning::Untold {
+        return ptr::null_mut();
+    }
+    given(what, bytes, taken)
 }
 
 /// Allocates `size` bytes of virtually contiguous memory, rounded up to pages; null on failure (S26 to S30).
@@ -142,9 +146,9 @@ fn requested(
     caller: VirtAddr,
 ) -> *mut c_void {
     match request::of(bytes, gfp, prot, node, caller) {
-        Ok(request) => given(what, bytes, mm::kernel().vmalloc_with(request)),
+        Ok(request) => given_as(gfp, what, bytes, mm::kernel().vmalloc_with(request)),
         Err(error) => {
-            warn(what, bytes, &error);
+            mistake_unless(gfp, what, bytes, &error);
             ptr::null_mut()
         }
     }
@@ -168,6 +172,6 @@ fn array(what: &str, n: u32, size: u32, fill: Fill, caller: VirtAddr) -> *mut c_
     if let Some(bytes) = n.checked_mul(size) {
         return allocate(what, bytes, fill, caller);
     }
-    REFUSED.warn(format_args!("{what}: {n} elements of {size} bytes are too many"));
+    no_product(what, n, size);
     ptr::null_mut()
 }

@@ -14,7 +14,7 @@ use kerncore::kernel_space::{MOST_AT_ONCE, VmapError};
 
 use crate::pointer;
 use crate::protection::{NoProtection, PageProtection};
-use crate::vmalloc::warn;
+use crate::refusal::{mistake, warn};
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
 pub(crate) fn too_many(count: c_uint) -> bool {
@@ -68,7 +68,11 @@ unsafe fn map_anyhow(
     match map(kernel, pages, AreaFlags::from_bits(flags), prot, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            warn("vmap", count.saturating_mul(PAGE_SIZE), &error);
+            let bytes = count.saturating_mul(PAGE_SIZE);
+            match error {
+                Unmapped::Refused(_) => warn("vmap", bytes, &error),
+                _ => mistake("vmap", bytes, &error),
+            }
             ptr::null_mut()
         }
     }
@@ -143,11 +147,11 @@ pub unsafe extern "C" fn vmap_pfn(
     let pfns = unsafe { slice::from_raw_parts(pfns, count as usize) };
     let bytes = count.saturating_mul(PAGE_SIZE);
     let Some(attributes) = prot.attributes() else {
-        warn("vmap_pfn", bytes, &NoProtection(prot));
+        mistake("vmap_pfn", bytes, &NoProtection(prot));
         return ptr::null_mut();
     };
     if let Some(beyond) = pfns.iter().find(|&&number| Pfn::new(number).is_none()) {
-        warn("vmap_pfn", bytes, &format_args!("{beyond:#x} is no number of a frame"));
+        mistake("vmap_pfn", bytes, &format_args!("{beyond:#x} is no number of a frame"));
         return ptr::null_mut();
     }
     let none = PhysAddr::new(0).pfn();

@@ -17,7 +17,7 @@ use kerncore::va_space::Request;
 
 use crate::kernel;
 use crate::page_alloc::Pages;
-use crate::vm_area::memory_of;
+use crate::vm_area::{keep_mapped, memory_of};
 
 /// Addresses, and whatever pages are mapped there just now: a slice of those.
 ///
@@ -34,7 +34,7 @@ pub struct BareArea {
 pub struct MapError {
     /// What went wrong.
     pub reason: MapAreaError,
-    /// The pages, as they were.
+    /// The pages, as they were; none, if some were mapped and could not be unmapped again.
     pub pages: Vec<Pages>,
 }
 
@@ -68,18 +68,19 @@ impl BareArea {
                 Ok(())
             }
             Err(reason) => {
-                if let MapAreaError::Map { mapped: 1.., .. } = reason {
-                    self.end();
-                }
+                let pages = match reason {
+                    MapAreaError::Map { mapped: 1.., .. } => self.end(pages),
+                    _ => pages,
+                };
                 Err(MapError { reason, pages })
             }
         }
     }
 
-    /// Unmaps what is mapped, and gives the pages back.
+    /// Unmaps what is mapped, and gives the pages back: none, if it could not be unmapped, for then they stay out of reach.
     pub fn unmap(&mut self) -> Vec<Pages> {
-        self.end();
-        core::mem::take(&mut self.mapped)
+        let pages = core::mem::take(&mut self.mapped);
+        self.end(pages)
     }
 
     /// The pages of addresses, without the guard.
@@ -101,12 +102,19 @@ impl BareArea {
         }
     }
 
-    fn end(&mut self) {
+    /// Unmaps `pages`. What might still be mapped is nobody's any more (S23).
+    fn end(&mut self, pages: Vec<Pages>) -> Vec<Pages> {
         // SAFETY: `&mut self` says that no slice of what is mapped lives.
         let authority = unsafe { Authority::claim() };
-        if let Err(error) = kernel().unmap_area(authority, self.pages) {
-            log::error!("a BareArea could not be unmapped: {error}");
+        match kernel().unmap_area(authority, self.pages) {
+            Ok(removal) if removal.left_alone == 0 => return pages,
+            Ok(removal) => {
+                log::error!("{} entries of a BareArea are not its own", removal.left_alone);
+            }
+            Err(error) => log::error!("a BareArea could not be unmapped: {error}"),
         }
+        keep_mapped(pages);
+        Vec::new()
     }
 }
 
@@ -129,13 +137,15 @@ impl DerefMut for BareArea {
     }
 }
 
-/// Unmaps and flushes, and gives the addresses back; the pages are freed after that, by their own `Drop`.
+/// Unmaps and flushes, and gives the addresses back; the pages are freed after that, by their own `Drop`,
+/// unless they might still be mapped (S23).
 impl Drop for BareArea {
     fn drop(&mut self) {
         // SAFETY: the owner is going, so no slice of what is mapped lives.
         let authority = unsafe { Authority::claim() };
         if let Err(error) = kernel().vunmap(authority, self.address()) {
             log::error!("a BareArea could not be removed: {error}");
+            keep_mapped(core::mem::take(&mut self.mapped));
         }
     }
 }

@@ -14,7 +14,7 @@ use kerncore::kernel_space::VmapError;
 
 use crate::kernel;
 use crate::page_alloc::Pages;
-use crate::vm_area::{MapPagesError, memory_of};
+use crate::vm_area::{MapPagesError, keep_mapped, memory_of};
 
 /// Pages mapped one after the other for a short while: as [`crate::vm_area::VmMap`], but up to
 /// [`kerncore::map_ram::LARGEST`] pages at addresses of this CPU's own, by no lock that others take.
@@ -62,20 +62,26 @@ impl ShortMap {
         self.mapped.start()
     }
 
-    /// Ends the mapping and gives the pages back.
+    /// Ends the mapping and gives the pages back: none, if it could not be ended, for then they stay out of reach.
     pub fn unmap(mut self) -> Vec<Pages> {
-        self.end();
-        let pages = core::mem::take(&mut self.pages);
+        let pages = self.end();
         core::mem::forget(self);
         pages
     }
 
-    fn end(&mut self) {
+    /// Ends the mapping. What might still be mapped is nobody's any more (S23).
+    fn end(&mut self) -> Vec<Pages> {
+        let pages = core::mem::take(&mut self.pages);
         // SAFETY: the owner is going, so no slice of its memory lives.
         let authority = unsafe { Authority::claim() };
         let ended = kernel().unmap_ram(authority, self.mapped.start(), self.mapped.count());
-        if let Err(error) = ended {
-            log::error!("a ShortMap could not be unmapped: {error}");
+        match ended {
+            Ok(()) => pages,
+            Err(error) => {
+                log::error!("a ShortMap could not be unmapped: {error}");
+                keep_mapped(pages);
+                Vec::new()
+            }
         }
     }
 }
@@ -99,9 +105,9 @@ impl DerefMut for ShortMap {
     }
 }
 
-/// Unmaps and flushes; the pages are freed after that, by their own `Drop`.
+/// Unmaps and flushes; the pages are freed after that.
 impl Drop for ShortMap {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
     }
 }

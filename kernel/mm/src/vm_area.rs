@@ -40,6 +40,12 @@ pub(crate) fn memory_of(pages: PageRange) -> (*mut u8, usize) {
     (start, pages.bytes() as usize)
 }
 
+/// Keeps pages that might still be mapped from being used anew, for good (S23).
+#[cold]
+pub(crate) fn keep_mapped(pages: Vec<Pages>) {
+    pages.into_iter().for_each(core::mem::forget);
+}
+
 /// Memory from vmalloc: pages that need not be adjacent, behind addresses that are. A slice of bytes.
 #[derive(Debug)]
 pub struct VmArea {
@@ -200,20 +206,26 @@ impl VmMap {
         self.mapped.start()
     }
 
-    /// Ends the mapping and gives the pages back.
+    /// Ends the mapping and gives the pages back: none, if it could not be ended, for then they stay out of reach.
     pub fn unmap(mut self) -> Vec<Pages> {
-        self.end();
-        let pages = core::mem::take(&mut self.pages);
+        let pages = self.end();
         core::mem::forget(self);
         pages
     }
 
-    fn end(&mut self) {
+    /// Ends the mapping. What might still be mapped is nobody's any more (S23).
+    fn end(&mut self) -> Vec<Pages> {
+        let pages = core::mem::take(&mut self.pages);
         // SAFETY: the owner is going, so no slice of its memory lives.
         let authority = unsafe { Authority::claim() };
         let ended = kernel().vunmap(authority, self.mapped.start());
-        if let Err(error) = ended {
-            log::error!("a VmMap could not be unmapped: {error}");
+        match ended {
+            Ok(()) => pages,
+            Err(error) => {
+                log::error!("a VmMap could not be unmapped: {error}");
+                keep_mapped(pages);
+                Vec::new()
+            }
         }
     }
 }
@@ -237,9 +249,9 @@ impl DerefMut for VmMap {
     }
 }
 
-/// Unmaps and flushes; the pages are freed after that, by their own `Drop`.
+/// Unmaps and flushes; the pages are freed after that.
 impl Drop for VmMap {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
     }
 }

@@ -12,9 +12,11 @@ use dma::coherent::CoherentBox;
 use dma::device::Device;
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::attributes::Attributes;
+use kerncore::coherent::AllocationFlags;
 use kerncore::lock::Class;
 use kerncore::user::Protection;
 use ktest::ktest;
+use linux::objects::{kfree, kvmalloc};
 use mm::io_mem::IoMem;
 use mm::page_alloc::Pages;
 use mm::user::{AddressSpace, Program};
@@ -72,6 +74,14 @@ fn nothing_is_logged_under_the_lock_of_areas() {
 #[ktest(fatal = "lock held twice: areas, at kernel/kerncore/src/kernel_space/mod.rs:")]
 fn no_area_is_looked_up_under_the_lock_of_areas() {
     under_the_lock_of_areas(|| mm::kernel().find(VirtAddr::new(0xc000_0000)));
+}
+
+/// However many descriptors wait for their owners, an object's free does not look through them.
+#[ktest(fatal = "wrong lock order: heap under areas, at kernel/mm/src/heap.rs:")]
+fn an_objects_free_asks_the_heap_and_not_the_areas_s86() {
+    let object = kvmalloc(100, AllocationFlags::KERNEL);
+    // SAFETY: nobody uses it.
+    under_the_lock_of_areas(|| unsafe { kfree(object) });
 }
 
 /// Runs `operation` under a lock of a test: the last word of a test of what may sleep.

@@ -68,6 +68,24 @@ fn settle() {
     kernel().close_idle_blocks();
 }
 
+/// S37, S87: nothing is allocated on any node, but one that is not there is not accepted.
+#[ktest]
+fn the_node_must_be_there_s87() {
+    let own = pages(1);
+    let books = Books::now();
+    let record = pointer_to(own[0].first());
+    for (node, is_there) in [(-1, true), (i32::MIN, true), (0, true), (9, false), (i32::MAX, false)]
+    {
+        // SAFETY: one page pointer, to a page that the test has and looks at through no address.
+        let mapped = unsafe { vm_map_ram(&raw const record, 1, node) };
+        assert_eq!(!mapped.is_null(), is_there, "node {node}");
+        // SAFETY: nobody uses it.
+        unsafe { vm_unmap_ram(mapped, 1) };
+    }
+    settle();
+    books.assert_unchanged();
+}
+
 /// S16, S37: of every size that a fragment may have, and one more.
 #[ktest]
 fn frames_lie_behind_the_pages_in_the_order_given_s87() {

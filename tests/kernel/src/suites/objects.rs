@@ -226,7 +226,6 @@ fn flags_are_understood_by_all_who_take_them_or_refused_s9() {
     };
     let kept = vmalloc(PAGE_SIZE);
     fill(kept, PAGE_SIZE, 7);
-    let area = get_vm_area_node(PAGE_SIZE, 2, -1, KERNEL);
     let here = Books::now();
     for nonsense in [0x0008, 0x8000_0000, 0x01 | 0x02, 0x02 | 0x04, 0x07] {
         let gfp = AllocationFlags(KERNEL.0 | nonsense);
@@ -234,10 +233,13 @@ fn flags_are_understood_by_all_who_take_them_or_refused_s9() {
         assert!(__vmalloc_node(PAGE_SIZE, gfp, PageProtection::KERNEL, 0).is_null());
         assert!(kvmalloc(16, gfp).is_null() && kvmalloc(2 * PAGE_SIZE, gfp).is_null());
         assert!(resized(kept, gfp).is_null() && resized(null(), gfp).is_null());
-        assert!(filled(area, gfp).is_null());
+        assert!(get_vm_area_node(PAGE_SIZE, 2, -1, gfp).is_null());
+        let area = get_vm_area_node(PAGE_SIZE, 2, -1, KERNEL);
+        assert!(filled(area, gfp).is_null(), "and consumed (S85a)");
         here.assert_unchanged();
     }
     let dma = AllocationFlags(KERNEL.0 | AllocationFlags::DMA);
+    let area = get_vm_area_node(PAGE_SIZE, 2, -1, dma);
     let (kept, filled) = (resized(kept, dma), filled(area, dma));
     let object = kvmalloc(16, dma);
     for page in [kept.wrapping_byte_add(PAGE_SIZE as usize), filled, object] {
@@ -251,7 +253,8 @@ fn flags_are_understood_by_all_who_take_them_or_refused_s9() {
     books.assert_unchanged();
 }
 
-/// S85a: memory at addresses that were reserved before, by the descriptor; without memory the area is gone.
+/// S85a: memory at addresses that were reserved before, by the descriptor; without memory, or asked for a protection that is none,
+/// the area is gone.
 #[ktest]
 fn a_reserved_area_is_filled_by_its_descriptor_or_consumed_s85a() {
     let books = Books::now();
@@ -260,7 +263,9 @@ fn a_reserved_area_is_filled_by_its_descriptor_or_consumed_s85a() {
         unsafe { __vmalloc_area(area, gfp, prot) }
     };
     let area = get_vm_area_node(3 * PAGE_SIZE, 2, -1, KERNEL);
-    assert!(fill_area(area, ZEROED, PageProtection(7)).is_null(), "and stays");
+    assert!(fill_area(area, ZEROED, PageProtection(7)).is_null());
+    books.assert_unchanged();
+    let area = get_vm_area_node(3 * PAGE_SIZE, 2, -1, KERNEL);
     let memory = fill_area(area, ZEROED, PageProtection::KERNEL);
     assert_eq!(find_vm_area(memory), area);
     assert!(is_all(memory, 3 * PAGE_SIZE, 0));
