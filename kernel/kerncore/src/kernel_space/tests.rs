@@ -2,6 +2,7 @@
 //! on SoftMachine.
 
 mod filling;
+mod gone;
 mod oddities;
 mod page_array;
 mod shortage;
@@ -75,6 +76,15 @@ impl Locks for Mutexes {
     type Lock<T: Send> = MutexLock<T>;
     type SharedLock<T: Send + Sync> = MutexLock<T>;
     type Slot<'t, T: Sync + 't> = MutexSlot<'t, T>;
+
+    fn memory_goes(memory: impl FnOnce() -> Option<(VirtAddr, u32)>) {
+        GOING.with_borrow_mut(|going| going.extend(memory()));
+    }
+}
+
+thread_local! {
+    /// What was said to go, where and how many bytes: by this thread, which runs one test.
+    static GOING: RefCell<Vec<(VirtAddr, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A place for a reference.

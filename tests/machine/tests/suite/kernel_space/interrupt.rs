@@ -67,7 +67,7 @@ const WIDER: [(&str, Call); 9] = [
 /// S10, S35: each way to make or remove an area ends the kernel in a handler, on the CPU that runs it and on no other,
 /// before anything is taken.
 #[test]
-fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35() {
+fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
     let bed = Bed::warm();
     let (list, frames) = bed.frames(1);
     let attributes = Attributes::KERNEL_DATA;
