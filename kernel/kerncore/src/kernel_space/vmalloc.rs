@@ -271,13 +271,26 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ) -> Result<FrameList, VmallocError> {
         let list = self.frames_for(memory, pages).map_err(VmallocError::Frames)?;
         if fill == Fill::Zeroed
-            && let Err(error) = self.zero_frames(list.frames(self.zones.table()))
+            && let Err(error) = self.zero_list(&list)
         {
             let freed = self.zones.free_list(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(VmallocError::Zero(error));
         }
         Ok(list)
+    }
+
+    /// Fills the frames of `list` with zeros; at once, if they are one block of low memory.
+    fn zero_list(&self, list: &FrameList) -> Result<(), KmapError> {
+        let table = self.zones.table();
+        let first = list.one_block(table);
+        match first.and_then(|first| self.linear.pages_of(first, list.pages())) {
+            Some(memory) => {
+                self.table.machine().zero_pages(memory);
+                Ok(())
+            }
+            None => self.zero_frames(list.frames(table)),
+        }
     }
 
     #[inline(always)]
