@@ -10,6 +10,10 @@
 //!                 have no array
 //! ```
 //!
+//! Memory other than the record's is zero behind the pointers; in a record nothing counts that [`nr_pages`] does not.
+//!
+//! [`nr_pages`]: crate::area::VmStruct::nr_pages
+//!
 //! A pointer is the address of the frame's record in the frame table. C callers read the array, and may write to it as to any
 //! memory; what the kernel frees is in the record's mapping. A null that it finds when the area goes is fatal (S33): somebody
 //! has written over it.

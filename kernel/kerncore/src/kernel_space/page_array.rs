@@ -85,9 +85,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if pages > IN_A_FRAME {
             return self.take_array_area(pages, memory, caller).map(PageArray::Area);
         }
-        // Not zeroed: every word that counts is written before anybody can find the area.
         let block = self.unless_short(|| self.zones.allocate_from(memory, 0, FrameOwner::Vmalloc));
-        block.map(PageArray::Frame).map_err(ArrayError::Frames)
+        let block = block.map_err(ArrayError::Frames)?;
+        self.zero_low_frames(block.first(), 1);
+        Ok(PageArray::Frame(block))
     }
 
     fn take_array_area(

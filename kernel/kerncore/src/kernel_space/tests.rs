@@ -57,7 +57,15 @@ impl Machine for PlainMachine {
 
     fn clean_and_invalidate(&self, _pages: PageRange, _first: Pfn) {}
 
-    fn zero_pages(&self, _pages: PageRange) {}
+    /// Of page arrays' frames, reached by their linear addresses; nobody looks at other memory.
+    fn zero_pages(&self, pages: PageRange) {
+        for page in pages.first()..pages.end() {
+            let words = words_at(page.wrapping_sub(LINEAR).wrapping_add(RAM), 1);
+            for word in words {
+                word.store(0, Relaxed);
+            }
+        }
+    }
 
     fn in_interrupt(&self) -> bool {
         false

@@ -100,6 +100,30 @@ fn pointers_lie_in_the_record_in_a_frame_or_in_an_area_of_their_own_s27_s33() {
     finds(&space, &[]);
 }
 
+/// Whoever reads a frame with an array to its end finds no pointers of an area that was there before.
+#[test]
+fn behind_the_pointers_a_frame_is_zero_s27_s52() {
+    let space = warm();
+    let words = |base| {
+        space.areas.with(|areas| {
+            let record = areas.find(base).expect("live");
+            let words = space.array_words(&record.array, &record.within);
+            (address_of(words), words.iter().filter(|word| word.load(Relaxed) != 0).count())
+        })
+    };
+    let base = vmalloc(&space, 600).expect("memory").pages.start();
+    let (frame, noted) = words(base);
+    assert_eq!(noted, 600);
+    assert_eq!(space.vfree((), base), Ok(()));
+    let areas: Vec<_> =
+        (0..20).map(|_| vmalloc(&space, 17).expect("memory").pages.start()).collect();
+    assert!(areas.iter().any(|&base| words(base).0 == frame), "the frame is used anew");
+    for base in areas {
+        assert_eq!(words(base).1, 17);
+        assert_eq!(space.vfree((), base), Ok(()));
+    }
+}
+
 /// S34: nobody but the area that it serves removes it, moves it, or shows it.
 #[test]
 fn an_array_is_removed_with_its_area_alone_s27_s34() {
