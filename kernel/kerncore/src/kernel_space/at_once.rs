@@ -179,16 +179,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for("free_vm_area");
         self.areas.with(|areas| {
             let ended = |record: &mut AreaRecord, pages: u32| {
-                let is_it = &raw const record.vm == descriptor && record.users == 0;
-                // Whoever reads it may find another's memory behind its addresses when they are taken again.
-                let is_it = is_it && self.readers.are_none();
-                match &record.mapping {
-                    Mapping::Reserved { usable } if is_it && usable.count() == pages => {
-                        record.mapping = Mapping::Nothing;
-                        true
-                    }
-                    _ => false,
+                // No window shows an area that maps nothing, and whoever changes it has its mapping.
+                let Mapping::Reserved { usable } = &record.mapping else { return false };
+                let is_it = &raw const record.vm == descriptor
+                    && usable.count() == pages
+                    // Whoever reads it may find another's memory behind its addresses when they are taken again.
+                    && self.readers.are_none();
+                if is_it {
+                    record.mapping = Mapping::Nothing;
                 }
+                is_it
             };
             areas.end_at_once(base, ended)
         })

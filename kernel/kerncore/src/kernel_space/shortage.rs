@@ -120,9 +120,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         mut attempt: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
         loop {
-            match attempt() {
-                Err(error) if error.is_shortage() && self.free_lingering() => {}
-                outcome => return outcome,
+            let error = match attempt() {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            if !error.is_shortage() || !self.free_lingering() {
+                return Err(error);
             }
         }
     }
