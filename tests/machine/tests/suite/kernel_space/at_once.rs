@@ -1,12 +1,14 @@
 //! vmap by page pointers, and what is made and removed in one critical section: what the common cases leave out is left out by
 //! nobody, and what is not common is refused as it always was, by name and with nothing changed.
 
+use std::cmp::Reverse;
+
 use super::bed::{Bed, CALLER, RAM, RAM_PAGES, TEXT, WINDOW, frame, page};
 use kerncore::{
     addr::{PAGE_SIZE, Pfn, VirtAddr},
     area::{AreaFlags, AreaKind, Mapping},
     attributes::Attributes,
-    frames::{Frame, FrameOwner},
+    frames::{Frame, FrameBlock, FrameOwner},
     kernel_space::{MOST_AT_ONCE, RemoveError, VmapError},
     ledger::Count,
     page_table::MapError,
@@ -34,6 +36,19 @@ fn scattered(bed: &Bed, count: u32, test: impl FnOnce(&[Pfn])) {
     bed.feed(list);
 }
 
+/// As [`scattered`], and then with frames that were taken one by one, whose records all say the same: those of one block mostly
+/// say nothing by themselves.
+fn scattered_and_alike(bed: &Bed, count: u32, test: impl Fn(&[Pfn])) {
+    scattered(bed, count, &test);
+    let zones = bed.space.zones();
+    let one = |_| zones.allocate(0, FrameOwner::Test).expect("a free frame");
+    let blocks: Vec<FrameBlock> = (0..count).map(one).collect();
+    let mut frames: Vec<Pfn> = blocks.iter().map(FrameBlock::first).collect();
+    frames.sort_unstable_by_key(|frame| Reverse(frame.number()));
+    test(&frames);
+    blocks.into_iter().for_each(|block| zones.free(block).expect("ours"));
+}
+
 #[track_caller]
 fn nothing_is_mapped(bed: &Bed, base: VirtAddr, count: u32) {
     for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
@@ -49,7 +64,7 @@ fn nothing_is_mapped(bed: &Bed, base: VirtAddr, count: u32) {
 fn pages_are_mapped_in_their_order_and_no_tlb_remembers_them_s16_s23_s37() {
     for behaviour in Behaviour::all(4) {
         let bed = Bed::warm_on(behaviour);
-        scattered(&bed, MOST_AT_ONCE + 4, |frames| {
+        scattered_and_alike(&bed, MOST_AT_ONCE + 4, |frames| {
             bed.gives_back(|bed| {
                 for count in COUNTS {
                     for shift in [0, 1] {
@@ -88,7 +103,7 @@ fn a_page_that_may_not_be_mapped_is_named_wherever_it_stands_s18_s37() {
     let (text, owner) = (bed.frame_at(TEXT), FrameOwner::KernelImage);
     let protection = VmapError::Protection { frame: text, owner, wanted: Attributes::KERNEL_DATA };
     for count in COUNTS {
-        scattered(&bed, count, |frames| {
+        scattered_and_alike(&bed, count, |frames| {
             bed.changes_nothing(|bed| {
                 let good = bed.records(frames);
                 for index in 0..count {
@@ -128,7 +143,7 @@ fn no_pages_and_more_than_there_are_frames_are_refused_s37() {
 fn a_slot_in_use_is_named_wherever_it_stands_s17_s37() {
     let bed = Bed::warm();
     for count in COUNTS {
-        scattered(&bed, count, |frames| {
+        scattered_and_alike(&bed, count, |frames| {
             let records = bed.records(frames);
             for index in 0..count {
                 let address = page(WINDOW + index);
