@@ -16,9 +16,12 @@ use crate::pool::Job;
 use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Start, Transport};
 use crate::tally::Verdict;
 
-/// All but suites that no memory size, no number of CPUs and no way of booting changes, and that take long: the failures of each
-/// allocation in turn, and the names of functions. They run on the usual machine; failures that high memory changes run where
-/// there is some too.
+/// All.
+const ALL: &str = "::";
+
+/// All but suites that no memory size and no way of booting changes, and that take long: the failures of each allocation in turn,
+/// and the names of functions. They run on the usual machine and on four CPUs; failures that high memory changes run where there
+/// is some too.
 const MOST: &str = "!failures,symbols::";
 
 /// The same with the failures of what finds high memory.
@@ -86,7 +89,7 @@ impl Special {
 /// All of them.
 const SPECIAL: [Special; 25] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
-    Special::with("", MOST).by(4).modern(),
+    Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
     Special::with("", MOST).on(777),
     Special::with("", MOST).on(128),
@@ -94,7 +97,7 @@ const SPECIAL: [Special; 25] = [
     Special::with("lowmem=64M numa=fake=2", MOST_HIGH).on(256),
     // Four CPUs that take turns by a clock that counts instructions, so that each run is like the last: everything, of a raw
     // image with garbage where nothing was loaded, whose CPUs come out of the loader's pen.
-    Special::with("loglevel=7", MOST)
+    Special::with("loglevel=7", ALL)
         .by(4)
         .started(&["--boot", "atags", "--dirty", "--icount", "5"]),
     // What drives the disk, by its other face; the rest knows nothing of that, and meets it on four CPUs.
@@ -195,7 +198,7 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
         let Special { memory, cpus, found, parameters, filter, transport, .. } = row;
         // Where nearly all are meant, those that were asked for are.
         let filter = match &context.filter {
-            Some(asked) if filter == MOST || filter == MOST_HIGH => asked.clone(),
+            Some(asked) if [ALL, MOST, MOST_HIGH].contains(&filter) => asked.clone(),
             _ => filter.to_owned(),
         };
         let meant = |name: &&String| Filter::parse(&filter).accepts(name);
@@ -248,7 +251,7 @@ mod tests {
             assert!(row(memory, MOST).is_some() || whole.memory == memory);
             assert_eq!(row(memory, "virtio").map(|row| row.transport), Some(Transport::Modern));
         }
-        let with_four = SPECIAL.iter().filter(|row| row.cpus == 4 && row.filter == MOST);
+        let with_four = SPECIAL.iter().filter(|row| row.cpus == 4 && row.filter == ALL);
         let by_count = |row: &Special| row.start.1.contains(&"--icount");
         assert_eq!(with_four.map(by_count).collect::<Vec<_>>(), [false, true]);
     }
@@ -262,6 +265,7 @@ mod tests {
             assert!(!part.is_empty(), "{MOST}");
         }
         assert!(Filter::parse(MOST).accepts("vmalloc::a"));
+        assert!(Filter::parse(ALL).accepts("failures::a"));
     }
 
     #[test]

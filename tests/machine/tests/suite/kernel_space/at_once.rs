@@ -46,7 +46,9 @@ fn scattered_and_alike(bed: &Bed, count: u32, test: impl Fn(&[Pfn])) {
     let mut frames: Vec<Pfn> = blocks.iter().map(FrameBlock::first).collect();
     frames.sort_unstable_by_key(|frame| Reverse(frame.number()));
     test(&frames);
-    blocks.into_iter().for_each(|block| zones.free(block).expect("ours"));
+    for block in blocks {
+        zones.free(block).expect("ours");
+    }
 }
 
 #[track_caller]
