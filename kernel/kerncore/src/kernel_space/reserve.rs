@@ -139,17 +139,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         operation: &'static str,
         reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
-        self.reserve_and(operation, reserve, |_, usable, place| (usable, place))
-    }
-
-    /// As [`KernelSpace::reserve`], and what `and` makes of it in the same critical section.
-    #[inline(always)]
-    pub(super) fn reserve_and<R>(
-        &self,
-        operation: &'static str,
-        reserve: impl Fn(&mut Areas<'s>) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
-        and: impl Fn(&mut Areas<'s>, OwnedRange, AreaPlace<'s>) -> R,
-    ) -> Result<R, NoArea> {
         self.may_sleep_for(operation);
         self.bound_backlog();
         loop {
@@ -162,8 +151,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
             let reserved = self.areas.with(|areas| {
                 let reserved = reserve(areas);
-                let (usable, place) = unless_it_fails::<L>(areas, reserved)?;
-                Ok(and(areas, usable, place))
+                unless_it_fails::<L>(areas, reserved)
             });
             match reserved {
                 Ok(reserved) => return Ok(reserved),

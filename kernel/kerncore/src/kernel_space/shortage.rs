@@ -135,7 +135,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[cold]
     #[inline(never)]
     pub(super) fn free_lingering(&self) -> bool {
-        let before = self.waiting.load(Acquire);
+        self.free_lingering_of(self.waiting.load(Acquire))
+    }
+
+    /// The same, where `before` areas waited.
+    pub(super) fn free_lingering_of(&self, before: u32) -> bool {
         loop {
             if self.free_deferred() + self.close_idle_blocks() > 0 {
                 return true;

@@ -106,7 +106,8 @@ fn what_another_cpu_frees_just_now_is_waited_for_s14a_s92() {
     assert!(!space.free_lingering(), "nothing lingers");
     space.waiting.store(2, Release);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| space.free_lingering());
+        // It has seen them, though it may come here only when they are gone.
+        let other = scope.spawn(|| space.free_lingering_of(2));
         for _ in 0..1000 {
             std::thread::yield_now();
         }
