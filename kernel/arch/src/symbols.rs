@@ -21,18 +21,21 @@ const MAGIC: u32 = 0x4d59_534b;
 const HEADER: usize = 12;
 const ENTRY: usize = 12;
 
-/// A function, and how far into it.
+/// A function, how far into it, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
     /// Its name.
     pub name: &'a str,
     /// Bytes from its start.
     pub offset: u32,
+    /// Bytes that it has.
+    pub size: u32,
 }
 
+/// `name+0xoffset/0xsize`, as Linux has it.
 impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:#x}", self.name, self.offset)
+        write!(f, "{}+{:#x}/{:#x}", self.name, self.offset, self.size)
     }
 }
 
@@ -72,7 +75,8 @@ impl<'a> SymbolTable<'a> {
         let index = after.checked_sub(1)?;
         let entry = self.entries.get(index)?;
         let offset = address.raw().checked_sub(start(entry))?;
-        if offset >= word(entry, 4)? {
+        let length = word(entry, 4)?;
+        if offset >= length {
             return None;
         }
         let name_start = size(word(entry, 8)?)?;
@@ -81,7 +85,7 @@ impl<'a> SymbolTable<'a> {
             None => self.names.len(),
         };
         let name = self.names.get(name_start..name_end)?;
-        Some(Symbol { name: core::str::from_utf8(name).ok()?, offset })
+        Some(Symbol { name: core::str::from_utf8(name).ok()?, offset, size: length })
     }
 }
 
@@ -126,6 +130,14 @@ mod tests {
     fn name_at(bytes: &[u8], address: u32) -> Option<(&str, u32)> {
         let symbol = SymbolTable::new(bytes)?.lookup(VirtAddr::new(address))?;
         Some((symbol.name, symbol.offset))
+    }
+
+    #[test]
+    fn a_symbol_knows_its_size_wherever_in_it_the_address_lies() {
+        let bytes = section(&[(0x1000, 0x10, "first"), (0x1010, 4, "second")]);
+        let table = SymbolTable::new(&bytes).expect("a table");
+        let size = |address| table.lookup(VirtAddr::new(address)).map(|symbol| symbol.size);
+        assert_eq!([0x1000, 0x100f, 0x1010].map(size), [Some(0x10), Some(0x10), Some(4)]);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The areas of the vmalloc window, one line each (S91), in the words of Linux's `/proc/vmallocinfo`.
 //!
 //! ```text
-//!   0xc0000000-0xc0003000     12288 main+0x40 pages=2 vmalloc N0=1 N1=1
-//!   └─ addresses ───────┘ └─ bytes ┘ └ caller ┘ └ pages ┘ └ what it is ┘ └ frames by node, if there are two
-//!       guard included
+//!   0xc0000000-0xc0003000     12288 main+0x40/0x2c8 pages=2 vmalloc N0=1 N1=1
+//!   └─ addresses ───────┘ └─ bytes ┘ └─ caller ────┘ └ pages ┘ └ flags ┘ └ frames by node, if there are two
+//!       guard included               within its function, and that one's size
 //! ```
 //!
 //! | words | |
 //! |---|---|
 //! | `phys=` | the physical base of a contiguous mapping |
-//! | `ioremap` `vmalloc` `vmap` `user` `vpages` `dma` | the area's flags |
+//! | `ioremap` `vmalloc` `vmap` `user` `vpages` `dma` | the area's flags, which are its caller's to choose: an area of `vmap` whose caller passed none has no word |
 //! | `sections=` `large_pages=` | how many entries of 1 MiB and of 64 KiB it begins with |
 //! | `vm_map_ram` `fragments=` | made by `vm_map_ram`; of a block, the mappings that are cut from it |
 //! | `unpurged vm_area` | freed, and its addresses wait for their flush: nothing else is known of it |

@@ -8,14 +8,14 @@
 //!   0x6002_0000  free frames
 //! ```
 
+use crate::host_memory::HostMemory;
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
-    area::{AreaRecord, ArrayArea, IN_A_FRAME},
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
-    frames::{Frame, FrameBlock, FrameList, FrameOwner, FrameTable, Spares},
-    kernel_space::{AreaChunk, AreaEntry, AreaPlace, KernelSpace, Parts, RemoveError, Support},
+    frames::{Frame, FrameList, FrameOwner, FrameTable, Spares},
+    kernel_space::{AreaPlace, KernelSpace, Parts, Support},
     kmap::Kmap,
     layout,
     ledger::{Count, Ledger},
@@ -23,16 +23,12 @@ use kerncore::{
     machine::Machine,
     map_ram::{Block, MapRam},
     owned_range::OwnedRange,
-    page_table::{PageTable, Removal},
+    page_table::PageTable,
     va_space::{VaSpace, VaStorage},
     zones::{Division, OtherZones, Zones},
 };
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
-use std::{
-    collections::BTreeMap,
-    iter,
-    sync::{Mutex, PoisonError, atomic::AtomicU32},
-};
+use std::iter;
 
 /// The number of the first frame.
 pub const RAM: u32 = 0x6_0000;
@@ -71,50 +67,6 @@ pub struct Bed<M: Machine = SoftCpu<'static>> {
     /// What is tried.
     pub space: KernelSpace<'static, M, HostLocks>,
     heap: OwnedRange,
-}
-
-/// Area records on the host; never freed, as the kernel's are not. Page arrays, each at the same place for the same page.
-#[derive(Default)]
-struct LeakedRecords(Mutex<BTreeMap<u32, &'static [AtomicU32]>>);
-
-impl LeakedRecords {
-    fn words_at(&self, pages: PageRange) -> &'static [AtomicU32] {
-        let count = (pages.count() * IN_A_FRAME) as usize;
-        let words =
-            || iter::repeat_with(|| AtomicU32::new(0)).take(count).collect::<Vec<_>>().leak();
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = map.entry(pages.first()).or_insert_with(|| words());
-        if found.len() < count {
-            *found = words();
-        }
-        &found[..count]
-    }
-}
-
-impl Support<'static> for LeakedRecords {
-    fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
-        self.words_at(pages(frame.first().number(), frame.pages()))
-    }
-
-    fn area_words<'a>(&self, area: &'a ArrayArea) -> &'a [AtomicU32] {
-        self.words_at(area.pages())
-    }
-
-    fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
-        let bytes = entries as usize * size_of::<AreaEntry<'_>>();
-        let (_, pages) = block.leak();
-        assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
-        let entry = || AreaEntry::new(AreaRecord::vacant());
-        iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
-    }
-
-    fn odd_tables(&self, area: PageRange, removal: Removal) {
-        panic!("{area}: {removal:?}, though nobody else wrote to the tables");
-    }
-
-    fn deferred_free_failed(&self, error: &RemoveError) {
-        panic!("{error}, though nobody else wrote to the frame table");
-    }
 }
 
 /// So many pages from that number.
@@ -242,6 +194,24 @@ impl Default for Bed {
     }
 }
 
+/// What a kernel has beside its machine.
+#[expect(missing_debug_implementations, reason = "a trait object shows nothing")]
+pub struct Furniture {
+    /// How much of its RAM has linear addresses.
+    pub low: LowMemory,
+    /// Pages of the vmalloc window.
+    pub window_pages: u32,
+    /// Memory for records and page arrays.
+    pub support: &'static dyn Support<'static>,
+}
+
+impl Furniture {
+    /// What there is by itself, with so much low memory.
+    pub fn with(low: LowMemory) -> Self {
+        Self { low, window_pages: WINDOW_PAGES, support: Box::leak(Box::<HostMemory>::default()) }
+    }
+}
+
 impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// A kernel whose tables are driven by what `drive` makes of the machine.
     ///
@@ -260,6 +230,18 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         low: LowMemory,
         drive: impl FnOnce(&'static SoftMachine) -> M,
     ) -> Self {
+        Self::furnished(behaviour, Furniture::with(low), drive)
+    }
+
+    /// As [`Bed::driven_by`], with all this.
+    ///
+    /// # Panics
+    /// If the kernel cannot be made.
+    pub fn furnished(
+        behaviour: Behaviour,
+        Furniture { low, window_pages, support }: Furniture,
+        drive: impl FnOnce(&'static SoftMachine) -> M,
+    ) -> Self {
         let machine: &'static SoftMachine =
             Box::leak(Box::new(SoftMachine::new(behaviour, 2, ROOT)));
         stub(machine);
@@ -268,8 +250,8 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let split = |range: OwnedRange, count| range.split_at(count).expect("within the window");
         let (linear, rest) = split(rest, low.pages());
         let (_, rest) = split(rest, WINDOW - 0x8_0000 - low.pages());
-        let (window, rest) = split(rest, WINDOW_PAGES);
-        let (_, rest) = split(rest, HEAP - WINDOW - WINDOW_PAGES);
+        let (window, rest) = split(rest, window_pages);
+        let (_, rest) = split(rest, HEAP - WINDOW - window_pages);
         let (heap, rest) = split(rest, HEAP_PAGES);
         let kmap = match low {
             LowMemory::All => Kmap::none(&table),
@@ -283,11 +265,10 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         linear.fill(frame(RAM), 16).expect("below the image");
         let above = RAM + low.pages() - AFTER_IMAGE;
         linear.fill(frame(AFTER_IMAGE), above).expect("above the image");
-        let books = vec![0; VaStorage::<AreaPlace<'_>>::words(WINDOW_PAGES)].leak();
-        let records = iter::repeat_with(|| None).take(WINDOW_PAGES as usize).collect::<Vec<_>>();
-        let storage = VaStorage::carve(books, records.leak(), WINDOW_PAGES).expect("enough words");
+        let books = vec![0; VaStorage::<AreaPlace<'_>>::words(window_pages)].leak();
+        let records = iter::repeat_with(|| None).take(window_pages as usize).collect::<Vec<_>>();
+        let storage = VaStorage::carve(books, records.leak(), window_pages).expect("enough words");
         let space = VaSpace::new(window, storage).expect("enough storage");
-        let support: &'static LeakedRecords = Box::leak(Box::default());
         let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
         let blocks = blocks.collect::<Vec<_>>().leak();
         let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");

@@ -19,5 +19,6 @@ pub mod boot;
 pub mod bytes;
 mod changes;
 pub mod history;
+pub mod host_memory;
 mod large;
 mod step;

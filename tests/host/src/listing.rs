@@ -58,8 +58,11 @@ fn adds_up<'a>(lines: impl Iterator<Item = &'a str>) -> Result<(), String> {
             return Err(format!("out of order, or of a wrong size: {line}"));
         }
         let (caller, words) = rest.split_once(' ').ok_or(format!("no words: {line}"))?;
-        let is_named = caller.split_once("+0x").is_some_and(|(name, offset)| {
-            !name.is_empty() && u64::from_str_radix(offset, 16).is_ok()
+        let is_named = caller.split_once("+0x").is_some_and(|(name, within)| {
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            let (offset, size) = within.split_once("/0x").unwrap_or_default();
+            let lies_within = number(offset).zip(number(size)).is_some_and(|(at, of)| at < of);
+            !name.is_empty() && lies_within
         });
         if !is_named || words.split(' ').next() != Some(&format!("pages={pages}")) {
             return Err(format!("no caller, or wrong pages: {line}"));
@@ -91,8 +94,8 @@ mod tests {
     use super::*;
 
     const GOOD: [&str; 3] = [
-        "0xc0000000-0xc0002000      8192 main+0x48 pages=1 phys=0x1e001000 ioremap",
-        "0xc0040000-0xc0081000    266240 main+0x10 pages=64 phys=0x7ff00000 user dma",
+        "0xc0000000-0xc0002000      8192 main+0x48/0x2c8 pages=1 phys=0x1e001000 ioremap",
+        "0xc0040000-0xc0081000    266240 main+0x10/0x2c8 pages=64 phys=0x7ff00000 user dma",
         "2 areas, 260 KiB, 0 unpurged; 268 of 786432 KiB of addresses taken, largest hole 785916 KiB",
     ];
 
@@ -112,7 +115,9 @@ mod tests {
         for (line, from, to) in [
             (0, "8192", "4096"),
             (0, "pages=1", "pages=2"),
-            (0, "main+0x48", "0x80010000"),
+            (0, "main+0x48/0x2c8", "0x80010000"),
+            (0, "/0x2c8", ""),
+            (0, "+0x48", "+0x2c8"),
             (0, " ioremap", ""),
             (1, "-0xc0081000", "-0xc0080000"),
             (1, " user dma", " user"),

@@ -8,11 +8,12 @@
 
 use core::fmt;
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::frames::Belonging;
 use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::vmap::{OwnerSet, refusal};
 use crate::kernel_space::{ChangeError, KernelSpace, VmapError};
 use crate::lock::Locks;
@@ -68,7 +69,9 @@ impl fmt::Display for MapAreaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Change(error) => error.fmt(f),
-            Self::Map { reason, mapped } => write!(f, "{reason} ({mapped} pages are mapped)"),
+            // It says itself how many are mapped.
+            Self::Map { reason: reason @ VmapError::Map(_), .. } => reason.fmt(f),
+            Self::Map { reason, mapped } => write!(f, "{reason} ({mapped} mapped)"),
         }
     }
 }
@@ -208,7 +211,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                     Some(Belonging { frame, owner }) if allowed.contains(owner) => Some(frame),
                     _ => None,
                 });
-                self.map(usable, checked, attributes)
+                self.map_whatever_lingers(usable, &checked, attributes)
             }
             // A bare area has no other mapping.
             _ => Ok(0),
@@ -223,6 +226,34 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 error => VmapError::Map(error),
             },
         })
+    }
+
+    /// Maps `frames` from the first page of `usable` on. If a table is lacking that what lingers would make, it begins anew.
+    fn map_whatever_lingers<I>(
+        &self,
+        usable: &mut OwnedRange,
+        frames: &I,
+        attributes: Attributes,
+    ) -> Result<u32, MapError>
+    where
+        I: ExactSizeIterator<Item = Option<Pfn>> + Clone,
+    {
+        loop {
+            let error = match self.map(usable, frames.clone(), attributes) {
+                Ok(mapped) => return Ok(mapped),
+                Err(error) => error,
+            };
+            if !error.is_shortage() || !self.free_lingering() {
+                return Err(error);
+            }
+            self.unmap_first(usable, error.mapped());
+        }
+    }
+
+    /// Unmaps what a mapping that failed has mapped: the first `mapped` pages of `usable`, whose owner has seen none of it.
+    pub(super) fn unmap_first(&self, usable: &mut OwnedRange, mapped: u32) {
+        let undone = self.table.unmap_part(usable, 0, mapped);
+        debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
     }
 
     /// Unmaps `pages`, which lie in one bare or vmap area, its guard counted, and flushes them; the area keeps its addresses

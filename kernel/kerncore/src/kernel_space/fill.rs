@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::{PageRange, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
-use crate::frames::FrameRequest;
+use crate::frames::{FrameList, FrameRequest};
 use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::{ChangeError, Fill, KernelSpace, Rights, VmallocError};
 use crate::lock::{Lock, Locks};
@@ -68,35 +68,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let mut usable = self.take_empty(base)?;
         let pages = usable.count();
         let caller = self.find(base).map_or(VirtAddr::new(0), |area| area.caller);
-        let array = match self.take_array(pages, memory, caller) {
-            Ok(array) => array,
-            Err(error) => return Err(self.consume(base, usable, VmallocError::PageArray(error))),
+        let filled =
+            self.unless_short(|| self.fill_range(&mut usable, fill, (memory, rights), caller));
+        let (list, array) = match filled {
+            Ok(filled) => filled,
+            Err(error) => return Err(self.consume(base, usable, error)),
         };
-        let list = match self.filled_frames(memory, pages, fill) {
-            Ok(list) => list,
-            Err(error) => {
-                self.abandon_array(array);
-                return Err(self.consume(base, usable, error));
-            }
-        };
-        let attributes = match rights {
-            Rights::ReadWrite => Attributes::KERNEL_DATA,
-            Rights::ReadOnly => Attributes::KERNEL_RODATA,
-        };
-        let frames = list.frames(self.zones.table());
-        let tables = self.tables.source(&self.zones);
-        // By an iterator of its own, as is the mapping of a list elsewhere.
-        let mapped = self.table.map(&mut usable, 0, frames.map(Some), attributes, &tables);
-        if let Err(error) = mapped {
-            let mapped = error.mapped();
-            let undone = self.table.unmap_part(&mut usable, 0, mapped);
-            debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
-            let freed = self.zones.free_list(list);
-            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
-            self.abandon_array(array);
-            let error = VmallocError::Map(error);
-            return Err(self.consume(base, usable, error));
-        }
         // Outside the lock, unless they are few.
         let words = self.words_elsewhere(&array);
         self.note_all(list.frames(self.zones.table()), words);
@@ -119,6 +96,41 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             record.summary()
         });
         filled.ok_or(FillAreaError::Change(ChangeError::Unknown { address: base }))
+    }
+
+    /// Frames, and an array for their pointers, mapped in all of `usable`; nothing is, if there is an error.
+    fn fill_range(
+        &self,
+        usable: &mut OwnedRange,
+        fill: Fill,
+        (memory, rights): (FrameRequest, Rights),
+        caller: VirtAddr,
+    ) -> Result<(FrameList, PageArray), VmallocError> {
+        let pages = usable.count();
+        let array = self.take_array(pages, memory, caller).map_err(VmallocError::PageArray)?;
+        let list = match self.filled_frames(memory, pages, fill) {
+            Ok(list) => list,
+            Err(error) => {
+                self.abandon_array(array);
+                return Err(error);
+            }
+        };
+        let attributes = match rights {
+            Rights::ReadWrite => Attributes::KERNEL_DATA,
+            Rights::ReadOnly => Attributes::KERNEL_RODATA,
+        };
+        let frames = list.frames(self.zones.table());
+        let tables = self.tables.source(&self.zones);
+        // By an iterator of its own, as is the mapping of a list elsewhere.
+        let mapped = self.table.map(usable, 0, frames.map(Some), attributes, &tables);
+        if let Err(error) = mapped {
+            self.unmap_first(usable, error.mapped());
+            let freed = self.zones.free_list(list);
+            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            self.abandon_array(array);
+            return Err(VmallocError::Map(error));
+        }
+        Ok((list, array))
     }
 
     /// Ends the bare area at `base`, in which nothing is mapped: for whoever was to fill it and is asked for what cannot be, so

@@ -4,15 +4,15 @@
 //!   attempt ──▶ short of frames, addresses, records or a table ──▶ free what lingers ──▶ was there any? once more
 //! ```
 //! What lingers are the areas of [`KernelSpace::vfree_atomic`], those among them that another CPU frees just now, and idle blocks
-//! of `vm_map_ram`. An attempt that fails has taken nothing, so that it can begin anew.
+//! of `vm_map_ram`. An attempt that fails has taken nothing, or what it has is undone, so that it can begin anew.
 
 use core::hint;
 use core::sync::atomic::Ordering::Acquire;
 
 use crate::frames::AllocateError;
 use crate::kernel_space::{
-    BareError, CoherentError, ExecError, IoRemapError, KernelSpace, NoArea, ReallocError,
-    VmallocError, VmapError,
+    ArrayError, BareError, CoherentError, ExecError, IoRemapError, KernelSpace, NoArea,
+    ReallocError, VmallocError, VmapError,
 };
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -58,10 +58,23 @@ impl Shortage for BareError {
     }
 }
 
-impl Shortage for VmallocError {
+impl Shortage for ArrayError {
+    /// Frames were asked for again where they were refused.
     fn is_shortage(&self) -> bool {
         match self {
             Self::Area(error) => error.is_shortage(),
+            Self::Map(error) => error.is_shortage(),
+            Self::Frames(_) | Self::Zero(_) => false,
+        }
+    }
+}
+
+impl Shortage for VmallocError {
+    /// Frames were asked for again where they were refused.
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Area(error) => error.is_shortage(),
+            Self::PageArray(error) => error.is_shortage(),
             Self::Map(error) => error.is_shortage(),
             _ => false,
         }

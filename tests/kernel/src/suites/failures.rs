@@ -200,7 +200,7 @@ fn vmalloc_of_more_than_four_mebibytes_s19_s27_s29() {
 }
 
 #[ktest]
-fn vmalloc_user_s31() {
+fn vmalloc_user_s31_s53() {
     let make = || kernel().vmalloc_user(3 * PAGE_SIZE, NOBODY);
     survives("vmalloc_user, 3 pages", make, no_vmalloc, vfree);
 }
@@ -455,7 +455,7 @@ fn bytes_of_the_heap() {
 }
 
 #[ktest]
-fn c_callers_get_null_s8_s28_s37() {
+fn c_callers_get_null_s8_s28_s37_s53() {
     // SAFETY: made a moment before, and nobody has a reference.
     let free = |address: *mut _| unsafe { linux::free::vfree(address) };
     survives_by_name("vmalloc(8 KiB)", || linux::vmalloc::vmalloc(8192), free);

@@ -184,7 +184,7 @@ const PROT: PageProtection = PageProtection::KERNEL;
 
 /// Everything by its C name that [`super::failures`] has not: null, and nothing lost.
 #[ktest]
-fn c_callers_get_null_for_the_wider_family_s8_s28_s85a_s86() {
+fn c_callers_get_null_for_the_wider_family_s8_s28_s53_s85a_s86() {
     // SAFETY: made a moment before, and nobody has a reference.
     let free = |address: *mut c_void| unsafe { linux::free::vfree(address) };
     let bytes = 2 * PAGE_SIZE;

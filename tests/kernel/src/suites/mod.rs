@@ -56,6 +56,7 @@ mod user_programs;
 mod user_sharing;
 mod user_smp;
 mod user_write;
+mod versions;
 mod virtio_block;
 mod vmalloc;
 mod vmallocinfo;

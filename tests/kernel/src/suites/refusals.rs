@@ -20,7 +20,7 @@ const KERNEL: AllocationFlags = AllocationFlags::KERNEL;
 const PROTECTED: PageProtection = PageProtection::KERNEL;
 
 /// How often there was something to tell of what `act` does.
-fn told(act: impl FnOnce()) -> (u32, u32) {
+pub(super) fn told(act: impl FnOnce()) -> (u32, u32) {
     let before = refusals();
     act();
     let Refusals { short, mistaken } = refusals();

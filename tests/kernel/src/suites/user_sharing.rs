@@ -41,7 +41,7 @@ fn area(count: u32) -> UserArea {
 }
 
 /// A space with a window of `count` pages that waits for memory.
-fn waiting(text: &[u8], count: u32) -> AddressSpace {
+pub(super) fn waiting(text: &[u8], count: u32) -> AddressSpace {
     let space = space_of(text);
     space.reserve(pages(WINDOW, count), Protection::ReadWrite).expect("free addresses");
     space
@@ -202,7 +202,8 @@ fn address_of<T>(pointer: *const T) -> VirtAddr {
     VirtAddr::new(u32::try_from(pointer.addr()).expect("32 bits"))
 }
 
-fn window(space: &AddressSpace, count: u32, vm_pgoff: u32) -> VmAreaStruct {
+/// The first `count` pages of that window, as a C caller describes them.
+pub(super) fn window(space: &AddressSpace, count: u32, vm_pgoff: u32) -> VmAreaStruct {
     let vm_end = at(WINDOW + count * PAGE_SIZE);
     VmAreaStruct { vm_mm: space, vm_start: at(WINDOW), vm_end, vm_pgoff, vm_flags: 0 }
 }

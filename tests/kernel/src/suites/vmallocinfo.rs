@@ -36,7 +36,7 @@ use mm::page_alloc::Pages;
 
 use super::smp::another;
 use super::symbols::has_symbols;
-use super::witness::{Books, each_page, frame_at};
+use super::witness::{Books, each_page, frame_at, plus};
 
 const KIB: u32 = PAGE_SIZE >> 10;
 
@@ -171,7 +171,18 @@ fn maker(base: VirtAddr, name: &str, function: *const ()) -> String {
     assert!((4..0x100).contains(&offset), "{name} at {start} has called from {caller}");
     let before = arch::probe::read_u32(VirtAddr::new(caller.raw() - 4)).expect("text");
     assert_eq!(before >> 24, 0xeb, "a BL comes before {caller}: {before:#x}");
-    if has_symbols() { format!("{name}+{offset:#x}") } else { format!("{caller}") }
+    if has_symbols() { within(name, start, offset) } else { format!("{caller}") }
+}
+
+/// An address in the function that begins at `start`, as listings name it. The function ends where its name does.
+#[track_caller]
+fn within(name: &str, start: VirtAddr, offset: u32) -> String {
+    let is_inside = |bytes: &u32| {
+        let found = arch::symbols::lookup(plus(start, *bytes));
+        found.is_some_and(|symbol| symbol.name == name && symbol.offset == *bytes)
+    };
+    let size = (0..).step_by(4).find(|bytes| !is_inside(bytes)).expect("it ends");
+    format!("{name}+{offset:#x}/{size:#x}")
 }
 
 /// The frames behind `pages` by node, as the walker finds them; nothing where there is one node.
@@ -302,7 +313,7 @@ fn bare_areas_are_listed_in_the_name_of_whoever_was_named_s47_s91() {
     add(listed_tables(PAGE_SIZE).cast(), &|base| line!(base, 1, listed_tables, " ioremap"));
     let named = get_vm_area_caller(3 * PAGE_SIZE, 0x54, listed_bare as *const c_void);
     let maker = if has_symbols() {
-        "listed_bare+0x0".into()
+        within("listed_bare", at(listed_bare as *const ()), 0)
     } else {
         format!("{}", at(listed_bare as *const ()))
     };

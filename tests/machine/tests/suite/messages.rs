@@ -176,7 +176,11 @@ fn refusals_of_bare_areas_name_what_was_asked_for() {
     let change = ChangeError::WrongKind { address, found: AreaKind::Bare };
     says(&MapAreaError::Change(change), &[&change.to_string()]);
     let reason = VmapError::MissingFrame { index: 9 };
-    says(&MapAreaError::Map { reason, mapped: 4 }, &["page 9", "4 pages"]);
+    says(&MapAreaError::Map { reason, mapped: 4 }, &["page 9", "(4 mapped)"]);
+    let occupied = MapError::Occupied { address, descriptor: 0x6012_3403, mapped: 4 };
+    let twice = MapAreaError::Map { reason: VmapError::Map(occupied), mapped: 4 };
+    assert_eq!(twice.to_string().matches("mapped)").count(), 1, "{twice}");
+    says(&twice, &[ADDRESS, "(4 mapped)"]);
     says(&UnmapAreaError::Change(change), &[&change.to_string()]);
     let pages = PageRange::from_numbers(PAGE, 2).expect("a range");
     says(&UnmapAreaError::Outside { pages }, &[&pages.to_string()]);

@@ -3,8 +3,8 @@
 use core::sync::atomic::Ordering::Release;
 
 use super::*;
-use crate::kernel_space::{Access, Fill, Span};
-use crate::va_space::Request;
+use crate::kernel_space::{Access, BareError, Fill, Span};
+use crate::va_space::{Request, Window};
 
 fn who() -> VirtAddr {
     VirtAddr::new(0x8001_0000)
@@ -97,6 +97,80 @@ fn whoever_lacks_a_table_gets_one_of_memory_that_waits_to_be_freed_s14a_s92() {
         assert_eq!((made, space.deferred()), (Ok(()), 0), "{name}");
         list.leak();
     }
+}
+
+/// Single frames that somebody has.
+fn hold(space: &Space, frames: u32) -> Vec<FrameBlock> {
+    let one = || space.zones.allocate(0, FrameOwner::Pages).expect("a frame");
+    (0..frames).map(|_| one()).collect()
+}
+
+/// S14a, S92: what is mapped into an area that somebody reserved before, where no table is yet. What was mapped when one was found
+/// lacking is mapped anew.
+#[test]
+fn whoever_fills_an_area_gets_a_table_of_memory_that_waits_s14a_s92() {
+    // Four tables: one more than may be left of the frame that was last cut.
+    const PAGES: u32 = 1000;
+    type Try = fn(&Space, VirtAddr, Pfn) -> Result<u32, String>;
+    let tries: [(&str, u32, Try); 2] = [
+        ("map_vm_area", 0, |space, base, frame| {
+            let one = Some(space.zones.table().belonging(frame));
+            let frames = vec![one; PAGES as usize].into_iter();
+            let mapped = space.map_area(base, frames, Attributes::KERNEL_DATA);
+            mapped.map_err(|error| error.to_string())
+        }),
+        ("__vmalloc_area", PAGES + 1, |space, base, _| {
+            let filled = space.fill_area(base, Fill::Uninitialised);
+            filled.map(|area| area.pages.count()).map_err(|error| error.to_string())
+        }),
+    ];
+    for (name, needs, fill) in tries {
+        let space = space_of(3072, 8192);
+        let (page, held) = (hold(&space, 1).remove(0), hold(&space, needs));
+        let waiting = take_all(&space, 8);
+        let start = VirtAddr::new((WINDOW + (20 << 8)) * PAGE_SIZE);
+        let window = Some(Window::to_top(start));
+        let request = Request { window, ..Request::of_bytes(PAGES * PAGE_SIZE) };
+        let bare = space.reserve_area(request, AreaFlags::NONE, who()).expect("addresses");
+        for base in waiting.into_iter().take(20) {
+            space.vfree_atomic((), base).expect("live");
+        }
+        for block in held {
+            space.zones.free(block).expect("ours");
+        }
+        assert_eq!((space.zones.free_pages(), space.deferred()), (needs, 20), "{name}");
+        assert_eq!(fill(&space, bare.area.pages.start(), page.first()), Ok(PAGES), "{name}");
+        assert_eq!(space.deferred(), 0, "{name}");
+        finds(&space, &[]);
+        page.leak();
+    }
+}
+
+/// S14a, S27, S92: an area of its own for more than a frame of pointers needs a record and a table, as any area does.
+#[test]
+fn a_page_array_gets_a_table_of_memory_that_waits_s14a_s27_s92() {
+    let space = space_of(2048 + 512, 4096);
+    let (array, pages) = (hold(&space, 2), 1025 + 255);
+    let (waiting, mut kept) = (take_all(&space, 64), 0);
+    // What is left of the frame that was last cut into tables goes to addresses below the array's.
+    let request = Request::of_bytes(1024 * PAGE_SIZE);
+    let refused = space.reserve_area_with_tables(request, AreaFlags::NONE, who());
+    assert!(matches!(refused, Err(BareError::Table(_))), "{refused:?}");
+    for base in waiting {
+        match space.find(base) {
+            Some(area) if area.pages.count() > 1 => space.vfree_atomic((), base).expect("live"),
+            _ => kept += 1,
+        }
+    }
+    assert!(kept < 100, "{kept} areas of a page");
+    for block in array {
+        space.zones.free(block).expect("ours");
+    }
+    assert_eq!(space.zones.free_pages(), 2);
+    let made = space.vmalloc(pages * PAGE_SIZE, Fill::Uninitialised, who());
+    assert!(made.is_ok(), "{made:?}");
+    assert_eq!(space.deferred(), 0);
+    finds(&space, &[]);
 }
 
 /// S14a: another CPU has the areas in hand that only wait to be freed, and will have freed them in a moment.

@@ -1,5 +1,5 @@
 //! vread and vwrite that go wrong: what lies between areas, at the borders of pages, behind the last one, and what may not be
-//! written (S39 to S42).
+//! written (S40 to S42).
 
 use super::{Verdict, board, same};
 use histories::bed::{Bed, CALLER, WINDOW, page};
@@ -17,7 +17,7 @@ const OLD: u8 = 0xee;
 
 /// A way to copy. The real one is the kernel's walk, and a loop over bytes as `mm` has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Copy {
+pub(super) enum Copy {
     Right,
     /// What a gap reads as is whatever the buffer held.
     GapsUnread,
@@ -41,6 +41,10 @@ enum Copy {
     WritesConstants,
     /// What is written behind a gap is what was meant for the gap.
     GapsNotTaken,
+    /// What lies behind an area's last page is copied like the pages before.
+    AcrossGuards,
+    /// The last byte of all is missing.
+    EndsEarly,
 }
 
 /// Who copies.
@@ -62,7 +66,7 @@ fn put(buffer: &mut [u8], index: usize, byte: u8) {
 
 impl Copy {
     /// What CPU 1 finds in a word, byte by byte.
-    fn load(bed: &Bed, address: VirtAddr) -> Result<u8, String> {
+    pub(super) fn load(bed: &Bed, address: VirtAddr) -> Result<u8, String> {
         let word = bed.machine.cpu(1).load(VirtAddr::new(address.raw() & !3));
         let word = word.map_err(|fault| format!("{address}: {fault:?}"))?;
         Ok(word.to_le_bytes()[(address.raw() & 3) as usize])
@@ -94,6 +98,14 @@ impl Copy {
         let done = bed.space.for_each_span(from, bytes, Access::Read, |span| match span {
             _ if ended || failed.is_err() => {}
             Span::Gap { .. } if self == Self::EndsAtGap => ended = true,
+            Span::Gap { bytes: PAGE_SIZE } if self == Self::AcrossGuards => {
+                let beyond = u32::try_from(at).unwrap_or(0);
+                match Self::load(bed, VirtAddr::new(from.raw() + beyond)) {
+                    Ok(byte) => put(&mut buffer, at, byte),
+                    Err(why) => failed = Err(why),
+                }
+                at += PAGE_SIZE as usize;
+            }
             Span::Gap { bytes } if self.is_lost(bytes) => {
                 let is_skipped = matches!(self, Self::GapsSkipped | Self::GuardsSkipped);
                 at += if is_skipped { 0 } else { bytes as usize };
@@ -121,6 +133,11 @@ impl Copy {
                 (done as usize..bytes as usize).for_each(|index| put(&mut buffer, index, 0));
             }
             Self::EndsAtGap => return Ok((buffer, u32::try_from(at).unwrap_or(0))),
+            Self::EndsEarly => {
+                let done = done.saturating_sub(1);
+                put(&mut buffer, done as usize, OLD);
+                return Ok((buffer, done));
+            }
             _ => {}
         }
         Ok((buffer, done))
@@ -147,7 +164,8 @@ impl Copy {
                 at += bytes as usize;
             }
         });
-        failed.map(|()| done)
+        let early = u32::from(self == Self::EndsEarly);
+        failed.map(|()| done.saturating_sub(early))
     }
 }
 
@@ -275,11 +293,14 @@ board! {
         vread_one_byte_less: "S41", "of each page the last byte is missing", Copy::OneByteLess;
         vread_one_byte_further: "S41", "each page is read from its second byte on", Copy::OneByteFurther;
         vread_says_what_was_asked: "S40", "vread says that it has read all that was asked for", Copy::SaysAll;
+        vread_across_guards: "S40", "what lies behind an area's last page is copied like its pages", Copy::AcrossGuards;
+        vread_stops_a_byte_early: "S40", "the last byte of all is not read", Copy::EndsEarly;
         vread_zeros_beyond_the_last_area: "S41", "what is behind the last area is zeroed in the buffer", Copy::ZerosBeyond;
     }
     what_is_written_is_where_it_belongs(Copy::Right) {
         vwrite_one_byte_less: "S41", "of each page the last byte is not written", Copy::OneByteLess;
         vwrite_one_byte_further: "S41", "each page is written from its second byte on", Copy::OneByteFurther;
+        vwrite_stops_a_byte_early: "S41", "the last byte of all is not counted", Copy::EndsEarly;
         vwrite_of_constants: "S42", "what may be read is written to", Copy::WritesConstants;
         vwrite_behind_a_gap_shifted: "S41", "bytes that were meant for a gap are written behind it", Copy::GapsNotTaken;
     }

@@ -18,12 +18,14 @@ mod flushes;
 mod frames;
 mod freeing;
 mod huge;
+mod long_arrays;
 mod machine;
 mod map_ram;
 mod page_arrays;
 mod placement;
 mod pool;
 mod purge;
+mod reading;
 mod resizing;
 mod routing;
 mod temporary;
@@ -113,12 +115,14 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         frames::LISTED,
         freeing::LISTED,
         huge::LISTED,
+        long_arrays::LISTED,
         machine::LISTED,
         map_ram::LISTED,
         page_arrays::LISTED,
         placement::LISTED,
         pool::LISTED,
         purge::LISTED,
+        reading::LISTED,
         resizing::LISTED,
         routing::LISTED,
         temporary::LISTED,

@@ -4,12 +4,12 @@ use super::{Verdict, board, flushes::Right, same};
 use histories::bed::{Bed, CALLER};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
-    area::AreaRecord,
+    area::{AreaRecord, WITHIN},
     frames::FrameRequest,
     kernel_space::Fill,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const PAGES: u32 = 9;
 
@@ -132,7 +132,7 @@ fn an_array_follows_its_memory(notes: &impl Notes) -> Verdict {
 
 /// What a free does with a null.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(super) enum Look {
     Right,
     /// It does not look.
     Never,
@@ -140,10 +140,12 @@ enum Look {
     First,
     /// It looks at all but the last.
     ButLast,
+    /// It looks at as many as a record has room for.
+    Sixteen,
 }
 
 /// Who frees.
-trait Looks {
+pub(super) trait Looks {
     fn how(&self) -> Look;
 }
 
@@ -154,22 +156,25 @@ impl Looks for Look {
 }
 
 impl Look {
-    fn free(self, bed: &Bed, base: VirtAddr) {
-        with(bed, base, |record| {
-            let count = record.pages().count() as usize;
-            for (index, word) in record.within[..count].iter().enumerate() {
-                let looks = match self {
-                    Self::Right => true,
-                    Self::Never => false,
-                    Self::First => index == 0,
-                    Self::ButLast => index + 1 != count,
-                };
-                if !looks {
-                    // As good as any.
-                    word.store(u32::MAX, Relaxed);
-                }
+    /// Makes pointers of those words that are not looked at that are as good as any.
+    pub(super) fn overlooks(self, words: &[AtomicU32]) {
+        for (index, word) in words.iter().enumerate() {
+            let looks = match self {
+                Self::Right => true,
+                Self::Never => false,
+                Self::First => index == 0,
+                Self::ButLast => index + 1 != words.len(),
+                Self::Sixteen => index < WITHIN,
+            };
+            if !looks {
+                word.store(u32::MAX, Relaxed);
             }
-        });
+        }
+    }
+
+    fn free(self, bed: &Bed, base: VirtAddr) {
+        let count = |record: &AreaRecord| record.pages().count() as usize;
+        with(bed, base, |record| self.overlooks(&record.within[..count(record)]));
         bed.space.vfree((), base).expect("a live area");
     }
 }
