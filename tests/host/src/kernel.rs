@@ -87,7 +87,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 25] = [
+const SPECIAL: [Special; 26] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -128,6 +128,7 @@ const SPECIAL: [Special; 25] = [
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
+    Special::with("nohugevmalloc", "huge::"),
     Special::with("vmalloc=256M", "command_line::"),
     Special::with("vmalloc=16M", "command_line::").on(128),
     Special::with("mem=48M", "ram::").finding(48),

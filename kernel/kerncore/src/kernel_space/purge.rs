@@ -8,8 +8,9 @@
 //! many instructions alone as among others, its frames and addresses are at hand for whoever asks next, and lowest first fit
 //! (S1) finds them.
 //!
-//! The backlog is bounded. Who waits purges it, so does whoever finds addresses or frames short, before he is refused, and
-//! whoever makes an area while [`MOST_WAITING`] wait.
+//! What is unmapped and not yet flushed is bounded by [`BATCH`] ranges. What is queued is still mapped, and goes when a CPU waits,
+//! when anybody makes an area while [`MOST_WAITING`] wait, and before anybody is refused for want of addresses, frames, records
+//! or tables. Whoever queues cannot do it himself: where he is, nothing can be torn down.
 
 use core::mem;
 use core::sync::atomic::Ordering::{Relaxed, Release};

@@ -34,6 +34,7 @@ use linux::vmap::vmap;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
+use super::huge::are_allowed;
 use super::smp::another;
 use super::symbols::has_symbols;
 use super::witness::{Books, each_page, frame_at, plus};
@@ -246,7 +247,7 @@ fn memory_of_vmalloc_is_listed_with_its_flags_nodes_and_entries_s27_s31_s90_s91(
     add(base, line!(base, 3, listed_exec, " vmalloc{}", nodes(base, 3)));
     let base = at(listed_huge((256 + 32 + 1) * PAGE_SIZE));
     let on_nodes = nodes(base, 289);
-    let words = " vmalloc sections=1 large_pages=2";
+    let words = if are_allowed() { " vmalloc sections=1 large_pages=2" } else { " vmalloc" };
     add(base, line!(base, 289, listed_huge, "{words}{on_nodes}"));
     let base = at(listed_node(5 * PAGE_SIZE, 0));
     add(base, line!(base, 5, listed_node, " vmalloc{}", nodes(base, 5)));
