@@ -5,7 +5,7 @@
 //!
 //! What this crate believes:
 //!
-//! * **Owners, not addresses.** [`vm_area::VmArea`], [`vm_area::VmMap`], [`map_ram::ShortMap`], [`io_mem::IoMem`],
+//! * **Owners, not addresses.** [`vm_area::VmArea`], [`mapped_pages::VmMap`], [`mapped_pages::ShortMap`], [`io_mem::IoMem`],
 //!   [`page_alloc::Pages`], [`any_pages::AnyPages`] own what they map; dropping one gives everything back, in the order that
 //!   the architecture wants.
 //! * **One proof obligation.** [`bring_up::EarlySpace::take`] is the only place that claims the live tables; its contract is
@@ -26,7 +26,7 @@ pub mod heap;
 pub mod io_mem;
 mod late;
 pub mod ledger;
-pub mod map_ram;
+pub mod mapped_pages;
 pub mod memory_map;
 pub mod page_alloc;
 pub mod ram_probe;

@@ -9,24 +9,23 @@
 //!    frames of its own               pages that it was given, and gives back
 //! ```
 //!
-//! Both are made and dropped where one may sleep, never in interrupt context (S10, S35). What a handler has done with it frees
+//! The second is [`crate::mapped_pages::VmMap`]. Both are made and dropped where one may sleep, never in interrupt context (S10, S35). What a handler has done with it frees
 //! by [`VmArea::free_later`].
 
 extern crate alloc;
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::{PageRange, Pfn, VirtAddr};
-use kerncore::attributes::Attributes;
+use kerncore::addr::{PageRange, VirtAddr};
 use kerncore::frames::FrameRequest;
-use kerncore::kernel_space::{Fill, ReallocError, VmallocError, VmapError};
+use kerncore::kernel_space::{Fill, ReallocError, VmallocError};
 
 use crate::kernel;
+use crate::mapped_pages::{MapPagesError, VmMap};
 use crate::page_alloc::Pages;
 
 /// Frees what [`VmArea::free_later`] has queued, and says how many areas that were. Not in interrupt context.
@@ -81,7 +80,7 @@ impl VmArea {
     /// [`MapPagesError`], with the pages.
     #[inline(never)] // as in `new`
     pub fn map(pages: Vec<Pages>) -> Result<VmMap, MapPagesError> {
-        VmMap::new(pages, arch::backtrace::return_address())
+        VmMap::made(pages, arch::backtrace::return_address())
     }
 
     /// Makes it at least `bytes` long, rounded up to pages, without copying a byte: what it holds stays, as far as it goes, maybe
@@ -162,96 +161,5 @@ impl Drop for VmArea {
         if let Err(error) = freed {
             log::error!("a VmArea could not be freed: {error}");
         }
-    }
-}
-
-/// Why pages were not mapped; they come back.
-pub struct MapPagesError {
-    /// What went wrong.
-    pub reason: VmapError,
-    /// The pages, as they were.
-    pub pages: Vec<Pages>,
-}
-
-impl fmt::Debug for MapPagesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)
-    }
-}
-
-/// Pages mapped one after the other: one slice of bytes, whatever frames they lie in.
-#[derive(Debug)]
-pub struct VmMap {
-    mapped: PageRange,
-    /// Out of reach through their own addresses while they are mapped here.
-    pages: Vec<Pages>,
-}
-
-impl VmMap {
-    fn new(pages: Vec<Pages>, caller: VirtAddr) -> Result<Self, MapPagesError> {
-        let frames: Vec<Pfn> = pages.iter().flat_map(Pages::frames).collect();
-        match kernel().vmap(&frames, Attributes::KERNEL_DATA, caller) {
-            Ok(area) => Ok(Self { mapped: area.pages, pages }),
-            Err(reason) => Err(MapPagesError { reason, pages }),
-        }
-    }
-
-    /// The pages of addresses, without the guard.
-    pub const fn pages(&self) -> PageRange {
-        self.mapped
-    }
-
-    /// The first byte's address.
-    pub const fn address(&self) -> VirtAddr {
-        self.mapped.start()
-    }
-
-    /// Ends the mapping and gives the pages back: none, if it could not be ended, for then they stay out of reach.
-    pub fn unmap(mut self) -> Vec<Pages> {
-        let pages = self.end();
-        core::mem::forget(self);
-        pages
-    }
-
-    /// Ends the mapping. What might still be mapped is nobody's any more (S23).
-    fn end(&mut self) -> Vec<Pages> {
-        let pages = core::mem::take(&mut self.pages);
-        // SAFETY: the owner is going, so no slice of its memory lives.
-        let authority = unsafe { Authority::claim() };
-        let ended = kernel().vunmap(authority, self.mapped.start());
-        match ended {
-            Ok(()) => pages,
-            Err(error) => {
-                log::error!("a VmMap could not be unmapped: {error}");
-                keep_mapped(pages);
-                Vec::new()
-            }
-        }
-    }
-}
-
-impl Deref for VmMap {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let (start, bytes) = memory_of(self.mapped);
-        // SAFETY: the pages are mapped, readable and writable, until this is dropped. They are owned by `self.pages`, each
-        // once, which nobody can read or write through while it lies here; `&self` keeps writers out.
-        unsafe { slice::from_raw_parts(start, bytes) }
-    }
-}
-
-impl DerefMut for VmMap {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let (start, bytes) = memory_of(self.mapped);
-        // SAFETY: as in `deref`; `&mut self` makes the slice the only one.
-        unsafe { slice::from_raw_parts_mut(start, bytes) }
-    }
-}
-
-/// Unmaps and flushes; the pages are freed after that.
-impl Drop for VmMap {
-    fn drop(&mut self) {
-        drop(self.end());
     }
 }

@@ -246,14 +246,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             if !error.is_shortage() || !self.free_lingering() {
                 return Err(error);
             }
-            self.unmap_first(usable, error.mapped());
+            self.unmap_failed(usable, 0, &error);
         }
-    }
-
-    /// Unmaps what a mapping that failed has mapped: the first `mapped` pages of `usable`, whose owner has seen none of it.
-    pub(super) fn unmap_first(&self, usable: &mut OwnedRange, mapped: u32) {
-        let undone = self.table.unmap_part(usable, 0, mapped);
-        debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
     }
 
     /// Unmaps `pages`, which lie in one bare or vmap area, its guard counted, and flushes them; the area keeps its addresses

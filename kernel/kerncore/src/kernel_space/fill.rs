@@ -124,9 +124,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         // By an iterator of its own, as is the mapping of a list elsewhere.
         let mapped = self.table.map(usable, 0, frames.map(Some), attributes, &tables);
         if let Err(error) = mapped {
-            self.unmap_first(usable, error.mapped());
-            let freed = self.zones.free_list(list);
-            debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+            self.unmap_failed(usable, 0, &error);
+            self.free_failed(list);
             self.abandon_array(array);
             return Err(VmallocError::Map(error));
         }

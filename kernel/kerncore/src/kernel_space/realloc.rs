@@ -365,7 +365,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Unmaps what was mapped from `offset` on until `error`.
     #[cold]
-    fn unmap_failed(&self, range: &mut OwnedRange, offset: u32, error: &MapError) {
+    pub(super) fn unmap_failed(&self, range: &mut OwnedRange, offset: u32, error: &MapError) {
         let mapped = error.mapped();
         let undone = self.table.unmap_part(range, offset, mapped);
         debug_assert!(undone.is_ok() || mapped == 0, "mapped, so inside: {undone:?}");
@@ -380,7 +380,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     /// Gives frames back that nobody but this call has seen.
     #[cold]
-    fn free_failed(&self, list: FrameList) {
+    pub(super) fn free_failed(&self, list: FrameList) {
         let freed = self.zones.free_list(list);
         debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
     }

@@ -42,86 +42,28 @@ impl Shortage for MapError {
     }
 }
 
-impl Shortage for NoArea {
-    /// Addresses were asked for again where they were refused.
-    fn is_shortage(&self) -> bool {
-        matches!(self, Self::Record(error) if error.is_shortage())
-    }
-}
-
-impl Shortage for BareError {
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Area(error) => error.is_shortage(),
-            Self::Table(error) => error.is_shortage(),
+/// Errors that are a shortage if what they carry in one of these variants is one.
+macro_rules! carried {
+    ($($error:ident: $($variant:ident)+;)+) => {$(
+        impl Shortage for $error {
+            fn is_shortage(&self) -> bool {
+                $(matches!(self, Self::$variant(error) if error.is_shortage()))||+
+            }
         }
-    }
+    )+};
 }
 
-impl Shortage for ArrayError {
-    /// Frames were asked for again where they were refused.
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Area(error) => error.is_shortage(),
-            Self::Map(error) => error.is_shortage(),
-            Self::Frames(_) | Self::Zero(_) => false,
-        }
-    }
-}
-
-impl Shortage for VmallocError {
-    /// Frames were asked for again where they were refused.
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Area(error) => error.is_shortage(),
-            Self::PageArray(error) => error.is_shortage(),
-            Self::Map(error) => error.is_shortage(),
-            _ => false,
-        }
-    }
-}
-
-impl Shortage for VmapError {
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Area(error) => error.is_shortage(),
-            Self::Map(error) => error.is_shortage(),
-            _ => false,
-        }
-    }
-}
-
-impl Shortage for IoRemapError {
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Area(error) => error.is_shortage(),
-            Self::Map(error) => error.is_shortage(),
-            _ => false,
-        }
-    }
-}
-
-impl Shortage for CoherentError {
-    fn is_shortage(&self) -> bool {
-        match self {
-            Self::Frames(error) => error.is_shortage(),
-            Self::Area(error) => error.is_shortage(),
-            Self::Map(error) => error.is_shortage(),
-            Self::Linear(_) => false,
-        }
-    }
-}
-
-impl Shortage for ExecError {
-    fn is_shortage(&self) -> bool {
-        matches!(self, Self::Memory(error) if error.is_shortage())
-    }
-}
-
-impl Shortage for ReallocError {
-    fn is_shortage(&self) -> bool {
-        matches!(self, Self::Grow(error) if error.is_shortage())
-    }
+// Addresses, and frames other than of these, were asked for again where they were refused.
+carried! {
+    NoArea: Record;
+    BareError: Area Table;
+    ArrayError: Area Map;
+    VmallocError: Area PageArray Map;
+    VmapError: Area Map;
+    IoRemapError: Area Map;
+    CoherentError: Frames Area Map;
+    ExecError: Memory;
+    ReallocError: Grow;
 }
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {

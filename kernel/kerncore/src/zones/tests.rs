@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::frames::{AllocateError, Frame, FrameOwner, Freed};
-use crate::kernel_space::tests::Mutexes;
+use crate::kernel_space::tests::{MutexLock, MutexSlot, Mutexes};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::cell::RefCell;
 use std::thread;
 
 const ME: FrameOwner = FrameOwner::Pages;
@@ -175,4 +176,76 @@ fn two_cpus_that_free_the_same_block_free_it_once() {
     });
     assert_eq!(wrong, 0, "rounds in which both freed it, or neither");
     assert_eq!((zones.free_pages(), zones.check()), (64, Ok(())));
+}
+
+/// Locks behind which somebody waits, and counts the free frames as soon as one is left: what another CPU would find.
+struct Watched;
+
+struct WatchedLock<T>(MutexLock<T>);
+
+thread_local! {
+    /// The frames that are counted, and what was found; by this thread, which runs one test.
+    static FOUND: RefCell<Option<(FrameTable<'static>, Vec<u32>)>> = const { RefCell::new(None) };
+}
+
+impl<T: Send> Lock<T> for WatchedLock<T> {
+    fn new(class: Class, value: T) -> Self {
+        Self(Lock::new(class, value))
+    }
+
+    fn with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> R {
+        let result = self.0.with(critical_section);
+        FOUND.with_borrow_mut(|found| {
+            if let Some((table, counts)) = found {
+                counts.push(table.census().of(FrameOwner::Free));
+            }
+        });
+        result
+    }
+
+    fn try_with<R>(&self, critical_section: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.try_with(critical_section)
+    }
+}
+
+impl Locks for Watched {
+    type Lock<T: Send> = WatchedLock<T>;
+    type SharedLock<T: Send + Sync> = MutexLock<T>;
+    type Slot<'t, T: Sync + 't> = MutexSlot<'t, T>;
+}
+
+/// What is asked for in vain is not taken from the others for a moment: at no step does anybody find less free.
+#[test]
+fn a_hopeless_request_takes_nothing_meanwhile_s26_s28() {
+    let first = Pfn::new(0x6_0000).expect("below 4 GiB");
+    let records: Vec<Frame> = (0..3 * MAX_BLOCK).map(|_| Frame::new()).collect();
+    let table = FrameTable::new(records.leak(), first).expect("aligned to a block");
+    let division = Division { dma: MAX_BLOCK, low: 2 * MAX_BLOCK, nodes: Nodes::One };
+    let others = Box::leak(Box::new(OtherZones::<Watched>::new(table, division)));
+    let zones = Zones::divided(others, Box::leak(Box::new(Spares::new())));
+    zones.add_range(first, table.len()).expect("absent");
+    // From each zone a little is gone, so that no zone is one block.
+    let held = [FrameRequest::ANY, FrameRequest::LOW, FrameRequest::of(ZoneKind::Dma)]
+        .map(|request| zones.allocate_from(request, 0, ME).expect("there are enough"));
+    let least = |request: FrameRequest, pages: u32| {
+        FOUND.set(Some((table, Vec::new())));
+        let taken = zones.allocate_list_from(request, pages, ME);
+        let (_, counts) = FOUND.take().expect("set above");
+        (counts.into_iter().min().expect("locks were taken"), taken)
+    };
+    let all = zones.free_pages();
+    for request in [FrameRequest::ANY, FrameRequest::LOW, FrameRequest::of(ZoneKind::Dma)] {
+        let free = zones.free_pages_of(request);
+        for pages in [free + 1, 2 * free, u32::MAX] {
+            let (found, taken) = least(request, pages);
+            assert!(matches!(taken, Err(AllocateError::Exhausted { .. })), "{taken:?}");
+            assert_eq!(found, all, "{pages} of {free}");
+        }
+        let (found, taken) = least(request, free);
+        assert_eq!(found, all - free, "whoever counts sees what is taken");
+        zones.free_list(taken.expect("all that is free")).expect("as it was taken");
+    }
+    for block in held {
+        zones.free(block).expect("as it was taken");
+    }
 }

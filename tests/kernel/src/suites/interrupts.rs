@@ -27,8 +27,9 @@ use kerncore::lock::Class;
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::kernel;
+use mm::mapped_pages::VmMap;
 use mm::page_alloc::Pages;
-use mm::vm_area::{VmArea, VmMap};
+use mm::vm_area::VmArea;
 use sha2::{Digest, Sha256};
 
 use super::witness::Books;

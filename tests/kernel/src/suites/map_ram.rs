@@ -17,7 +17,7 @@ use ktest::{Completion, assert_err, ktest};
 use linux::map_ram::{vm_map_ram, vm_unmap_ram};
 use linux::page::pointer_to;
 use mm::kernel;
-use mm::map_ram::ShortMap;
+use mm::mapped_pages::ShortMap;
 use mm::page_alloc::Pages;
 
 use super::smp::another;

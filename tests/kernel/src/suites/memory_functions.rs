@@ -11,8 +11,9 @@ use core::ptr;
 
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use ktest::ktest;
+use mm::mapped_pages::VmMap;
 use mm::page_alloc::Pages;
-use mm::vm_area::{VmArea, VmMap};
+use mm::vm_area::VmArea;
 
 use super::witness::ask_host_of;
 

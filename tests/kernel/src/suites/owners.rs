@@ -12,9 +12,9 @@ use ktest::ktest;
 use linux::page::{__free_pages, pointer_to};
 use mm::bare_area::BareArea;
 use mm::kernel;
-use mm::map_ram::ShortMap;
+use mm::mapped_pages::{ShortMap, VmMap};
 use mm::page_alloc::Pages;
-use mm::vm_area::{VmArea, VmMap};
+use mm::vm_area::VmArea;
 
 use super::witness::{Books, authority};
 

@@ -30,8 +30,9 @@ use kerncore::addr::PAGE_SIZE;
 use kerncore::lock::Class;
 use ktest::ktest;
 use mm::io_mem::IoMem;
+use mm::mapped_pages::VmMap;
 use mm::page_alloc::Pages;
-use mm::vm_area::{VmArea, VmMap};
+use mm::vm_area::VmArea;
 use safe_mmio::fields::ReadPure;
 
 /// Rounds, when `operations=` names no other number.

@@ -1,7 +1,7 @@
 //! vread and vwrite that go wrong: what lies between areas, at the borders of pages, behind the last one, and what may not be
 //! written (S40 to S42).
 
-use super::{Verdict, board, same};
+use super::{Goes, Verdict, board, same};
 use histories::bed::{Bed, CALLER, WINDOW, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
@@ -45,17 +45,6 @@ pub(super) enum Copy {
     AcrossGuards,
     /// The last byte of all is missing.
     EndsEarly,
-}
-
-/// Who copies.
-trait Copies {
-    fn how(&self) -> Copy;
-}
-
-impl Copies for Copy {
-    fn how(&self) -> Copy {
-        *self
-    }
 }
 
 fn put(buffer: &mut [u8], index: usize, byte: u8) {
@@ -237,7 +226,7 @@ fn borders() -> impl Iterator<Item = u32> {
 }
 
 /// S40 to S42: byte for byte, from anywhere to anywhere.
-fn what_is_read_is_what_is_there(copies: &impl Copies) -> Verdict {
+fn what_is_read_is_what_is_there(copies: &impl Goes<Copy>) -> Verdict {
     let copy = copies.how();
     let bed = Bed::warm();
     landscape(&bed)?;
@@ -259,7 +248,7 @@ fn what_is_read_is_what_is_there(copies: &impl Copies) -> Verdict {
 }
 
 /// S40 to S42: what may be written has what was meant for it, and everything else is as it was.
-fn what_is_written_is_where_it_belongs(copies: &impl Copies) -> Verdict {
+fn what_is_written_is_where_it_belongs(copies: &impl Goes<Copy>) -> Verdict {
     let copy = copies.how();
     let bed = Bed::warm();
     landscape(&bed)?;

@@ -1,8 +1,8 @@
 //! Page arrays that do not fit in a record and go wrong: too short, one for two areas, left behind, and with a null that nobody
 //! minds (S27, S28, S33).
 
-use super::page_arrays::{Look, Looks};
-use super::{Verdict, board, same};
+use super::page_arrays::Look;
+use super::{Goes, Verdict, board, same};
 use histories::bed::{Bed, Furniture, LowMemory, pages};
 use histories::host_memory::HostMemory;
 use kerncore::{
@@ -32,17 +32,6 @@ enum Lends {
     FrameLess,
     /// The same frame to all.
     OneForAll,
-}
-
-/// Who hands it out.
-trait Serves {
-    fn how(&self) -> Lends;
-}
-
-impl Serves for Lends {
-    fn how(&self) -> Lends {
-        *self
-    }
 }
 
 /// The memory of records and arrays.
@@ -124,7 +113,7 @@ fn matches_the_walker(bed: &Bed, shelf: &Shelf, base: VirtAddr, count: u32) -> V
 }
 
 /// S27: whatever else has an array beside it.
-fn a_long_array_leads_where_the_pages_do(serves: &impl Serves) -> Verdict {
+fn a_long_array_leads_where_the_pages_do(serves: &impl Goes<Lends>) -> Verdict {
     let (bed, shelf) = Shelf::new(serves.how());
     SIZES.into_iter().try_for_each(|count| {
         let both = [(bed.vmalloc(count), count), (bed.vmalloc(20), 20)];
@@ -139,7 +128,7 @@ fn a_long_array_leads_where_the_pages_do(serves: &impl Serves) -> Verdict {
 
 /// How an area is freed that has an array elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Goes {
+enum Ends {
     Right,
     /// The frame of its array stays in use.
     WithoutItsFrame,
@@ -147,18 +136,7 @@ enum Goes {
     WithoutItsArea,
 }
 
-/// Who frees.
-trait Frees {
-    fn how(&self) -> Goes;
-}
-
-impl Frees for Goes {
-    fn how(&self) -> Goes {
-        *self
-    }
-}
-
-impl Goes {
+impl Ends {
     fn free(self, bed: &Bed, base: VirtAddr) {
         let array = with(bed, base, |record| match &record.array {
             PageArray::Area(area) => Some(area.pages().count()),
@@ -177,11 +155,11 @@ impl Goes {
 }
 
 /// S33: all that an area took is back.
-fn a_long_array_goes_with_its_area(frees: &impl Frees) -> Verdict {
+fn a_long_array_goes_with_its_area(frees: &impl Goes<Ends>) -> Verdict {
     let (bed, _) = Shelf::new(Lends::Right);
     // What is kept for reuse is made.
     for count in SIZES {
-        Goes::Right.free(&bed, bed.vmalloc(count));
+        Ends::Right.free(&bed, bed.vmalloc(count));
     }
     SIZES.into_iter().try_for_each(|count| {
         let before = bed.ledger();
@@ -193,7 +171,7 @@ fn a_long_array_goes_with_its_area(frees: &impl Frees) -> Verdict {
 }
 
 /// S33: as of a short array.
-fn a_null_in_a_long_array_is_fatal(looks: &impl Looks) -> Verdict {
+fn a_null_in_a_long_array_is_fatal(looks: &impl Goes<Look>) -> Verdict {
     let look = looks.how();
     for (count, index) in [(17, 0), (17, 16), (1024, 15), (1024, 1023), (1025, 16), (1025, 1024)] {
         let (bed, shelf) = Shelf::new(Lends::Right);
@@ -219,9 +197,9 @@ board! {
         long_array_one_frame_short: "S27", "an area of pointers has one frame less", Lends::FrameLess;
         long_array_of_two_areas: "S27", "two areas have their pointers in one frame", Lends::OneForAll;
     }
-    a_long_array_goes_with_its_area(Goes::Right) {
-        long_array_keeps_its_frame: "S33", "the frame of an array is not freed", Goes::WithoutItsFrame;
-        long_array_keeps_its_area: "S33", "the area that an array is is not removed", Goes::WithoutItsArea;
+    a_long_array_goes_with_its_area(Ends::Right) {
+        long_array_keeps_its_frame: "S33", "the frame of an array is not freed", Ends::WithoutItsFrame;
+        long_array_keeps_its_area: "S33", "the area that an array is is not removed", Ends::WithoutItsArea;
     }
     a_null_in_a_long_array_is_fatal(Look::Right) {
         long_array_null_is_not_looked_for: "S33", "a null among many pointers is freed as if it were none", Look::Never;

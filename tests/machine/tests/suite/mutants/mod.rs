@@ -40,6 +40,17 @@ fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Verdict {
     if found == wanted { Ok(()) } else { Err(format!("{what}: {found:?}, not {wanted:?}")) }
 }
 
+/// Whoever says itself which of the ways of a `T` is his: for killers whose subjects differ in no more than that.
+trait Goes<T> {
+    fn how(&self) -> T;
+}
+
+impl<T: Copy> Goes<T> for T {
+    fn how(&self) -> T {
+        *self
+    }
+}
+
 /// One way to be wrong.
 struct Mutant {
     name: &'static str,

@@ -1,6 +1,6 @@
 //! Page arrays that go wrong: pointers in another order, of frames that are gone, too few, and a null that nobody minds (S27, S33).
 
-use super::{Verdict, board, flushes::Right, same};
+use super::{Goes, Verdict, board, flushes::Right, same};
 use histories::bed::{Bed, CALLER};
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
@@ -144,17 +144,6 @@ pub(super) enum Look {
     Sixteen,
 }
 
-/// Who frees.
-pub(super) trait Looks {
-    fn how(&self) -> Look;
-}
-
-impl Looks for Look {
-    fn how(&self) -> Look {
-        *self
-    }
-}
-
 impl Look {
     /// Makes pointers of those words that are not looked at that are as good as any.
     pub(super) fn overlooks(self, words: &[AtomicU32]) {
@@ -180,7 +169,7 @@ impl Look {
 }
 
 /// S33: whichever pointer is null, it is fatal, by its number.
-fn a_null_is_fatal(looks: &impl Looks) -> Verdict {
+fn a_null_is_fatal(looks: &impl Goes<Look>) -> Verdict {
     let look = looks.how();
     for pages in [1, 2, PAGES, 16] {
         for index in 0..pages {

@@ -1,6 +1,6 @@
 //! vread that goes wrong in time and at the top of memory: pages that are copied when they are free, lengths that wrap (S14a, S39).
 
-use super::{Verdict, board, copying::Copy, same};
+use super::{Goes, Verdict, board, copying::Copy, same};
 use histories::bed::Bed;
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
@@ -16,17 +16,6 @@ enum When {
     Right,
     /// When all have been shown.
     Later,
-}
-
-/// Who reads words.
-trait Reads {
-    fn when(&self) -> When;
-}
-
-impl Reads for When {
-    fn when(&self) -> Self {
-        *self
-    }
 }
 
 impl When {
@@ -65,17 +54,6 @@ enum Clip {
     ToNothing,
 }
 
-/// Who counts.
-trait Clips {
-    fn how(&self) -> Clip;
-}
-
-impl Clips for Clip {
-    fn how(&self) -> Self {
-        *self
-    }
-}
-
 impl Clip {
     fn count(self, bed: &Bed, from: VirtAddr, bytes: u32) -> u32 {
         let bytes = match self {
@@ -88,7 +66,7 @@ impl Clip {
 }
 
 /// S14a: whoever frees it waits until it is read.
-fn what_is_read_is_not_freed_before(reads: &impl Reads) -> Verdict {
+fn what_is_read_is_not_freed_before(reads: &impl Goes<When>) -> Verdict {
     let bed = Bed::warm();
     let base = bed.vmalloc(2);
     let words = [0x21_u32, 0x43];
@@ -115,13 +93,13 @@ fn what_is_read_is_not_freed_before(reads: &impl Reads) -> Verdict {
                 thread::yield_now();
             }
         };
-        reads.when().read(&bed, (base, 2), begins, late)
+        reads.how().read(&bed, (base, 2), begins, late)
     })?;
     same("the bytes", &read, &vec![0x21, 0x43])
 }
 
 /// S39: as many as there are, up to the last area's last byte, whatever was asked for.
-fn a_length_ends_where_memory_does(clips: &impl Clips) -> Verdict {
+fn a_length_ends_where_memory_does(clips: &impl Goes<Clip>) -> Verdict {
     let bed = Bed::warm();
     let end = bed.vmalloc(3).raw() + 3 * PAGE_SIZE;
     for from in [0, 1, PAGE_SIZE, end - PAGE_SIZE - 1, end - 1, end, u32::MAX] {
