@@ -1,7 +1,7 @@
 //! The set of areas: who owns which addresses, and the records of those that live.
 
-use crate::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary};
+use crate::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PageRange, PhysAddr, VirtAddr};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::frames::MAX_BLOCK;
 use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::{OwnedRange, OwnedStart};
@@ -54,6 +54,35 @@ impl<'s> Areas<'s> {
     /// As [`Areas::find`], to be changed.
     pub(super) fn find_mut(&mut self, base: VirtAddr) -> Option<&mut AreaRecord> {
         self.space.find_mut(base).map(|place| &mut **place)
+    }
+
+    /// As [`VaSpace::extend`], of an area whose mapping is away: what is found of it has the new pages from now on.
+    pub(super) fn extend(&mut self, usable: &OwnedRange, more: u32) -> Option<OwnedRange> {
+        let added = self.space.extend(usable, more)?;
+        self.note_length(usable.start(), usable.count().wrapping_add(more));
+        Some(added)
+    }
+
+    /// As [`VaSpace::shrink`], of an area whose mapping is away: nothing finds `gone` in it any more.
+    ///
+    /// # Errors
+    /// Gives `gone` back, with nothing changed, if the two are not all the usable pages of one area.
+    pub(super) fn shrink(
+        &mut self,
+        keep: &OwnedRange,
+        gone: OwnedRange,
+    ) -> Result<(), OwnedRange> {
+        self.space.shrink(keep, gone)?;
+        self.note_length(keep.start(), keep.count());
+        Ok(())
+    }
+
+    /// Whoever looks at the area between this and the return of its mapping sees so many pages.
+    fn note_length(&mut self, base: VirtAddr, count: u32) {
+        let record = self.find_mut(base);
+        if let Some(Mapping::Away { pages }) = record.map(|record| &mut record.mapping) {
+            *pages = PageRange::trusted(base.page_number(), count);
+        }
     }
 
     pub(super) fn find_containing(&self, address: VirtAddr) -> Option<AreaSummary> {

@@ -228,7 +228,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 let rest = list.split_off(self.zones.table(), pages);
                 let freed = self.zones.free_list(rest);
                 debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
-                let shrunk = self.areas.with(|areas| areas.space.shrink(&keep, gone));
+                let shrunk = self.areas.with(|areas| areas.shrink(&keep, gone));
                 debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
                 keep
             }
@@ -253,7 +253,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return Err(error);
             }
         };
-        let added = self.areas.with(|areas| areas.space.extend(&taken.usable, more));
+        let added = self.areas.with(|areas| areas.extend(&taken.usable, more));
         if pages > taken.array.capacity() {
             match self.take_array(pages, memory, taken.caller) {
                 Ok(array) => taken.other = array,
@@ -374,7 +374,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Gives addresses back, in which nothing is mapped, by which `usable` was extended.
     #[cold]
     fn shrink_failed(&self, usable: &OwnedRange, added: OwnedRange) {
-        let shrunk = self.areas.with(|areas| areas.space.shrink(usable, added));
+        let shrunk = self.areas.with(|areas| areas.shrink(usable, added));
         debug_assert!(shrunk.is_ok(), "an area's range was exchanged: {shrunk:?}");
     }
 

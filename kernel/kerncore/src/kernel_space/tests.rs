@@ -5,6 +5,7 @@ mod filling;
 mod gone;
 mod oddities;
 mod page_array;
+mod resized;
 mod shortage;
 mod shown;
 mod undoing;
