@@ -22,7 +22,7 @@ use core::slice;
 use arch::machine::Authority;
 use kerncore::addr::{PageRange, VirtAddr};
 use kerncore::frames::FrameRequest;
-use kerncore::kernel_space::{Fill, ReallocError, VmallocError};
+use kerncore::kernel_space::{Fill, ReallocError, VmallocError, VmallocRequest};
 
 use crate::kernel;
 use crate::mapped_pages::{MapPagesError, VmMap};
@@ -70,7 +70,29 @@ impl VmArea {
         Self::filled(bytes, Fill::Zeroed, arch::backtrace::return_address())
     }
 
-    fn filled(bytes: u32, fill: Fill, caller: VirtAddr) -> Result<Self, VmallocError> {
+    /// Memory of the `memory` that is asked for: of a zone, up to an address, on a node (S28, S117).
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    #[inline(never)] // as in `new`
+    pub fn of(memory: FrameRequest, bytes: u32, fill: Fill) -> Result<Self, VmallocError> {
+        let caller = arch::backtrace::return_address();
+        let request = VmallocRequest { memory, ..VmallocRequest::new(bytes, fill, caller) };
+        Ok(Self { pages: kernel().vmalloc_with(request)?.pages })
+    }
+
+    /// Memory mapped by sections and large pages as far as frames and addresses allow, by small pages otherwise (S90). Its size
+    /// stays.
+    ///
+    /// # Errors
+    /// [`VmallocError`]; nothing was taken.
+    #[inline(never)] // as in `new`
+    pub fn huge(bytes: u32, fill: Fill) -> Result<Self, VmallocError> {
+        let caller = arch::backtrace::return_address();
+        Ok(Self { pages: kernel().vmalloc_huge(bytes, fill, caller)?.pages })
+    }
+
+    pub(crate) fn filled(bytes: u32, fill: Fill, caller: VirtAddr) -> Result<Self, VmallocError> {
         Ok(Self { pages: kernel().vmalloc(bytes, fill, caller)?.pages })
     }
 

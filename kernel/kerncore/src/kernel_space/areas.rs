@@ -67,11 +67,7 @@ impl<'s> Areas<'s> {
     ///
     /// # Errors
     /// Gives `gone` back, with nothing changed, if the two are not all the usable pages of one area.
-    pub(super) fn shrink(
-        &mut self,
-        keep: &OwnedRange,
-        gone: OwnedRange,
-    ) -> Result<(), OwnedRange> {
+    pub(super) fn shrink(&mut self, keep: &OwnedRange, gone: OwnedRange) -> Result<(), OwnedRange> {
         self.space.shrink(keep, gone)?;
         self.note_length(keep.start(), keep.count());
         Ok(())
