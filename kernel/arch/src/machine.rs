@@ -227,6 +227,21 @@ impl Machine for CortexA9 {
     }
 
     #[inline(always)]
+    fn write_steps<const STEP: u32>(&self, words: &[AtomicU32], first: u32) {
+        memory::write_steps::<STEP>(words, first);
+    }
+
+    #[inline(always)]
+    fn clear_words(&self, words: &[AtomicU32]) {
+        memory::clear_words(words);
+    }
+
+    #[inline(always)]
+    fn common_bits(&self, words: &[AtomicU32]) -> u32 {
+        memory::common_bits(words)
+    }
+
+    #[inline(always)]
     fn in_interrupt(&self) -> bool {
         cpu::in_interrupt()
     }

@@ -22,6 +22,8 @@
 //! is `unsafe`, and its contract is the proof obligation of everything below it.
 
 use core::iter;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PageRange, Pfn, PhysAddr};
 use crate::descriptor::SLOT_SIZE;
@@ -104,11 +106,55 @@ pub trait Machine {
     /// Fills the memory that is mapped at `pages`, cacheable and writable, with zeros.
     fn zero_pages(&self, pages: PageRange);
 
+    /// Writes `first` into the first of `words` and into each other one what is `STEP` more than in the one before, by what is
+    /// quickest for many: each word is one atomic store.
+    #[inline(always)]
+    fn write_steps<const STEP: u32>(&self, words: &[AtomicU32], first: u32) {
+        write_steps::<STEP>(words, first);
+    }
+
+    /// Writes zeros into `words`, as [`Machine::write_steps`] does.
+    #[inline(always)]
+    fn clear_words(&self, words: &[AtomicU32]) {
+        write_steps::<0>(words, 0);
+    }
+
+    /// The bits that all of `words` have, by what is quickest for many: each word is one atomic load.
+    #[inline(always)]
+    fn common_bits(&self, words: &[AtomicU32]) -> u32 {
+        common_bits(words)
+    }
+
     /// Whether this CPU runs an interrupt's handler (S115).
     fn in_interrupt(&self) -> bool;
 
     /// The number of this CPU. Who is interrupted may have another when he goes on: it chooses among equals, no more.
     fn cpu(&self) -> usize;
+}
+
+/// [`Machine::write_steps`], word by word.
+#[inline(always)]
+pub fn write_steps<const STEP: u32>(words: &[AtomicU32], first: u32) {
+    let mut next = first;
+    let mut write = |word: &AtomicU32| {
+        word.store(next, Relaxed);
+        next = next.wrapping_add(STEP);
+    };
+    // Eight at a time: what counts them costs more than what writes them.
+    let (eights, rest) = words.as_chunks::<8>();
+    for eight in eights {
+        eight.iter().for_each(&mut write);
+    }
+    rest.iter().for_each(write);
+}
+
+/// [`Machine::common_bits`], word by word.
+#[inline(always)]
+pub fn common_bits(words: &[AtomicU32]) -> u32 {
+    let join = |common: u32, word: &AtomicU32| common & word.load(Relaxed);
+    let (eights, rest) = words.as_chunks::<8>();
+    let common = eights.iter().fold(u32::MAX, |common, eight| eight.iter().fold(common, join));
+    rest.iter().fold(common, join)
 }
 
 /// A borrowed machine is a machine.
@@ -167,6 +213,21 @@ impl<M: Machine> Machine for &M {
 
     fn zero_pages(&self, pages: PageRange) {
         (**self).zero_pages(pages);
+    }
+
+    #[inline(always)]
+    fn write_steps<const STEP: u32>(&self, words: &[AtomicU32], first: u32) {
+        (**self).write_steps::<STEP>(words, first);
+    }
+
+    #[inline(always)]
+    fn clear_words(&self, words: &[AtomicU32]) {
+        (**self).clear_words(words);
+    }
+
+    #[inline(always)]
+    fn common_bits(&self, words: &[AtomicU32]) -> u32 {
+        (**self).common_bits(words)
     }
 
     fn in_interrupt(&self) -> bool {

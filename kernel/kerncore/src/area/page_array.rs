@@ -81,15 +81,10 @@ impl ArrayArea {
     }
 }
 
-/// The first of these pointers that is null, if any is.
+/// The first of these pointers that is null, if any is; `common` are the bits that all of them have.
 #[inline(always)]
-pub(crate) fn first_null(words: &[AtomicU32]) -> Option<usize> {
+pub(crate) fn first_null(words: &[AtomicU32], common: u32) -> Option<usize> {
     // Pointers have the topmost bit, for the linear map lies in the upper half: what all of them have, none lacks.
-    let join = |common: u32, word: &AtomicU32| common & word.load(Relaxed);
-    // Eight at a time: what counts them costs more than what looks at them.
-    let (eights, rest) = words.as_chunks::<8>();
-    let common = eights.iter().fold(u32::MAX, |common, eight| eight.iter().fold(common, join));
-    let common = rest.iter().fold(common, join);
     if common >> 31 == 1 { None } else { look_for_null(words) }
 }
 
@@ -102,6 +97,7 @@ fn look_for_null(words: &[AtomicU32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::common_bits;
 
     #[test]
     fn an_array_has_room_for_what_its_memory_holds_s27() {
@@ -114,12 +110,16 @@ mod tests {
     #[test]
     fn a_null_is_found_wherever_it_is_and_whatever_else_is_there_s33() {
         for pointers in [0x8000_0010, 0x10, u32::MAX] {
-            for count in 0..9 {
+            for count in 0..19 {
                 let words: Vec<_> = (0..count).map(|_| AtomicU32::new(pointers)).collect();
-                assert_eq!(first_null(&words), None);
+                assert_eq!(first_null(&words, common_bits(&words)), None);
                 for (index, word) in words.iter().enumerate() {
                     word.store(0, Relaxed);
-                    assert_eq!(first_null(&words), Some(index), "{count} of {pointers:#x}");
+                    assert_eq!(
+                        first_null(&words, common_bits(&words)),
+                        Some(index),
+                        "{count} of {pointers:#x}"
+                    );
                     word.store(pointers, Relaxed);
                 }
             }

@@ -5,7 +5,7 @@ use super::{
     zero_bits,
 };
 use crate::{
-    addr::{PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE, VirtAddr},
+    addr::{Pfn, PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE, VirtAddr},
     attributes::Attributes,
 };
 
@@ -97,6 +97,23 @@ const fn attributes(descriptor: u32) -> Result<Attributes, BadReason> {
     .attributes()
 }
 
+/// Sections with the same attributes: what one has but for its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sections(u32);
+
+impl Sections {
+    /// With these attributes.
+    pub(crate) const fn new(attributes: Attributes) -> Self {
+        Self(attribute_bits(attributes))
+    }
+
+    /// The word for the section of frames from `first` on, which is aligned to it.
+    #[inline(always)]
+    pub(crate) const fn word(self, first: Pfn) -> u32 {
+        first.base().raw() | self.0
+    }
+}
+
 impl Descriptor {
     /// The word for the table.
     ///
@@ -184,6 +201,15 @@ mod tests {
             ] {
                 assert_eq!(Descriptor::decode(encode(descriptor)), Ok(descriptor));
             }
+        }
+    }
+
+    #[test]
+    fn the_word_of_sections_is_that_of_each() {
+        let first = Pfn::new(0x6_0300).expect("a frame");
+        for attributes in every_attribute() {
+            let word = encode(Descriptor::Section(first.base(), attributes));
+            assert_eq!(Sections::new(attributes).word(first), word);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Spare blocks: of each small order the one that came back last, in a word that no lock guards.
+//! Spare blocks: of each order up to a section's the one that came back last, in a word that no lock guards.
 //!
 //! ```text
 //!   take:       ── the spare? ──▶ front list? ──▶ lists of blocks
@@ -17,22 +17,25 @@
 use core::fmt;
 
 use super::frame::State;
-use super::front::FRONT_ORDERS;
 use super::table::{is_lendable, record_at};
 use super::{Frame, FrameAllocator, FrameOwner};
 use crate::lock::{Locks, Slot};
+
+/// Orders 0 to 8 have a spare: a section's frames are a block that comes and goes as small ones do. Larger ones than the front
+/// lists keep are merged when they are brought home.
+const SPARE_ORDERS: usize = 9;
 
 /// The spare blocks of one allocator's frames.
 ///
 /// Any context; takes no lock.
 pub struct Spares<'t, L: Locks> {
-    slots: [L::Slot<'t, Frame>; FRONT_ORDERS as usize],
+    slots: [L::Slot<'t, Frame>; SPARE_ORDERS],
 }
 
 impl<'t, L: Locks> Spares<'t, L> {
     /// None yet.
     pub const fn new() -> Self {
-        Self { slots: [const { L::Slot::EMPTY }; FRONT_ORDERS as usize] }
+        Self { slots: [const { L::Slot::EMPTY }; SPARE_ORDERS] }
     }
 
     /// Takes the spare block of 2^`order` frames in the name of `owner`: its first frame's record. `None` says nothing about

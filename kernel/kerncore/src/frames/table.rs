@@ -130,6 +130,12 @@ impl<'t> FrameTable<'t> {
         Chain(self.index_of_record(record))
     }
 
+    /// The block of 2^`order` frames that begins with `record`, which is of this table and was taken for whoever asks.
+    #[inline(always)]
+    pub(crate) fn block_at(&self, record: &Frame, order: u32) -> FrameBlock {
+        FrameBlock::new(self.pfn_at(self.index_of_record(record)), 1_u32.wrapping_shl(order))
+    }
+
     /// The frame that the list begins with.
     #[inline(always)]
     pub(crate) fn first_of(&self, Chain(head): Chain) -> Pfn {

@@ -124,7 +124,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             if record.kind != AreaKind::Vmalloc || record.users != 0 || !self.readers.are_none() {
                 return false;
             }
-            let Some((mut usable, list)) = record.take_few() else { return false };
+            let Some((mut usable, list)) = record.take_few() else {
+                return self.end_section(record, pages, base);
+            };
             if usable.count() == pages && !has_null(record, pages) {
                 L::memory_goes(|| Some((base, usable.pages().bytes())));
                 if self.table.clear_at_hand(&mut usable) {
@@ -149,9 +151,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
     }
 
-    /// Of more than one block, or of another zone.
+    /// Of more than one block, or of another zone; or of none, where the frames were freed with the area.
     #[inline(never)]
     fn free_blocks(&self, address: VirtAddr, list: FrameList) -> Result<(), RemoveError> {
+        if list.is_empty() {
+            return Ok(());
+        }
         let freed = self.zones.free_list(list);
         freed.map_err(|error| RemoveError::Frames { address, error: FramesError::Free(error) })
     }

@@ -61,6 +61,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if !fits || !self.may_map_large() {
             return self.vmalloc(bytes, fill, caller);
         }
+        if pages == PAGES_PER_SECTION
+            && let Some(area) = self.vmalloc_section(fill, caller)
+        {
+            return Ok(area);
+        }
         self.may_sleep_for("vmalloc_huge");
         self.unless_short(|| self.vmalloc_large(pages, (bytes, fill), caller))
     }
@@ -133,7 +138,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return Err(VmallocError::Map(error));
         }
         let words = self.array_words(&array, &place.within);
-        self.note_list(&list, words);
+        self.note_list(&list, &array, words);
         let new = NewArea::new(AreaKind::Vmalloc, caller)
             .flags(flags_with(&array, AreaFlags::ALLOC))
             .pointers(address_of(words), usable.count());

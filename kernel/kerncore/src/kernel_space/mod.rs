@@ -44,6 +44,7 @@ mod readers;
 mod realloc;
 mod remove;
 mod reserve;
+mod section;
 mod shortage;
 mod table_memory;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{Fill, FramesError, KernelSpace, RemoveError, VmallocError};
 use crate::kmap::KmapError;
 use crate::lock::Locks;
-use crate::machine::Machine;
+use crate::machine::{Machine, common_bits, write_steps};
 use crate::page_table::MapError;
 use crate::va_space::Request;
 
@@ -85,10 +85,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if pages > IN_A_FRAME {
             return self.take_array_area(pages, memory, caller).map(PageArray::Area);
         }
+        // Not zeroed: its words are written before anybody can find the area, those behind the pointers too.
+        if let Some(block) = self.zones.take_waiting_block(memory, 0, FrameOwner::Vmalloc) {
+            return Ok(PageArray::Frame(block));
+        }
         let block = self.unless_short(|| self.zones.allocate_from(memory, 0, FrameOwner::Vmalloc));
-        let block = block.map_err(ArrayError::Frames)?;
-        self.zero_low_frames(block.first(), 1);
-        Ok(PageArray::Frame(block))
+        block.map(PageArray::Frame).map_err(ArrayError::Frames)
     }
 
     fn take_array_area(
@@ -148,16 +150,51 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
     }
 
-    /// Writes pointers to the frames of `list` into `words`, and nothing behind them.
+    /// Writes pointers to the frames of `list` into `words`, which are those of `array`: what is behind them is zero afterwards,
+    /// but in a record.
+    #[inline(always)]
+    pub(super) fn note_list(&self, list: &FrameList, array: &PageArray, words: &[AtomicU32]) {
+        match array {
+            PageArray::Within => self.note_within(list, words),
+            array => self.note_elsewhere(list, array, words),
+        }
+    }
+
+    /// Few, and no machine has a quicker way.
     #[inline(never)]
-    pub(super) fn note_list(&self, list: &FrameList, mut words: &[AtomicU32]) {
+    fn note_within(&self, list: &FrameList, words: &[AtomicU32]) {
+        self.note_blocks(list, words, write_steps::<{ FrameTable::STRIDE }>);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_elsewhere(&self, list: &FrameList, array: &PageArray, words: &[AtomicU32]) {
+        let machine = self.table.machine();
+        let behind = self.note_blocks(list, words, |words, first| {
+            machine.write_steps::<{ FrameTable::STRIDE }>(words, first);
+        });
+        // An area of its own was filled with zeros when it was made.
+        if let PageArray::Frame(_) = array {
+            machine.clear_words(behind);
+        }
+    }
+
+    /// Writes pointers to the frames of `list` into `words`, a block at a time by `write`; the words behind them.
+    #[inline(always)]
+    fn note_blocks<'a>(
+        &self,
+        list: &FrameList,
+        mut words: &'a [AtomicU32],
+        write: impl Fn(&[AtomicU32], u32),
+    ) -> &'a [AtomicU32] {
         let zero = self.zones.table().pointer_to_frame_zero();
         for (first, order) in list.blocks(self.zones.table()) {
             let here = words.split_at_checked(1 << order);
             let (here, rest) = here.unwrap_or((words, &[]));
-            note_run(FrameTable::pointer_from(zero, first), here);
+            write(here, FrameTable::pointer_from(zero, first));
             words = rest;
         }
+        words
     }
 
     /// Writes pointers to `frames` into `words`, and nulls behind them.
@@ -177,9 +214,26 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// If there is one.
     #[inline(always)]
     pub(super) fn assert_no_null(&self, record: &AreaRecord, pages: PageRange) {
-        let words = self.array_words(&record.array, &record.within);
         let counted = record.vm.nr_pages().min(pages.count()) as usize;
-        if let Some(index) = words.get(..counted).and_then(first_null) {
+        match &record.array {
+            // Few, and no machine has a quicker way.
+            PageArray::Within => {
+                if let Some(words) = record.within.get(..counted)
+                    && let Some(index) = first_null(words, common_bits(words))
+                {
+                    null_page(pages, index);
+                }
+            }
+            array => self.assert_no_null_elsewhere(array, counted, pages),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn assert_no_null_elsewhere(&self, array: &PageArray, counted: usize, pages: PageRange) {
+        if let Some(words) = self.words_elsewhere(array).get(..counted)
+            && let Some(index) = first_null(words, self.table.machine().common_bits(words))
+        {
             null_page(pages, index);
         }
     }
@@ -201,7 +255,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             PageArray::Frame(block) => {
                 let address = self.linear.pages_of(block.first(), 1);
                 let address = address.map_or(VirtAddr::new(0), PageRange::start);
-                self.zones.free(block).map_err(|error| RemoveError::Frames {
+                let freed = self.zones.free_block_of(block, FrameOwner::Vmalloc);
+                freed.map_err(|error| RemoveError::Frames {
                     address,
                     error: FramesError::Free(error),
                 })
@@ -230,21 +285,6 @@ pub(super) const fn flags_with(array: &PageArray, flags: AreaFlags) -> AreaFlags
         PageArray::Area(_) => flags.with(AreaFlags::VPAGES),
         _ => flags,
     }
-}
-
-/// Writes pointers to adjacent frames, that to the first being `pointer`, into `words`: eight at a time, for what counts the words
-/// costs more than what writes them.
-#[inline(always)]
-fn note_run(mut pointer: u32, words: &[AtomicU32]) {
-    let mut note = |word: &AtomicU32| {
-        word.store(pointer, Relaxed);
-        pointer = pointer.wrapping_add(FrameTable::STRIDE);
-    };
-    let (eights, rest) = words.as_chunks::<8>();
-    for eight in eights {
-        eight.iter().for_each(&mut note);
-    }
-    rest.iter().for_each(note);
 }
 
 /// Where the words begin, as C code has it.

@@ -6,6 +6,7 @@ mod gone;
 mod oddities;
 mod page_array;
 mod resized;
+mod section;
 mod shortage;
 mod shown;
 mod undoing;

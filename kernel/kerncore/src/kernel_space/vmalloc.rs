@@ -185,7 +185,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
         let words = self.array_words(&array, &place.within);
         let pointers = address_of(words);
-        self.note_list(&list, words);
+        self.note_list(&list, &array, words);
         let flags = flags_with(&array, AreaFlags::ALLOC);
         let new = NewArea::new(AreaKind::Vmalloc, caller).flags(flags).pointers(pointers, pages);
         place.array = array;

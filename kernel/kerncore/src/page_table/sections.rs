@@ -42,6 +42,11 @@ impl Parked {
     pub const fn new() -> Self {
         Self { head: 0 }
     }
+
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.head == 0
+    }
 }
 
 impl Default for Parked {
@@ -96,6 +101,41 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
                 Err(MapError::Occupied { address: section_start(section), descriptor, mapped: 0 })
             }
         })
+    }
+
+    /// Maps all of `range`, which is to be one section, by the descriptor `word`, where no table stands above it. Says whether;
+    /// otherwise nothing has changed. Seen by every walker.
+    ///
+    /// Without the lock on the making of tables: nobody makes one for a section of whose addresses he owns none, and here all are
+    /// owned.
+    #[inline(always)]
+    pub(crate) fn map_section_at_hand(&self, range: &mut OwnedRange, word: u32) -> bool {
+        let section = l1::index(range.start());
+        if !is_one_section(range) || !matches!(self.above(section), Above::Nothing) {
+            return false;
+        }
+        self.write_l1(section, word);
+        self.machine.barrier();
+        true
+    }
+
+    /// Clears and flushes all of `range`, if it is one section that displaced no table. Says whether; otherwise nothing has
+    /// changed. Without a lock, as [`PageTable::map_section_at_hand`].
+    #[inline(always)]
+    pub(crate) fn clear_section_at_hand(&self, range: &mut OwnedRange) -> bool {
+        let section = l1::index(range.start());
+        let is_section = match self.above(section) {
+            Above::Other(descriptor) => l1::page_size(descriptor) == Some(PageSize::Section),
+            _ => false,
+        };
+        if !is_one_section(range) || !is_section {
+            return false;
+        }
+        self.write_l1(section, 0);
+        self.machine.barrier();
+        self.forget_section(section);
+        self.machine.barrier();
+        true
     }
 
     /// Shows where each parked table lies, as long as `visit` wants to see the next.
@@ -179,4 +219,10 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
         self.machine.barrier();
     }
+}
+
+/// Whether `range` is all that one first-level slot translates, and no more.
+#[inline(always)]
+const fn is_one_section(range: &OwnedRange) -> bool {
+    range.count() == PAGES_PER_SECTION && range.pages().first().is_multiple_of(PAGES_PER_SECTION)
 }

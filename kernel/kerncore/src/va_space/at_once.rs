@@ -24,6 +24,22 @@ impl<R> VaSpace<'_, R> {
         Some((start, self.records.get_mut(base as usize)?))
     }
 
+    /// As [`VaSpace::begin`], at the lowest place whose first page is a multiple of `align_mask` and one.
+    #[inline(always)]
+    pub(crate) fn begin_aligned(
+        &mut self,
+        wanted: u32,
+        align_mask: u32,
+    ) -> Option<(OwnedStart, &mut Option<R>)> {
+        let base = if self.holes.longest() < wanted {
+            self.take_open(align_mask, wanted)?
+        } else {
+            self.take_within(None, align_mask, wanted)?
+        };
+        let start = self.note_area(base, wanted, START | LIVE)?;
+        Some((start, self.records.get_mut(base as usize)?))
+    }
+
     /// Frees what [`VaSpace::begin`] gave, with no record there any more.
     #[cold]
     pub(crate) fn give_up(&mut self, usable: OwnedRange) {

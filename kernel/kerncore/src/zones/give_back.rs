@@ -20,6 +20,41 @@ impl<'s, L: Locks> Zones<'s, L> {
         zone.with(|zone| zone.free(block))
     }
 
+    /// As [`Zones::free`] of a block that `owner` has.
+    ///
+    /// # Errors
+    /// [`FreeError`] if the frame table disagrees with the handle.
+    #[inline(always)]
+    pub(crate) fn free_block_of(
+        &self,
+        block: FrameBlock,
+        owner: FrameOwner,
+    ) -> Result<(), FreeError> {
+        match self.give_back_block(block, owner) {
+            Ok(()) => Ok(()),
+            Err(block) => self.free(block),
+        }
+    }
+
+    /// As [`Zones::free_block_of`], if it is a small block of the first zone.
+    ///
+    /// # Errors
+    /// The block, if it is not: nothing has changed.
+    #[inline(always)]
+    pub(crate) fn give_back_block(
+        &self,
+        block: FrameBlock,
+        owner: FrameOwner,
+    ) -> Result<(), FrameBlock> {
+        // A run of several blocks is none of that order, and is not taken for one.
+        let order = block.pages().trailing_zeros();
+        let record = self.first_table.frame(block.first());
+        match record.map(|record| self.give_back_record(record, order, owner)) {
+            Some(Freed::Yes) => Ok(()),
+            _ => Err(block),
+        }
+    }
+
     /// Gives a list back.
     ///
     /// # Errors

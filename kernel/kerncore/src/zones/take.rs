@@ -36,6 +36,20 @@ impl<'s, L: Locks> Zones<'s, L> {
         }
     }
 
+    /// As [`Zones::take_waiting`] of memory that will do, for callers that keep a handle.
+    #[inline(always)]
+    pub(crate) fn take_waiting_block(
+        &self,
+        request: FrameRequest,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Option<FrameBlock> {
+        if !self.begins_with_first(request) {
+            return None;
+        }
+        Some(self.table.block_at(self.take_waiting(order, owner)?, order))
+    }
+
     #[inline(never)]
     fn take_from_front(&self, order: u32, owner: FrameOwner) -> Option<&'s Frame> {
         self.first.with(|zone| zone.take_waiting(order, owner))

@@ -14,7 +14,12 @@ fn records() -> Vec<Frame> {
     (0..64).map(|_| Frame::new()).collect()
 }
 
-/// Zones of [`records`], all of them free.
+/// As many as the largest block has.
+fn many_records() -> Vec<Frame> {
+    (0..MAX_BLOCK).map(|_| Frame::new()).collect()
+}
+
+/// Zones of such records, all of them free.
 fn zones(records: &[Frame]) -> Zones<'_, Mutexes> {
     let first = Pfn::new(0x6_0000).expect("below 4 GiB");
     let table = FrameTable::new(records, first).expect("aligned to a block");
@@ -42,8 +47,8 @@ fn frame_of(zones: &Zones<'_, Mutexes>, record: &Frame) -> Pfn {
 
 #[test]
 fn the_block_that_came_back_last_is_taken_first_and_is_free_meanwhile() {
-    for order in 0..5 {
-        let records = records();
+    for order in 0..9 {
+        let records = many_records();
         let zones = zones(&records);
         let fresh = zones.census();
         let blocks = [taken(&zones, order), taken(&zones, order)];
@@ -63,22 +68,22 @@ fn the_block_that_came_back_last_is_taken_first_and_is_free_meanwhile() {
     }
 }
 
-/// A block larger than front lists have is none that is kept.
+/// A block larger than a section's is none that is kept; those between are, though no front list has them.
 #[test]
 fn a_spare_is_given_up_by_its_owner_once_and_by_nobody_else() {
-    let records = records();
+    let records = many_records();
     let zones = zones(&records);
-    for order in 0..6 {
+    for order in 0..10 {
         let record = taken(&zones, order);
-        let kept = if order < 5 { Freed::Yes } else { Freed::No };
+        let kept = if order < 9 { Freed::Yes } else { Freed::No };
         assert_eq!(give_back(&zones, record, order, FrameOwner::Test), Freed::No, "not his");
         assert_eq!(give_back(&zones, record, order + 1, ME), Freed::No, "not so large");
         assert_eq!(zones.give_back(core::ptr::from_ref(record).addr() + 4, order, ME), Freed::No);
         assert_eq!(give_back(&zones, record, order, ME), kept);
-        if order < 5 {
+        if order < 9 {
             assert_eq!(give_back(&zones, record, order, ME), Freed::No, "it is free");
             let frame = frame_of(&zones, record);
-            assert_eq!(zones.free_pages(), 64);
+            assert_eq!(zones.free_pages(), MAX_BLOCK);
             assert_eq!(give_back(&zones, record, order, ME), Freed::No, "it is on a list");
             assert_eq!(zones.table().owner_of(frame), FrameOwner::Free);
         }

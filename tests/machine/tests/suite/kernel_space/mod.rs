@@ -23,6 +23,7 @@ mod purge;
 mod race;
 mod realloc;
 mod runs;
+mod section;
 mod temporary;
 mod vmalloc;
 mod vmap_large;

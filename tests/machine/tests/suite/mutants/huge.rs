@@ -8,11 +8,13 @@ use super::{
 use histories::bed::{Bed, CALLER, WINDOW_PAGES, frame};
 use kerncore::{
     addr::{LARGE_PAGE_SIZE, PAGE_SIZE, PageRange, PhysAddr, SECTION_SIZE, VirtAddr},
+    area::AreaFlags,
     attributes::Attributes,
     descriptor::{SLOT_SIZE, l1, l2},
-    frames::FrameRequest,
+    frames::{FrameOwner, FrameRequest},
     kernel_space::Fill,
     machine::Machine,
+    va_space::Request,
 };
 use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu, SoftMachine, pass_on};
 use std::iter;
@@ -72,6 +74,75 @@ fn no_cpu_reaches_freed_sections<D: Drives<Cpu: Told>>(drives: &D) -> Verdict {
         let gone = |place| Err(Fault::Translation(nth(area, place)));
         each_cpu(bed, area, &PLACES, gone)
     })
+}
+
+/// S23: as before, of a section whose frames waited, which is made and ended in one critical section.
+fn no_cpu_reaches_a_section_ended_at_once<D: Drives<Cpu: Told>>(drives: &D) -> Verdict {
+    const PLACES: [u32; 3] = [0, 100, 255];
+    on_all(3, drives, |bed| {
+        // Above a living area, where no table stands yet.
+        let _below = bed.space.vmalloc(PAGE_SIZE, Fill::Uninitialised, CALLER);
+        let before = huge(bed, SECTION_SIZE)?;
+        vfree(bed, before.start())?;
+        let area = huge(bed, SECTION_SIZE)?;
+        let first = bed.frame_at(area.start()).number();
+        each_cpu(bed, area, &PLACES, |place| Ok(frame(first + place).base()))?;
+        bed.space.table().raw_machine(()).ends(area);
+        vfree(bed, area.start())?;
+        each_cpu(bed, area, &PLACES, |place| Err(Fault::Translation(nth(area, place))))
+    })
+}
+
+/// Who ends sections, and what he loses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Right,
+    /// The frame of the page pointers is nobody's.
+    LosesTheArray,
+    /// The frames are nobody's.
+    LosesTheFrames,
+    /// The addresses are nobody's.
+    LosesTheAddresses,
+}
+
+trait EndsSections {
+    fn end(&self, bed: &Bed, base: VirtAddr) -> Verdict;
+}
+
+impl EndsSections for Ends {
+    fn end(&self, bed: &Bed, base: VirtAddr) -> Verdict {
+        vfree(bed, base)?;
+        let take = |order| bed.space.zones().take_waiting(order, FrameOwner::Vmalloc);
+        match self {
+            Self::Right => {}
+            Self::LosesTheArray => _ = take(0).ok_or("no frame waits")?,
+            Self::LosesTheFrames => _ = take(8).ok_or("no block waits")?,
+            Self::LosesTheAddresses => {
+                let request = Request::of_bytes(SECTION_SIZE);
+                let lost = bed.space.reserve_area(request, AreaFlags::NONE, CALLER);
+                _ = lost.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// S14a, S33: whatever a section had is free when it is gone, and serves the next.
+fn all_that_a_section_had_comes_back(ends: &impl EndsSections) -> Verdict {
+    let bed = Bed::warm();
+    let _below = bed.vmalloc(1);
+    let free = || (bed.space.zones().free_pages(), bed.space.area_counts().pages_taken);
+    let before = free();
+    for _ in 0..3 {
+        // The frames wait from one to the next: whoever counts them brings them home.
+        for _ in 0..2 {
+            let area = huge(&bed, SECTION_SIZE)?;
+            same("addresses", &(area.first() % 256), &0)?;
+            ends.end(&bed, area.start())?;
+        }
+        same("free frames, taken addresses", &free(), &before)?;
+    }
+    Ok(())
 }
 
 /// What goes wrong with descriptors on their way to the table.
@@ -249,6 +320,17 @@ board! {
         half_of_a_sections_range_flushed: "S90", "of the range of a large mapping the lower half is flushed", Flush::LowerHalf;
         sections_flushed_on_one_cpu: "S23", "sections are flushed in the TLB of one CPU", Flush::Local;
         sections_flushed_before_clear: "S23", "sections are flushed, then their slots are cleared", Flush::BeforeClear;
+    }
+    no_cpu_reaches_a_section_ended_at_once(Right, Flush::Right) {
+        section_at_once_never_flushed: "S23", "a section ended at once goes without a flush", Flush::Never;
+        section_at_once_released_before_its_flush: "S23", "a section ended at once is released, then flushed", Flush::Later;
+        section_at_once_flushed_on_one_cpu: "S23", "a section ended at once is flushed in the TLB of one CPU", Flush::Local;
+        section_at_once_flushed_before_clear: "S23", "a section ended at once is flushed, then its slot is cleared", Flush::BeforeClear;
+    }
+    all_that_a_section_had_comes_back(Ends::Right) {
+        section_loses_its_arrays_frame: "S33", "the frame of a section's page pointers is lost", Ends::LosesTheArray;
+        section_loses_its_frames: "S33", "a section's frames are lost", Ends::LosesTheFrames;
+        section_loses_its_addresses: "S14a", "a section's addresses are lost", Ends::LosesTheAddresses;
     }
     each_page_of_a_large_page_leads_to_its_frame(Right, Slip::None) {
         fifteen_of_sixteen_descriptors: "S90", "of a large page's sixteen slots the last is left empty", Slip::Fifteen;
