@@ -22,7 +22,7 @@
 //! [`FrameAllocator`] is a buddy allocator behind whatever lock the caller chooses. Small blocks that come back
 //! wait, unmerged, on a front list of their order, for the next request is likely the same; they are merged when
 //! the front list is full, when memory would otherwise be short, or by [`FrameAllocator::drain`]. They count as
-//! free all the while. Before them stands one spare block of each small order, which is had without a lock ([`Spares`]).
+//! free all the while. Before them stands one spare block of each order up to a section's, which is had without a lock ([`Spares`]).
 
 mod allocator;
 mod audit;
