@@ -70,6 +70,13 @@ fn slot(physical: PhysAddr) -> *const AtomicU32 {
     core::ptr::with_exposed_provenance(linear(physical).raw() as usize)
 }
 
+/// How many slots lie between the two.
+#[inline(always)]
+fn slots_between(start: *const AtomicU32, end: *const AtomicU32) -> u32 {
+    let bytes = end.addr().wrapping_sub(start.addr());
+    u32::try_from(bytes / size_of::<u32>()).unwrap_or(u32::MAX)
+}
+
 impl Machine for CortexA9 {
     type Authority = Authority;
 
@@ -89,9 +96,25 @@ impl Machine for CortexA9 {
         });
     }
 
-    /// Four pointers by one load, as much as each of them costs by itself.
     #[inline(always)]
-    fn write_fours<T>(
+    fn write_if_empty(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) -> u32 {
+        let start = slot(first);
+        let mut next = start;
+        for descriptor in descriptors {
+            // SAFETY: as in `read_descriptor`; the caller keeps to one table.
+            let word = unsafe { &*next };
+            if word.load(Ordering::Relaxed) != 0 {
+                break;
+            }
+            word.store(descriptor, Ordering::Relaxed);
+            next = next.wrapping_add(1);
+        }
+        slots_between(start, next)
+    }
+
+    /// Four slots and four pointers by one load each, as much as one of them costs by itself.
+    #[inline(always)]
+    fn write_fours_if_empty<T>(
         &self,
         first: PhysAddr,
         pointers: &[[*const T; 4]],
@@ -100,6 +123,19 @@ impl Machine for CortexA9 {
         let start = slot(first);
         let (mut next, mut four) = (start, pointers.as_ptr_range());
         while four.start != four.end {
+            let (a, b, c, d): (u32, u32, u32, u32);
+            // SAFETY: as in `read_descriptor`, for four words; the caller keeps to one table.
+            unsafe {
+                asm!(
+                    "ldm {next}, {{r0, r1, r2, r3}}",
+                    next = in(reg) next,
+                    out("r0") a, out("r1") b, out("r2") c, out("r3") d,
+                    options(nostack, preserves_flags, readonly),
+                );
+            }
+            if (a | b) | (c | d) != 0 {
+                break;
+            }
             let (a, b, c, d);
             // SAFETY: reads four pointers of the slice, which are words here.
             unsafe {
@@ -122,8 +158,7 @@ impl Machine for CortexA9 {
                 );
             }
         }
-        let bytes = next.addr().wrapping_sub(start.addr());
-        u32::try_from(bytes / size_of::<u32>()).unwrap_or(u32::MAX)
+        slots_between(start, next)
     }
 
     /// Eight or sixteen at a time: this is half of what mapping a page costs. Each word of a load of several is atomic by itself
@@ -155,6 +190,9 @@ impl Machine for CortexA9 {
             joined = join_eight(joined);
             joined = join_eight(joined);
             left -= 16;
+        }
+        if left == 0 {
+            return joined;
         }
         if left >= 8 {
             joined = join_eight(joined);

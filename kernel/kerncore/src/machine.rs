@@ -45,19 +45,38 @@ pub trait Machine {
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>);
 
     /// As [`Machine::write_descriptors`], four at a time: what `words` makes of each four of `pointers`, as long as it makes
-    /// something. Returns how many it wrote.
+    /// something and all four slots are zero. Returns how many it wrote.
     #[inline(always)]
-    fn write_fours<T>(
+    fn write_fours_if_empty<T>(
         &self,
         first: PhysAddr,
         pointers: &[[*const T; 4]],
         words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
     ) -> u32 {
         let mut written = 0u32;
-        for four in pointers.iter().map_while(|&four| words(four)) {
-            let at = first.raw().wrapping_add(written.wrapping_mul(SLOT_SIZE));
-            self.write_descriptors(PhysAddr::new(at), four.into_iter());
+        for &four in pointers {
+            let at = PhysAddr::new(first.raw().wrapping_add(written.wrapping_mul(SLOT_SIZE)));
+            if self.join_descriptors(at, 4, 0, |bits, descriptor| bits | descriptor) != 0 {
+                break;
+            }
+            let Some(four) = words(four) else { break };
+            self.write_descriptors(at, four.into_iter());
             written = written.wrapping_add(4);
+        }
+        written
+    }
+
+    /// As [`Machine::write_descriptors`], up to the first slot that is not zero. Returns how many it wrote.
+    #[inline(always)]
+    fn write_if_empty(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) -> u32 {
+        let mut written = 0u32;
+        for descriptor in descriptors {
+            let at = PhysAddr::new(first.raw().wrapping_add(written.wrapping_mul(SLOT_SIZE)));
+            if self.read_descriptor(at) != 0 {
+                break;
+            }
+            self.write_descriptors(at, iter::once(descriptor));
+            written = written.wrapping_add(1);
         }
         written
     }
@@ -170,13 +189,18 @@ impl<M: Machine> Machine for &M {
     }
 
     #[inline(always)]
-    fn write_fours<T>(
+    fn write_fours_if_empty<T>(
         &self,
         first: PhysAddr,
         pointers: &[[*const T; 4]],
         words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
     ) -> u32 {
-        (**self).write_fours(first, pointers, words)
+        (**self).write_fours_if_empty(first, pointers, words)
+    }
+
+    #[inline(always)]
+    fn write_if_empty(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) -> u32 {
+        (**self).write_if_empty(first, descriptors)
     }
 
     #[inline(always)]

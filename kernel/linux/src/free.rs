@@ -5,7 +5,8 @@
 use core::ffi::c_void;
 
 use arch::machine::Authority;
-use kerncore::kernel_space::RemoveError;
+use kerncore::addr::VirtAddr;
+use kerncore::kernel_space::{LeftToUnmap, RemoveError};
 use mm::report::dump_stack;
 
 use crate::address;
@@ -52,14 +53,30 @@ pub unsafe extern "C" fn vunmap(addr: *const c_void) {
     if !addr.is_null() {
         // SAFETY: our caller promises that nobody uses it.
         let authority = unsafe { Authority::claim() };
-        report("vunmap", mm::kernel().vunmap(authority, address(addr)));
+        let kernel = mm::kernel();
+        if let Err(left) = kernel.vunmap_at_hand(authority, address(addr)) {
+            vunmap_left(kernel, address(addr), left);
+        }
     }
 }
 
+/// [`vunmap`], of many pages, or when something is wrong. Not inlined: what it says wants room on the stack.
+#[inline(never)]
+fn vunmap_left(kernel: &'static mm::Kernel, base: VirtAddr, left: LeftToUnmap<'static>) {
+    report("vunmap", kernel.vunmap_left(base, left));
+}
+
 /// Says what was wrong with a free, and who did it.
+#[inline(always)]
 pub(crate) fn report(what: &str, removed: Result<(), RemoveError>) {
     if let Err(error) = removed {
-        log::error!("{what}: {error}");
-        dump_stack();
+        refused(what, &error);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn refused(what: &str, error: &RemoveError) {
+    log::error!("{what}: {error}");
+    dump_stack();
 }

@@ -36,7 +36,7 @@ pub unsafe extern "C" fn vm_map_ram(
     count: c_uint,
     node: c_int,
 ) -> *mut c_void {
-    if !pages.is_null() && count <= LARGEST && node <= 0 {
+    if !pages.is_null() && count.wrapping_sub(1) < LARGEST && node <= 0 {
         // SAFETY: the caller promises `count` page pointers.
         let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
         if let Some(address) = mm::kernel().map_ram_at_hand(pages) {

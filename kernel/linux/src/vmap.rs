@@ -10,7 +10,7 @@ use core::slice;
 use kerncore::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::AreaFlags;
 use kerncore::frames::Frame;
-use kerncore::kernel_space::{MOST_AT_ONCE, VmapError};
+use kerncore::kernel_space::VmapError;
 
 use crate::pointer;
 use crate::protection::{NoProtection, PageProtection};
@@ -35,16 +35,21 @@ pub unsafe extern "C" fn vmap(
     prot: PageProtection,
 ) -> *mut c_void {
     let caller = arch::backtrace::return_address();
-    if !pages.is_null() && count <= MOST_AT_ONCE && prot == PageProtection::KERNEL {
+    let kernel = mm::kernel();
+    if !pages.is_null() && prot == PageProtection::KERNEL && kernel.are_few(count) {
         // SAFETY: the caller promises `count` page pointers.
-        let pages = unsafe { slice::from_raw_parts(pages, count as usize) };
-        let flags = AreaFlags::from_bits(flags);
-        if let Some(address) = mm::kernel().vmap_at_hand(pages, flags, caller) {
+        let list = unsafe { slice::from_raw_parts(pages, count as usize) };
+        let area_flags = AreaFlags::from_bits(flags);
+        if let Some(address) = kernel.vmap_at_hand(list, area_flags, caller) {
             return pointer(address);
         }
+        // What is known of the attributes, and can be had again of the caller, need not be kept until here.
+        let caller = arch::backtrace::return_address();
+        // SAFETY: our caller's promises are what it asks for.
+        return unsafe { map_anyhow(kernel, pages, count, flags, PageProtection::KERNEL, caller) };
     }
     // SAFETY: our caller's promises are what it asks for.
-    unsafe { map_anyhow(pages, count, flags, prot, caller) }
+    unsafe { map_anyhow(kernel, pages, count, flags, prot, caller) }
 }
 
 /// [`vmap`], of more pages or other attributes, or when what is at hand will not do.
@@ -53,13 +58,13 @@ pub unsafe extern "C" fn vmap(
 /// As for [`vmap`].
 #[inline(never)]
 unsafe fn map_anyhow(
+    kernel: &'static mm::Kernel,
     pages: *const *const Frame,
     count: c_uint,
     flags: c_uint,
     prot: PageProtection,
     caller: VirtAddr,
 ) -> *mut c_void {
-    let kernel = mm::kernel();
     if pages.is_null() || count == 0 || count > kernel.zones().total() {
         return ptr::null_mut();
     }

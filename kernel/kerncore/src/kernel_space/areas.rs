@@ -189,6 +189,32 @@ impl<'s> Areas<'s> {
         self.reserve_any(&Request::of_bytes(pages.saturating_mul(PAGE_SIZE)))
     }
 
+    /// Takes addresses for an area of `pages` and a place for its record, if they are at hand; for whoever makes it
+    /// [live](Areas::go_live), or [gives it up](Areas::give_up), before he gives the lock back.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, pages: u32) -> Option<(AreaPlace<'s>, OwnedRange)> {
+        let place = self.records.take().ok()?;
+        let Some(start) = self.space.begin(pages.wrapping_add(GUARD_PAGES)) else {
+            self.records.give_back(place);
+            return None;
+        };
+        Some((place, start.range(pages)))
+    }
+
+    /// Makes the area live that [`Areas::begin`] began with `usable` and that `place` describes.
+    #[inline(always)]
+    pub(super) fn go_live(&mut self, usable: PageRange, place: AreaPlace<'s>) {
+        self.space.go_live(usable, place);
+    }
+
+    /// Takes back what [`Areas::begin`] gave.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn give_up(&mut self, usable: OwnedRange, place: AreaPlace<'s>) {
+        self.space.give_up(usable);
+        self.records.give_back(place);
+    }
+
     /// Reserved → Live, under the record at `place`.
     #[inline(always)]
     pub(super) fn publish(&mut self, base: VirtAddr, place: AreaPlace<'s>) {

@@ -22,10 +22,16 @@ use crate::kernel_space::vmap_large::{FEWEST, may_begin_a_run};
 use crate::kernel_space::{Ended, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
-use crate::va_space::{GUARD_PAGES, Request};
+use crate::owned_range::OwnedRange;
+use crate::va_space::{End, Request};
 
 /// Pages that are mapped, or unmapped and flushed, under the lock of areas at most.
 pub const MOST_AT_ONCE: u32 = 16;
+
+/// An area that is dying, of which nothing is unmapped yet; or none, where there was no area to unmap.
+#[derive(Debug)]
+#[must_use = "what is left is still mapped"]
+pub struct LeftToUnmap<'s>(Option<AreaPlace<'s>>);
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// As [`KernelSpace::vmap_pages`], of up to [`MOST_AT_ONCE`] pages, if addresses, a place for the record and the second-level table are at
@@ -41,40 +47,57 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         caller: VirtAddr,
     ) -> Option<VirtAddr> {
         let count = u32::try_from(pages.len()).ok()?;
-        let table = self.zones.table();
-        if count.wrapping_sub(1) >= MOST_AT_ONCE || count > self.zones.total() {
+        if !self.are_few(count) {
             return None;
         }
-        if pages.len() >= FEWEST && may_begin_a_run(frames_of(pages, table)) {
+        if pages.len() >= FEWEST && may_begin_a_run(frames_of(pages, self.zones.table())) {
             return None;
         }
-        self.may_sleep_for("vmap");
+        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
+        self.make_at_hand("vmap", count, |areas, mut place, usable| {
+            let range = usable.pages();
+            new.describe(&mut place, Mapping::Borrowed { usable });
+            if let Mapping::Borrowed { usable } = &mut place.mapping {
+                let mapped =
+                    self.table.map_records_at_hand(usable, pages, |machine, slots, pages| {
+                        write::write(machine, slots, pages, &self.ram)
+                    });
+                match mapped {
+                    Ok(()) => {
+                        areas.go_live(range, place);
+                        return Some(range.start());
+                    }
+                    Err(written) => self.unmap_begun(areas, place, written),
+                }
+            }
+            None
+        })
+    }
+
+    /// Whether there are pages, and no more than are mapped [at once](MOST_AT_ONCE), or than RAM has.
+    #[inline(always)]
+    pub fn are_few(&self, count: u32) -> bool {
+        count.wrapping_sub(1) < self.most_at_once
+    }
+
+    /// Makes an area of `pages` in one critical section, if what [`Areas::begin`] takes is at hand. `make` makes it live, or gives it
+    /// up.
+    #[inline(always)]
+    fn make_at_hand<R>(
+        &self,
+        operation: &'static str,
+        pages: u32,
+        make: impl FnOnce(&mut Areas<'s>, AreaPlace<'s>, OwnedRange) -> Option<R>,
+    ) -> Option<R> {
+        self.may_sleep_for(operation);
         self.bound_backlog();
         // Where something is to fail, the general way is asked, point by point.
         if L::fails(Point::ShortCut) {
             return None;
         }
-        let new = NewArea::new(AreaKind::Vmap, caller).flags(flags);
         self.areas.with(|areas| {
-            let mut place = areas.records.take().ok()?;
-            let Some((start, record)) = areas.space.begin(count.wrapping_add(GUARD_PAGES)) else {
-                areas.records.give_back(place);
-                return None;
-            };
-            new.describe(&mut place, Mapping::Borrowed { usable: start.range(count) });
-            if let Mapping::Borrowed { usable } = &mut place.mapping {
-                let written =
-                    self.table.map_records_at_hand(usable, pages, |machine, slots, pages| {
-                        write::write(machine, slots, pages, &self.ram)
-                    });
-                if written == count {
-                    let address = usable.start();
-                    *record = Some(place);
-                    return Some(address);
-                }
-                self.unmap_begun(areas, place, written);
-            }
-            None
+            let (place, usable) = areas.begin(pages)?;
+            make(areas, place, usable)
         })
     }
 
@@ -85,9 +108,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if let Some(mut usable) = place.mapping.take_borrowed() {
             let undone = self.table.unmap_part(&mut usable, 0, written);
             debug_assert!(undone.is_ok(), "mapped, so inside: {undone:?}");
-            areas.space.give_up(usable);
+            areas.give_up(usable, place);
         }
-        areas.records.give_back(place);
     }
 
     /// Removes the vmap area at `base`, or a bare one, whatever is mapped there; the frames belong to somebody else (S34). Not
@@ -98,33 +120,61 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
+    pub fn vunmap(&self, authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
+        match self.vunmap_at_hand(authority, base) {
+            Ok(()) => Ok(()),
+            Err(left) => self.vunmap_left(base, left),
+        }
+    }
+
+    /// As [`KernelSpace::vunmap`], of few pages, of an area that nobody reads or has tampered with, which is the rule.
+    ///
+    /// # Errors
+    /// What is left for [`KernelSpace::vunmap_left`] to do, or to refuse.
+    ///
+    /// # Panics
+    /// In interrupt context.
     #[inline(always)]
-    pub fn vunmap(&self, _authority: M::Authority, base: VirtAddr) -> Result<(), RemoveError> {
+    pub fn vunmap_at_hand(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+    ) -> Result<(), LeftToUnmap<'s>> {
         self.may_sleep_for("vunmap");
-        // Few pages, of an area that nobody reads or has tampered with, go at once.
-        let ended = |record: &mut AreaRecord, pages: u32| {
-            let few = pages <= MOST_AT_ONCE && self.readers.are_none();
-            if !few || record.kind != AreaKind::Vmap || record.users != 0 {
-                return false;
+        let end = |record: &mut AreaRecord, pages: u32| {
+            if record.kind != AreaKind::Vmap || record.users != 0 {
+                return None;
             }
-            let Some(mut usable) = record.mapping.take_borrowed() else { return false };
-            if usable.count() == pages {
-                L::memory_goes(|| Some((base, usable.pages().bytes())));
-                if self.table.clear_at_hand(&mut usable) {
-                    return true;
-                }
+            if pages > MOST_AT_ONCE || !self.readers.are_none() {
+                return Some(End::Dying);
             }
-            record.mapping = Mapping::Borrowed { usable };
-            false
+            let Mapping::Borrowed { usable } = &mut record.mapping else { return Some(End::Dying) };
+            if usable.count() != pages {
+                return Some(End::Dying);
+            }
+            L::memory_goes(|| Some((base, usable.pages().bytes())));
+            if !self.table.clear_at_hand(usable) {
+                return Some(End::Dying);
+            }
+            record.mapping = Mapping::Nothing;
+            Some(End::Free)
         };
-        let left = self.areas.with(|areas| match areas.end_at_once(base, ended) {
-            Ended::Yes => None,
-            Ended::No => Some(areas.retire_quickly(base, AreaKind::Vmap)),
-        });
+        self.areas.with(|areas| match areas.end_at_once(base, end) {
+            Some(Ending::Free) => Ok(()),
+            Some(Ending::Dying(dying)) => Err(LeftToUnmap(Some(dying))),
+            None => Err(LeftToUnmap(None)),
+        })
+    }
+
+    /// Does what [`KernelSpace::vunmap_at_hand`] left of the area at `base`.
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    #[inline(always)]
+    pub fn vunmap_left(&self, base: VirtAddr, left: LeftToUnmap<'s>) -> Result<(), RemoveError> {
         match left {
-            None => Ok(()),
-            Some(Some(dying)) => self.vunmap_dying(base, dying),
-            Some(None) => self.vunmap_refused(base),
+            LeftToUnmap(Some(dying)) => self.vunmap_dying(base, dying),
+            LeftToUnmap(None) => self.vunmap_refused(base),
         }
     }
 
@@ -153,21 +203,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         and: impl FnOnce(AreaSummary, *const VmStruct) -> R,
     ) -> Option<R> {
         let count = request.plain_pages()?;
-        self.may_sleep_for("get_vm_area");
-        self.bound_backlog();
-        if L::fails(Point::ShortCut) {
-            return None;
-        }
         let new = NewArea::new(AreaKind::Bare, caller).flags(flags);
-        self.areas.with(|areas| {
-            let mut place = areas.records.take().ok()?;
-            let Some((start, record)) = areas.space.begin(count.wrapping_add(GUARD_PAGES)) else {
-                areas.records.give_back(place);
-                return None;
-            };
-            let area = new.describe(&mut place, Mapping::Reserved { usable: start.range(count) });
+        self.make_at_hand("get_vm_area", count, |areas, mut place, usable| {
+            let range = usable.pages();
+            let area = new.describe(&mut place, Mapping::Reserved { usable });
             let descriptor = &raw const place.vm;
-            *record = Some(place);
+            areas.go_live(range, place);
             Some(and(area, descriptor))
         })
     }
@@ -177,35 +218,49 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     #[inline(always)]
     pub(super) fn free_reserved(&self, base: VirtAddr, descriptor: *const VmStruct) -> Ended {
         self.may_sleep_for("free_vm_area");
-        self.areas.with(|areas| {
-            let ended = |record: &mut AreaRecord, pages: u32| {
-                // No window shows an area that maps nothing, and whoever changes it has its mapping.
-                let Mapping::Reserved { usable } = &record.mapping else { return false };
-                let is_it = &raw const record.vm == descriptor
-                    && usable.count() == pages
-                    // Whoever reads it may find another's memory behind its addresses when they are taken again.
-                    && self.readers.are_none();
-                if is_it {
-                    record.mapping = Mapping::Nothing;
-                }
-                is_it
-            };
-            areas.end_at_once(base, ended)
+        let end = |record: &mut AreaRecord, pages: u32| {
+            // No window shows an area that maps nothing, and whoever changes it has its mapping.
+            let Mapping::Reserved { usable } = &record.mapping else { return None };
+            let is_it = &raw const record.vm == descriptor
+                && usable.count() == pages
+                // Whoever reads it may find another's memory behind its addresses when they are taken again.
+                && self.readers.are_none();
+            if is_it {
+                record.mapping = Mapping::Nothing;
+            }
+            is_it.then_some(End::Free)
+        };
+        self.areas.with(|areas| match areas.end_at_once(base, end) {
+            Some(_) => Ended::Yes,
+            None => Ended::No,
         })
     }
 }
 
-impl Areas<'_> {
-    /// Live → Free, as [`crate::va_space::VaSpace::end`] has it, of the record too.
+/// What became of an area that no longer lives.
+#[derive(Debug)]
+#[must_use = "a dying area is lost if it is dropped"]
+pub(super) enum Ending<'s> {
+    /// Its addresses are free, and its record is given back.
+    Free,
+    /// It waits for whoever unmaps it.
+    Dying(AreaPlace<'s>),
+}
+
+impl<'s> Areas<'s> {
+    /// Ends the live area at `base` as far as `end` says, as [`crate::va_space::VaSpace::end`] has it, its record too.
     #[inline(always)]
     pub(super) fn end_at_once(
         &mut self,
         base: VirtAddr,
-        ended: impl FnOnce(&mut AreaRecord, u32) -> bool,
-    ) -> Ended {
-        let gone = self.space.end(base, |place, pages| ended(place, pages));
-        let Some(place) = gone else { return Ended::No };
-        self.records.give_back(place);
-        Ended::Yes
+        end: impl FnOnce(&mut AreaRecord, u32) -> Option<End>,
+    ) -> Option<Ending<'s>> {
+        match self.space.end(base, |place, pages| end(place, pages))? {
+            (place, End::Free) => {
+                self.records.give_back(place);
+                Some(Ending::Free)
+            }
+            (place, End::Dying) => Some(Ending::Dying(place)),
+        }
     }
 }

@@ -20,13 +20,14 @@ use crate::attributes::Attributes;
 use crate::descriptor::l2::SmallPages;
 use crate::frames::{Frame, FrameList, FrameOwner, FrameRequest, FrameTable, Freed};
 use crate::kernel_space::areas::AreaPlace;
+use crate::kernel_space::at_once::Ending;
 use crate::kernel_space::page_array::address_of;
 use crate::kernel_space::reserve::NewArea;
-use crate::kernel_space::{Ended, Fill, FramesError, KernelSpace, RemoveError};
+use crate::kernel_space::{Fill, FramesError, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::FEW;
-use crate::va_space::GUARD_PAGES;
+use crate::va_space::End;
 
 /// How many pages are few.
 const MOST_FEW: u32 = FEW - 1;
@@ -84,26 +85,20 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
         }
         let made = self.areas.with(|areas| {
-            let mut place = areas.records.take().ok()?;
-            let Some((start, live)) = areas.space.begin(pages.wrapping_add(GUARD_PAGES)) else {
-                areas.records.give_back(place);
-                return None;
-            };
-            let mut usable = start.range(pages);
+            let (mut place, mut usable) = areas.begin(pages)?;
             if !self.table.map_few(&mut usable, words.word(frame)) {
-                areas.space.give_up(usable);
-                areas.records.give_back(place);
+                areas.give_up(usable, place);
                 return None;
             }
-            let first = usable.pages().first();
+            let range = usable.pages();
             place.array = PageArray::Within;
             note_few(record, pages, &place.within);
             let new = NewArea::new(AreaKind::Vmalloc, caller);
             let new = new.pointers(address_of(&place.within), pages);
             let list = FrameList::of_one(chain, pages);
             new.describe(&mut place, Mapping::Frames { usable, list });
-            *live = Some(place);
-            NonZeroU32::new(first)
+            areas.go_live(range, place);
+            NonZeroU32::new(range.first())
         });
         if made.is_some() { made } else { self.not_at_hand(record, order) }
     }
@@ -120,34 +115,34 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for("vfree");
         let mut frames = FrameList::new();
         // A few pages, of an area that nobody reads or has tampered with, go at once; their frames after the lock.
-        let ended = |record: &mut AreaRecord, pages: u32| {
-            if record.kind != AreaKind::Vmalloc || record.users != 0 || !self.readers.are_none() {
-                return false;
+        let end = |record: &mut AreaRecord, pages: u32| {
+            if record.kind != AreaKind::Vmalloc || record.users != 0 {
+                return None;
+            }
+            if !self.readers.are_none() {
+                return Some(End::Dying);
             }
             let Some((mut usable, list)) = record.take_few() else {
-                return self.end_section(record, pages, base);
+                let ended = self.end_section(record, pages, base);
+                return Some(if ended { End::Free } else { End::Dying });
             };
             if usable.count() == pages && !has_null(record, pages) {
                 L::memory_goes(|| Some((base, usable.pages().bytes())));
                 if self.table.clear_at_hand(&mut usable) {
                     frames = list;
-                    return true;
+                    return Some(End::Free);
                 }
             }
             record.mapping = Mapping::Frames { usable, list };
-            false
+            Some(End::Dying)
         };
-        let left = self.areas.with(|areas| match areas.end_at_once(base, ended) {
-            Ended::Yes => None,
-            Ended::No => Some(areas.retire_quickly(base, AreaKind::Vmalloc)),
-        });
-        match left {
-            None => match self.zones.give_back_list(frames, FrameOwner::Vmalloc) {
+        match self.areas.with(|areas| areas.end_at_once(base, end)) {
+            Some(Ending::Free) => match self.zones.give_back_list(frames, FrameOwner::Vmalloc) {
                 Ok(()) => Ok(()),
                 Err(list) => self.free_blocks(base, list),
             },
-            Some(Some(dying)) => self.vfree_dying(base, dying),
-            Some(None) => self.remove_refused(base, AreaKind::Vmalloc),
+            Some(Ending::Dying(dying)) => self.vfree_dying(base, dying),
+            None => self.remove_refused(base, AreaKind::Vmalloc),
         }
     }
 

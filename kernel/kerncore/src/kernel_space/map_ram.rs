@@ -129,13 +129,16 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let fragment = self.map_ram.cut(self.table.machine().cpu(), count)?;
         let (mut range, block) = fragment.into_parts();
         let mut slots = Slots::of_block(&mut range, block.table());
-        let written = write(self.table.machine(), &mut slots, pages, &self.ram);
-        if written == count {
-            self.table.written(&slots, count);
-            return Some(Fragment::from_parts(range, block).show());
+        match write(self.table.machine(), &mut slots, pages, &self.ram) {
+            Ok(()) => {
+                self.table.machine().barrier();
+                Some(Fragment::from_parts(range, block).show())
+            }
+            Err(written) => {
+                self.give_up(range, block, written);
+                None
+            }
         }
-        self.give_up(range, block, written);
-        None
     }
 
     /// When what was at hand would not do.
@@ -163,19 +166,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         mut fragment: Fragment<'_>,
         pages: &[*const Frame],
     ) -> Result<VirtAddr, VmapError> {
-        let count = fragment.range.count();
         let table = fragment.table();
         let mut slots = Slots::of_block(&mut fragment.range, table);
-        let error = if slots.are_empty(self.table.machine()) {
-            let written = write(self.table.machine(), &mut slots, pages, &self.ram);
-            self.table.written(&slots, written);
-            if written == count {
-                return Ok(fragment.show());
-            }
-            MapError::MissingFrame { address: slots.address(written), mapped: written }
-        } else {
-            self.table.first_in_use(&slots, 0)
-        };
+        let written = write(self.table.machine(), &mut slots, pages, &self.ram);
+        self.table.machine().barrier();
+        let Err(written) = written else { return Ok(fragment.show()) };
+        let error = self.table.stopped_at(&mut slots, written, 0);
         let mapped = error.mapped();
         // What stands in the way stands in the way of whoever comes next, too, but is not ours to remove.
         let (range, block) = fragment.into_parts();
@@ -266,18 +262,16 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     fn end_fragment(&self, address: VirtAddr, count: u32) -> Ended {
         self.may_sleep_for("vm_unmap_ram");
         let Ok(fragment) = self.map_ram.claim(address, count) else { return Ended::No };
-        let (range, block) = fragment.into_parts();
-        match self.table.unmap_small_pages(block.table(), range) {
-            Ok(unmapped) => {
-                // Only now can it be put back (S23).
-                let Released { range, .. } = unmapped.flush();
-                self.put_back(Fragment::from_parts(range, block));
-                Ended::Yes
-            }
-            Err(range) => {
-                let _shown = Fragment::from_parts(range, block).show();
-                Ended::No
-            }
+        let (mut range, block) = fragment.into_parts();
+        let cleared = self.table.clear_in_block(block.table(), &mut range);
+        let fragment = Fragment::from_parts(range, block);
+        if cleared {
+            // Only now can it be put back (S23).
+            self.put_back(fragment);
+            Ended::Yes
+        } else {
+            let _shown = fragment.show();
+            Ended::No
         }
     }
 

@@ -55,7 +55,7 @@ mod vmap;
 mod vmap_large;
 
 pub use areas::{AreaChunk, AreaEntry, AreaPlace};
-pub use at_once::MOST_AT_ONCE;
+pub use at_once::{LeftToUnmap, MOST_AT_ONCE};
 pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};
 pub use change::ChangeError;
 pub use coherent::{CoherentError, CoherentFreed};
@@ -132,6 +132,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     /// How many those are, or were a moment ago.
     waiting: AtomicU32,
     large_forbidden: AtomicBool,
+    /// [`MOST_AT_ONCE`] pages, or all that RAM has.
+    most_at_once: u32,
     map_ram: MapRam<'s>,
     tables: TableMemory<L>,
     zones: Zones<'s, L>,
@@ -153,6 +155,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             waiting: AtomicU32::new(0),
             large_forbidden: AtomicBool::new(false),
+            most_at_once: MOST_AT_ONCE.min(parts.zones.total()),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),
             ram: Ram::new(*parts.zones.table()),

@@ -78,17 +78,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let mut place = areas.records.take().ok()?;
             let wanted = PAGES_PER_SECTION.wrapping_add(GUARD_PAGES);
             let begun = areas.space.begin_aligned(wanted, PAGES_PER_SECTION - 1);
-            let Some((start, live)) = begun else {
+            let Some(start) = begun else {
                 areas.records.give_back(place);
                 return None;
             };
             let mut usable = start.range(PAGES_PER_SECTION);
             if !self.table.map_section_at_hand(&mut usable, word) {
-                areas.space.give_up(usable);
-                areas.records.give_back(place);
+                areas.give_up(usable, place);
                 return None;
             }
-            let first = usable.pages().first();
+            let range = usable.pages();
             place.array = PageArray::Frame(block);
             let new = NewArea::new(AreaKind::Vmalloc, caller);
             let new = new.pointers(pointers, PAGES_PER_SECTION);
@@ -96,8 +95,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let mapping =
                 Mapping::Large { usable, list, parts: ONE_SECTION, parked: Parked::new() };
             new.describe(&mut place, mapping);
-            *live = Some(place);
-            NonZeroU32::new(first)
+            areas.go_live(range, place);
+            NonZeroU32::new(range.first())
         });
         if made.is_some() { made } else { self.section_not_at_hand(record, Some(noted)) }
     }

@@ -186,12 +186,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return Ok(area.pages.start());
         }
         let total = self.zones.total();
-        let count = match u32::try_from(pages.len()) {
-            Ok(0) => return Err(VmapError::NoPages),
-            Ok(count) if count <= total => count,
-            _ => return Err(VmapError::MoreThanMemory { wanted: pages.len(), total }),
-        };
-        self.unless_short(|| self.show(pages, count, flags, caller))
+        match u32::try_from(pages.len()) {
+            // One comparison: there are some, and no more than RAM has.
+            Ok(count) if count.wrapping_sub(1) < total => {
+                self.unless_short(|| self.show(pages, count, flags, caller))
+            }
+            Ok(0) => Err(VmapError::NoPages),
+            _ => Err(VmapError::MoreThanMemory { wanted: pages.len(), total }),
+        }
     }
 
     /// Maps `pages`, which are `count`, in an area of their own.
@@ -207,7 +209,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             self.reserve("vmap", |areas| areas.reserve_pages(count)).map_err(VmapError::Area)?;
         // As kernel data, and as short-lived mappings are.
         let write = |machine: &M, slots: &mut Slots<'_>, pages: &[*const Frame]| {
-            write::write_to_empty(machine, slots, pages, &self.ram)
+            write::write_all(machine, slots, pages, &self.ram)
         };
         let tables = self.tables.source(&self.zones);
         if let Err(error) = self.table.map_records(&mut usable, pages, write, &tables) {

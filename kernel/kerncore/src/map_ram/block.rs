@@ -87,7 +87,8 @@ impl Block {
     pub(super) fn show(&self, offset: u32, pages: u32) {
         // Relaxed, as in `claim`: whoever tells another CPU the address tells it what was done before.
         if let Some(mark) = self.marks.get(offset as usize) {
-            mark.store(u8::try_from(pages).unwrap_or(0), Relaxed);
+            // No more than a mark holds, which the mask says once more.
+            mark.store(u8::try_from(pages & u32::from(u8::MAX)).unwrap_or(0), Relaxed);
         }
     }
 
@@ -119,12 +120,16 @@ impl Block {
     pub(super) fn put_back(&self, offset: u32, pages: u32) -> PutBack {
         // What was done to the pages is seen by whoever cuts them from the word that is written below.
         fence(Release);
-        let put_back = |word| Some(after_putting_back(word, offset, pages));
-        match self.word.fetch_update(Relaxed, Relaxed, put_back) {
-            // Closed, and this was the last.
-            Ok(before) if before & !USED == FRAGMENT | CLOSED => PutBack::Last,
-            _ => PutBack::Stays,
-        }
+        let mut word = self.word.load(Relaxed);
+        let left = loop {
+            let next = after_putting_back(word, offset, pages);
+            match self.word.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+                Ok(_) => break next,
+                Err(now) => word = now,
+            }
+        };
+        // Closed, and this was the last.
+        if left == NO_BLOCK { PutBack::Last } else { PutBack::Stays }
     }
 
     /// Nobody cuts from it any more.

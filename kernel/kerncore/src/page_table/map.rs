@@ -249,11 +249,17 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         outcome.map(|()| mapped)
     }
 
-    /// When this returns, the first `written` of `slots` are visible to every walker.
-    #[inline(always)]
-    pub(crate) fn written(&self, slots: &Slots<'_>, written: u32) {
-        slots.clean(&self.machine, written);
-        self.machine.barrier();
+    /// Why only the first `written` of `slots` could be written, before which `mapped` pages had been mapped: one of them is in use,
+    /// and then those are cleared and flushed again, or there is no frame.
+    #[cold]
+    pub(crate) fn stopped_at(&self, slots: &mut Slots<'_>, written: u32, mapped: u32) -> MapError {
+        let mut rest = written..slots.count();
+        if rest.all(|index| slots.read(&self.machine, index) == 0) {
+            let mapped = mapped.wrapping_add(written);
+            return MapError::MissingFrame { address: slots.address(written), mapped };
+        }
+        slots.clear_first(&self.machine, written);
+        self.first_in_use(slots, mapped)
     }
 
     /// The error that names the first of `slots` that is in use.

@@ -42,7 +42,7 @@ mod tables;
 mod unmap;
 mod walk;
 
-pub(crate) use run::{FEW, Slots};
+pub(crate) use run::{FEW, Paired, Slots};
 pub(crate) use sections::Walk;
 
 pub use backlog::Backlog;

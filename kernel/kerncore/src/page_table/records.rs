@@ -13,41 +13,42 @@ use crate::{
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Maps the frames whose records begin at `pages` at `range`, which has as many, no more than a second-level table has slots,
-    /// if such a table is there that translates all of them. `write` writes the descriptors of pages into as many slots, up to
-    /// the first page that may not be mapped or slot that is in use (S17), says how many, and cleans nothing. Says how many were
-    /// mapped; none if it is not so.
+    /// if such a table is there that translates all of them. `write` writes and cleans the descriptors of pages in as many slots, up
+    /// to the first page that may not be mapped or slot that is in use (S17).
+    ///
+    /// # Errors
+    /// How many pages were written that somebody must unmap; all walkers may see them, or not yet.
     #[inline(always)]
     pub(crate) fn map_records_at_hand(
         &self,
         range: &mut OwnedRange,
         pages: &[*const Frame],
-        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
-    ) -> u32 {
-        self.map_run_at_hand(Run::whole(range), pages, write)
+        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> Result<(), u32>,
+    ) -> Result<(), u32> {
+        let run = Run::whole(range);
+        match pages {
+            // Below one table, and nothing to count.
+            [_] => self.map_records_of_run(run.single(), pages, write),
+            _ if run.is_below_one_table() => self.map_records_of_run(run, pages, write),
+            _ => Err(0),
+        }
     }
 
-    /// Not inlined: it has all registers to itself.
-    #[inline(never)]
-    fn map_run_at_hand(
+    #[inline(always)]
+    fn map_records_of_run(
         &self,
         run: Run<'_>,
         pages: &[*const Frame],
-        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
-    ) -> u32 {
-        if !run.is_below_one_table() {
-            return 0;
-        }
-        let Some(below) = self.table_there(run.section()) else { return 0 };
-        let mut slots = run.slots(below);
-        let written = write(&self.machine, &mut slots, pages);
-        slots.clean(&self.machine, written);
+        write: impl Fn(&M, &mut Slots<'_>, &[*const Frame]) -> Result<(), u32>,
+    ) -> Result<(), u32> {
+        let below = self.table_there(run.section()).ok_or(0_u32)?;
+        write(&self.machine, &mut run.slots(below), pages)?;
         self.machine.barrier();
-        written
+        Ok(())
     }
 
-    /// Maps the frames whose records begin at `pages` at all of `range`, which has as many. `write` writes the descriptors of
-    /// pages into as many slots, none of which is in use, up to the first page that may not be mapped, says how many, and cleans
-    /// nothing. Otherwise as [`PageTable::map`].
+    /// Maps the frames whose records begin at `pages` at all of `range`, which has as many. `write` does as
+    /// for [`PageTable::map_records_at_hand`]. Otherwise as [`PageTable::map`].
     ///
     /// # Errors
     /// As [`PageTable::map`]; what may not be mapped is a gap.
@@ -60,7 +61,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         tables: &impl TableSource,
     ) -> Result<u32, MapError>
     where
-        W: Fn(&M, &mut Slots<'_>, &[*const Frame]) -> u32,
+        W: Fn(&M, &mut Slots<'_>, &[*const Frame]) -> Result<(), u32>,
     {
         let mut mapped = 0_u32;
         let whole = range.pages();
@@ -86,20 +87,13 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
                     break;
                 }
             };
-            if !slots.are_empty(&self.machine) {
-                outcome = Err(self.first_in_use(&slots, mapped));
-                break;
-            }
             let rest = pages.get(mapped as usize..).unwrap_or_default();
             let here = rest.get(..slots.count() as usize).unwrap_or(rest);
-            let written = write(&self.machine, &mut slots, here);
-            slots.clean(&self.machine, written);
-            mapped = mapped.wrapping_add(written);
-            if written != slots.count() {
-                let address = slots.address(written);
-                outcome = Err(MapError::MissingFrame { address, mapped });
+            if let Err(written) = write(&self.machine, &mut slots, here) {
+                outcome = Err(self.stopped_at(&mut slots, written, mapped));
                 break;
             }
+            mapped = mapped.wrapping_add(slots.count());
         }
         // Also after an error, as in `map`.
         self.machine.barrier();

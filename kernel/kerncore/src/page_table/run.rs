@@ -9,6 +9,7 @@ use super::PageTable;
 use crate::{
     addr::{PAGE_SHIFT, PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
     descriptor::{L2_SLOTS, SLOT_SIZE, l2::LARGE_PAGE_SLOTS},
+    frames::Frame,
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
@@ -104,6 +105,13 @@ impl<'range> Run<'range> {
     #[inline(always)]
     pub(super) fn is_below_one_table(&self) -> bool {
         self.first % PAGES_PER_SECTION <= PAGES_PER_SECTION.wrapping_sub(self.count)
+    }
+
+    /// Of a run of one page: the same, and the compiler knows that it is one.
+    #[inline(always)]
+    pub(super) fn single(self) -> Self {
+        debug_assert!(self.count == 1, "{} pages", self.count);
+        Self { count: 1, ..self }
     }
 
     /// Which pages they are.
@@ -226,42 +234,22 @@ impl Slots<'_> {
         written
     }
 
-    /// Writes what `words` makes of each four of `pointers` from the first slot on, as long as it makes something. Returns how
-    /// many slots that were; cleans nothing.
+    /// With as many `pages`; `None`, if they are not as many.
     #[inline(always)]
-    pub(crate) fn write_fours<T>(
-        &mut self,
-        machine: &impl Machine,
-        pointers: &[*const T],
-        words: impl Fn([*const T; 4]) -> Option<[u32; 4]>,
-    ) -> u32 {
-        let (fours, _) = pointers.get(..self.count as usize).unwrap_or(pointers).as_chunks::<4>();
-        machine.write_fours(self.first, fours, words)
+    pub(crate) fn with<'p>(&mut self, pages: &'p [*const Frame]) -> Option<Paired<'_, 'p>> {
+        let pair = Paired { first: self.first, pages, owner: PhantomData };
+        (pages.len() == self.count as usize).then_some(pair)
     }
 
-    /// Writes `words` from the slot at `index` on, up to the first slot that is in use. Returns how many slots there are words in
-    /// by then, those before `index` counted; cleans nothing.
+    /// Writes `word` into the first slot and cleans it, if there is one and it is not in use. Says whether.
     #[inline(always)]
-    pub(crate) fn write_each_if_empty(
-        &mut self,
-        machine: &impl Machine,
-        mut index: u32,
-        words: impl Iterator<Item = u32>,
-    ) -> u32 {
-        for word in words {
-            if index >= self.count || self.read(machine, index) != 0 {
-                break;
-            }
-            machine.write_descriptors(self.at(index), iter::once(word));
-            index = index.wrapping_add(1);
+    pub(crate) fn write_first_if_empty(&mut self, machine: &impl Machine, word: u32) -> bool {
+        let is_empty = self.count != 0 && self.read(machine, 0) == 0;
+        if is_empty {
+            machine.write_descriptors(self.first, iter::once(word));
+            machine.clean_descriptors(self.first, 1);
         }
-        index
-    }
-
-    /// Whether none is in use.
-    #[inline(always)]
-    pub(crate) fn are_empty(&self, machine: &impl Machine) -> bool {
-        self.join_all(machine, 0, |bits, descriptor| bits | descriptor) == 0
+        is_empty
     }
 
     /// Writes `descriptors` from the slot at `index` on, as many as there is room for. Returns how many that were; cleans
@@ -319,6 +307,17 @@ impl Slots<'_> {
         }
     }
 
+    /// Clears the first `count` slots, which are no more than there are, and makes every TLB forget them.
+    pub(crate) fn clear_first(&mut self, machine: &impl Machine, count: u32) {
+        if count != 0 {
+            machine.clear_descriptors(self.first, count);
+            machine.clean_descriptors(self.first, count);
+            machine.barrier();
+            machine.invalidate_tlb(PageRange::trusted(self.page, count));
+            machine.barrier();
+        }
+    }
+
     /// Clears the slot at `index`, and cleans it.
     pub(crate) fn clear_one(&mut self, machine: &impl Machine, index: u32) {
         machine.write_descriptors(self.at(index), iter::once(0));
@@ -327,7 +326,55 @@ impl Slots<'_> {
 
     #[inline(always)]
     fn at(&self, index: u32) -> PhysAddr {
-        PhysAddr::new(self.first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
+        slot_at(self.first, index)
+    }
+}
+
+/// Slots, and as many pages for them.
+pub(crate) struct Paired<'range, 'p> {
+    /// Where the first slot lies.
+    first: PhysAddr,
+    pages: &'p [*const Frame],
+    owner: PhantomData<&'range Slots<'range>>,
+}
+
+impl<'p> Paired<'_, 'p> {
+    /// The pages.
+    #[inline(always)]
+    pub(crate) fn pages(&self) -> &'p [*const Frame] {
+        self.pages
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> u32 {
+        // As many as slots.
+        u32::try_from(self.pages.len()).unwrap_or(0)
+    }
+
+    /// Writes what `words` makes of each four pages, as long as it makes something and none of the four slots is in use. Returns
+    /// how many slots that were; cleans nothing.
+    #[inline(always)]
+    pub(crate) fn write_fours_if_empty(
+        &mut self,
+        machine: &impl Machine,
+        words: impl Fn([*const Frame; 4]) -> Option<[u32; 4]>,
+    ) -> u32 {
+        machine.write_fours_if_empty(self.first, self.pages.as_chunks::<4>().0, words)
+    }
+
+    /// Writes what `word` makes of each page from that at `index` on, as long as it makes something and the slot is not in use.
+    /// Returns how many slots there are words in by then, those before `index` counted; cleans nothing.
+    #[inline(always)]
+    pub(crate) fn write_each_if_empty(
+        &mut self,
+        machine: &impl Machine,
+        index: u32,
+        word: impl Fn(*const Frame) -> Option<u32>,
+    ) -> u32 {
+        let rest = self.pages.get(index as usize..).unwrap_or_default();
+        let words = rest.iter().map_while(|&page| word(page));
+        index.wrapping_add(machine.write_if_empty(slot_at(self.first, index), words))
     }
 }
 
@@ -375,6 +422,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     pub(super) fn l1_slot(&self, index: u32) -> PhysAddr {
         PhysAddr::new(self.root.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
     }
+}
+
+/// Where the slot at `index` lies, counted from `first`.
+#[inline(always)]
+fn slot_at(first: PhysAddr, index: u32) -> PhysAddr {
+    PhysAddr::new(first.raw().wrapping_add(index.wrapping_mul(SLOT_SIZE)))
 }
 
 /// The first address of page number `page`.

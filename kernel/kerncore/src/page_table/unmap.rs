@@ -152,7 +152,13 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// otherwise nothing has changed.
     #[inline(always)]
     pub(crate) fn clear_at_hand(&self, range: &mut OwnedRange) -> bool {
-        self.clear_run(Run::whole(range))
+        let run = Run::whole(range);
+        // A single page is below one table, and where it is known to be single there is nothing to count.
+        if run.count() == 1 {
+            self.clear_below_one_table(run.single())
+        } else {
+            self.clear_run(run)
+        }
     }
 
     /// Not inlined: it has all registers to itself.
@@ -160,43 +166,54 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     fn clear_run(&self, run: Run<'_>) -> bool {
         run.count().wrapping_sub(1) < PAGES_PER_SECTION
             && run.is_below_one_table()
-            && self.clear_below_one_table(run)
+            && self.table_of(&run).is_some_and(|table| {
+                if run.count() < FEW {
+                    self.clear_and_flush(run, table)
+                } else {
+                    self.clear_and_flush_many(run, table)
+                }
+            })
     }
 
     #[inline(always)]
     fn clear_below_one_table(&self, run: Run<'_>) -> bool {
+        self.table_of(&run).is_some_and(|table| self.clear_and_flush(run, table))
+    }
+
+    /// The second-level table that the first-level slot above `run` names.
+    #[inline(always)]
+    fn table_of(&self, run: &Run<'_>) -> Option<PhysAddr> {
+        l1::table(self.machine.read_descriptor(self.l1_slot(run.section())))
+    }
+
+    /// Clears and flushes all of `range`, which a block's section holds, whose second-level table is at `table`, if every page of it
+    /// is a small one. Says whether; otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn clear_in_block(&self, table: PhysAddr, range: &mut OwnedRange) -> bool {
+        let run = Run::whole(range);
+        if run.count() == 1 {
+            self.clear_and_flush(run.single(), table)
+        } else {
+            self.clear_and_flush_many(run, table)
+        }
+    }
+
+    /// Not inlined: to go by many slots at once takes all registers.
+    #[inline(never)]
+    fn clear_and_flush_many(&self, run: Run<'_>, table: PhysAddr) -> bool {
+        self.clear_and_flush(run, table)
+    }
+
+    /// Clears and flushes small pages below the table at `table`. Says whether they are; otherwise nothing has changed.
+    #[inline(always)]
+    fn clear_and_flush(&self, run: Run<'_>, table: PhysAddr) -> bool {
         let pages = run.pages();
-        let cleared = self.clear_small_pages(run);
+        let cleared = self.clear_small_slots(&mut run.slots(table));
         if cleared {
             self.machine.barrier();
             self.flush_pages(pages);
         }
         cleared
-    }
-
-    /// As [`PageTable::unmap`], of a range that a block's section holds, whose second-level table is at `table`, if every page
-    /// of it is a small one.
-    ///
-    /// # Errors
-    /// The range, when there is something else in it: nothing has changed.
-    #[inline(always)]
-    pub(crate) fn unmap_small_pages(
-        &self,
-        table: PhysAddr,
-        mut range: OwnedRange,
-    ) -> Result<Unmapped<'_, M, L, ()>, OwnedRange> {
-        let run = Run::whole(&mut range);
-        let cleared = if run.count() < FEW {
-            self.clear_small_slots(&mut run.slots(table))
-        } else {
-            self.clear_many(run, table)
-        };
-        if !cleared {
-            return Err(range);
-        }
-        self.machine.barrier();
-        let removal = Removal { pages: range.count(), ..Removal::default() };
-        Ok(Unmapped { table: self, range, payload: ManuallyDrop::new(()), removal })
     }
 
     /// Clears `count` pages of `range` from `offset` on, and flushes them before it returns: a borrowed range
@@ -259,8 +276,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Clears a run that is all small pages. Says whether it was.
     #[inline(always)]
     fn clear_small_pages(&self, run: Run<'_>) -> bool {
-        let above = self.machine.read_descriptor(self.l1_slot(run.section()));
-        let Some(table) = l1::table(above) else { return false };
+        let Some(table) = self.table_of(&run) else { return false };
         if run.count() < FEW {
             self.clear_small_slots(&mut run.slots(table))
         } else {

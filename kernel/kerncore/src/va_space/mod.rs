@@ -41,6 +41,7 @@ mod storage;
 mod tests;
 
 pub use area::{Area, AreaState, Areas};
+pub(crate) use at_once::End;
 pub use check::{CheckError, Count};
 pub use error::{NewError, PublishError, ReleaseError, ReserveError, StorageArray};
 pub use request::{
@@ -76,8 +77,6 @@ pub struct VaSpace<'s, R> {
     pages: u32,
     /// The offset at which the open space begins: 0, or the page after an area's guard.
     top: u32,
-    /// Pages that no area has.
-    free: u32,
     tags: &'s mut [u32],
     holes: HoleTree<'s>,
     starts: StartSet<'s>,
@@ -114,7 +113,6 @@ impl<'s, R> VaSpace<'s, R> {
             space,
             pages,
             top: 0,
-            free: pages,
             tags,
             holes: HoleTree::new(storage.holes, pages),
             starts: StartSet::new(storage.starts, pages),
@@ -204,9 +202,17 @@ impl<'s, R> VaSpace<'s, R> {
         self.holes.longest().max(self.pages - self.top)
     }
 
-    /// Pages that no area has; guards belong to their areas.
-    pub const fn free_pages(&self) -> u32 {
-        self.free
+    /// Pages that no area has; guards belong to their areas. O(n) in the areas: whoever makes one need not count.
+    pub fn free_pages(&self) -> u32 {
+        let (mut free, mut from) = (self.pages, 0);
+        while from < self.pages {
+            let Some(first) = self.starts.first_from(from) else { break };
+            // One at least, whatever the books say.
+            let taken = self.taken_at(first).max(1);
+            free = free.saturating_sub(taken);
+            from = first.saturating_add(taken);
+        }
+        free
     }
 
     /// Areas in whatever state, counted. O(n) in the pages of the space, 32 at a step.
@@ -283,22 +289,27 @@ impl<'s, R> VaSpace<'s, R> {
     /// As [`VaSpace::make_area`], for whoever knows how many pages they are, with these marks.
     #[inline(always)]
     fn note_area(&mut self, base: u32, taken: u32, marks: u32) -> Option<OwnedStart> {
+        self.note_tags(base, taken, marks)?;
+        // There is a tag for each page of the space, so these pages are.
+        Some(OwnedStart::mint(self.first().wrapping_add(base)))
+    }
+
+    /// Notes in the books, but for the record, that an area has the `taken` pages from the offset `base`.
+    #[inline(always)]
+    fn note_tags(&mut self, base: u32, taken: u32, marks: u32) -> Option<()> {
         // Whoever takes pages of the space sees to it that they lie inside; the slice sees to it again.
         let last = base.wrapping_add(taken).wrapping_sub(1);
         // First the end, which lies no lower than the beginning.
         *self.tags.get_mut(last as usize)? = taken;
         *self.tags.get_mut(base as usize)? = marks | taken;
         self.starts.insert(base);
-        self.free = self.free.wrapping_sub(taken);
-        // There is a tag for each page of the space, so these pages are.
-        Some(OwnedStart::mint(self.first().wrapping_add(base)))
+        Some(())
     }
 
     /// Makes the area of `taken` pages at the offset `first` free, whose first tag is wiped.
     #[inline(always)]
     fn give_back(&mut self, first: u32, taken: u32) {
         self.starts.remove(first);
-        self.free = self.free.wrapping_add(taken);
         let end = first.wrapping_add(taken);
         // Below the first page there is no tag.
         let below = match self.tags.get(first.wrapping_sub(1) as usize) {
@@ -341,7 +352,7 @@ impl<'s, R> VaSpace<'s, R> {
 impl<R: Clone> VaSpace<'_, R> {
     /// Makes these books a copy of `other`'s, which are of an equal space, stale tags included.
     fn copy_from(&mut self, other: &VaSpace<'_, R>) {
-        (self.top, self.free) = (other.top, other.free);
+        self.top = other.top;
         self.tags.copy_from_slice(other.tags);
         self.holes.copy_from(&other.holes);
         self.starts.copy_from(&other.starts);

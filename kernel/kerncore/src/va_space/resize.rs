@@ -32,7 +32,6 @@ impl<R> VaSpace<'_, R> {
             self.holes.set(end, 0);
         }
         self.set_length(first, taken + more);
-        self.free -= more;
         let added = self.space.pages().sub_range(end - GUARD_PAGES, more)?;
         Some(OwnedRange::mint(added))
     }
@@ -57,7 +56,6 @@ impl<R> VaSpace<'_, R> {
             }
         }
         self.set_length(first, keep.count() + GUARD_PAGES);
-        self.free += gone.count();
         Ok(())
     }
 

@@ -5,28 +5,55 @@ use crate::addr::PAGE_SHIFT;
 use crate::frames::{Belonging, Frame, FrameTable};
 use crate::kernel_space::vmap::OwnerSet;
 use crate::machine::Machine;
-use crate::page_table::Slots;
-
-/// So many pages are worth the quick loop.
-pub(super) const MANY: u32 = 8;
+use crate::page_table::{Paired, Slots};
 
 /// Writes the descriptors of `pages` into as many `slots`, up to the first page that may not be mapped or slot that is in use
-/// (S17), and says how many; into none if one of [`MANY`] or more is in use. Cleans nothing.
+/// (S17), and cleans what it wrote.
+///
+/// # Errors
+/// How many it wrote, if that is not all.
 #[inline(always)]
 pub(in crate::kernel_space) fn write(
     machine: &impl Machine,
     slots: &mut Slots<'_>,
     pages: &[*const Frame],
     ram: &Ram<'_>,
-) -> u32 {
-    if slots.count() < MANY {
-        write_each(machine, slots, pages, ram, 0)
-    } else {
-        write_many(machine, slots, pages, ram)
+) -> Result<(), u32> {
+    match pages {
+        &[page] => write_one(machine, slots, page, ram),
+        _ => write_all(machine, slots, pages, ram),
     }
 }
 
-/// Not inlined, so that what is few keeps its registers.
+/// As [`write()`], of many pages rather than one.
+#[inline(always)]
+pub(in crate::kernel_space) fn write_all(
+    machine: &impl Machine,
+    slots: &mut Slots<'_>,
+    pages: &[*const Frame],
+    ram: &Ram<'_>,
+) -> Result<(), u32> {
+    let written = write_many(machine, slots, pages, ram);
+    if written == slots.count() { Ok(()) } else { Err(written) }
+}
+
+/// As [`write()`], of a single page: what it costs is mostly the way to it.
+#[inline(always)]
+fn write_one(
+    machine: &impl Machine,
+    slots: &mut Slots<'_>,
+    page: *const Frame,
+    ram: &Ram<'_>,
+) -> Result<(), u32> {
+    match ram.word_at_record(page) {
+        Some(word) if slots.write_first_if_empty(machine, word) => Ok(()),
+        _ => Err(0),
+    }
+}
+
+/// Four at a time, as long as their records say what the first one does; then one after the other.
+///
+/// Not inlined, so that the loop has the registers to itself: it is most of what a large mapping costs.
 #[inline(never)]
 fn write_many(
     machine: &impl Machine,
@@ -34,64 +61,38 @@ fn write_many(
     pages: &[*const Frame],
     ram: &Ram<'_>,
 ) -> u32 {
-    if slots.are_empty(machine) { write_to_empty(machine, slots, pages, ram) } else { 0 }
-}
-
-/// As [`write()`], into slots of which somebody has seen that none is in use.
-#[inline(always)]
-pub(in crate::kernel_space) fn write_to_empty(
-    machine: &impl Machine,
-    slots: &mut Slots<'_>,
-    pages: &[*const Frame],
-    ram: &Ram<'_>,
-) -> u32 {
-    let written = write_alike(machine, slots, pages, ram);
-    if written == slots.count() {
-        return written;
+    let Some(mut pair) = slots.with(pages) else { return 0 };
+    let mut written = write_alike(machine, &mut pair, *ram);
+    if written != pair.count() {
+        written = write_rest(machine, slots, pages, ram, written);
     }
-    write_each(machine, slots, pages, ram, written)
+    slots.clean(machine, written);
+    written
 }
 
-/// As [`write()`], one after the other, from the page and slot at `written` on.
 #[inline(always)]
-fn write_each(
+fn write_alike(machine: &impl Machine, pair: &mut Paired<'_, '_>, ram: Ram<'_>) -> u32 {
+    let table = ram.table;
+    let first = pair.pages().first().and_then(|page| table.likeness_at_record(page.addr()));
+    let Some(like) = first.filter(|first| first.is_of(OWNERS)) else { return 0 };
+    pair.write_fours_if_empty(machine, |four| {
+        let indices = table.indices_if_like(four.map(<*const Frame>::addr), like)?;
+        Some(indices.map(|index| ram.word(index)))
+    })
+}
+
+/// From the page and slot at `written` on; cleans nothing.
+#[inline(never)]
+fn write_rest(
     machine: &impl Machine,
     slots: &mut Slots<'_>,
     pages: &[*const Frame],
     ram: &Ram<'_>,
     written: u32,
 ) -> u32 {
-    // A copy, which stays in registers.
     let ram = *ram;
-    let rest = pages.get(written as usize..slots.count() as usize).unwrap_or_default();
-    let words = rest.iter().map_while(|page| {
-        let index = match ram.table.index_if_owned(page.addr(), OWNERS) {
-            Some(index) => index,
-            None => index_within(ram.table, page.addr())?,
-        };
-        Some(ram.word(index))
-    });
-    slots.write_each_if_empty(machine, written, words)
-}
-
-/// Writes the descriptors of `pages`, four at a time, as long as their records say what the first one does, and says how many.
-///
-/// Not inlined, so that the loop has the registers to itself: it is most of what a large mapping costs.
-#[inline(never)]
-fn write_alike(
-    machine: &impl Machine,
-    slots: &mut Slots<'_>,
-    pages: &[*const Frame],
-    ram: &Ram<'_>,
-) -> u32 {
-    let ram = *ram;
-    let table = ram.table;
-    let first = pages.first().and_then(|page| table.likeness_at_record(page.addr()));
-    let Some(like) = first.filter(|first| first.is_of(OWNERS)) else { return 0 };
-    slots.write_fours(machine, pages, |four| {
-        let indices = table.indices_if_like(four.map(<*const Frame>::addr), like)?;
-        Some(indices.map(|index| ram.word(index)))
-    })
+    let Some(mut pair) = slots.with(pages) else { return written };
+    pair.write_each_if_empty(machine, written, |page| ram.word_at_record(page))
 }
 
 /// The number of the frame whose record begins at `address`, which by itself does not say whose it is, if it may be mapped.
@@ -114,6 +115,16 @@ pub(in crate::kernel_space) struct Ram<'t> {
 impl<'t> Ram<'t> {
     pub(in crate::kernel_space) const fn new(table: FrameTable<'t>) -> Self {
         Self { table, first: WORDS.word(table.first()) }
+    }
+
+    /// The descriptor of the frame whose record begins at `page`, if it may be mapped.
+    #[inline(always)]
+    fn word_at_record(&self, page: *const Frame) -> Option<u32> {
+        let index = match self.table.index_if_owned(page.addr(), OWNERS) {
+            Some(index) => index,
+            None => index_within(self.table, page.addr())?,
+        };
+        Some(self.word(index))
     }
 
     /// The descriptor of the frame at `index` of the table.
