@@ -18,17 +18,18 @@ use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::Frame;
 use kerncore::kernel_space::{
-    BareArea, BareError, FillAreaError, MapAreaError, NoArea, RemoveError, VmallocRequest,
-    VmapError,
+    BareArea, BareError, ChangeError, FillAreaError, MapAreaError, NoArea, RemoveError,
+    VmallocRequest, VmapError,
 };
 use kerncore::layout::{LINEAR_END, LINEAR_START};
 use kerncore::page_table::MapError;
 use kerncore::va_space::{Alignment, IoRemapPolicy, Request, ReserveError, Window};
 use mm::report::dump_stack;
 
+use crate::cause::{Cause, Refusal};
 use crate::errno::{EBUSY, EINVAL, ENOMEM};
 use crate::protection::PageProtection;
-use crate::refusal::{mistake, mistake_unless, warn, warn_unless};
+use crate::refusal::{mistake_unless, refused, refused_unless};
 use crate::request::{self, ANY_NODE, no_node};
 use crate::{address, pointer};
 
@@ -54,7 +55,41 @@ fn reserve(
     caller: VirtAddr,
 ) -> *const VmStruct {
     let flags = AreaFlags::from_bits(flags);
-    descriptor(what, size, mm::kernel().reserve_area(request(size, flags, window), flags, caller))
+    let area = mm::kernel().reserve_area(request(size, flags, window), flags, caller);
+    match (area, window) {
+        (Err(NoArea::Addresses(error @ ReserveError::NoSpace { .. })), Some(window))
+            if !holds_all(window) =>
+        {
+            refused(what, size, &NoRoomThere { window, error });
+            ptr::null()
+        }
+        (area, _) => descriptor(what, size, area),
+    }
+}
+
+/// Whether `window` has all addresses of areas.
+fn holds_all(window: Window) -> bool {
+    let all = mm::kernel().window();
+    window.first() <= all.first() && all.end() <= window.end()
+}
+
+/// A window that the caller named has no room; no parameter makes that larger.
+struct NoRoomThere {
+    window: Window,
+    error: ReserveError,
+}
+
+impl fmt::Display for NoRoomThere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { window, error } = self;
+        write!(f, "in pages {:#x} to {:#x}: {error}", window.first(), window.end())
+    }
+}
+
+impl Refusal for NoRoomThere {
+    fn cause(&self) -> Cause {
+        Cause::Window
+    }
 }
 
 /// What a caller is given: the descriptor, or null.
@@ -62,12 +97,8 @@ fn reserve(
 fn descriptor(what: &str, size: c_uint, area: Result<BareArea, NoArea>) -> *const VmStruct {
     match area {
         Ok(area) => area.descriptor,
-        // Nothing asked for, or more than there can be: null without a word (S3).
-        Err(NoArea::Addresses(ReserveError::ZeroSize | ReserveError::TooLarge { .. })) => {
-            ptr::null()
-        }
         Err(error) => {
-            warn(what, size, &error);
+            refused(what, size, &error);
             ptr::null()
         }
     }
@@ -138,7 +169,7 @@ pub extern "C" fn alloc_vm_area(size: c_uint) -> *const VmStruct {
         Ok(area) => area.descriptor,
         Err(BareError::Area(error)) => return descriptor("alloc_vm_area", size, Err(error)),
         Err(error @ BareError::Table(_)) => {
-            warn("alloc_vm_area", size, &error);
+            refused("alloc_vm_area", size, &error);
             return ptr::null();
         }
     };
@@ -164,9 +195,11 @@ fn area_of(area: *const VmStruct) -> Option<AreaSummary> {
 /// The base that stands in the descriptor `area`, if it is one; what stands there, if it is none.
 fn base_in(area: *const VmStruct) -> Option<VirtAddr> {
     let at = address(area);
-    // Descriptors lie in frames of the linear map; nothing else is looked into, least of all registers.
-    let may_be = (LINEAR_START..LINEAR_END).contains(&at) && at.raw().is_multiple_of(4);
-    may_be.then(|| probe::read_u32(at.checked_add(ADDR_OFFSET)?).ok()).flatten().map(VirtAddr::new)
+    // Descriptors lie in frames of the linear map; nothing else is looked into, least of all registers behind its end.
+    let is_linear = |at: VirtAddr| (LINEAR_START..LINEAR_END).contains(&at);
+    let base = at.checked_add(ADDR_OFFSET).filter(|&base| is_linear(at) && is_linear(base));
+    let base = base.filter(|base| base.raw().is_multiple_of(4))?;
+    probe::read_u32(base).ok().map(VirtAddr::new)
 }
 
 /// As [`area_of`]; says what is wrong with any other pointer.
@@ -186,7 +219,7 @@ fn complain(what: &str, error: &dyn fmt::Display) {
 
 /// Maps the pages behind `*pages` one after the other into all of `area`, and moves `*pages` behind those that it mapped, with
 /// success or not (S16, S38). 0, `-EINVAL` for what is no such area or protection, `-EBUSY` where something is mapped already
-/// (S17), `-ENOMEM` for a pointer that is no page and for want of memory (S18). What was mapped before an error stays (S19).
+/// (S17) and for an area that somebody else is changing, `-ENOMEM` for a pointer that is no page and for want of memory (S18). What was mapped before an error stays (S19).
 ///
 /// # Safety
 /// `pages` points to a pointer to as many page pointers as `area` has pages. The pages stay allocated while they are mapped,
@@ -213,16 +246,11 @@ pub unsafe extern "C" fn map_vm_area(
     let (mapped, answer) = match mm::kernel().map_area(found.pages.start(), frames, attributes) {
         Ok(mapped) => (mapped, 0),
         Err(error) => {
-            let bytes = count.saturating_mul(PAGE_SIZE);
+            refused("map_vm_area", count.saturating_mul(PAGE_SIZE), &error);
             match error {
-                MapAreaError::Change(_) => {
-                    mistake("map_vm_area", bytes, &error);
-                    (0, -EINVAL)
-                }
-                MapAreaError::Map { reason, mapped } => {
-                    warn("map_vm_area", bytes, &error);
-                    (mapped, -errno_of(&reason))
-                }
+                MapAreaError::Change(ChangeError::Busy { .. }) => (0, -EBUSY),
+                MapAreaError::Change(_) => (0, -EINVAL),
+                MapAreaError::Map { reason, mapped } => (mapped, -errno_of(&reason)),
             }
         }
     };
@@ -313,7 +341,7 @@ fn fill(
     match mm::kernel().fill_area_with(base, fill, (memory, rights)) {
         Ok(area) => pointer(area.pages.start()),
         Err(error @ FillAreaError::Consumed(_)) => {
-            warn_unless(gfp, what, bytes, &error);
+            refused_unless(gfp, what, bytes, &error);
             ptr::null_mut()
         }
         Err(error) => {

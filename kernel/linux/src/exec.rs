@@ -7,12 +7,11 @@ use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::addr::{VirtAddr, pages_for};
-use kerncore::kernel_space::ExecError;
 use mm::report::dump_stack;
 
 use crate::errno::EINVAL;
 use crate::pointer;
-use crate::refusal::warn;
+use crate::refusal::refused;
 use crate::vmap::too_many;
 
 /// Allocates `size` bytes of zeroed memory for code, rounded up to pages; null on failure. It can be written and not executed
@@ -22,11 +21,10 @@ use crate::vmap::too_many;
 pub extern "C" fn vmalloc_exec(size: c_uint) -> *mut c_void {
     match mm::kernel().vmalloc_exec(size, arch::backtrace::return_address()) {
         Ok(area) => pointer(area.pages.start()),
-        // Zero, or more than there is: null without a word (S26).
-        Err(ExecError::ZeroSize) => ptr::null_mut(),
+        // More than there is: null without a word (S26).
         Err(_) if too_many(pages_for(size)) => ptr::null_mut(),
         Err(error) => {
-            warn("vmalloc_exec", size, &error);
+            refused("vmalloc_exec", size, &error);
             ptr::null_mut()
         }
     }

@@ -6,12 +6,10 @@ use core::ptr;
 use arch::machine::Authority;
 use kerncore::addr::PhysAddr;
 use kerncore::attributes::Attributes;
-use mm::report::RateLimit;
 
 use crate::free::report;
+use crate::refusal::refused;
 use crate::{address, pointer};
-
-static REFUSED: RateLimit = RateLimit::new();
 
 /// Maps `size` bytes of device registers at physical address `phys_addr`, which need not be aligned; null on failure (S93,
 /// S94). Not in interrupt context.
@@ -23,7 +21,7 @@ pub extern "C" fn ioremap(phys_addr: c_uint, size: c_uint) -> *mut c_void {
     match mm::kernel().ioremap(physical, size, Attributes::DEVICE, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            REFUSED.warn(format_args!("ioremap: refused: {error}"));
+            refused("ioremap", size, &error);
             ptr::null_mut()
         }
     }

@@ -9,6 +9,7 @@
 #![cfg(target_arch = "arm")]
 
 pub mod areas;
+mod cause;
 pub mod dma;
 pub mod errno;
 pub mod exec;

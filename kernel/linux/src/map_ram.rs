@@ -12,15 +12,13 @@ use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::frames::Frame;
 use kerncore::kernel_space::{Ended, VmapError};
 use kerncore::map_ram::LARGEST;
-use mm::report::RateLimit;
 
+use crate::cause::{Cause, Refusal};
 use crate::free::report;
-use crate::refusal::mistake;
+use crate::refusal::{self, mistake};
 use crate::request::no_node;
 use crate::vmap::too_many;
 use crate::{address, pointer};
-
-static REFUSED: RateLimit = RateLimit::new();
 
 /// Maps `count` pages, given by page pointers, one after the other, to be read and written, for a short while; null on
 /// failure. Up to [`kerncore::map_ram::LARGEST`] pages that touches nothing which other CPUs use. Nothing is allocated on
@@ -90,12 +88,14 @@ fn refused(pages: &[*const Frame], error: VmapError) -> *mut c_void {
             }
         }
     }
-    // No pages: null without a word, as of vmap (S37).
-    if error != VmapError::NoPages {
-        let bytes = pages.len() * PAGE_SIZE as usize;
-        let why = Why(pages, error);
-        REFUSED.warn(format_args!("vm_map_ram: {bytes} bytes were refused: {why}"));
+    impl Refusal for Why<'_> {
+        fn cause(&self) -> Cause {
+            self.1.cause()
+        }
     }
+    // As many as RAM has at most: their bytes fit.
+    let bytes = u32::try_from(pages.len()).unwrap_or(u32::MAX).saturating_mul(PAGE_SIZE);
+    refusal::refused("vm_map_ram", bytes, &Why(pages, error));
     ptr::null_mut()
 }
 

@@ -5,11 +5,10 @@ use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::coherent::AllocationFlags;
-use kerncore::gfp::Warning;
 use kerncore::kernel_space::{ReallocError, VmallocRequest};
 use mm::report::dump_stack;
 
-use crate::refusal::{mistake_unless, no_memory};
+use crate::refusal::{mistake_unless, refused_unless};
 use crate::vmalloc::given_as;
 use crate::{address, free, pointer, request};
 
@@ -48,9 +47,7 @@ pub unsafe extern "C" fn vrealloc(
     match mm::kernel().vrealloc(authority, address(p), size, fill, memory, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(ReallocError::Grow(error)) => {
-            if gfp.warning() == Warning::Told {
-                no_memory("vrealloc", size, &error);
-            }
+            refused_unless(gfp, "vrealloc", size, &error);
             ptr::null_mut()
         }
         Err(error @ ReallocError::Change(_)) => {

@@ -1,36 +1,60 @@
 //! What the console hears of refusals of the areas' names, at a limited rate (S8).
 //!
-//! What cannot be had and what cannot be asked for are counted apart, so that callers' mistakes do not keep the first shortage
+//! Each [`Cause`] has a limit of its own, so that neither callers' mistakes nor one kind of shortage keep the first of another
 //! quiet.
 
 use core::fmt;
 
 use kerncore::coherent::AllocationFlags;
-use kerncore::frames::AllocateError;
 use kerncore::gfp::Warning;
-use kerncore::kernel_space::{ArrayError, VmallocError};
 use mm::report::RateLimit;
 
-static SHORT: RateLimit = RateLimit::new();
+use crate::cause::{Cause, Refusal};
+
+static NO_ADDRESSES: RateLimit = RateLimit::new();
+static NO_WINDOW: RateLimit = RateLimit::new();
+static NO_MEMORY: RateLimit = RateLimit::new();
 static MISTAKEN: RateLimit = RateLimit::new();
 
 /// How often there was something to tell, told or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusals {
-    /// Of what could not be had: memory, addresses, a free slot.
+    /// Of addresses that could not be had: the vmalloc window is full.
+    pub addresses: u32,
+    /// Of what could not be had: addresses as above, addresses in a window that the caller named, memory, a free slot.
     pub short: u32,
-    /// Of what means nothing: flags, protections, nodes, pointers.
+    /// Of what means nothing: flags, protections, nodes, pointers, frames that cannot be mapped so.
     pub mistaken: u32,
 }
 
 /// How often there was something to tell until now.
 pub fn refusals() -> Refusals {
-    Refusals { short: SHORT.count(), mistaken: MISTAKEN.count() }
+    let addresses = NO_ADDRESSES.count();
+    let short = addresses.wrapping_add(NO_WINDOW.count()).wrapping_add(NO_MEMORY.count());
+    Refusals { addresses, short, mistaken: MISTAKEN.count() }
 }
 
-/// Warns of what could not be had.
-pub(crate) fn warn(what: &str, bytes: u32, error: &dyn fmt::Display) {
-    SHORT.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
+/// Warns of a refusal, by what it is the fault of; of some there is nothing to say.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(what: &str, bytes: u32, error: &dyn Refusal) {
+    let limit = match error.cause() {
+        Cause::Nothing => return,
+        Cause::Addresses => &NO_ADDRESSES,
+        Cause::Window => &NO_WINDOW,
+        Cause::Memory => &NO_MEMORY,
+        Cause::Mistake => &MISTAKEN,
+    };
+    limit.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
+}
+
+/// As [`refused`], unless the caller's flags forbid words.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused_unless(gfp: AllocationFlags, what: &str, bytes: u32, error: &dyn Refusal) {
+    if gfp.warning() == Warning::Told {
+        refused(what, bytes, error);
+    }
 }
 
 /// Warns of what cannot be asked for.
@@ -46,15 +70,6 @@ pub(crate) fn no_product(what: &str, n: u32, size: u32) {
     MISTAKEN.warn(format_args!("{what}: {n} elements of {size} bytes are too many"));
 }
 
-/// As [`warn`], unless the caller's flags forbid words.
-#[cold]
-#[inline(never)]
-pub(crate) fn warn_unless(gfp: AllocationFlags, what: &str, bytes: u32, error: &dyn fmt::Display) {
-    if gfp.warning() == Warning::Told {
-        warn(what, bytes, error);
-    }
-}
-
 /// As [`mistake`], unless the caller's flags forbid words.
 #[cold]
 #[inline(never)]
@@ -66,19 +81,5 @@ pub(crate) fn mistake_unless(
 ) {
     if gfp.warning() == Warning::Told {
         mistake(what, bytes, error);
-    }
-}
-
-/// Warns of memory of vmalloc that was refused: not of zero bytes, nor of more than there is (S26).
-#[cold]
-#[inline(never)]
-pub(crate) fn no_memory(what: &str, bytes: u32, error: &VmallocError) {
-    match error {
-        VmallocError::ZeroSize | VmallocError::MoreThanMemory { .. } => {}
-        VmallocError::Frames(AllocateError::UnknownNode { .. })
-        | VmallocError::PageArray(ArrayError::Frames(AllocateError::UnknownNode { .. })) => {
-            mistake(what, bytes, error);
-        }
-        error => warn(what, bytes, error),
     }
 }

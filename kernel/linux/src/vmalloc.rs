@@ -14,7 +14,7 @@ use kerncore::kernel_space::{Fill, VmallocError};
 
 use crate::pointer;
 use crate::protection::PageProtection;
-use crate::refusal::{mistake_unless, no_memory, no_product};
+use crate::refusal::{mistake_unless, no_product, refused};
 use crate::request::{self, ANY_NODE};
 
 #[inline(always)]
@@ -32,7 +32,7 @@ pub(crate) fn given(
     match taken {
         Ok(area) => pointer(area.pages.start()),
         Err(error) => {
-            no_memory(what, bytes, &error);
+            refused(what, bytes, &error);
             ptr::null_mut()
         }
     }

@@ -12,9 +12,10 @@ use kerncore::area::AreaFlags;
 use kerncore::frames::Frame;
 use kerncore::kernel_space::VmapError;
 
+use crate::cause::{Cause, Refusal};
 use crate::pointer;
 use crate::protection::{NoProtection, PageProtection};
-use crate::refusal::{mistake, warn};
+use crate::refusal::{mistake, refused};
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
 pub(crate) fn too_many(count: c_uint) -> bool {
@@ -73,11 +74,7 @@ unsafe fn map_anyhow(
     match map(kernel, pages, AreaFlags::from_bits(flags), prot, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            let bytes = count.saturating_mul(PAGE_SIZE);
-            match error {
-                Unmapped::Refused(_) => warn("vmap", bytes, &error),
-                _ => mistake("vmap", bytes, &error),
-            }
+            refused("vmap", count.saturating_mul(PAGE_SIZE), &error);
             ptr::null_mut()
         }
     }
@@ -98,6 +95,15 @@ impl fmt::Display for Unmapped {
                 write!(f, "page {index}, {page:p}, is no page pointer")
             }
             Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Refusal for Unmapped {
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Protection(_) | Self::NoPage { .. } => Cause::Mistake,
+            Self::Refused(error) => error.cause(),
         }
     }
 }
@@ -164,7 +170,7 @@ pub unsafe extern "C" fn vmap_pfn(
     match mm::kernel().vmap_devices(frames, attributes, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(error) => {
-            warn("vmap_pfn", bytes, &error);
+            refused("vmap_pfn", bytes, &error);
             ptr::null_mut()
         }
     }
