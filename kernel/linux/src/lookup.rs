@@ -3,7 +3,6 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 
-use kerncore::addr::VirtAddr;
 use kerncore::area::VmStruct;
 use kerncore::frames::Frame;
 
@@ -48,14 +47,7 @@ pub extern "C" fn is_vmalloc_addr(addr: *const c_void) -> c_int {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn find_area_containing(addr: *const c_void) -> *const VmStruct {
-    match mm::kernel().find_containing(address(addr)) {
-        Some(area) => descriptor_at(area.pages.start()),
-        None => ptr::null(),
-    }
-}
-
-/// The descriptor of the live area that begins at `base`, or null.
-fn descriptor_at(base: VirtAddr) -> *const VmStruct {
-    let descriptor = mm::kernel().with_area(base, |record| &raw const record.vm);
+    let at = address(addr);
+    let descriptor = mm::kernel().with_area_containing(at, |record| &raw const record.vm);
     descriptor.unwrap_or(ptr::null())
 }

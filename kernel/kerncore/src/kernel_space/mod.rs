@@ -262,6 +262,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.areas.look(|areas| areas.find_containing(address))
     }
 
+    /// As [`KernelSpace::with_area`], of the live area that `address` lies in (S88): found and visited in one look.
+    pub fn with_area_containing<R>(
+        &self,
+        address: VirtAddr,
+        visit: impl FnOnce(&AreaRecord) -> R,
+    ) -> Option<R> {
+        self.areas.look(|areas| areas.space.find_containing(address).map(|(_, place)| visit(place)))
+    }
+
     /// The first live area that begins at or after `address`; with the page after its guard as the next `address` this
     /// lists all areas in order, holding the lock for one step at a time.
     pub fn next_area(&self, address: VirtAddr) -> Option<AreaSummary> {

@@ -6,10 +6,14 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::{self, null};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Release};
 
+use arch::smp;
 use board::vexpress_a9::SYSTEM_REGISTERS;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::{AreaFlags, AreaKind, VmStruct};
+use kerncore::attributes::Attributes;
 use kerncore::frames::Frame;
 use kerncore::va_space::Request;
 use ktest::ktest;
@@ -27,6 +31,7 @@ use linux::vmalloc::vmalloc;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
+use super::smp::Barrier;
 use super::witness::{
     Books, NOBODY, ask_host, assert_absent, byte_at, feed, frame_at, linear, lowest_fit, plus,
     starve,
@@ -318,6 +323,12 @@ fn what_is_no_descriptor_is_refused_s85a() {
         unsafe { unmap_vm_area(area) };
         here.assert_unchanged();
     }
+    // The third word is the size, which nothing goes by.
+    let size: *mut u32 = area.cast_mut().cast::<u32>().wrapping_add(2);
+    // SAFETY: a word of a live descriptor, as C code could write it.
+    unsafe { size.write_volatile(0x10_0000) };
+    assert_eq!(map(area, &pages, KERNEL), (0, 1));
+    unmap(base, PAGE_SIZE);
     // The second word is the base: whoever overwrites it is refused until it is right again.
     let damaged: *mut u32 = area.cast_mut().cast::<u32>().wrapping_add(1);
     // SAFETY: a word of a live descriptor, as C code could write it.
@@ -384,6 +395,63 @@ fn an_area_is_found_by_any_address_inside_s88() {
     assert_eq!(vmalloc_to_pfn(registers), SYSTEM_REGISTERS.base.pfn().number());
     // SAFETY: nobody uses them.
     unsafe { linux::ioremap::iounmap(registers) };
+}
+
+/// S88: a short area comes to lie where a long one was, while other CPUs ask for an address that only the long one has.
+#[ktest]
+fn an_area_is_found_by_its_own_addresses_alone_smp_s88() {
+    let (base, long) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (barrier, ended) = (Barrier::new(), AtomicU32::new(0));
+    smp::run_on_each(|cpu| {
+        barrier.wait();
+        if cpu != 0 {
+            while ended.load(Acquire) == 0 {
+                smp::beat();
+                let inside = VirtAddr::new(base.load(Acquire)).checked_add(2 * PAGE_SIZE);
+                let found = find_area_containing(pointer(inside.expect("an address")));
+                let found = u32::try_from(found.addr()).expect("32 bits");
+                assert!([0, long.load(Acquire)].contains(&found), "the short one, at {found:#x}");
+                arch::cpu::relax();
+            }
+            return;
+        }
+        for _ in 0..40 {
+            smp::beat();
+            let area = get_vm_area(3 * PAGE_SIZE, 0);
+            let (start, at) = (read(area).0, u32::try_from(area.addr()).expect("32 bits"));
+            // The same each time: what is removed has its descriptor still while the short one takes another.
+            assert!([0, at].contains(&long.swap(at, Release)));
+            base.store(start.raw(), Release);
+            arch::cpu::relax();
+            // SAFETY: nothing is mapped there.
+            assert_eq!(unsafe { remove_vm_area(pointer(start)) }, area);
+            let short = get_vm_area(PAGE_SIZE, 0);
+            assert!(short != area && read(short).0 == start);
+            free(short);
+            // SAFETY: nobody looks at it.
+            unsafe { kfree(area.cast()) };
+        }
+        ended.store(1, Release);
+    });
+}
+
+/// S15: the pages for an area are asked for while it is changed; who asks for a second change meanwhile is told so.
+#[ktest]
+fn an_area_that_is_being_changed_is_busy_s15_s17() {
+    let books = Books::now();
+    let block = Pages::exactly(1).expect("memory");
+    let pages = page_pointers(&block);
+    let area = get_vm_area(PAGE_SIZE, 0);
+    let (base, ..) = read(area);
+    let table = *kernel().zones().table();
+    let frames = pages.iter().map(|page| {
+        assert_eq!(map(area, &pages, KERNEL), (-EBUSY, 0));
+        table.belonging_at_record(page.addr())
+    });
+    assert_eq!(kernel().map_area(base, frames, Attributes::KERNEL_DATA), Ok(1));
+    free(area);
+    drop(block);
+    books.assert_unchanged();
 }
 
 /// The Rust owner maps pages, gives them back, and is gone when it is dropped.
