@@ -122,7 +122,8 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
 pub unsafe extern "C" fn kvfree(object: *const c_void) {
     if mm::kernel().window().contains(address(object)) {
         // SAFETY: by our caller's promise.
-        unsafe { free::vfree(object) };
+        let authority = unsafe { Authority::claim() };
+        free::report("kvfree", mm::kernel().vfree(authority, address(object)));
     } else {
         // SAFETY: as above.
         unsafe { kfree(object) };

@@ -50,6 +50,11 @@ pub enum Why {
         /// The unit, in bytes.
         unit: u32,
     },
+    /// Low memory ends at a multiple of the unit; the rest is high memory (S117).
+    HighFrom {
+        /// The unit, in bytes.
+        unit: u32,
+    },
 }
 
 /// What is done instead.
@@ -89,6 +94,9 @@ impl fmt::Display for Why {
             Self::OutOfRange { least, most } => write!(f, "not between {least} and {most}"),
             Self::NotAMultiple { unit } => {
                 write!(f, "not a multiple of {}, the rest is unusable", Bytes(unit))
+            }
+            Self::HighFrom { unit } => {
+                write!(f, "not a multiple of {}, the rest is high memory", Bytes(unit))
             }
         }
     }

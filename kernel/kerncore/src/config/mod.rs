@@ -220,7 +220,10 @@ impl<'c> Config<'c> {
             let kept = if let Memory::Bytes(bytes) = self.memory { Some(bytes) } else { None };
             settle(size, kept, |bytes| self.memory = Memory::Bytes(bytes))
         } else if named("lowmem") {
-            let size = size(value, limits.low_memory);
+            let high = |cut| {
+                if let Why::NotAMultiple { unit } = cut { Why::HighFrom { unit } } else { cut }
+            };
+            let size = size(value, limits.low_memory).map(|(bytes, cut)| (bytes, cut.map(high)));
             settle(size, self.low_memory, |bytes| self.low_memory = Some(bytes))
         } else if named("numa") {
             let kept = Instead::Number(self.nodes.count().into());

@@ -209,5 +209,8 @@ fn low_memory_and_nodes_are_refused_or_cut_by_name() {
     let (config, lines) = parse("kernel.elf lowmem=66M numa=fake=1");
     assert_eq!(config.low_memory, Some(64 << 20), "borders of zones are borders of largest blocks");
     assert_eq!(config.nodes, Nodes::One);
-    assert_eq!(lines, ["lowmem=66M: not a multiple of 4 MiB, the rest is unusable, using 64 MiB"]);
+    assert_eq!(
+        lines,
+        ["lowmem=66M: not a multiple of 4 MiB, the rest is high memory, using 64 MiB"]
+    );
 }

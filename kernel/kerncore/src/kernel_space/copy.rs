@@ -58,7 +58,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         access: Access,
         mut visit: impl FnMut(Span),
     ) -> u32 {
-        self.may_sleep_for("vread");
+        self.may_sleep_for(match access {
+            Access::Read => "vread",
+            Access::Write => "vwrite",
+        });
         // From here to the top of memory; from zero that is more than can be said.
         let to_top = match from.raw() {
             0 => u32::MAX,

@@ -20,6 +20,7 @@ use kerncore::frames::Frame;
 use kerncore::kernel_space::Fill;
 use ktest::ktest;
 use linux::free::{vfree, vunmap};
+use linux::objects::kvfree;
 use linux::page::pointer_to;
 use linux::protection::PageProtection;
 use linux::vmalloc::{vmalloc, vzalloc};
@@ -140,6 +141,9 @@ fn wrong_frees_are_told_with_a_backtrace_every_time_s32_s34() {
             let said = lines(|| unsafe { vfree(pointer(wrong)) });
             assert!(said[0].starts_with("vfree: ") && said[0].contains(words), "{said:?}");
             assert!(said[0].contains(&wrong.to_string()) && said[1] == "Backtrace:", "{said:?}");
+            // SAFETY: as above.
+            let said = lines(|| unsafe { kvfree(pointer(wrong)) });
+            assert!(said[0].starts_with("kvfree: ") && said[0].contains(words), "{said:?}");
             // SAFETY: as above.
             let said = lines(|| unsafe { vunmap(pointer(wrong)) });
             assert!(said[0].starts_with("vunmap: ") && said[0].contains(words), "{said:?}");
