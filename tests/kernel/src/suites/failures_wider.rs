@@ -11,7 +11,7 @@ use core::ptr;
 
 use arch::failure::fail_nth;
 use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
-use kerncore::area::AreaSummary;
+use kerncore::area::{AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::coherent::AllocationFlags;
 use kerncore::failure::{Afterwards, Outcome, Point};
@@ -33,6 +33,8 @@ use super::witness::{NOBODY, authority, byte_at, feed};
 
 const SMALL: u32 = 3 * PAGE_SIZE;
 const LARGE: u32 = 9 * PAGE_SIZE;
+/// More pages than the 16 whose pointers a record holds.
+const MANY: u32 = 19 * PAGE_SIZE;
 
 fn resize(base: VirtAddr, bytes: u32) -> Result<AreaSummary, ReallocError> {
     kernel().vrealloc(authority(), base, bytes, Fill::Zeroed, FrameRequest::ANY, NOBODY)
@@ -120,6 +122,33 @@ fn memory_that_grows_in_place_or_moves_s28_s86() {
     );
     unblock();
     assert_eq!(kernel().vfree(authority(), memory.get()), Ok(()));
+}
+
+/// S27: what grows beyond the pointers that its record holds needs a page array, too.
+#[ktest]
+fn memory_that_grows_until_it_needs_a_page_array_s27_s86() {
+    let base = marked();
+    let grown = || {
+        resize(base, MANY).inspect_err(|_| {
+            assert_eq!(kernel().find(base).map(|area| area.pages.bytes()), Some(SMALL));
+            assert_marked(base);
+        })
+    };
+    // Nothing lies behind it, as a rule: it stays where it is, and goes back to what it was.
+    let in_arrays = Cell::new(0);
+    let is_right = |point, error: &ReallocError| {
+        let in_array = matches!(error, ReallocError::Grow(VmallocError::PageArray(_)));
+        in_arrays.set(in_arrays.get() + u32::from(in_array));
+        no_growth(point, error)
+    };
+    let shrink = |area: AreaSummary| {
+        assert_marked(area.pages.start());
+        assert_eq!(kernel().vfree(authority(), area.pages.start()), Ok(()));
+        assert_eq!(marked(), base, "the lowest fit again");
+    };
+    survives("vrealloc, to a page array", grown, is_right, shrink);
+    assert_ne!(in_arrays.get(), 0, "no page array has failed");
+    assert_eq!(kernel().vfree(authority(), base), Ok(()));
 }
 
 /// To become shorter takes nothing, so that nothing can be short.
@@ -238,16 +267,43 @@ fn c_callers_get_null_for_mappings_s18_s37_s87() {
 fn c_callers_lose_the_area_that_was_not_filled_s28_s85a() {
     // SAFETY: made a moment before, and nobody has a reference.
     let free = |address: *mut c_void| unsafe { linux::free::vfree(address) };
-    let fill = |filled: &dyn Fn(*const kerncore::area::VmStruct) -> *mut c_void| {
-        let area = areas::get_vm_area(2 * PAGE_SIZE, 0);
+    let fill = |bytes, filled: &dyn Fn(*const VmStruct) -> *mut c_void| {
+        let area = areas::get_vm_area(bytes, 0);
         if area.is_null() { ptr::null_mut() } else { filled(area) }
     };
     // SAFETY: the descriptor of a bare area, which is not used again.
     let filled = |area| unsafe { areas::__vmalloc_area(area, GFP, PROT) };
-    survives_by_name("__vmalloc_area", || fill(&filled), free);
+    survives_by_name("__vmalloc_area", || fill(2 * PAGE_SIZE, &filled), free);
+    survives_by_name("__vmalloc_area, with a page array", || fill(MANY, &filled), free);
     // SAFETY: as above.
     let filled = |area| unsafe { areas::__vmalloc_area_node(area, GFP, PROT, 0) };
-    survives_by_name("__vmalloc_area_node", || fill(&filled), free);
+    survives_by_name("__vmalloc_area_node", || fill(2 * PAGE_SIZE, &filled), free);
+}
+
+/// Each name that reserves an area.
+#[ktest]
+fn c_callers_get_null_for_areas_s8_s9_s12() {
+    // SAFETY: reserved a moment before; nothing is mapped there.
+    let free = |area: *mut VmStruct| unsafe { areas::free_vm_area(area) };
+    let survives = |name, reserve: &dyn Fn() -> *const VmStruct| {
+        survives_by_name(name, || reserve().cast_mut(), free);
+    };
+    let (bytes, caller) = (2 * PAGE_SIZE, ptr::null());
+    let window = kernel().window();
+    let (start, end) = (window.start().raw(), window.end() * PAGE_SIZE);
+    survives("get_vm_area_node", &|| areas::get_vm_area_node(bytes, 0, 0, AllocationFlags::KERNEL));
+    survives("get_vm_area_caller", &|| areas::get_vm_area_caller(bytes, 0, caller));
+    survives("__get_vm_area", &|| areas::__get_vm_area(bytes, 0, start, end));
+    survives("__get_vm_area_caller", &|| areas::__get_vm_area_caller(bytes, 0, start, end, caller));
+}
+
+/// S27, S28: code of more pages than a record has pointers.
+#[ktest]
+fn c_callers_get_null_for_code_with_a_page_array_s27_s28() {
+    let make = || linux::exec::vmalloc_exec(MANY);
+    // SAFETY: made a moment before, and nobody has a reference.
+    let free = |address: *mut c_void| unsafe { linux::free::vfree(address) };
+    survives_by_name("vmalloc_exec, with a page array", make, free);
 }
 
 /// S94: registers, by their C name.
