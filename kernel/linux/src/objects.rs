@@ -113,7 +113,7 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
 }
 
 /// Frees what [`kvmalloc`] gave, wherever it lies, and what [`crate::areas::remove_vm_area`] gave. Null is no-op; anything else is
-/// reported and changes nothing. Not in interrupt context, if it is an area.
+/// reported, in the window by [`vfree`](free::vfree), and changes nothing. Not in interrupt context, if it is an area.
 ///
 /// # Safety
 /// Nobody uses the memory any more.
@@ -122,8 +122,7 @@ pub extern "C" fn kvmalloc(size: c_uint, gfp: AllocationFlags) -> *mut c_void {
 pub unsafe extern "C" fn kvfree(object: *const c_void) {
     if mm::kernel().window().contains(address(object)) {
         // SAFETY: by our caller's promise.
-        let authority = unsafe { Authority::claim() };
-        free::report("kvfree", mm::kernel().vfree(authority, address(object)));
+        unsafe { free::vfree(object) };
     } else {
         // SAFETY: as above.
         unsafe { kfree(object) };

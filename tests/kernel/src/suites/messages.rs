@@ -143,7 +143,7 @@ fn wrong_frees_are_told_with_a_backtrace_every_time_s32_s34() {
             assert!(said[0].contains(&wrong.to_string()) && said[1] == "Backtrace:", "{said:?}");
             // SAFETY: as above.
             let said = lines(|| unsafe { kvfree(pointer(wrong)) });
-            assert!(said[0].starts_with("kvfree: ") && said[0].contains(words), "{said:?}");
+            assert!(said[0].starts_with("vfree: ") && said[0].contains(words), "{said:?}");
             // SAFETY: as above.
             let said = lines(|| unsafe { vunmap(pointer(wrong)) });
             assert!(said[0].starts_with("vunmap: ") && said[0].contains(words), "{said:?}");
