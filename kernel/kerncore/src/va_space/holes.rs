@@ -11,6 +11,9 @@
 //! What was found last is noted: no hole below it is as long as what was sought. Who frees an area and makes another finds that
 //! place again without a search.
 //!
+//! One hole may be late: what is above its slot does not know of it yet, because the next to go may be the area above it, and the
+//! hole with that (an aligned area leaves such a hole below it). Until somebody searches, all holes are held to be long.
+//!
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
 
@@ -20,6 +23,9 @@ use core::slice;
 const FAN_OUT_SHIFT: u32 = 2;
 /// Slots in a group.
 const FAN_OUT: u32 = 1 << FAN_OUT_SHIFT;
+
+/// No page, and longer than any hole.
+const NONE: u32 = u32::MAX;
 
 /// The slots below one parent.
 type Group = [u32; FAN_OUT as usize];
@@ -33,8 +39,12 @@ pub(super) struct HoleTree<'s> {
     inner: &'s mut [Group],
     /// The number of the first leaf, which follows the last inner group's.
     first_leaf: u32,
-    /// The length of the longest hole.
+    /// The length of the longest hole; more than any has, while one is late.
     longest: u32,
+    /// The greatest slot of the root.
+    root: u32,
+    /// The page of the hole that is late, if one is.
+    late: u32,
     /// No hole below this page has [`HoleTree::sought`] pages or more.
     found: u32,
     /// How many pages were sought when it was found.
@@ -53,13 +63,19 @@ impl<'s> HoleTree<'s> {
         groups.fill([0; FAN_OUT as usize]);
         let first_leaf = inner_groups(pages);
         let (inner, leaves) = groups.split_at_mut(first_leaf as usize);
-        Self { leaves, inner, first_leaf, longest: 0, found: 0, sought: u32::MAX }
+        let (longest, root, late) = (0, 0, NONE);
+        Self { leaves, inner, first_leaf, longest, root, late, found: 0, sought: u32::MAX }
     }
 
-    /// The length of the longest hole, 0 without any.
+    /// No hole is longer; while one is late, that says nothing.
     #[inline]
     pub(super) fn longest(&self) -> u32 {
         self.longest
+    }
+
+    /// The length of the longest hole, 0 without any.
+    pub(super) fn longest_exactly(&self) -> u32 {
+        if self.late == NONE { self.root } else { self.root.max(self.starting_at(self.late)) }
     }
 
     /// The length of the hole that begins at `page`, 0 if none does.
@@ -73,13 +89,48 @@ impl<'s> HoleTree<'s> {
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
+        self.set_slot(page, length);
+        self.climb_from(page);
+    }
+
+    /// As [`HoleTree::set`], of a hole that is new and may soon go.
+    pub(super) fn set_late(&mut self, page: u32, length: u32) {
+        self.settle();
+        self.set_slot(page, length);
+        (self.late, self.longest) = (page, NONE);
+    }
+
+    /// As [`HoleTree::set`], of a hole that goes and may be late.
+    #[inline]
+    pub(super) fn take_out(&mut self, page: u32) {
+        self.set(page, 0);
+        if page == self.late {
+            (self.late, self.longest) = (NONE, self.root);
+        }
+    }
+
+    /// Makes known above what is late. Who searches has this done before.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        if self.late != NONE {
+            self.climb_from(self.late);
+            (self.late, self.longest) = (NONE, self.root);
+        }
+    }
+
+    #[inline(always)]
+    fn set_slot(&mut self, page: u32, length: u32) {
         if length >= self.sought && page < self.found {
             self.found = page;
         }
+        self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)] = length;
+    }
+
+    /// Corrects what is above the slot of `page`.
+    #[inline(always)]
+    fn climb_from(&mut self, page: u32) {
         let leaf = page >> FAN_OUT_SHIFT;
-        let slots = &mut self.leaves[leaf as usize];
-        slots[slot(page)] = length;
-        let mut greatest = greatest_of(slots);
+        let mut greatest = greatest_of(&self.leaves[leaf as usize]);
         let mut group = self.first_leaf.wrapping_add(leaf);
         while group != 0 {
             let child = group - 1;
@@ -91,7 +142,10 @@ impl<'s> HoleTree<'s> {
             slots[slot(child)] = greatest;
             greatest = greatest_of(slots);
         }
-        self.longest = greatest;
+        self.root = greatest;
+        if self.late == NONE {
+            self.longest = greatest;
+        }
     }
 
     /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
@@ -100,6 +154,7 @@ impl<'s> HoleTree<'s> {
         if wanted >= self.sought && self.starting_at(self.found) >= wanted {
             return Some(self.found);
         }
+        self.settle();
         if self.longest < wanted {
             return None;
         }
@@ -107,8 +162,8 @@ impl<'s> HoleTree<'s> {
         Some(self.found)
     }
 
-    /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, and
-    /// `from` lies in the space.
+    /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, `from` lies in the
+    /// space, and no hole is late.
     pub(super) fn next_of(&self, from: u32, wanted: u32) -> Option<u32> {
         let leaf = from >> FAN_OUT_SHIFT;
         if let Some(found) = first_slot_of(&self.leaves[leaf as usize], from % FAN_OUT, wanted) {
@@ -144,17 +199,17 @@ impl<'s> HoleTree<'s> {
             // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `longest`.
             let above = match u32::checked_sub(first, 1) {
                 Some(slot) => &self.inner.as_flattened()[slot as usize..],
-                None => slice::from_ref(&self.longest),
+                None => slice::from_ref(&self.root),
             };
             let after = |group: u32| first + group;
             if first != self.first_leaf {
                 let wanted = if all { groups_at(first) } else { pages.div_ceil(span) } as usize;
-                level(above, &self.inner[first as usize..][..wanted]).map_err(after)?;
+                level(above, &self.inner[first as usize..][..wanted], NONE).map_err(after)?;
                 (first, span) = (child_of(first, 0), span / FAN_OUT);
                 continue;
             }
-            let holes =
-                level(above, &self.leaves[..pages.div_ceil(FAN_OUT) as usize]).map_err(after)?;
+            let leaves = &self.leaves[..pages.div_ceil(FAN_OUT) as usize];
+            let holes = level(above, leaves, self.late).map_err(after)?;
             // The tree may have fewer leaves than its last inner level has slots.
             let mut spare = (first..).zip(above).skip(self.leaves.len());
             return spare
@@ -167,16 +222,22 @@ impl<'s> HoleTree<'s> {
     pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
         self.leaves.copy_from_slice(other.leaves);
         self.inner.copy_from_slice(other.inner);
-        (self.longest, self.found, self.sought) = (other.longest, other.found, other.sought);
+        (self.longest, self.root, self.late) = (other.longest, other.root, other.late);
+        (self.found, self.sought) = (other.found, other.sought);
     }
 }
 
-/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it.
-fn level(above: &[u32], groups: &[Group]) -> Result<u32, u32> {
+/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it, where the
+/// slot `late` need not be known.
+fn level(above: &[u32], groups: &[Group], late: u32) -> Result<u32, u32> {
     let mut filled = 0;
+    let is_but_for_late = |group: u32, mut slots: Group, noted: u32| {
+        slots[slot(late)] = 0;
+        group == late >> FAN_OUT_SHIFT && noted == greatest_of(&slots)
+    };
     let mut exact = |first: u32, groups: &[Group], above: &[u32]| {
         for (group, (slots, &noted)) in (first..).zip(groups.iter().zip(above)) {
-            if noted != greatest_of(slots) {
+            if noted != greatest_of(slots) && !is_but_for_late(group, *slots, noted) {
                 return Err(group);
             }
             filled += slots.iter().map(|&length| u32::from(length != 0)).sum::<u32>();
@@ -256,7 +317,7 @@ mod tests {
 
     /// S1: with and without what was found last, whatever came and went since.
     #[test]
-    fn the_lowest_hole_is_found_again_where_it_was_and_where_a_lower_one_came() {
+    fn the_lowest_hole_is_found_again_where_it_was_and_where_a_lower_or_late_one_came() {
         const PAGES: u32 = 70;
         let mut words = vec![0; HoleTree::words(PAGES)];
         let mut tree = HoleTree::new(&mut words, PAGES);
@@ -266,8 +327,20 @@ mod tests {
             chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let page = (chance >> 8) % PAGES;
             let length = [0, 0, 1, 2, 3, 9][(chance >> 16) as usize % 6];
-            lengths[page as usize] = length;
-            tree.set(page, length);
+            let before = core::mem::replace(&mut lengths[page as usize], length);
+            match (before, length) {
+                (0, 1..) if chance % 3 == 0 => tree.set_late(page, length),
+                (_, 0) => tree.take_out(page),
+                _ => tree.set(page, length),
+            }
+            let (longest, holes) = (lengths.iter().max(), lengths.iter().filter(|&&l| l != 0));
+            assert_eq!(Some(&tree.longest_exactly()), longest, "at step {step}");
+            assert_eq!(tree.audit(PAGES).map(|holes| holes as usize), Ok(holes.count()));
+            assert!(tree.longest() >= tree.longest_exactly(), "at step {step}");
+            if chance >> 30 == 0 {
+                // Not sought, so that what is late stays so for some steps.
+                continue;
+            }
             // Now one length after the other, now one again and again.
             let wanted = 1 + (chance >> 24) % [4, 1, 10][(chance >> 28) as usize % 3];
             let lowest = (0..).zip(lengths).find(|&(_, length)| length >= wanted);

@@ -199,7 +199,7 @@ impl<'s, R> VaSpace<'s, R> {
 
     /// Pages in the longest free run, the open space included. A request with its guard may have no more.
     pub fn largest_hole(&self) -> u32 {
-        self.holes.longest().max(self.pages - self.top)
+        self.holes.longest_exactly().max(self.pages - self.top)
     }
 
     /// Pages that no area has; guards belong to their areas. O(n) in the areas: whoever makes one need not count.
@@ -239,15 +239,16 @@ impl<'s, R> VaSpace<'s, R> {
         }
         self.top = top;
         if skipped != 0 {
-            self.make_hole(below, base);
+            self.holes.set_late(below, skipped);
+            self.mark_hole(below, base);
         }
         Some(base)
     }
 
-    /// Takes `wanted` pages from the lowest hole that has so many, which there is.
+    /// Takes `wanted` pages from the lowest hole that has so many, or, where none has, from the open space.
     #[inline(never)]
     fn take_hole(&mut self, wanted: u32) -> Option<u32> {
-        let run = self.holes.first_of(wanted)?;
+        let Some(run) = self.holes.first_of(wanted) else { return self.take_open(0, wanted) };
         let end = run + self.holes.starting_at(run);
         Some(self.take_from(Fit { run, end, base: run }, wanted))
     }
@@ -255,6 +256,7 @@ impl<'s, R> VaSpace<'s, R> {
     /// Takes `wanted` pages from the lowest place that `window` and alignment allow.
     #[inline(never)]
     fn take_within(&mut self, window: Option<Window>, align_mask: u32, wanted: u32) -> Option<u32> {
+        self.holes.settle();
         let fit = self.lowest_within(window, align_mask, wanted)?;
         Some(self.take_from(fit, wanted))
     }
@@ -319,7 +321,7 @@ impl<'s, R> VaSpace<'s, R> {
         let start = first.wrapping_sub(below);
         if end == self.top {
             if below != 0 {
-                self.holes.set(start, 0);
+                self.holes.take_out(start);
             }
             self.top = start;
             return;
@@ -335,6 +337,12 @@ impl<'s, R> VaSpace<'s, R> {
     #[inline]
     fn make_hole(&mut self, start: u32, end: u32) {
         self.holes.set(start, end - start);
+        self.mark_hole(start, end);
+    }
+
+    /// Notes at its end that there is a hole `[start, end)`.
+    #[inline]
+    fn mark_hole(&mut self, start: u32, end: u32) {
         self.tags[end as usize - 1] = HOLE | (end - start);
     }
 
