@@ -49,6 +49,10 @@ use crate::{
 };
 use core::fmt;
 
+mod protect;
+
+pub use protect::ProtectError;
+
 /// What an entry of the linear map promises outside the kernel's image.
 const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
 

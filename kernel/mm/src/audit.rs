@@ -8,7 +8,7 @@ use core::fmt;
 
 use arch::cp15::{Contextidr, Dacr, Sctlr, SysRegRead, Ttbcr, Ttbr0, Ttbr1};
 use boot::layout::{Part, Use};
-use kerncore::addr::{PageRange, PhysAddr, VirtAddr};
+use kerncore::addr::{PageRange, PhysAddr, VirtAddr, pages_for};
 use kerncore::attributes::Attributes;
 use kerncore::audit::{Expected, FixedPart, Summary, Violation};
 use kerncore::descriptor::{SLOT_SIZE, l1};
@@ -103,6 +103,7 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
     let expected = Expected {
         image: boot::layout::image(),
         parts: &parts,
+        constants: page_pointers(),
         heap: heap_region(),
         heap_mapped: heap::usage().pages,
     };
@@ -135,6 +136,15 @@ fn fixed(part: Part) -> FixedPart {
         Use::Data | Use::Stack | Use::Tables => Attributes::KERNEL_DATA,
     };
     FixedPart { name: part.name, pages: part.pages, attributes }
+}
+
+/// Where the pointers to all frames lie: whole pages, read-only.
+pub fn page_pointers() -> PageRange {
+    let words = kernel().pointers().words();
+    let bytes = size_of_val(words);
+    #[expect(clippy::cast_possible_truncation, reason = "a pointer of the target is one word")]
+    let (start, bytes) = (VirtAddr::new(words.as_ptr().addr() as u32), bytes as u32);
+    PageRange::new(start, pages_for(bytes)).unwrap_or(PageRange::EMPTY)
 }
 
 /// The addresses of the heap.

@@ -7,7 +7,7 @@
 //!      │  EarlySpace::probe_ram (only if nobody can tell how much RAM there is)
 //!      ▼
 //!   EarlySpace::finish          1. the rest of the linear map, by small pages
-//!                               2. the frame table, behind the image
+//!                               2. the frame table, behind the image, and pointers to what it holds
 //!                               3. every other frame is free
 //!                               4. the books of the vmalloc window, in frames
 //!                               5. the heap's region
@@ -27,12 +27,12 @@ use kerncore::addr::{
 use kerncore::area::{AreaRecord, ArrayArea, IN_A_FRAME};
 use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
-    AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK,
+    AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK, Pointers,
 };
 use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
 use kerncore::kmap::{self, Kmap};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
-use kerncore::linear_map::{FillError, LinearMap};
+use kerncore::linear_map::{FillError, LinearMap, ProtectError};
 use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal, TableSource};
@@ -77,6 +77,8 @@ pub enum BringUpError {
     Tables(AdoptError),
     /// Pages of the linear map were not made.
     Linear(FillError),
+    /// The pointers to all frames were not made read-only.
+    Pointers(ProtectError),
     /// The frame table cannot begin with this frame.
     FrameTable {
         /// The frame.
@@ -101,6 +103,7 @@ impl fmt::Display for BringUpError {
             Self::Image { address } => write!(f, "{address} of the image has no linear address"),
             Self::Tables(error) => write!(f, "the linear map's tables: {error}"),
             Self::Linear(error) => write!(f, "the linear map: {error}"),
+            Self::Pointers(error) => write!(f, "the page pointers: {error}"),
             Self::FrameTable { first } => write!(f, "no frame table can begin with frame {first}"),
             Self::Frames(error) => error.fmt(f),
             Self::Books(error) => write!(f, "the books of the vmalloc window: {error}"),
@@ -180,10 +183,11 @@ impl EarlySpace {
     pub fn finish(self, plan: MemoryPlan) -> Result<&'static Kernel, BringUpError> {
         let frames = Frames::of(plan.ram, plan.low)?;
         let machine_table = self.table;
-        let linear = map_linear(&machine_table, self.linear, &frames)?;
+        let mut linear = map_linear(&machine_table, self.linear, &frames)?;
         let kmap = Kmap::new(&machine_table, self.kmap, table_at(&KMAP_TABLE)?);
         let kmap = kmap.map_err(BringUpError::Tables)?;
         let table = make_frame_table(&frames)?;
+        let pointers = make_pointers(&frames, &table, &mut linear)?;
         let division = Division { dma: DMA_PAGES, low: frames.low, nodes: plan.nodes };
         let others = OTHER_ZONES.call_once(|| OtherZones::new(table, division));
         let zones = Zones::divided(others, &DESK.spares);
@@ -207,6 +211,7 @@ impl EarlySpace {
             zones,
             linear,
             kmap,
+            pointers,
             support: &KernelSupport,
         };
         // SAFETY: promise 1 of `take`: one CPU runs, its interrupts are masked, and there is one `EarlySpace`, which ends here.
@@ -240,8 +245,8 @@ fn split(
 /// Who gets which frames at boot.
 ///
 /// ```text
-///   base   image ………… (its unused tables)   frame table   end
-///   │ free │ image │ PageTable │ free        │            │ free …
+///   base   image ………… (its unused tables)   frame table   pointers   end
+///   │ free │ image │ PageTable │ free        │             │ read-only │ free …
 /// ```
 struct Frames {
     first: Pfn,
@@ -255,6 +260,8 @@ struct Frames {
     spare_table_pages: u32,
     table: Pfn,
     table_pages: u32,
+    /// The pages of pointers behind the table.
+    pointer_pages: u32,
 }
 
 impl Frames {
@@ -275,7 +282,8 @@ impl Frames {
         let table = image.checked_add(image_pages).ok_or(outside)?;
         let spare_table_pages = table.checked_sub(spare_tables).ok_or(outside)?;
         let table_pages = pages_for(total * FRAME_BYTES);
-        let used = table.checked_sub(first).ok_or(outside)? + table_pages;
+        let pointer_pages = pages_for(total * POINTER_BYTES);
+        let used = table.checked_sub(first).ok_or(outside)? + table_pages + pointer_pages;
         if used >= low {
             return Err(too_little);
         }
@@ -289,6 +297,7 @@ impl Frames {
             spare_table_pages,
             table,
             table_pages,
+            pointer_pages,
         })
     }
 
@@ -296,27 +305,30 @@ impl Frames {
         self.first.number() + self.total
     }
 
-    fn after_table(&self) -> Option<Pfn> {
+    /// The first frame of the pointers.
+    fn pointers(&self) -> Option<Pfn> {
         self.table.checked_add(self.table_pages)
     }
 
     fn taken(&self) -> [(Pfn, u32, FrameOwner); 2] {
         [
             (self.image, self.image_pages - self.spare_table_pages, FrameOwner::KernelImage),
-            (self.table, self.table_pages, FrameOwner::FrameTable),
+            (self.table, self.table_pages + self.pointer_pages, FrameOwner::FrameTable),
         ]
     }
 
     fn free(&self) -> impl Iterator<Item = (Pfn, u32)> {
         let below = (self.first, self.image.number() - self.first.number());
         let spare = (self.spare_tables, self.spare_table_pages);
-        let above = self.after_table().map(|first| (first, self.end() - first.number()));
+        let above = self.table.checked_add(self.table_pages + self.pointer_pages);
+        let above = above.map(|first| (first, self.end() - first.number()));
         [Some(below), Some(spare), above].into_iter().flatten()
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a frame's record has 16 bytes")]
 const FRAME_BYTES: u32 = size_of::<Frame>() as u32;
+const POINTER_BYTES: u32 = u32::BITS / u8::BITS;
 
 /// Adopts the linear map's tables and maps every frame of RAM that the stub has not.
 fn map_linear(
@@ -356,6 +368,29 @@ fn make_frame_table(frames: &Frames) -> Result<FrameTable<'static>, BringUpError
     // ever write there, and the records change through atomics only.
     let records = unsafe { slice::from_raw_parts(start, frames.total as usize) };
     FrameTable::new(records, frames.first).ok_or(failed)
+}
+
+/// Writes a pointer to every record, in the frames behind the table, which nobody can write to afterwards.
+fn make_pointers(
+    frames: &Frames,
+    table: &FrameTable<'static>,
+    linear: &mut LinearMap<CortexA9>,
+) -> Result<Pointers<'static>, BringUpError> {
+    let failed = BringUpError::FrameTable { first: frames.first };
+    let first = frames.pointers().ok_or(failed)?;
+    let start: *mut AtomicU32 = linear_pointer(first.base()).ok_or(failed)?;
+    for index in 0..frames.total as usize {
+        // SAFETY: `pointer_pages` frames from here on were mapped just now, hold `total` words, and nothing uses them.
+        let word = unsafe { start.add(index) };
+        // SAFETY: as above; a page boundary is aligned enough for every word after it.
+        unsafe { word.write(AtomicU32::new(0)) };
+    }
+    // SAFETY: `total` words were written from `start` on; the frames are set aside for good. `Pointers::new` writes to the words,
+    // and nobody does after that.
+    let words = unsafe { slice::from_raw_parts(start, frames.total as usize) };
+    let pointers = Pointers::new(table, words).ok_or(failed)?;
+    linear.protect(first, frames.pointer_pages).map_err(BringUpError::Pointers)?;
+    Ok(pointers)
 }
 
 /// The last `bytes` of the vmalloc window, whole sections, at least the smallest window.

@@ -14,7 +14,7 @@ use kerncore::{
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
-    frames::{Frame, FrameList, FrameOwner, FrameTable, Spares},
+    frames::{Frame, FrameList, FrameOwner, FrameTable, Pointers, Spares},
     kernel_space::{AreaPlace, KernelSpace, Parts, Support},
     kmap::Kmap,
     layout,
@@ -29,6 +29,7 @@ use kerncore::{
 };
 use machine::{Behaviour, HostLocks, SoftCpu, SoftMachine};
 use std::iter;
+use std::sync::atomic::AtomicU32;
 
 /// The number of the first frame.
 pub const RAM: u32 = 0x6_0000;
@@ -272,7 +273,11 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
         let blocks = blocks.collect::<Vec<_>>().leak();
         let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");
-        let parts = Parts { table, space, map_ram, zones: zones(low), linear, kmap, support };
+        let zones = zones(low);
+        let words = iter::repeat_with(|| AtomicU32::new(0)).take(zones.table().len() as usize);
+        let words = words.collect::<Vec<_>>().leak();
+        let pointers = Pointers::new(zones.table(), words).expect("a word a frame");
+        let parts = Parts { table, space, map_ram, zones, linear, kmap, pointers, support };
         let space = KernelSpace::new(parts);
         let mut bed = Self { machine, space, heap };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
@@ -302,6 +307,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// If it counts otherwise than it reports.
     pub fn audit(&self) -> (Summary, Vec<Violation>) {
         let expected = Expected {
+            constants: PageRange::EMPTY,
             image: pages(IMAGE, IMAGE_PAGES),
             parts: &parts(),
             heap: self.heap.pages(),

@@ -5,6 +5,7 @@ use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::{AreaKind, CodeStage, Mapping};
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END};
+use mm::audit::page_pointers;
 use mm::kernel;
 
 /// A kind of mapping, or of a place where there must be none.
@@ -125,6 +126,7 @@ impl Kind {
             FrameOwner::Absent => return Self::BeyondRam,
             FrameOwner::Dma | FrameOwner::AtomicPool | FrameOwner::Text => return Self::Lent,
             FrameOwner::KernelImage if image().contains(address) => {}
+            _ if page_pointers().contains(address) => return Self::Constants,
             _ => return Self::Linear,
         }
         match parts().into_iter().find(|part| part.pages.contains(address)).map(|part| part.usage) {

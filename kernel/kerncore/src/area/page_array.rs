@@ -4,6 +4,7 @@
 //!   pointers      where                                          whose
 //!   ────────      ─────                                          ─────
 //!   up to 16      in the area's own record                       nobody has to free it
+//!   a section's   among the pointers to all frames, read-only    nobody's
 //!   up to 1,024   a frame of low memory                          the record's
 //!   more          an area of its own, of kind page array: the    its own; it is tagged on the area that it serves
 //!                 areas' nesting ends there, for its frames      (VM_VPAGES) and lives exactly as long
@@ -14,13 +15,16 @@
 //!
 //! [`nr_pages`]: crate::area::VmStruct::nr_pages
 //!
+//! The pointers to all frames are [`crate::frames::Pointers`]: an area that is one block from the buddy allocator (`vmalloc_huge` of one
+//! section) has a window of them. What is behind that are pointers to others' frames.
+//!
 //! A pointer is the address of the frame's record in the frame table. C callers read the array, and may write to it as to any
 //! memory; what the kernel frees is in the record's mapping. A null that it finds when the area goes is fatal (S33): somebody
 //! has written over it.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::addr::{PAGE_SIZE, PageRange};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn};
 use crate::frames::FrameBlock;
 
 /// How many pointers a record has room for.
@@ -42,6 +46,13 @@ pub enum PageArray {
     Frame(FrameBlock),
     /// In an area that nobody else removes.
     Area(ArrayArea),
+    /// Among the pointers to all frames.
+    Shared {
+        /// The first frame.
+        first: Pfn,
+        /// How many.
+        pages: u32,
+    },
 }
 
 impl PageArray {
@@ -52,6 +63,7 @@ impl PageArray {
             Self::Within => WITHIN as u32,
             Self::Frame(block) => block.pages() * IN_A_FRAME,
             Self::Area(area) => area.pages.count() * IN_A_FRAME,
+            Self::Shared { pages, .. } => *pages,
         }
     }
 }

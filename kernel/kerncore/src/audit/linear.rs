@@ -41,7 +41,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             && let Some(frame) = space.linear().frame_of(left.start())
         {
             let (owner, frames) = owners.run(frame);
-            let count = self.outside_image(left).min(frames).min(left.count());
+            let count = self.of_one_rule(left).min(frames).min(left.count());
             let Some(run) = left.sub_range(0, count).filter(|run| !run.is_empty()) else { break };
             if !self.run_holds(run, table, frame, owner) {
                 space.table().for_each_slot(run, |slot| {
@@ -54,15 +54,16 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    /// How many of `pages`, from the first on, lie outside the image; one if the first lies inside.
-    fn outside_image(&self, pages: PageRange) -> u32 {
-        let image = self.expected.image;
-        match image.first().checked_sub(pages.first()) {
+    /// How many of `pages`, from the first on, are neither the image's nor constants; one if the first is.
+    fn of_one_rule(&self, pages: PageRange) -> u32 {
+        let before = |range: PageRange| match range.first().checked_sub(pages.first()) {
+            _ if range.is_empty() => pages.count(),
             Some(0) => 1,
             Some(below) => below,
-            None if image.contains(pages.start()) => 1,
+            None if range.contains(pages.start()) => 1,
             None => pages.count(),
-        }
+        };
+        before(self.expected.image).min(before(self.expected.constants))
     }
 
     /// Whether all of `pages`, outside the image, hold what they should for frames of `owner` from `first` on; counts them if so.
@@ -76,8 +77,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if self.expected.image.contains(pages.start()) {
             return false;
         }
+        let rule = self.ram_rule(pages.start(), Place::Linear, owner);
         let slots = Slots::new(self.space.table().machine(), table, pages);
-        match ram_rule(Place::Linear, owner) {
+        match rule {
             Rule::Mapped(_, attributes) => {
                 let holds = slots.lead_to(first, attributes);
                 self.summary.linear_pages += if holds { pages.count() } else { 0 };
@@ -98,7 +100,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let rule = if self.expected.image.contains(address) {
             self.image_rule(address, frame, owner)
         } else {
-            ram_rule(Place::Linear, owner)
+            self.ram_rule(address, Place::Linear, owner)
         };
         match rule {
             Rule::Mapped(place, attributes) => {
@@ -119,7 +121,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let part = self.expected.parts.iter().find(|part| part.pages.contains(address));
         let rule = match part {
             Some(part) if part.attributes == Attributes::KERNEL_DATA => {
-                return ram_rule(Place::Image(part.name), owner);
+                return self.ram_rule(address, Place::Image(part.name), owner);
             }
             Some(part) => Rule::Mapped(Place::Image(part.name), part.attributes),
             None => Rule::Absent(Place::ImageGuard),
@@ -131,15 +133,17 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
         rule
     }
-}
 
-/// RAM is mapped, unless it is lent.
-const fn ram_rule(place: Place, owner: FrameOwner) -> Rule {
-    if matches!(owner, FrameOwner::Absent) {
-        Rule::Absent(Place::BeyondRam)
-    } else if is_lent(owner) {
-        Rule::Absent(Place::Lent(owner))
-    } else {
-        Rule::Mapped(place, Attributes::KERNEL_DATA)
+    /// RAM is mapped, unless it is lent, and may be written, unless it holds constants.
+    fn ram_rule(&self, address: VirtAddr, place: Place, owner: FrameOwner) -> Rule {
+        if matches!(owner, FrameOwner::Absent) {
+            Rule::Absent(Place::BeyondRam)
+        } else if self.expected.constants.contains(address) {
+            Rule::Mapped(place, Attributes::KERNEL_RODATA)
+        } else if is_lent(owner) {
+            Rule::Absent(Place::Lent(owner))
+        } else {
+            Rule::Mapped(place, Attributes::KERNEL_DATA)
+        }
     }
 }

@@ -64,6 +64,8 @@ pub struct Expected<'e> {
     pub image: PageRange,
     /// The parts of it that are mapped.
     pub parts: &'e [FixedPart],
+    /// Pages of RAM in the linear map, outside the image, that are read-only for good.
+    pub constants: PageRange,
     /// The addresses of the heap.
     pub heap: PageRange,
     /// How many of the heap's pages are mapped, from the first on.

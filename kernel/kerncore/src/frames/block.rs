@@ -34,12 +34,6 @@ impl FrameBlock {
         self.pages
     }
 
-    /// The handle, moved out of a place that its caller overwrites next without looking, unless it stays there.
-    #[inline(always)]
-    pub(crate) const fn moved(&self) -> Self {
-        Self { first: self.first, pages: self.pages }
-    }
-
     /// Gives the handle up and leaves the frames with their owner: for raw interfaces, whose callers keep nothing
     /// but an address and free by it ([`super::FrameAllocator::free_at`]).
     pub const fn leak(self) -> (Pfn, u32) {

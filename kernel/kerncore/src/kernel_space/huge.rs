@@ -21,7 +21,8 @@ use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::realloc::after;
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::kernel_space::{Fill, KernelSpace, VmallocError};
+use crate::kernel_space::section::ONE_SECTION;
+use crate::kernel_space::{ArrayError, Fill, KernelSpace, VmallocError};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -76,16 +77,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         (bytes, fill): (u32, Fill),
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
-        let array = self.take_array(pages, FrameRequest::ANY, caller);
-        let array = array.map_err(VmallocError::PageArray)?;
-        let list = match self.filled_frames(FrameRequest::ANY, pages, fill) {
-            Ok(list) => list,
+        let list = self.filled_frames(FrameRequest::ANY, pages, fill)?;
+        let parts = parts_of(list.blocks(self.zones.table()));
+        let array = match self.array_for(&list, parts, caller) {
+            Ok(array) => array,
             Err(error) => {
-                self.abandon_array(array);
-                return Err(error);
+                self.free_unseen(list);
+                return Err(VmallocError::PageArray(error));
             }
         };
-        let parts = parts_of(list.blocks(self.zones.table()));
         let (usable, place, parts) = match self.reserve_for(bytes, parts) {
             Ok(reserved) => reserved,
             Err(error) => {
@@ -95,6 +95,22 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
         };
         self.map_parts(usable, place, parts, (list, array), caller)
+    }
+
+    /// Memory for the pointers to the frames of `list`: one section's are there already.
+    fn array_for(
+        &self,
+        list: &FrameList,
+        parts: LargeParts,
+        caller: VirtAddr,
+    ) -> Result<PageArray, ArrayError> {
+        let pages = list.pages();
+        match list.blocks(self.zones.table()).next() {
+            Some((first, _)) if parts == ONE_SECTION && pages == PAGES_PER_SECTION => {
+                Ok(PageArray::Shared { first, pages })
+            }
+            _ => self.take_array(pages, FrameRequest::ANY, caller),
+        }
     }
 
     /// Takes addresses for `parts`, or, where there are none that are aligned so, for the next best.
@@ -138,7 +154,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return Err(VmallocError::Map(error));
         }
         let words = self.array_words(&array, &place.within);
-        self.note_list(&list, &array, words);
+        if !matches!(array, PageArray::Shared { .. }) {
+            self.note_list(&list, &array, words);
+        }
         let new = NewArea::new(AreaKind::Vmalloc, caller)
             .flags(flags_with(&array, AreaFlags::ALLOC))
             .pointers(address_of(words), usable.count());

@@ -83,7 +83,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
-use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed};
+use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed, Pointers};
 use crate::kmap::Kmap;
 use crate::linear_map::LinearMap;
 use crate::lock::{Class, Lock, Locks, SharedLock};
@@ -112,6 +112,8 @@ pub struct Parts<'s, M: Machine, L: Locks> {
     pub linear: LinearMap<M>,
     /// Addresses for what is not in it.
     pub kmap: Kmap<M>,
+    /// Pointers to the records of the frames of `zones`, which nobody can write to.
+    pub pointers: Pointers<'s>,
     /// Memory for area records, and an ear for oddities.
     pub support: &'s dyn Support<'s>,
 }
@@ -141,6 +143,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     ram: Ram<'s>,
     linear: LinearMap<M>,
     kmap: Kmap<M>,
+    /// The page arrays of whatever is one block.
+    pointers: Pointers<'s>,
     support: &'s dyn Support<'s>,
 }
 
@@ -162,6 +166,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             zones: parts.zones,
             linear: parts.linear,
             kmap: parts.kmap,
+            pointers: parts.pointers,
             support: parts.support,
         }
     }
@@ -189,6 +194,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// The linear map.
     pub const fn linear(&self) -> &LinearMap<M> {
         &self.linear
+    }
+
+    /// A pointer to each frame's record.
+    pub const fn pointers(&self) -> Pointers<'_> {
+        self.pointers
     }
 
     /// Takes 2^`order` zeroed frames of low memory.

@@ -147,6 +147,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             PageArray::Within => &[],
             PageArray::Frame(block) => self.support.frame_words(block),
             PageArray::Area(area) => self.support.area_words(area),
+            &PageArray::Shared { first, pages } => self.pointers.of(first, pages).unwrap_or(&[]),
         }
     }
 
@@ -251,7 +252,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(never)]
     fn free_array_elsewhere(&self, array: PageArray) -> Result<(), RemoveError> {
         match array {
-            PageArray::Within => Ok(()),
+            PageArray::Within | PageArray::Shared { .. } => Ok(()),
             PageArray::Frame(block) => {
                 let address = self.linear.pages_of(block.first(), 1);
                 let address = address.map_or(VirtAddr::new(0), PageRange::start);

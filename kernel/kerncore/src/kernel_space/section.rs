@@ -1,22 +1,22 @@
 //! `vmalloc_huge` of one mebibyte, where everything is at hand: made, and removed, in one critical section.
 //!
 //! ```text
-//!                                         ┌ lock of areas ───────────────────────────────────────────┐
-//!   256 frames ┐ that wait ─▶ pointers ─▶ │ aligned addresses ─▶ one descriptor ─▶ record ─▶ Live    │
-//!   and one    ┘                          │ find ─▶ nulls? ─▶ clear ─▶ flush (S23) ─▶ Free           │ ─▶ frames
-//!                                         └──────────────────────────────────────────────────────────┘
+//!                           ┌ lock of areas ───────────────────────────────────────────┐
+//!   256 frames that wait ─▶ │ aligned addresses ─▶ one descriptor ─▶ record ─▶ Live    │
+//!                           │ find ─▶ clear ─▶ flush (S23) ─▶ Free                     │ ─▶ frames
+//!                           └──────────────────────────────────────────────────────────┘
 //! ```
-//! What is not at hand (the blocks, a place for the record, addresses, an empty first-level slot), or not as it should be, is left
-//! to the general way ([`super::huge`]), as few pages are ([`super::few`]). A section that displaced a table is: to put that back
-//! takes a lock that comes before this one.
+//! Its page pointers are there already ([`crate::frames::Pointers`]). What is not at hand (the block, a place for the record,
+//! addresses, an empty first-level slot), or not as it should be, is left to the general way ([`super::huge`]), as few pages are
+//! ([`super::few`]). A section that displaced a table is: to put that back takes a lock that comes before this one.
 
 use core::num::NonZeroU32;
 
 use crate::addr::{PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray, first_null};
+use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::descriptor::l1::Sections;
-use crate::frames::{Frame, FrameBlock, FrameList, FrameOwner, FrameRequest, FrameTable, Freed};
+use crate::frames::{Frame, FrameList, FrameOwner, FrameRequest, Freed};
 use crate::kernel_space::page_array::address_of;
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::{Fill, KernelSpace};
@@ -28,7 +28,7 @@ use crate::va_space::GUARD_PAGES;
 /// What its descriptor says.
 const SECTIONS: Sections = Sections::new(Attributes::KERNEL_DATA);
 /// One section, and nothing else.
-const ONE_SECTION: LargeParts = LargeParts::new(1, 0);
+pub(super) const ONE_SECTION: LargeParts = LargeParts::new(1, 0);
 const SECTION_ORDER: u32 = PAGES_PER_SECTION.trailing_zeros();
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
@@ -58,9 +58,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for("vmalloc_huge");
         self.bound_backlog();
         let record = self.zones.take_waiting(SECTION_ORDER, FrameOwner::Vmalloc)?;
-        let Some(noted) = self.zones.take_waiting(0, FrameOwner::Vmalloc) else {
-            return self.section_not_at_hand(record, None);
-        };
         let table = self.zones.table();
         let chain = table.chain_of_one(record);
         let frame = table.first_of(chain);
@@ -69,11 +66,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if fill == Fill::Zeroed {
             match self.linear.pages_of(frame, PAGES_PER_SECTION) {
                 Some(memory) => self.table.machine().zero_pages(memory),
-                None => return self.section_not_at_hand(record, Some(noted)),
+                None => return self.section_not_at_hand(record),
             }
         }
-        let block = table.block_at(noted, 0);
-        let pointers = self.note_section(record, &block);
+        let Some(words) = self.pointers.of(frame, PAGES_PER_SECTION) else {
+            return self.section_not_at_hand(record);
+        };
         let made = self.areas.with(|areas| {
             let mut place = areas.records.take().ok()?;
             let wanted = PAGES_PER_SECTION.wrapping_add(GUARD_PAGES);
@@ -88,9 +86,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 return None;
             }
             let range = usable.pages();
-            place.array = PageArray::Frame(block);
+            place.array = PageArray::Shared { first: frame, pages: PAGES_PER_SECTION };
             let new = NewArea::new(AreaKind::Vmalloc, caller);
-            let new = new.pointers(pointers, PAGES_PER_SECTION);
+            let new = new.pointers(address_of(words), PAGES_PER_SECTION);
             let list = FrameList::of_one(chain, PAGES_PER_SECTION);
             let mapping =
                 Mapping::Large { usable, list, parts: ONE_SECTION, parked: Parked::new() };
@@ -98,35 +96,14 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             areas.go_live(range, place);
             NonZeroU32::new(range.first())
         });
-        if made.is_some() { made } else { self.section_not_at_hand(record, Some(noted)) }
-    }
-
-    /// Writes the page pointers of a section whose first frame's record is `first` into `block`; where they begin.
-    #[inline(always)]
-    fn note_section(&self, first: &Frame, block: &FrameBlock) -> VirtAddr {
-        let words = self.support.frame_words(block);
-        let machine = self.table.machine();
-        let split = words.split_at_checked(PAGES_PER_SECTION as usize);
-        let (pointers, behind) = split.unwrap_or((words, &[]));
-        machine.write_steps::<{ FrameTable::STRIDE }>(pointers, FrameTable::pointer(first));
-        machine.clear_words(behind);
-        address_of(words)
+        if made.is_some() { made } else { self.section_not_at_hand(record) }
     }
 
     #[cold]
     #[inline(never)]
-    fn section_not_at_hand(
-        &self,
-        record: &'s Frame,
-        noted: Option<&'s Frame>,
-    ) -> Option<NonZeroU32> {
-        let blocks = [(Some(record), SECTION_ORDER), (noted, 0)];
-        for (record, order) in
-            blocks.into_iter().filter_map(|(record, order)| Some((record?, order)))
-        {
-            let freed = self.zones.give_back_record(record, order, FrameOwner::Vmalloc);
-            debug_assert_eq!(freed, Freed::Yes, "nobody has seen them");
-        }
+    fn section_not_at_hand(&self, record: &'s Frame) -> Option<NonZeroU32> {
+        let freed = self.zones.give_back_record(record, SECTION_ORDER, FrameOwner::Vmalloc);
+        debug_assert_eq!(freed, Freed::Yes, "nobody has seen them");
         None
     }
 
@@ -135,19 +112,13 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// reads any.
     #[inline(never)]
     pub(super) fn end_section(&self, record: &mut AreaRecord, pages: u32, base: VirtAddr) -> bool {
-        let counted = record.vm.nr_pages().min(PAGES_PER_SECTION) as usize;
-        let (Mapping::Large { usable, list, parts, parked }, PageArray::Frame(block)) =
+        let (Mapping::Large { usable, list, parts, parked }, PageArray::Shared { .. }) =
             (&mut record.mapping, &record.array)
         else {
             return false;
         };
+        // None of its pointers is null (S33): nobody can write there.
         if *parts != ONE_SECTION || pages != PAGES_PER_SECTION || !parked.is_empty() {
-            return false;
-        }
-        // A null is looked for once more by the general way, which ends the kernel if there is one (S33).
-        let words = self.support.frame_words(block);
-        let Some(words) = words.get(..counted) else { return false };
-        if first_null(words, self.table.machine().common_bits(words)).is_some() {
             return false;
         }
         L::memory_goes(|| Some((base, usable.pages().bytes())));
@@ -156,13 +127,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         }
         // Flushed: the frames may be used anew (S23). What is wrong with them, if anything is, the general way says, which finds
         // an area that maps nothing any more.
-        let left = match self.zones.give_back_block(block.moved(), FrameOwner::Vmalloc) {
-            Ok(()) => {
-                record.array = PageArray::Within;
-                self.zones.give_back_list(list.moved(), FrameOwner::Vmalloc)
-            }
-            Err(_same) => Err(list.moved()),
-        };
+        record.array = PageArray::Within;
+        let left = self.zones.give_back_list(list.moved(), FrameOwner::Vmalloc);
         record.mapping = match left {
             Ok(()) => Mapping::Nothing,
             Err(list) => Mapping::Frames { usable: usable.moved(), list },

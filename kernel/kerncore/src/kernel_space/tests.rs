@@ -19,7 +19,7 @@ use super::*;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::area::{AreaFlags, ArrayArea, VmStruct};
 use crate::attributes::Attributes;
-use crate::audit::{Expected, Violation, audit};
+use crate::audit::{Expected, Place, Violation, audit};
 use crate::frames::{Frame, FrameBlock};
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
@@ -29,11 +29,49 @@ pub(crate) use world::{MutexLock, MutexSlot, Mutexes};
 
 #[track_caller]
 fn finds(space: &Space, wanted: &[Violation]) {
-    let expected =
-        Expected { image: pages(LINEAR, 0), parts: &[], heap: pages(HEAP, 16), heap_mapped: 0 };
+    let expected = Expected {
+        image: pages(LINEAR, 0),
+        parts: &[],
+        constants: PageRange::EMPTY,
+        heap: pages(HEAP, 16),
+        heap_mapped: 0,
+    };
+    finds_beside(&expected, space, wanted);
+}
+
+#[track_caller]
+fn finds_beside(expected: &Expected<'_>, space: &Space, wanted: &[Violation]) {
     let mut found = Vec::new();
-    audit(space, &expected, &mut |violation| found.push(violation));
+    audit(space, expected, &mut |violation| found.push(violation));
     assert_eq!(found, wanted);
+}
+
+/// S112: be it one that should be read-only and is not, or the other way round.
+#[test]
+fn a_page_of_constants_that_can_be_written_is_seen_and_no_other_is_taken_for_one() {
+    let mut space = space();
+    let ram = |offset| Pfn::new(RAM + offset).expect("below 4 GiB");
+    let expected = |first| Expected {
+        image: pages(LINEAR, 0),
+        parts: &[],
+        constants: pages(LINEAR + first, 2),
+        heap: pages(HEAP, 16),
+        heap_mapped: 0,
+    };
+    let wrong = |page: u32, wanted, had| Violation::WrongAttributes {
+        address: VirtAddr::new((LINEAR + page) * PAGE_SIZE),
+        place: Place::Linear,
+        wanted,
+        had,
+    };
+    let (data, constant) = (Attributes::KERNEL_DATA, Attributes::KERNEL_RODATA);
+    let writable = [100, 101].map(|page| wrong(page, constant, data));
+    finds_beside(&expected(100), &space, &writable);
+    space.linear.protect(ram(100), 2).expect("free memory");
+    finds_beside(&expected(100), &space, &[]);
+    finds(&space, &[100, 101].map(|page| wrong(page, data, constant)));
+    let other = [wrong(100, data, constant), wrong(102, constant, data)];
+    finds_beside(&expected(101), &space, &other);
 }
 
 /// Three pages from vmalloc.

@@ -329,7 +329,7 @@ mod tests {
             let length = [0, 0, 1, 2, 3, 9][(chance >> 16) as usize % 6];
             let before = core::mem::replace(&mut lengths[page as usize], length);
             match (before, length) {
-                (0, 1..) if chance % 3 == 0 => tree.set_late(page, length),
+                (0, 1..) if chance.is_multiple_of(3) => tree.set_late(page, length),
                 (_, 0) => tree.take_out(page),
                 _ => tree.set(page, length),
             }
@@ -337,6 +337,7 @@ mod tests {
             assert_eq!(Some(&tree.longest_exactly()), longest, "at step {step}");
             assert_eq!(tree.audit(PAGES).map(|holes| holes as usize), Ok(holes.count()));
             assert!(tree.longest() >= tree.longest_exactly(), "at step {step}");
+            assert!(length != 0 || tree.late != page, "gone and late, at step {step}");
             if chance >> 30 == 0 {
                 // Not sought, so that what is late stays so for some steps.
                 continue;

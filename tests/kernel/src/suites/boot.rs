@@ -12,6 +12,7 @@ use kerncore::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, SECTION_SIZE, VirtAddr
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{LINEAR_BYTES, LINEAR_END, LINEAR_PHYSICAL, LINEAR_START, linear_physical};
 use ktest::{Completion, ktest};
+use mm::audit::page_pointers;
 use mm::page_alloc::Pages;
 
 use super::faults::{assert_fault, assert_unmapped, stack_pointer_of};
@@ -313,11 +314,16 @@ fn every_page_of_ram_outside_the_image_is_mapped_at_its_constant_distance_s117()
             assert_eq!(mm::kernel().table().translate(address), None, "{address} is lent");
             lent += 1;
         } else {
-            assert_entry(address, physical, bits::DATA);
+            assert_entry(address, physical, bits_of_ram(address));
         }
     }
     let pool = dma::atomic_pool::usage().map_or(0, |pool| pool.pages);
     assert!(lent <= pool, "{lent} frames are lent while nobody holds any but the pool's {pool}");
+}
+
+/// What the entry of an address of the linear map outside the image promises.
+fn bits_of_ram(address: VirtAddr) -> u32 {
+    if page_pointers().contains(address) { bits::RODATA } else { bits::DATA }
 }
 
 /// By access, once in every MiB.
@@ -329,8 +335,9 @@ fn every_mib_of_ram_answers_and_is_written_and_not_executed_s117() {
         let address = VirtAddr::new(LINEAR_START.raw() + offset);
         let physical = PhysAddr::new(LINEAR_PHYSICAL.raw() + offset);
         if !image.contains(address) && !is_lent(physical) {
+            let bits = bits_of_ram(address);
             // SAFETY: one CPU, no interrupts: what is written back is what is there.
-            arch::irq::masked(|| unsafe { assert_mapped(address, physical, bits::DATA) });
+            arch::irq::masked(|| unsafe { assert_mapped(address, physical, bits) });
         }
     }
 }

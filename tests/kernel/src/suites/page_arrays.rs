@@ -2,22 +2,26 @@
 
 use core::ffi::{c_uint, c_void};
 use core::ptr;
+use core::sync::atomic::Ordering::Relaxed;
 
-use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use arch::probe;
+use kerncore::addr::{PAGE_SIZE, PAGES_PER_SECTION, Pfn, SECTION_SIZE, VirtAddr};
 use kerncore::area::{AreaFlags, AreaKind, AreaSummary, VmStruct};
 use kerncore::coherent::AllocationFlags;
 use kerncore::kernel_space::RemoveError;
-use ktest::ktest;
+use ktest::{Completion, ktest};
 use linux::areas::{__vmalloc_area, get_vm_area};
 use linux::free::{vfree, vfree_atomic};
 use linux::lookup::{find_vm_area, vmalloc_to_page};
 use linux::protection::PageProtection;
 use linux::realloc::vrealloc;
 use linux::vmalloc::{vmalloc, vmalloc_huge, vmalloc_user, vzalloc};
+use mm::audit::page_pointers;
 use mm::kernel;
 
-use super::witness::{Books, authority, plus};
+use super::witness::{Books, authority, each_page, plus};
 
+const WORD: u32 = u32::BITS / u8::BITS;
 /// On either side of each border: in the record, in a frame, in an area.
 const SIZES: [u32; 6] = [1, 16, 17, 1024, 1025, 1100];
 
@@ -157,4 +161,43 @@ fn a_null_page_is_fatal_s33() {
 #[ktest(fatal = "vfree: page 1024 of the area at")]
 fn a_null_page_of_many_is_fatal_s33() {
     free_with_a_null(1025, 1024);
+}
+
+/// A section's pointers are those to all frames, which whoever has the area cannot write to.
+#[ktest]
+fn the_pointers_of_a_section_are_read_only_s27_s33_s90() -> Completion {
+    if !super::huge::are_allowed() {
+        return Completion::Skipped("large mappings are forbidden (nohugevmalloc)");
+    }
+    let books = Books::now();
+    let memory = vmalloc_huge(SECTION_SIZE);
+    assert_walked(memory, PAGES_PER_SECTION);
+    let (array, all) = (VirtAddr::new(descriptor(memory).pages()), page_pointers());
+    let last = plus(array, (PAGES_PER_SECTION - 1) * WORD);
+    assert!(all.contains(array) && all.contains(last), "{array} is not in {all}");
+    for word in [array, last] {
+        let held = probe::read_u32(word).expect("mapped");
+        // SAFETY: it faults, or the assertion behind it fails.
+        let written = unsafe { probe::write_u32(word, 0) };
+        assert!(written.is_err(), "{word} was written");
+        assert_eq!(probe::read_u32(word).ok(), Some(held));
+    }
+    free(memory);
+    books.assert_unchanged();
+    Completion::Ran
+}
+
+/// All of them, from the first frame's to the last one's, in pages that hold nothing else.
+#[ktest]
+fn every_frame_has_its_pointer_and_none_can_be_written_s27_s112() {
+    let (words, table) = (kernel().pointers().words(), kernel().zones().table());
+    assert_eq!(words.len(), table.len() as usize);
+    for (number, word) in (table.first().number()..).zip(words) {
+        let frame = Pfn::new(number).expect("RAM");
+        assert_eq!(word.load(Relaxed), table.pointer_to(frame), "frame {frame}");
+    }
+    for page in each_page(page_pointers()) {
+        // SAFETY: it faults, or the assertion fails.
+        assert!(unsafe { probe::write_u32(page, 0) }.is_err(), "{page} was written");
+    }
 }

@@ -5,12 +5,12 @@ use kerncore::{
     addr::{PhysAddr, VirtAddr},
     attributes::Attributes,
     frames::{Frame, FrameAllocator, FrameBlock, FrameOwner, FrameTable},
-    linear_map::{FillError, LinearError, LinearMap},
+    linear_map::{FillError, LinearError, LinearMap, ProtectError},
     machine::Machine,
     owned_range::OwnedRange,
     page_table::{MapError, PageTable},
 };
-use machine::{Behaviour, Event, HostLocks, Reach, Scope, SoftCpu};
+use machine::{Behaviour, Event, Fault, HostLocks, Reach, Scope, SoftCpu};
 
 /// RAM in the linear map: 1 MiB from frame 0x60100, at `0x8010_0000`.
 const FIRST: u32 = 0x6_0100;
@@ -226,4 +226,56 @@ fn filling_refuses_what_is_there_and_what_is_outside() {
     assert_eq!(scene.linear.fill(frame(FIRST - 1), 2), Err(below));
     assert_eq!(scene.linear.frame_of(at(LINEAR + 9)), Some(frame(FIRST + 9)));
     assert_eq!(scene.linear.frame_of(at(LINEAR + 256)), None);
+}
+
+/// Three frames that become read-only: an error says what somebody could do with them that he should not, or could not.
+pub(crate) fn frames_that_become_read_only<M: Machine<Authority = ()> + Clone>(
+    world: &World,
+    machine: M,
+    settle: impl Fn(&M),
+) -> Result<(), &'static str> {
+    let Scene { table, mut linear, .. } = Scene::new(machine);
+    let ok = |right: bool, what| if right { Ok(()) } else { Err(what) };
+    let cpus = [world.cpu(0), world.cpu(1)];
+    let all = LINEAR + 4..LINEAR + 9;
+    for page in all.clone() {
+        settle(table.raw_machine(()));
+        // Both have the writable entries in their TLBs.
+        for cpu in cpus {
+            cpu.store(at(page), page).map_err(|_| "linear map absent")?;
+        }
+    }
+    linear.protect(frame(FIRST + 5), 3).map_err(|_| "not protected")?;
+    settle(table.raw_machine(()));
+    for page in all {
+        let is_protected = (LINEAR + 5..LINEAR + 8).contains(&page);
+        for cpu in cpus {
+            ok(cpu.load(at(page)) == Ok(page), "what was written is read")?;
+            let wanted = if is_protected { Err(Fault::Permission(at(page))) } else { Ok(()) };
+            ok(cpu.store(at(page), page) == wanted, "they alone are read-only")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_protected_cannot_be_protected_again_nor_withdrawn_and_what_is_outside_is_refused() {
+    let world = World::new(Behaviour::Hoarding);
+    let mut scene: Scene<SoftCpu<'_>> = Scene::new(world.cpu(0));
+    let word = |page: u32, bits: u32| page << 12 | bits;
+    assert_eq!(scene.linear.protect(frame(FIRST + 7), 2), Ok(()));
+    let again = scene.linear.protect(frame(FIRST + 6), 2);
+    let (wanted, found) = (word(FIRST + 7, 0x45f), word(FIRST + 7, 0x65f));
+    let unexpected = ProtectError::Unexpected { address: at(LINEAR + 7), wanted, found };
+    assert_eq!(again, Err(unexpected));
+    assert_eq!(world.cpu(0).store(at(LINEAR + 6), 1), Ok(()), "nothing has changed");
+    for first in [FIRST - 1, FIRST + 255] {
+        let outside = ProtectError::Outside { first: frame(first), count: 2 };
+        assert_eq!(scene.linear.protect(frame(first), 2), Err(outside));
+    }
+    let records = records();
+    let block = block(&records);
+    assert_eq!(scene.linear.protect(block.first(), 1), Ok(()));
+    let refused = scene.linear.withdraw(block);
+    assert!(matches!(refused, Err(LinearError::Unexpected { .. })), "{refused:?}");
 }

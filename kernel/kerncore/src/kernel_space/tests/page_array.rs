@@ -160,7 +160,7 @@ fn node_of(space: &Space, frame: Pfn) -> NodeId {
 /// The node of the frame in which the array of the area at `base` begins.
 fn node_of_array(space: &Space, base: VirtAddr) -> Option<NodeId> {
     let first = space.areas.with(|areas| match &areas.find(base).expect("live").array {
-        PageArray::Within => None,
+        PageArray::Within | PageArray::Shared { .. } => None,
         PageArray::Frame(block) => Some(block.first()),
         PageArray::Area(area) => space.table.small_page(area.pages().start()),
     });

@@ -1,8 +1,9 @@
 //! One section, made and ended in one critical section: what must be at hand for that, and that nothing is lost if it is not.
 
 use super::*;
-use crate::area::{Mapping, PageArray};
-use crate::frames::{FrameOwner, FreeError, Freed};
+use crate::area::Mapping;
+use crate::frames::{FrameOwner, FreeError};
+use crate::kernel_space::page_array::address_of;
 use crate::kernel_space::{Fill, FramesError, RemoveError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -51,37 +52,26 @@ fn first_frame(space: &Space, base: VirtAddr) -> Pfn {
     space.table.translate(base).expect("mapped").physical.pfn()
 }
 
+/// They are those of all frames, and none is written.
 #[test]
-fn its_pointers_are_noted_and_what_is_behind_them_is_zero_s27_s52_s90() {
+fn its_pointers_are_those_to_its_frames_s27_s90() {
     let space = warm();
-    // Whatever the frame that waits held.
-    let record = space.zones.take_waiting(0, FrameOwner::Test).expect("a frame that waits");
-    let block = space.zones.table().block_at(record, 0);
-    space.support.frame_words(&block).iter().for_each(|word| word.store(u32::MAX, Relaxed));
-    assert_eq!(space.zones.give_back_block(block, FrameOwner::Test), Ok(()));
     let base = at_hand(&space).expect("all is at hand");
-    let first = first_frame(&space, base).number();
-    let pointers = (first..first + 256).map(|number| Pfn::new(number).expect("RAM"));
-    let wanted: Vec<u32> = pointers.map(|frame| space.zones.table().pointer_to(frame)).collect();
-    assert_eq!(words(&space, base)[..256], wanted);
-    assert_eq!(words(&space, base)[256..], [0; 1024 - 256]);
+    let first = first_frame(&space, base);
+    let frames = (first.number()..).take(256).map(|number| Pfn::new(number).expect("RAM"));
+    let wanted: Vec<u32> = frames.map(|frame| space.zones.table().pointer_to(frame)).collect();
+    assert_eq!(words(&space, base), wanted);
+    let all = space.pointers().of(first, 256).expect("all frames have one");
+    let shown = space.areas.with(|areas| areas.find(base).expect("a live area").vm.pages());
+    assert_eq!(shown, address_of(all).raw());
     finds(&space, &[]);
     assert_eq!(space.vfree((), base), Ok(()));
+    finds(&space, &[]);
 }
 
 /// Each time round another thing is missing, and all that was taken is back.
 #[test]
 fn what_is_not_at_hand_is_left_to_the_general_way_and_nothing_is_lost_s28_s29() {
-    // No frame for the pointers that waits.
-    let space = warm();
-    let singles: Vec<_> =
-        core::iter::from_fn(|| space.zones.take_waiting(0, FrameOwner::Test)).collect();
-    assert_eq!(at_hand(&space), None);
-    for record in singles {
-        let freed = space.zones.give_back_record(record, 0, FrameOwner::Test);
-        assert_eq!(freed, Freed::Yes);
-    }
-    assert!(at_hand(&space).is_some(), "the block waits still");
     // No addresses that are aligned.
     let space = warm();
     let free = space.zones.free_pages();
@@ -107,12 +97,13 @@ fn what_is_not_at_hand_is_left_to_the_general_way_and_nothing_is_lost_s28_s29() 
     finds(&space, &[]);
 }
 
-/// S33: whichever pointer is null, the area is not ended at once but with the kernel.
+/// S33: more than one section has pointers of its own; whichever of these is null, the area ends with the kernel.
 #[test]
-fn a_null_among_a_sections_pointers_is_fatal_s33() {
-    for index in [0, 31, 100, 255] {
-        let space = warm();
-        let base = at_hand(&space).expect("all is at hand");
+fn a_null_among_the_pointers_of_two_sections_is_fatal_s33() {
+    for index in [0, 31, 255, 256, 511] {
+        let space = space_of(4096, 2048);
+        let made = space.vmalloc_huge(2 * MIB, Fill::Uninitialised, NOBODY);
+        let base = made.expect("memory").pages.start();
         space.areas.with(|areas| {
             let record = areas.find(base).expect("a live area");
             space.array_words(&record.array, &record.within)[index].store(0, Relaxed);
@@ -123,30 +114,16 @@ fn a_null_among_a_sections_pointers_is_fatal_s33() {
     }
 }
 
-/// Frames that are somebody else's by now are not freed, be they the section's or its pointers', and are named.
+/// Frames that are somebody else's by now are not freed, and are named.
 #[test]
 fn frames_that_are_not_its_own_any_more_are_named_and_the_area_is_gone() {
-    for array in [false, true] {
-        let space = warm();
-        let base = at_hand(&space).expect("all is at hand");
-        let frame = if array {
-            space.areas.with(|areas| {
-                let record = areas.find(base).expect("a live area");
-                let PageArray::Frame(block) = &record.array else { panic!("no frame") };
-                block.first()
-            })
-        } else {
-            first_frame(&space, base)
-        };
-        let order = if array { 0 } else { 8 };
-        space.free_frames_at((), frame, order, FrameOwner::Vmalloc).expect("the area's");
-        let gone = space.vfree((), base).expect_err("the frame table disagrees");
-        let error = FramesError::Free(FreeError::AlreadyFree { frame });
-        assert!(
-            matches!(gone, RemoveError::Frames { error: found, .. } if found == error),
-            "{gone}"
-        );
-        assert!(space.find(base).is_none());
-        assert_eq!((space.area_counts().areas, space.area_counts().records), (1, 1));
-    }
+    let space = warm();
+    let base = at_hand(&space).expect("all is at hand");
+    let frame = first_frame(&space, base);
+    space.free_frames_at((), frame, 8, FrameOwner::Vmalloc).expect("the area's");
+    let gone = space.vfree((), base).expect_err("the frame table disagrees");
+    let error = FramesError::Free(FreeError::AlreadyFree { frame });
+    assert!(matches!(gone, RemoveError::Frames { error: found, .. } if found == error), "{gone}");
+    assert!(space.find(base).is_none());
+    assert_eq!((space.area_counts().areas, space.area_counts().records), (1, 1));
 }

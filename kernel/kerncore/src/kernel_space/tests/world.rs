@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::area::ArrayArea;
-use crate::frames::{Frame, FrameAllocator, FrameTable, Spares};
+use crate::frames::{Frame, FrameAllocator, FrameTable, Pointers, Spares};
 use crate::kernel_space::*;
 use crate::lock::Slot;
 use crate::map_ram::Block;
@@ -231,5 +232,8 @@ fn space_with(
     let blocks = (0..window_pages / 256).map(|_| Block::new()).collect::<Vec<_>>().leak();
     let map_ram = MapRam::new(pages(WINDOW, window_pages), blocks).expect("a block a section");
     let kmap = Kmap::none(&table);
-    KernelSpace::new(Parts { table, space, map_ram, zones, linear, kmap, support: &Host })
+    let words: Vec<_> = (0..ram_pages).map(|_| AtomicU32::new(0)).collect();
+    let pointers = Pointers::new(&frames, words.leak()).expect("a word a frame");
+    let support = &Host;
+    KernelSpace::new(Parts { table, space, map_ram, zones, linear, kmap, pointers, support })
 }

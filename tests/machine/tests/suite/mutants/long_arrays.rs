@@ -57,6 +57,7 @@ impl Shelf {
             PageArray::Within => &record.within,
             PageArray::Frame(block) => self.frame_words(block),
             PageArray::Area(area) => self.area_words(area),
+            PageArray::Shared { .. } => unreachable!("a section's, of which there is none"),
         }
     }
 }

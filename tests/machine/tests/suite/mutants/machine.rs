@@ -3,7 +3,7 @@
 
 use super::{Verdict, board, same};
 use crate::{
-    linear_map::life_of_a_coherent_buffer,
+    linear_map::{frames_that_become_read_only, life_of_a_coherent_buffer},
     support::{SEEDS, TABLES, WINDOW, World, absent, at, cut, frame, pages, table_of},
 };
 use kerncore::{
@@ -310,6 +310,13 @@ fn cpu_and_device_agree_on_a_buffer(cpus: &impl Cpus) -> Verdict {
     })
 }
 
+/// S112: nobody writes to protected frames any more, by whichever CPU and whatever its TLB had.
+fn protected_frames_are_read_only_for_all(cpus: &impl Cpus) -> Verdict {
+    everywhere(|world| {
+        Ok(frames_that_become_read_only(world, cpus.cpu(world), |cpu| cpus.settle(cpu))?)
+    })
+}
+
 /// S17: a slot in use is refused by name and left alone, in whichever table of the range it lies.
 fn a_slot_in_use_is_refused_and_left_alone(cpus: &impl Cpus) -> Verdict {
     everywhere(|world| {
@@ -352,6 +359,11 @@ board! {
         buffer_cleaned_too_early: "S97", "cleaned while the linear entry is live, not after", Mistake::BufferCleanedTooEarly;
         no_barrier_after_the_buffer: "S85", "the clean of a buffer is not waited for", Mistake::NoBarrierAfterBuffer;
         linear_entry_not_flushed: "S97", "a lent frame's linear entry is not invalidated", Mistake::NoFlush;
+    }
+    protected_frames_are_read_only_for_all(Right) {
+        protected_without_a_flush: "S112", "frames become read-only, and TLBs are not told", Mistake::NoFlush;
+        protected_and_flushed_here: "S112", "frames become read-only, and this CPU's TLB is told", Mistake::LocalFlush;
+        protected_without_a_clean: "S16a", "read-only entries stay in the cache", Mistake::NoClean;
     }
     a_slot_in_use_is_refused_and_left_alone(Right) {
         overwrites_a_slot_in_use: "S17", "slots are written without a look at them", Mistake::SlotsLookEmpty;
