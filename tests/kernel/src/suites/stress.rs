@@ -1,17 +1,28 @@
 //! All public operations from all CPUs at once, by a seed (S116).
 //!
 //! ```text
-//!   a round:  each CPU makes, fills, checks, swaps and frees ── all wait ── audit, and CPU 0 checks what everybody holds
-//!                  │                        │
+//!   a round:  each CPU makes, fills, checks, changes, swaps and frees ── all wait ── audit, and CPU 0 checks what
+//!                  │                        │                                        everybody holds
 //!                  │ interrupts itself      └─ with an exchange, so that many a thing is freed by another CPU than
 //!                  ▼                           the one that made it
 //!             its handler takes from the atomic pool, and gives an area to be freed later
 //! ```
 //!
-//! Whatever is held is filled with a pattern of its own and checked whole: a page that two have, or that was used again too early,
+//! | room | what is in it |
+//! |---|---|
+//! | here | the rounds, the exchange, the handler |
+//! | [`held`] | what can be held, and its pattern |
+//! | [`named`] | what is had by a C name and has no owner in Rust |
+//! | [`operations`] | how things are made, made longer and shorter, mapped anew, read and written |
+//!
+//! Whatever is held is filled with a pattern of its own and checked: a page that two have, or that was used again too early,
 //! shows as a word of somebody else's. `make stress` boots this one test over and over, from one seed to the next.
 
 extern crate alloc;
+
+mod held;
+mod named;
+mod operations;
 
 use alloc::vec::Vec;
 use core::mem;
@@ -20,7 +31,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use arch::lock::IrqSpinLock;
 use arch::per_cpu::PerCpu;
 use arch::{cpu, smp};
-use board::vexpress_a9::SYSTEM_REGISTERS;
 use dma::coherent::CoherentBox;
 use dma::device::Device;
 use drivers::gic::Receivers;
@@ -29,11 +39,8 @@ use image::start;
 use kerncore::addr::PAGE_SIZE;
 use kerncore::lock::Class;
 use ktest::ktest;
-use mm::io_mem::IoMem;
-use mm::mapped_pages::VmMap;
-use mm::page_alloc::Pages;
-use mm::vm_area::VmArea;
-use safe_mmio::fields::ReadPure;
+
+use held::{Held, What};
 
 /// Rounds, when `operations=` names no other number.
 const ROUNDS: u32 = 5;
@@ -46,85 +53,6 @@ const PAGES: u32 = 16;
 const SOFTWARE: u16 = 7;
 
 static DEVICE: Device = Device::new("stress");
-
-type Id = [ReadPure<u32>; 1];
-
-/// Something that was had, filled with its pattern.
-struct Held {
-    pattern: u32,
-    what: What,
-}
-
-enum What {
-    Memory(VmArea),
-    Mapped(VmMap),
-    Block(Pages),
-    Coherent(CoherentBox),
-    Heap(Vec<u8>),
-    Registers(IoMem<Id>),
-}
-
-impl What {
-    fn bytes(&mut self) -> Option<&mut [u8]> {
-        match self {
-            Self::Memory(memory) => Some(memory),
-            Self::Mapped(memory) => Some(memory),
-            Self::Block(memory) => Some(memory),
-            Self::Coherent(memory) => Some(memory),
-            Self::Heap(memory) => Some(memory),
-            Self::Registers(_) => None,
-        }
-    }
-
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Memory(_) => "vmalloc",
-            Self::Mapped(_) => "vmap",
-            Self::Block(_) => "pages",
-            Self::Coherent(_) => "coherent",
-            Self::Heap(_) => "heap",
-            Self::Registers(_) => "ioremap",
-        }
-    }
-}
-
-/// The word number `index` of a pattern.
-const fn word(pattern: u32, index: u32) -> [u8; 4] {
-    (pattern ^ index.wrapping_mul(0x9e37_79b9)).to_le_bytes()
-}
-
-impl Held {
-    fn new(mut what: What, pattern: u32) -> Self {
-        if let What::Registers(registers) = &mut what {
-            // The board's identification: the same whoever asks.
-            return Self { pattern: identification(registers), what };
-        }
-        for (place, index) in what.bytes().unwrap_or_default().chunks_mut(4).zip(0..) {
-            place.copy_from_slice(&word(pattern, index)[..place.len()]);
-        }
-        Self { pattern, what }
-    }
-
-    /// Every word is still what was put there.
-    fn check(&mut self) {
-        let (pattern, name) = (self.pattern, self.what.name());
-        if let What::Registers(registers) = &mut self.what {
-            assert_eq!(identification(registers), pattern, "a register of the board");
-        }
-        for (found, index) in self.what.bytes().unwrap_or_default().chunks(4).zip(0..) {
-            let wanted = &word(pattern, index)[..found.len()];
-            assert!(
-                found == wanted,
-                "word {index} of {name}, seen by CPU {}: {found:x?}, not {wanted:x?}",
-                cpu::id()
-            );
-        }
-    }
-}
-
-fn identification(registers: &mut IoMem<Id>) -> u32 {
-    registers.registers().get(0).map_or(0, |register| register.read())
-}
 
 /// Numbers from a seed (xorshift).
 struct Draw(u64);
@@ -167,9 +95,9 @@ fn handler() {
     if let Ok(buffer) = CoherentBox::new_atomic(&DEVICE, PAGE_SIZE) {
         Held::new(What::Coherent(buffer), 0x5a5a_0000 | cpu::id()).check();
     }
-    if let Some(mut held) = TO_FREE.here().with(Option::take) {
+    if let Some(held) = TO_FREE.here().with(Option::take) {
         held.check();
-        if let What::Memory(area) = held.what {
+        if let What::Memory(area) = held.into_what() {
             area.free_later();
         }
     }
@@ -188,38 +116,28 @@ impl Worker<'_> {
         smp::beat();
         self.stage.operations.fetch_add(1, Ordering::Relaxed);
         let full = self.mine.len() >= HOLDS as usize;
-        match self.draw.below(8) {
-            0..=3 if !full => self.make(),
-            4 => self.swap(),
-            5 => self.interrupt(),
+        match self.draw.below(13) {
+            0..=5 if !full => self.make(),
+            6 => self.swap(),
+            7 => self.interrupt(),
+            8 => self.resize(),
+            9 => self.map_anew(),
+            10 => self.copy(),
             _ => drop(self.take()),
         }
     }
 
-    fn make(&mut self) {
-        let pages = 1 + self.draw.below(PAGES);
-        let bytes = pages * PAGE_SIZE - self.draw.below(PAGE_SIZE);
-        let what = match self.draw.below(8) {
-            0 | 1 => What::Memory(VmArea::new(bytes).expect("memory")),
-            2 => What::Memory(VmArea::zeroed(bytes).expect("memory")),
-            3 => {
-                let blocks = (0..=pages % 3).map(|order| Pages::new(order).expect("memory"));
-                What::Mapped(VmArea::map(blocks.collect()).expect("addresses"))
-            }
-            4 => What::Block(Pages::exactly(pages).expect("memory")),
-            5 => What::Coherent(CoherentBox::new(&DEVICE, bytes).expect("memory")),
-            6 => What::Heap(alloc::vec![0; bytes as usize]),
-            _ => What::Registers(IoMem::map(SYSTEM_REGISTERS.base).expect("addresses")),
-        };
-        let held = Held::new(what, self.draw.next());
-        self.mine.push(held);
+    /// Where something of this CPU's lies that `suits`, if it has one.
+    fn pick(&mut self, suits: impl Fn(&What) -> bool) -> Option<usize> {
+        let count = self.mine.len();
+        let from = self.draw.below(u32::try_from(count.max(1)).unwrap_or(u32::MAX)) as usize;
+        (from..count).chain(0..from).find(|&place| suits(self.mine[place].what()))
     }
 
     /// Something of this CPU's, as it should be.
     fn take(&mut self) -> Option<Held> {
-        let count = u32::try_from(self.mine.len()).unwrap_or(u32::MAX);
-        let place = self.draw.below(count.max(1)) as usize;
-        let mut held = (place < self.mine.len()).then(|| self.mine.swap_remove(place))?;
+        let place = self.pick(|_| true)?;
+        let held = self.mine.swap_remove(place);
         held.check();
         Some(held)
     }
@@ -229,18 +147,13 @@ impl Worker<'_> {
         let offered = self.take();
         let place = &self.stage.exchange[self.draw.below(8) as usize];
         let taken = place.with(|place| mem::replace(place, offered));
-        self.mine.extend(taken.map(|mut held| {
-            held.check();
-            held
-        }));
+        self.mine.extend(taken.inspect(Held::check));
     }
 
     /// Lets a handler free something, and take something for itself.
     fn interrupt(&mut self) {
-        let held = self.take();
-        let is_area = held.as_ref().is_some_and(|held| matches!(held.what, What::Memory(_)));
-        let (area, kept) = if is_area { (held, None) } else { (None, held) };
-        self.mine.extend(kept);
+        let place = self.pick(|what| matches!(what, What::Memory(_)));
+        let area = place.map(|place| self.mine.swap_remove(place));
         let left = TO_FREE.here().with(|place| mem::replace(place, area));
         assert!(left.is_none(), "the handler has left an area");
         let before = HANDLED.here().load(Ordering::Acquire);
@@ -261,8 +174,8 @@ fn audit(stage: &Stage, round: u32) {
     assert_eq!(findings, 0, "the audit after round {round}");
     assert_eq!(mm::kernel().check_books(), Ok(()));
     for shelf in stage.shelves.iter() {
-        let mut held = shelf.with(mem::take);
-        held.iter_mut().for_each(Held::check);
+        let held = shelf.with(mem::take);
+        held.iter().for_each(Held::check);
         shelf.with(|shelf| *shelf = held);
     }
 }

@@ -6,11 +6,12 @@ use kerncore::{
     area::{AreaFlags, AreaKind},
     attributes::Attributes,
     frames::{FrameOwner, FrameRequest},
-    kernel_space::{Fill, RemoveError},
+    kernel_space::{Access, Fill, RemoveError},
     va_space::Request,
 };
 use machine::{Behaviour, Event, Fault};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
 const DEVICE: PhysAddr = PhysAddr::new(0x1001_3000);
 
@@ -29,7 +30,7 @@ struct Areas {
 type Call = fn(&Bed, &Areas);
 
 /// The wider family's ways.
-const WIDER: [(&str, Call); 9] = [
+const WIDER: [(&str, Call); 16] = [
     ("vmalloc", |bed, _| {
         let _area = bed.space.vmalloc_user(1, CALLER);
     }),
@@ -61,6 +62,46 @@ const WIDER: [(&str, Call); 9] = [
     }),
     ("__vmalloc_area", |bed, areas| {
         let _area = bed.space.fill_area(areas.bare, Fill::Uninitialised);
+    }),
+    ("__vmalloc_area", |bed, areas| {
+        let _consumed = bed.space.consume_area(areas.bare);
+    }),
+    ("vmalloc_exec", |bed, _| {
+        let _area = bed.space.vmalloc_exec(1, CALLER);
+    }),
+    ("set_memory_rox", |bed, areas| {
+        let _sealed = bed.space.seal((), areas.vmalloc, 1);
+    }),
+    ("vread", |bed, areas| {
+        bed.space.for_each_span(areas.vmalloc, 1, Access::Read, |_| {});
+    }),
+    ("vwrite", |bed, areas| {
+        bed.space.for_each_span(areas.vmalloc, 1, Access::Write, |_| {});
+    }),
+    ("free_vm_area", |bed, areas| {
+        let _freed = bed.space.free_area((), areas.bare, ptr::null());
+    }),
+    ("remove_vm_area", |bed, areas| {
+        let _removed = bed.space.remove_area((), areas.bare);
+    }),
+];
+
+/// The short ways of some, which C callers' names try first.
+const AT_HAND: [(&str, Call); 5] = [
+    ("vmap", |bed, areas| {
+        let _area = bed.space.vmap_at_hand(&bed.records(&[areas.frame]), AreaFlags::NONE, CALLER);
+    }),
+    ("vunmap", |bed, areas| {
+        let _left = bed.space.vunmap_at_hand((), areas.vmap);
+    }),
+    ("vm_map_ram", |bed, areas| {
+        let _mapped = bed.space.map_ram_at_hand(&bed.records(&[areas.frame]));
+    }),
+    ("vm_unmap_ram", |bed, areas| {
+        let _ended = bed.space.unmap_ram_at_hand((), areas.map_ram, 1);
+    }),
+    ("get_vm_area", |bed, _| {
+        let _area = bed.space.reserve_at_hand(Request::of_bytes(1), AreaFlags::NONE, CALLER);
     }),
 ];
 
@@ -128,7 +169,7 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
             bed.space.free_deferred();
         }),
     ];
-    for (name, call) in calls.into_iter().chain(WIDER) {
+    for (name, call) in calls.into_iter().chain(WIDER).chain(AT_HAND) {
         bed.changes_nothing(|bed| {
             let handler = AssertUnwindSafe(|| bed.machine.cpu(0).interrupt(|| call(bed, &areas)));
             let died = catch_unwind(handler).expect_err(name);
@@ -139,7 +180,7 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
     }
     // The space is CPU 0's here, so what CPU 1 handles is no matter.
     bed.machine.cpu(1).interrupt(|| {
-        for (_, call) in calls.into_iter().chain(WIDER) {
+        for (_, call) in calls.into_iter().chain(WIDER).chain(AT_HAND) {
             call(&bed, &areas);
         }
     });
