@@ -124,18 +124,21 @@ impl core::error::Error for ChunkError {}
 pub struct Slab<'s, T, const N: u32> {
     vacant: Option<&'s mut Entry<'s, T>>,
     capacity: u32,
-    taken: u32,
 }
 
 impl<'s, T, const N: u32> Slab<'s, T, N> {
     /// A slab without memory.
     pub const fn new() -> Self {
-        Self { vacant: None, capacity: 0, taken: 0 }
+        Self { vacant: None, capacity: 0 }
     }
 
-    /// How many places are taken.
-    pub const fn taken(&self) -> u32 {
-        self.taken
+    /// How many places are taken. O(n) in the vacant ones: whoever takes one need not count.
+    pub fn taken(&self) -> u32 {
+        let (mut taken, mut vacant) = (self.capacity, &self.vacant);
+        while let Some(entry) = vacant {
+            (taken, vacant) = (taken.saturating_sub(1), &entry.next);
+        }
+        taken
     }
 
     /// How many entries there are, taken or not.
@@ -189,7 +192,6 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
         match self.vacant.take() {
             Some(entry) => {
                 self.vacant = entry.next.take();
-                self.taken = self.taken.wrapping_add(1);
                 Ok(Place(entry))
             }
             None => Err(self.no_place()),
@@ -201,7 +203,6 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
     pub fn give_back(&mut self, place: Place<'s, T>) {
         let Place(entry) = place;
         self.push(entry);
-        self.taken = self.taken.wrapping_sub(1);
     }
 
     #[inline(always)]
