@@ -27,6 +27,8 @@ pub const SECTION_SIZE: u32 = 1 << 20;
 pub const SUPERSECTION_SIZE: u32 = 16 << 20;
 /// Pages that one second-level table covers.
 pub const PAGES_PER_SECTION: u32 = SECTION_SIZE / PAGE_SIZE;
+/// Pages that a supersection covers.
+pub const PAGES_PER_SUPERSECTION: u32 = SUPERSECTION_SIZE / PAGE_SIZE;
 /// Pages in the 32-bit address space.
 pub const PAGES_IN_ADDRESS_SPACE: u32 = 1 << (32 - PAGE_SHIFT);
 

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `phys=` | the physical base of a contiguous mapping |
 //! | `ioremap` `vmalloc` `vmap` `user` `vpages` `dma` | the area's flags, which are its caller's to choose: an area of `vmap` whose caller passed none has no word |
-//! | `sections=` `large_pages=` | how many entries of 1 MiB and of 64 KiB it begins with |
+//! | `supersections=` `sections=` `large_pages=` | how many entries of 16 MiB, of 1 MiB and of 64 KiB it begins with |
 //! | `vm_map_ram` `fragments=` | made by `vm_map_ram`; of a block, the mappings that are cut from it |
 //! | `unpurged vm_area` | freed, and its addresses wait for their flush: nothing else is known of it |
 
@@ -53,7 +53,11 @@ fn live(area: &LiveArea, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for word in summary.flags.words() {
         write!(f, " {word}")?;
     }
-    for (word, count) in [(" sections", parts.sections()), (" large_pages", parts.large_pages())] {
+    for (word, count) in [
+        (" supersections", parts.supersections()),
+        (" sections", parts.sections()),
+        (" large_pages", parts.large_pages()),
+    ] {
         if count != 0 {
             write!(f, "{word}={count}")?;
         }

@@ -3,8 +3,8 @@
 use crate::context::Asid;
 use kerncore::addr::{PAGE_SHIFT, PageRange, PhysAddr, VirtAddr};
 
-/// Pages of a large page, which sixteen descriptors describe.
-const LARGE_PAGE: u32 = 16;
+/// Pages of what sixteen descriptors describe: a large page, and a supersection.
+const BY_SIXTEEN: [u32; 2] = [16, 4096];
 
 /// What an access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ impl Translation {
         self.first < pages.end() && pages.first() < self.first + self.count
     }
 
-    /// Whether the two, which serve the same page, are not of one size, or not the same large page.
+    /// Whether the two, which serve the same page, are not of one size, or not the same large page or supersection.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        self.count != other.count || self.count == LARGE_PAGE && self != other
+        self.count != other.count || BY_SIXTEEN.contains(&self.count) && self != other
     }
 
     pub(crate) const fn bytes(&self) -> u32 {
@@ -149,7 +149,8 @@ pub(crate) enum Found {
 
 /// One CPU's translations.
 ///
-/// An entry is one of the table's: a section or a large page is held as a whole, and goes as a whole with any address in it.
+/// An entry is one of the table's: a supersection, a section or a large page is held as a whole, and goes as a whole with any
+/// address in it.
 #[derive(Debug, Default)]
 pub(crate) struct Tlb(Vec<Translation>);
 

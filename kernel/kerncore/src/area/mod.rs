@@ -114,13 +114,13 @@ pub enum Mapping {
         /// The frames, in the order of their addresses.
         list: FrameList,
     },
-    /// `vmalloc_huge`, and vmap of frames that lie so: sections and large pages, and small pages behind them.
+    /// `vmalloc_huge`, and vmap and ioremap of frames that lie so: sections and large pages, and small pages behind them.
     Large {
         /// The right to write the descriptors, from a border of the first entry's size on.
         usable: OwnedRange,
-        /// The frames, in the order of their addresses; none for vmap, whose frames are somebody else's.
+        /// The frames, in the order of their addresses; none for vmap and ioremap, whose frames are somebody else's.
         list: FrameList,
-        /// How many sections the area begins with, and how many large pages follow (S22).
+        /// Of how many entries of each size (S22).
         parts: LargeParts,
         /// The tables that the sections displaced (S24).
         parked: Parked,

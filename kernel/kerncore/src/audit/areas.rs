@@ -38,7 +38,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let pages = record.pages();
         let physical = match &record.mapping {
             Mapping::Lent(lent) => lent.first().base(),
-            Mapping::Borrowed { .. } if record.kind == AreaKind::IoRemap => {
+            Mapping::Borrowed { .. } | Mapping::Large { .. }
+                if record.kind == AreaKind::IoRemap =>
+            {
                 record.vm.phys_addr().page_base()
             }
             // What a bare area's descriptor says is for its owner to write.
@@ -46,7 +48,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             _ => PhysAddr::new(0),
         };
         let kind = match (&record.mapping, record.kind) {
-            (Mapping::Large { list, .. }, _) if list.is_empty() => AreaKind::Vmap,
+            (Mapping::Large { list, .. }, kind) if list.is_empty() => match kind {
+                AreaKind::IoRemap => kind,
+                _ => AreaKind::Vmap,
+            },
             (Mapping::Frames { .. } | Mapping::Large { .. } | Mapping::Code { .. }, _) => {
                 AreaKind::Vmalloc
             }
@@ -205,7 +210,13 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
-    fn device_page(&mut self, address: VirtAddr, place: Place, wanted: Pfn, found: Found) {
+    pub(super) fn device_page(
+        &mut self,
+        address: VirtAddr,
+        place: Place,
+        wanted: Pfn,
+        found: Found,
+    ) {
         let physical = found.frame.base();
         let had = self.space.zones().table().owner_of(found.frame);
         if had != FrameOwner::Absent {

@@ -1,6 +1,6 @@
 //! Large mappings: every page of them led by an entry of the size that the area says (S90).
 //!
-//! Of a large page each of the sixteen slots is judged, so that sixteen that disagree show.
+//! Of a large page or a supersection each of the sixteen slots is judged, so that sixteen that disagree show.
 
 use super::check::Found;
 use super::{Audit, Place, Violation};
@@ -13,11 +13,15 @@ use crate::machine::Machine;
 use crate::page_table::{Entry, LargeParts, Level, Slot};
 
 impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
-    /// Sections, large pages behind them, small pages behind those.
+    /// Sections, large pages behind them, small pages behind those; for registers, supersections first.
     pub(super) fn large_pages(&mut self, record: &AreaRecord, place: Place) {
         let Mapping::Large { list, parts, .. } = &record.mapping else { return };
         if record.kind == AreaKind::Vmap {
             self.borrowed_large_pages(record, *parts, place);
+            return;
+        }
+        if record.kind == AreaKind::IoRemap {
+            self.large_device_pages(record, *parts, place);
             return;
         }
         let mut frames = list.frames(self.space.zones().table());
@@ -59,6 +63,23 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
+    /// One run of physical pages that is no RAM, all of one kind (S96).
+    fn large_device_pages(&mut self, record: &AreaRecord, parts: LargeParts, place: Place) {
+        let (mut pages, mut promised) = (0.., None);
+        let first = record.vm.phys_addr().pfn();
+        self.for_each_page(record.pages(), |audit, slot| {
+            let Some(page) = pages.next() else { return };
+            let Some(frame) = first.checked_add(page) else { return };
+            let wanted = promised.map(|attributes| Found { frame, attributes });
+            let Some(found) = audit.in_entry(slot, place, parts.size_at(page), wanted) else {
+                return;
+            };
+            audit.summary.area_pages += 1;
+            audit.device_page(slot.pages.start(), place, frame, found);
+            promised.get_or_insert(found.attributes);
+        });
+    }
+
     /// What the page leads to, if it is as `wanted` and part of an entry of that size.
     fn in_entry(
         &mut self,
@@ -74,7 +95,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
                 Violation::Missing { address, place, wanted }
             }
             // Reported once, for all that it translates.
-            (Some(_), _) if slot.level == Level::First && size != PageSize::Section => return None,
+            (Some(_), _) if slot.level == Level::First && !is_of_first_level(size) => return None,
             (Some(Entry::Bad { descriptor, .. }), _) => {
                 Violation::BadDescriptor { address, place, descriptor }
             }
@@ -99,4 +120,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         self.found(wrong);
         None
     }
+}
+
+/// Whether entries of that size stand in the first-level table.
+const fn is_of_first_level(size: PageSize) -> bool {
+    matches!(size, PageSize::Section | PageSize::Supersection)
 }

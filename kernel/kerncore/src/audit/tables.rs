@@ -37,8 +37,8 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     fn for_each_parked(&mut self, mut visit: impl FnMut(&mut Self, VirtAddr, PhysAddr)) {
         self.for_each_area(|audit, record| {
             if let Mapping::Large { parked, parts, .. } = &record.mapping {
-                // Bounded by the sections: a damaged chain may have no end.
-                let (space, mut left) = (audit.space, parts.sections());
+                // Bounded by the slots: a damaged chain may have no end.
+                let (space, mut left) = (audit.space, parts.first_level_slots());
                 let address = record.pages().start();
                 space.table().for_each_parked(parked, |table| match left.checked_sub(1) {
                     Some(fewer) => {
@@ -60,7 +60,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             space.with_area(area.pages.start(), |record| match &record.mapping {
                 Mapping::Large { usable, parts, .. } => {
                     let offset = pages.first().saturating_sub(usable.pages().first());
-                    parts.size_at(offset) == PageSize::Section
+                    matches!(parts.size_at(offset), PageSize::Section | PageSize::Supersection)
                 }
                 _ => false,
             })

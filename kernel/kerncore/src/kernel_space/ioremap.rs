@@ -9,7 +9,7 @@ use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::MapError;
+use crate::page_table::{LargeParts, MapError};
 use crate::va_space::{Alignment, IoRemapPolicy, Request};
 
 /// Why ioremap failed. Nothing was taken.
@@ -62,7 +62,8 @@ impl core::error::Error for IoRemapError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// Maps `bytes` at `physical` with `attributes`, in the name of `caller`, and gives the address that stands for
-    /// `physical`: it need not be aligned, and the last byte is covered (S94). Not in interrupt context (S10).
+    /// `physical`: it need not be aligned, and the last byte is covered (S94). What is large and lies on a border of large entries
+    /// is mapped by those ([`LargeParts::of_run`], S96). Not in interrupt context (S10).
     ///
     /// # Errors
     /// [`IoRemapError`]; nothing was taken.
@@ -90,15 +91,19 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             window: None,
             alignment: Alignment::IoRemap(IoRemapPolicy::Modern),
         };
-        let (usable, place) = self.unless_short(|| {
+        let parts = LargeParts::of_run(first, pages);
+        let (mapping, place) = self.unless_short(|| {
             let (mut usable, place) = self
                 .reserve("ioremap", |areas| areas.reserve(&request))
                 .map_err(IoRemapError::Area)?;
+            if !parts.is_none() {
+                return self.map_registers(usable, place, (first, pages), attributes);
+            }
             let tables = self.tables.source(&self.zones);
             let mapped =
                 self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
             match mapped {
-                Ok(_) => Ok((usable, place)),
+                Ok(_) => Ok((Mapping::Borrowed { usable }, place)),
                 Err(error) => {
                     self.unwind(usable, place, &error, ());
                     Err(IoRemapError::Map(error))
@@ -106,7 +111,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
         })?;
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
-        let area = self.publish(place, Mapping::Borrowed { usable }, new);
+        let area = self.publish(place, mapping, new);
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
     }
 }

@@ -42,6 +42,7 @@ mod purge;
 mod reach;
 mod readers;
 mod realloc;
+mod registers;
 mod remove;
 mod reserve;
 mod section;

@@ -1,9 +1,9 @@
-//! Large mappings: sections, large pages behind them, small pages behind those (S22, S24, S90).
+//! Large mappings: supersections, sections behind them, large pages behind those, and then small pages (S22, S24, S90, S96).
 //!
 //! ```text
-//!   addresses  │ section │ section │ 64 KiB │ 64 KiB │ 64 KiB │ 4 │ 4 │ 4 │
-//!   entries      one slot  one slot  sixteen  sixteen  sixteen  one slot each
-//!   forgotten    by one invalidation each, whatever its size       page by page
+//!   addresses  │ supersection │ section │ section │ 64 KiB │ 64 KiB │ 64 KiB │ 4 │ 4 │ 4 │
+//!   entries         sixteen     one slot  one slot  sixteen  sixteen  sixteen  one slot each
+//!   forgotten       by one invalidation each, whatever its size                page by page
 //! ```
 //! Which entries a mapping is made of, its owner knows ([`LargeParts`]) and tells when it goes: so exactly those are taken
 //! away, and nothing is guessed from what slots say (S22). An invalidation by address removes the entry that translates the
@@ -15,79 +15,148 @@ use super::run::Runs;
 use super::sections::Parked;
 use super::unmap::{Released, Removal};
 use super::{MapError, PageTable};
-use crate::addr::{PAGES_PER_SECTION, PageRange, Pfn};
+use crate::addr::{PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, PageRange, Pfn};
 use crate::attributes::Attributes;
-use crate::descriptor::{PageSize, l1, l2::LARGE_PAGE_SLOTS};
+use crate::descriptor::{PageSize, l1, l1::SUPERSECTION_SLOTS, l2::LARGE_PAGE_SLOTS};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 
-/// How many sections a mapping begins with, and how many large pages follow; the rest of it is small pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LargeParts {
-    sections: u16,
-    large: u16,
+/// How many supersections a mapping begins with, how many sections follow, and how many large pages behind those; the rest of it
+/// is small pages.
+///
+/// ```text
+///   31          26 25                14 13                    0
+///  │ supersections │      sections     │      large pages      │
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct LargeParts(u32);
+
+const SECTIONS_SHIFT: u32 = 14;
+const SUPERSECTIONS_SHIFT: u32 = 26;
+const MOST_LARGE: u32 = (1 << SECTIONS_SHIFT) - 1;
+const MOST_SECTIONS: u32 = (1 << (SUPERSECTIONS_SHIFT - SECTIONS_SHIFT)) - 1;
+const MOST_SUPERSECTIONS: u32 = (1 << (u32::BITS - SUPERSECTIONS_SHIFT)) - 1;
+
+const fn at_most(count: u32, most: u32) -> u32 {
+    if count > most { most } else { count }
 }
 
 impl LargeParts {
     /// Small pages alone.
-    pub const NONE: Self = Self { sections: 0, large: 0 };
+    pub const NONE: Self = Self(0);
 
     /// So many sections and large pages; more than can be counted are not: what lies behind is mapped by small pages.
-    #[expect(clippy::cast_possible_truncation, reason = "compared just before")]
     pub const fn new(sections: u32, large: u32) -> Self {
-        const fn counted(count: u32) -> u16 {
-            if count > u16::MAX as u32 { u16::MAX } else { count as u16 }
-        }
-        Self { sections: counted(sections), large: counted(large) }
+        Self(at_most(sections, MOST_SECTIONS) << SECTIONS_SHIFT | at_most(large, MOST_LARGE))
     }
 
-    /// How many sections.
+    /// The same, behind so many supersections; more than can be counted are not.
+    pub const fn behind(self, supersections: u32) -> Self {
+        let rest = self.0 & ((1 << SUPERSECTIONS_SHIFT) - 1);
+        Self(at_most(supersections, MOST_SUPERSECTIONS) << SUPERSECTIONS_SHIFT | rest)
+    }
+
+    /// The fewest entries by which `pages` consecutive frames from `first` on can be mapped, at an address that is as aligned as
+    /// S4 has it for so many: the largest that the first frame is aligned to, and smaller ones for what is left behind.
+    ///
+    /// | first frame at | 64 KiB − 4 KiB | 64 KiB | 1 MiB | 1 MiB + 4 KiB | 16 MiB | 17 MiB + 68 KiB |
+    /// |---|---|---|---|---|---|---|
+    /// | a multiple of 16 MiB | 15 small | 1 large | 1 section | 1 section, 1 small | 1 supersection | 1 of each |
+    /// | a multiple of 1 MiB | 15 small | 1 large | 1 section | 1 section, 1 small | 16 sections | 17 sections, 1 large, 1 small |
+    /// | a multiple of 64 KiB | 15 small | 1 large | 16 large | 16 large, 1 small | 256 large | 273 large, 1 small |
+    /// | any other | 15 small | 16 small | 256 small | 257 small | 4,096 small | 4,369 small |
+    #[inline(always)]
+    pub const fn of_run(first: Pfn, pages: u32) -> Self {
+        // Most runs are short, or begin anywhere.
+        if pages < LARGE_PAGE_SLOTS || !first.number().is_multiple_of(LARGE_PAGE_SLOTS) {
+            return Self::NONE;
+        }
+        Self::of_long_run(first, pages)
+    }
+
+    const fn of_long_run(first: Pfn, pages: u32) -> Self {
+        let first = first.number();
+        let mut parts = Self::NONE;
+        if first.is_multiple_of(PAGES_PER_SUPERSECTION) {
+            parts = parts.behind(pages / PAGES_PER_SUPERSECTION);
+        }
+        let left = pages - parts.pages();
+        let sections =
+            if first.is_multiple_of(PAGES_PER_SECTION) { left / PAGES_PER_SECTION } else { 0 };
+        let sections = at_most(sections, MOST_SECTIONS);
+        let left = left - sections * PAGES_PER_SECTION;
+        Self::new(sections, left / LARGE_PAGE_SLOTS).behind(parts.supersections())
+    }
+
+    /// How many supersections.
+    pub const fn supersections(self) -> u32 {
+        self.0 >> SUPERSECTIONS_SHIFT
+    }
+
+    /// How many sections that are no part of a supersection.
     pub const fn sections(self) -> u32 {
-        self.sections as u32
+        self.0 >> SECTIONS_SHIFT & MOST_SECTIONS
     }
 
     /// How many large pages.
     pub const fn large_pages(self) -> u32 {
-        self.large as u32
+        self.0 & MOST_LARGE
     }
 
-    /// How many pages the sections cover.
+    /// How many first-level slots they fill.
+    pub const fn first_level_slots(self) -> u32 {
+        self.supersections() * SUPERSECTION_SLOTS + self.sections()
+    }
+
+    /// How many pages the supersections cover.
+    pub const fn pages_in_supersections(self) -> u32 {
+        self.supersections() * PAGES_PER_SUPERSECTION
+    }
+
+    /// How many pages supersections and sections cover.
     pub const fn pages_in_sections(self) -> u32 {
-        self.sections as u32 * PAGES_PER_SECTION
+        self.first_level_slots() * PAGES_PER_SECTION
     }
 
-    /// How many pages sections and large pages cover.
+    /// How many pages are not small.
     pub const fn pages(self) -> u32 {
-        self.pages_in_sections() + self.large as u32 * LARGE_PAGE_SLOTS
+        self.pages_in_sections() + self.large_pages() * LARGE_PAGE_SLOTS
     }
 
     /// Whether all is small pages.
+    #[inline(always)]
     pub const fn is_none(self) -> bool {
-        self.sections == 0 && self.large == 0
+        self.0 == 0
     }
 
     /// The binary logarithm, in pages, of what the first address must be a multiple of.
     pub const fn alignment_order(self) -> u32 {
-        match self {
-            Self { sections: 0, large: 0 } => 0,
-            Self { sections: 0, .. } => LARGE_PAGE_SLOTS.trailing_zeros(),
-            Self { .. } => PAGES_PER_SECTION.trailing_zeros(),
-        }
+        let pages = match self.size_at(0) {
+            PageSize::Small => 1,
+            PageSize::Large => LARGE_PAGE_SLOTS,
+            PageSize::Section => PAGES_PER_SECTION,
+            PageSize::Supersection => PAGES_PER_SUPERSECTION,
+        };
+        pages.trailing_zeros()
     }
 
     /// The next best: large pages in the place of sections, small pages in the place of large ones. `None` if all is small.
     pub const fn smaller(self) -> Option<Self> {
-        match self {
-            Self { sections: 0, large: 0 } => None,
-            Self { sections: 0, .. } => Some(Self::NONE),
-            Self { .. } => Some(Self::new(0, self.pages() / LARGE_PAGE_SLOTS)),
+        match self.size_at(0) {
+            PageSize::Small => None,
+            PageSize::Large => Some(Self::NONE),
+            PageSize::Section | PageSize::Supersection => {
+                Some(Self::new(0, self.pages() / LARGE_PAGE_SLOTS))
+            }
         }
     }
 
     /// By what the page of that number, counted from the mapping's first, is mapped.
     pub const fn size_at(self, page: u32) -> PageSize {
-        if page < self.pages_in_sections() {
+        if page < self.pages_in_supersections() {
+            PageSize::Supersection
+        } else if page < self.pages_in_sections() {
             PageSize::Section
         } else if page < self.pages() {
             PageSize::Large
@@ -97,16 +166,26 @@ impl LargeParts {
     }
 }
 
+impl core::fmt::Debug for LargeParts {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("LargeParts")
+            .field("supersections", &self.supersections())
+            .field("sections", &self.sections())
+            .field("large_pages", &self.large_pages())
+            .finish()
+    }
+}
+
 /// What of a range is mapped by large entries, and what by small pages behind them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mapped {
-    /// Sections and large pages.
+    /// Supersections, sections and large pages.
     pub parts: LargeParts,
     /// Small pages.
     pub small: u32,
 }
 
-/// A range of sections, large and small pages that is mapped no more, and may linger in TLBs: as [`super::Unmapped`].
+/// A range of supersections, sections, large and small pages that is mapped no more, and may linger in TLBs: as [`super::Unmapped`].
 #[must_use = "only `flush` gives the range and its frames back"]
 pub struct UnmappedLarge<'table, M, L: Locks, P> {
     table: &'table PageTable<M, L>,
@@ -163,7 +242,11 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             self.clear_large_pages(runs.into_iter().flatten(), &mut removal);
         }
         let first = l1::index(range.start());
-        for section in first..first + parts.sections() {
+        let sections = first + parts.supersections() * SUPERSECTION_SLOTS;
+        for section in (first..sections).step_by(SUPERSECTION_SLOTS as usize) {
+            self.clear_supersection(section, &mut removal);
+        }
+        for section in sections..sections + parts.sections() {
             self.clear_section(section, &mut removal);
         }
         self.machine.barrier();
@@ -188,7 +271,9 @@ impl<M: Machine, L: Locks, P> UnmappedLarge<'_, M, L, P> {
     pub fn flush(self) -> Released<P> {
         let Self { table, range, parts, parked, payload, removal } = self;
         let pages = range.pages();
-        table.forget_each(pages.first(), PAGES_PER_SECTION, parts.sections());
+        table.forget_each(pages.first(), PAGES_PER_SUPERSECTION, parts.supersections());
+        let behind = pages.first() + parts.pages_in_supersections();
+        table.forget_each(behind, PAGES_PER_SECTION, parts.sections());
         let behind = pages.first() + parts.pages_in_sections();
         table.forget_each(behind, LARGE_PAGE_SLOTS, parts.large_pages());
         let small = pages.count().saturating_sub(parts.pages());
@@ -198,7 +283,7 @@ impl<M: Machine, L: Locks, P> UnmappedLarge<'_, M, L, P> {
             table.machine.invalidate_tlb(pages);
         }
         table.machine.barrier();
-        table.put_tables_back(l1::index(range.start()), parts.sections(), parked);
+        table.put_tables_back(l1::index(range.start()), parts.first_level_slots(), parked);
         Released { range, payload: mem::ManuallyDrop::into_inner(payload), removal }
     }
 }
@@ -212,3 +297,6 @@ impl<M, L: Locks, P> core::fmt::Debug for UnmappedLarge<'_, M, L, P> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

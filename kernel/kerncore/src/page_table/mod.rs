@@ -38,6 +38,7 @@ mod map;
 mod records;
 mod run;
 mod sections;
+mod supersections;
 mod tables;
 mod unmap;
 mod walk;

@@ -147,7 +147,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// The slots of the section at page `offset` of `range`, in its table, must be empty: whatever is there would be hidden.
-    fn all_empty(
+    pub(super) fn all_empty(
         &self,
         range: &mut OwnedRange,
         offset: u32,
@@ -183,12 +183,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     /// Invalidates what any TLB holds of one section.
-    fn forget_section(&self, section: u32) {
+    pub(super) fn forget_section(&self, section: u32) {
         self.forget_each(section * PAGES_PER_SECTION, PAGES_PER_SECTION, 1);
     }
 
     /// Links a table that no slot names any more.
-    fn park(&self, table: PhysAddr, parked: &mut Parked) {
+    pub(super) fn park(&self, table: PhysAddr, parked: &mut Parked) {
         self.machine.write_descriptors(table, core::iter::once(parked.head));
         parked.head = table.raw();
     }

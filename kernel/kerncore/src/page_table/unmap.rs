@@ -39,7 +39,8 @@ pub enum Oddity {
         /// What it held.
         descriptor: u32,
     },
-    /// A slot of what should be a large page is not as the first of the sixteen (S90). It was cleared, and the others with it.
+    /// A slot of what should be a large page or a supersection is not as the first of the sixteen (S90, S96). It was cleared, and
+    /// the others with it.
     Uneven {
         /// The address that the slot translates.
         address: VirtAddr,
@@ -412,7 +413,7 @@ impl fmt::Display for Oddity {
             Self::Uneven { address, descriptor } => {
                 write!(
                     f,
-                    "{address}: {descriptor:#010x} was not as the rest of a large page; cleared"
+                    "{address}: {descriptor:#010x} was not as the rest of a large entry; cleared"
                 )
             }
             Self::ReachesOutside { address, descriptor } => {

@@ -16,15 +16,14 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use arch::failure::{arm, disarm, fail_nth};
 use dma::coherent::{AllocateError as DmaError, Buffer, allocate, free};
 use dma::device::Device;
-use kerncore::addr::{LARGE_PAGE_SIZE, PAGE_SIZE, Pfn, PhysAddr, SECTION_SIZE};
+use kerncore::addr::{LARGE_PAGE_SIZE, PAGE_SIZE, Pfn, SECTION_SIZE};
 use kerncore::area::{AreaFlags, AreaSummary, VmStruct};
 use kerncore::attributes::Attributes;
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::failure::{Afterwards, Outcome, Point};
 use kerncore::frames::{self, Frame, FrameOwner};
 use kerncore::kernel_space::{
-    CoherentError, ExecError, Fill, FillAreaError, IoRemapError, MapAreaError, NoArea,
-    VmallocError, VmapError,
+    CoherentError, ExecError, Fill, FillAreaError, MapAreaError, NoArea, VmallocError, VmapError,
 };
 use kerncore::kmap::KmapError;
 use kerncore::page_table::{MapError, ReserveError};
@@ -46,9 +45,6 @@ use crate::ledgers;
 
 /// An operation has fewer points than that, or something is asked for ever.
 const MOST: u32 = 1000;
-
-/// Behind RAM on a board that has all it can; nobody touches what is mapped there.
-const BEYOND_RAM: PhysAddr = PhysAddr::new(0xa000_0000);
 
 static DEVICE: Device = Device::new("a device whose memory fails");
 static SNOOPING: Device = Device::coherent("a snooping device whose memory fails");
@@ -225,21 +221,6 @@ fn vmap_s37() {
         |area| assert_eq!(kernel().vunmap(authority(), area.pages.start()), Ok(())),
     );
     feed(list);
-}
-
-#[ktest]
-fn ioremap_s8_s9_s94() {
-    let is_right = |point, error: &IoRemapError| match error {
-        IoRemapError::Area(error) => no_area(point, error),
-        IoRemapError::Map(error) => no_table(point, error),
-        _ => false,
-    };
-    survives(
-        "ioremap, 3 MiB",
-        || kernel().ioremap(BEYOND_RAM, 3 << 20, Attributes::DEVICE, NOBODY),
-        is_right,
-        |address| assert_eq!(kernel().iounmap(authority(), address), Ok(())),
-    );
 }
 
 #[track_caller]

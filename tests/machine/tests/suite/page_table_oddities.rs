@@ -6,7 +6,9 @@ use kerncore::{
     attributes::{Attributes, MemoryType},
     descriptor::{BadReason, PageSize},
     machine::Machine,
-    page_table::{AdoptError, Entry, MapError, Oddity, PageTable, ReserveError},
+    page_table::{
+        AdoptError, Entry, LargeParts, MapError, Mapped, Oddity, PageTable, Parked, ReserveError,
+    },
 };
 use machine::{Behaviour, HostLocks};
 
@@ -240,4 +242,60 @@ fn every_adopted_table_is_visible_to_the_walker() {
             assert_eq!(world.reach(WINDOW + 256 * index + slot), Ok(frame(0x6_0100 + index)));
         }
     }
+}
+
+/// S22, S96: what is not as the other fifteen is reported and goes with them, but for a table, through which somebody may map.
+#[test]
+fn a_supersection_of_which_a_slot_was_changed_goes_and_is_reported() {
+    const TABLE: u32 = 0x6007_f001;
+    let other = SUPERSECTION | 1 << 15;
+    for (slot, word, left, pages) in [
+        (7, 0, 0, 15),
+        (7, other, 0, 16),
+        (15, SECTION, 0, 16),
+        (0, other, 0, 16),
+        (7, TABLE, 1, 15),
+    ] {
+        let world = World::new(Behaviour::Hoarding);
+        let (table, mut window) = world.table();
+        let (first, mut parked) = (frame(0x6_1000), Parked::new());
+        let data = Attributes::KERNEL_DATA;
+        assert_eq!(table.map_supersection(&mut window, 0, first, data, &mut parked), Ok(()));
+        world.cpu(0).barrier();
+        assert!((0..16).all(|mib| world.reach(WINDOW + mib * 256 + 9).is_ok()));
+        let cpu = world.cpu(0);
+        cpu.write_descriptors(l1_slot(slot), [word].into_iter());
+        cpu.clean_descriptors(l1_slot(slot), 1);
+        let parts = LargeParts::NONE.behind(1);
+        let unmapped = table.unmap_large(window, Mapped { parts, small: 0 }, parked, ());
+        let removal = unmapped.flush().removal;
+        assert_eq!((removal.left_alone, removal.pages), (left, pages * 256), "{word:#x}");
+        assert!(removal.oddities > 0, "{word:#x}");
+        for index in 0..16 {
+            let kept = if index == slot && left != 0 { TABLE } else { 0 };
+            assert_eq!(cpu.read_descriptor(l1_slot(index)), kept, "{word:#x} in slot {slot}");
+        }
+        let again = table.unmap_large(
+            cut(world.table().1, 0, WINDOW_PAGES),
+            Mapped { parts, small: 0 },
+            Parked::new(),
+            (),
+        );
+        let removal = again.flush().removal;
+        assert_eq!((removal.pages, removal.left_alone), (0, left), "S25: what is gone is gone");
+    }
+}
+
+/// S17, S96: neither side may lie beside a border of 16 MiB.
+#[test]
+fn a_supersection_lies_on_borders_of_its_own_on_both_sides() {
+    let world = World::new(Behaviour::Forgetful);
+    let (table, mut window) = world.table();
+    let (data, mut parked) = (Attributes::KERNEL_DATA, Parked::new());
+    for (offset, first) in [(256, 0x6_1000), (0, 0x6_1100), (0, 0x6_1001), (1, 0x6_1000)] {
+        let refused = table.map_supersection(&mut window, offset, frame(first), data, &mut parked);
+        assert!(matches!(refused, Err(MapError::DoesNotFit { .. })), "{refused:?}");
+    }
+    assert!((0..16).all(|index| world.cpu(0).read_descriptor(l1_slot(index)) == 0));
+    assert_eq!(parked, Parked::new());
 }

@@ -20,6 +20,9 @@ fn hoarding() -> SoftMachine {
     SoftMachine::new(Behaviour::Hoarding, 1, PhysAddr::new(ROOT))
 }
 
+/// Sixteen MiB of Device memory.
+const SUPERSECTION: u32 = 0x4104_0416;
+
 fn link(machine: &SoftMachine, word: u32) {
     machine.device_write(PhysAddr::new(ROOT + (START >> 20) * 4), word);
 }
@@ -95,4 +98,41 @@ fn a_slot_of_a_large_page_that_differs_is_a_conflict() {
     assert_eq!(reach(cpu, 16), Ok(0x6101_0000));
     assert_eq!(reach(cpu, 20), Ok(0x6101_4000), "by the first entry that came");
     assert_eq!(reach(cpu, 16), Err(Fault::Conflict(at(16))));
+}
+
+/// Writes `word` into first-level slots, counted from that of `START`.
+fn above(machine: &SoftMachine, sections: std::ops::Range<u32>, word: u32) {
+    let first = ROOT + (START >> 20) * 4;
+    sections.for_each(|index| machine.device_write(PhysAddr::new(first + index * 4), word));
+}
+
+/// S96.
+#[test]
+fn a_supersection_goes_by_any_address_in_it_and_with_no_other() {
+    let machine = hoarding();
+    let cpu = machine.cpu(0);
+    above(&machine, 0..16, SUPERSECTION);
+    assert_eq!(reach(cpu, 0x123), Ok(0x4112_3000));
+    above(&machine, 0..16, 0);
+    assert_eq!(reach(cpu, 0xfff), Ok(0x41ff_f000), "one descriptor was enough for all");
+    forget(cpu, 0x1000);
+    assert_eq!(reach(cpu, 0x123), Ok(0x4112_3000));
+    forget(cpu, 0xabc);
+    assert_eq!(reach(cpu, 0x123), Err(Fault::Translation(at(0x123))));
+}
+
+/// S96.
+#[test]
+fn a_slot_of_a_supersection_that_differs_is_a_conflict() {
+    // One that does not allow what the others do, and one that is a section, though it leads to the same.
+    for other in [SUPERSECTION | 1 << 15, 0x4150_0416] {
+        let machine = hoarding();
+        let cpu = machine.cpu(0);
+        above(&machine, 0..16, SUPERSECTION);
+        above(&machine, 5..6, other);
+        assert_eq!(reach(cpu, 0), Ok(0x4100_0000));
+        assert_eq!(reach(cpu, 0x500), Ok(0x4150_0000), "by the first entry that came");
+        let conflict = if other & 1 << 18 == 0 { 0x500 } else { 0 };
+        assert_eq!(reach(cpu, conflict), Err(Fault::Conflict(at(conflict))), "{other:#x}");
+    }
 }

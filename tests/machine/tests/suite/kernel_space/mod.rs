@@ -22,6 +22,7 @@ mod occupied;
 mod purge;
 mod race;
 mod realloc;
+mod registers;
 mod runs;
 mod section;
 mod temporary;

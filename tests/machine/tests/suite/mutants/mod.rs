@@ -26,6 +26,7 @@ mod placement;
 mod pool;
 mod purge;
 mod reading;
+mod registers;
 mod resizing;
 mod routing;
 mod temporary;
@@ -134,6 +135,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         pool::LISTED,
         purge::LISTED,
         reading::LISTED,
+        registers::LISTED,
         resizing::LISTED,
         routing::LISTED,
         temporary::LISTED,
