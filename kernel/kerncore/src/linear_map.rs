@@ -36,6 +36,8 @@
 //! 5. only now hand out the address.
 //!
 //! On the way back nothing is cached that could be stale: [`LinearMap::restore`] needs no maintenance.
+//!
+//! Frames that are not adjacent go the same way as a list, by types of their own: [`list`].
 
 use crate::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
@@ -49,6 +51,7 @@ use crate::{
 };
 use core::fmt;
 
+pub mod list;
 mod protect;
 
 pub use protect::ProtectError;
@@ -130,13 +133,13 @@ pub struct Lent {
     block: FrameBlock,
 }
 
-/// Why a block could not be lent. It is unmapped again where it had been mapped, and everything comes back.
+/// Why a block, or a list, could not be lent. It is unmapped again where it had been mapped, and everything comes back.
 #[derive(Debug)]
-pub struct LendError {
+pub struct LendError<B = Absent> {
     /// What went wrong.
     pub reason: MapError,
-    /// The block, as it was.
-    pub block: Absent,
+    /// The block, or the list, as it was.
+    pub block: B,
     /// The addresses, as they were.
     pub range: OwnedRange,
 }
@@ -345,30 +348,6 @@ impl Lent {
         self.block.first()
     }
 
-    /// Maps the block with other attributes at the same addresses, by break before make (B3.10.1): nobody remembers the entries
-    /// that were, when those that will be are written. Then cleans and invalidates its lines through the new mapping, so that
-    /// what was written is where devices, walkers and instruction fetches see it.
-    ///
-    /// # Errors
-    /// [`Disturbed`].
-    pub(crate) fn remap<M: Machine, L: Locks>(
-        &mut self,
-        table: &PageTable<M, L>,
-        attributes: Attributes,
-    ) -> Result<(), Disturbed> {
-        let (first, count) = (self.block.first(), self.block.pages());
-        let was = table.unmap_part(&mut self.range, 0, count);
-        if !was.is_ok_and(|removal| removal.left_alone == 0 && removal.pages == count) {
-            return Err(Disturbed);
-        }
-        if !table.map_again(&mut self.range, (first, count), attributes) {
-            return Err(Disturbed);
-        }
-        table.machine().clean_and_invalidate(self.pages, first);
-        table.machine().barrier();
-        Ok(())
-    }
-
     /// Ends the mapping. After the flush the block is [`Absent`] again and can be restored.
     #[inline]
     pub fn unmap<M: Machine, L: Locks>(
@@ -378,10 +357,6 @@ impl Lent {
         table.unmap(self.range, Absent(self.block))
     }
 }
-
-/// The entries of a block were not what its owner had made: somebody else wrote there. What is mapped now, he must not use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disturbed;
 
 /// [`LinearError`] before it is given its block back.
 enum Mismatch {
@@ -435,6 +410,11 @@ impl<B> fmt::Display for LinearError<B> {
 pub enum LinearFault {
     /// The block does not lie in the window.
     Outside,
+    /// A frame of a list does not lie in the window.
+    NoAddress {
+        /// The frame.
+        frame: Pfn,
+    },
     /// An entry is not what it should be.
     Unexpected {
         /// The address that the slot translates.
@@ -462,6 +442,7 @@ impl fmt::Display for LinearFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Outside => LinearError::Outside(()).fmt(f),
+            Self::NoAddress { frame } => write!(f, "frame {frame} is not in the linear map"),
             Self::Unexpected { address, wanted, found } => {
                 LinearError::Unexpected { address, wanted, found, block: () }.fmt(f)
             }

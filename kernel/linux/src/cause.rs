@@ -97,9 +97,12 @@ impl Refusal for CoherentError {
 impl Refusal for ExecError {
     fn cause(&self) -> Cause {
         match self {
-            Self::ZeroSize => Cause::Nothing,
-            Self::Memory(error) => error.cause(),
+            Self::ZeroSize | Self::MoreThanMemory { .. } => Cause::Nothing,
+            Self::Area(error) => error.cause(),
             Self::PageArray(error) => error.cause(),
+            Self::Frames(error) => error.cause(),
+            Self::Linear(_) => Cause::Memory,
+            Self::Map(error) => error.cause(),
         }
     }
 }

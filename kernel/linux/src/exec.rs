@@ -6,23 +6,21 @@ use core::ffi::{c_int, c_uint, c_ulong, c_void};
 use core::ptr;
 
 use arch::machine::Authority;
-use kerncore::addr::{VirtAddr, pages_for};
+use kerncore::addr::VirtAddr;
 use mm::report::dump_stack;
 
 use crate::errno::EINVAL;
 use crate::pointer;
 use crate::refusal::refused;
-use crate::vmap::too_many;
 
-/// Allocates `size` bytes of zeroed memory for code, rounded up to pages; null on failure. It can be written and not executed
+/// Allocates `size` bytes of zeroed memory for code, rounded up to pages, of low memory that need not be adjacent; null on failure,
+/// and without a word for more than there is (S26). It can be written and not executed
 /// until [`set_memory_rox`] has sealed it, and is freed by [`crate::free::vfree`] (S30).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vmalloc_exec(size: c_uint) -> *mut c_void {
     match mm::kernel().vmalloc_exec(size, arch::backtrace::return_address()) {
         Ok(area) => pointer(area.pages.start()),
-        // More than there is: null without a word (S26).
-        Err(_) if too_many(pages_for(size)) => ptr::null_mut(),
         Err(error) => {
             refused("vmalloc_exec", size, &error);
             ptr::null_mut()

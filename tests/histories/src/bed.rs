@@ -387,7 +387,25 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         list.expect("as many as are free")
     }
 
-    /// Gives back what [`Bed::starve`] or [`Bed::frames`] took.
+    /// Takes every other free frame, so that no two of those that are left are adjacent: all taken, and for each run of free
+    /// ones the even ones given back.
+    ///
+    /// # Panics
+    /// If frames change hands meanwhile.
+    pub fn scatter(&self) -> FrameList {
+        let (zones, mut kept) = (self.space.zones(), FrameList::new());
+        let single = || zones.allocate(0, FrameOwner::Test).ok();
+        for block in iter::from_fn(single).collect::<Vec<_>>() {
+            if block.first().number() % 2 == 0 {
+                zones.free(block).expect("the test's own frame");
+            } else {
+                kept.push(zones.table(), block);
+            }
+        }
+        kept
+    }
+
+    /// Gives back what [`Bed::starve`], [`Bed::scatter`] or [`Bed::frames`] took.
     ///
     /// # Panics
     /// If they are not the test's own.

@@ -26,7 +26,7 @@ use core::sync::atomic::AtomicU32;
 use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
 use crate::frames::FrameList;
-use crate::linear_map::Lent;
+use crate::linear_map::{Lent, list::LentList};
 use crate::owned_range::OwnedRange;
 use crate::page_table::{FEW, LargeParts, Parked};
 
@@ -127,10 +127,10 @@ pub enum Mapping {
     },
     /// DMA: one contiguous block, which has no linear mapping while it is lent.
     Lent(Lent),
-    /// `vmalloc_exec`: one contiguous block, which has no linear mapping from its first day to its last.
+    /// `vmalloc_exec`: frames taken one by one, which have no linear mapping from its first day to its last.
     Code {
-        /// The block, and the right to write the descriptors.
-        lent: Lent,
+        /// The frames, and the right to write the descriptors.
+        lent: LentList,
         /// Who may do what there.
         stage: CodeStage,
     },
@@ -161,7 +161,8 @@ impl Mapping {
             | Self::Borrowed { usable }
             | Self::Reserved { usable } => usable.pages(),
             Self::Away { pages } => *pages,
-            Self::Lent(lent) | Self::Code { lent, .. } => lent.pages(),
+            Self::Lent(lent) => lent.pages(),
+            Self::Code { lent, .. } => lent.pages(),
         }
     }
 }

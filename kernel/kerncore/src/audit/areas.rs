@@ -8,7 +8,7 @@ use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, CodeStage, Mapping, PageArray};
 use crate::attributes::Attributes;
-use crate::frames::FrameOwner;
+use crate::frames::{FrameList, FrameOwner};
 use crate::kernel_space::address_of;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -23,7 +23,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Frames { .. }, _) => self.vmalloc_pages(record),
             (Mapping::Large { .. }, _) => self.large_pages(record, place_of(record)),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
-            (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.first(), *stage),
+            (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.list(), *stage),
             (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::MapRamBlock) => self.block_pages(record),
@@ -64,6 +64,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let owned = match &record.mapping {
             Mapping::Large { list, .. } if list.is_empty() => pages.count(),
             Mapping::Frames { list, .. } | Mapping::Large { list, .. } => list.pages(),
+            Mapping::Code { lent, .. } => lent.list().pages(),
             // A range that somebody keeps for good is missed here.
             Mapping::Away { .. } | Mapping::Nothing => 0,
             _ => pages.count(),
@@ -157,13 +158,12 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
-    /// One run of frames that is text, or is to be.
-    fn code_pages(&mut self, record: &AreaRecord, first: Pfn, stage: CodeStage) {
+    /// Frames that are text, or are to be, in their order.
+    fn code_pages(&mut self, record: &AreaRecord, list: &FrameList, stage: CodeStage) {
         let place = place_of(record);
-        let mut frame = Some(first);
+        let mut frames = list.frames(self.space.zones().table());
         self.for_each_page(record.pages(), |audit, slot| {
-            let Some(current) = frame else { return };
-            frame = current.checked_add(1);
+            let Some(current) = frames.next() else { return };
             let address = slot.pages.start();
             audit.owned_by(address, place, current, |owner| owner == FrameOwner::Text);
             if audit.exactly(slot, place, current, stage.attributes()) {

@@ -68,7 +68,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Mapping::Frames { list, .. } | Mapping::Large { list, .. } => addresses
                 .zip(list.frames(table))
                 .for_each(|(address, frame)| visit(self, frame, address)),
-            Mapping::Lent(lent) | Mapping::Code { lent, .. } => addresses
+            Mapping::Code { lent, .. } => addresses
+                .zip(lent.list().frames(table))
+                .for_each(|(address, frame)| visit(self, frame, address)),
+            Mapping::Lent(lent) => addresses
                 .zip(consecutive(lent.first(), pages.count()).into_iter().flatten())
                 .for_each(|(address, frame)| visit(self, frame, address)),
             _ => {}

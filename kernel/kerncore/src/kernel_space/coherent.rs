@@ -95,7 +95,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// Maps a fresh `block`, zeroed, at addresses of its own instead of those in the linear map, with no line of it in a cache.
     #[inline(always)]
-    pub(super) fn lend(
+    fn lend(
         &self,
         operation: &'static str,
         block: FrameBlock,

@@ -2,13 +2,19 @@
 //!
 //! ```text
 //!            linear map                        vmalloc window
-//!   made     – (withdrawn, flushed)            block: writable, never executed
-//!   sealed   –                                 block: executable, never written, at the same addresses
-//!   freed    block: writable, never executed   – (flushed at once, S14a)
+//!   made     – (withdrawn, flushed)             frames: writable, never executed
+//!   sealed   –                                  frames: executable, never written, at the same addresses
+//!   freed    frames: writable, never executed   – (flushed at once, S14a)
 //! ```
 //!
-//! The block leaves the linear map when it is made and comes back when it is freed, as a lent one does: so there never is a
-//! second view of it, and to seal it changes one run of entries, for which nothing has to be taken and nothing can run short.
+//! The frames are vmalloc's, of low memory: they need not be adjacent, and may be as many as the window has pages for. They leave
+//! the linear map when the area is made and come back when it is freed ([`crate::linear_map::list`]): so there never is a second
+//! view of them, and to seal them changes one run of entries, for which nothing has to be taken and nothing can run short.
+//!
+//! ```text
+//!   addresses ──▶ array ──▶ frames, zeroed ──▶ withdraw ──▶ one flush ──▶ map, clean ──▶ publish
+//!        ◀────────── each undone by whoever fails behind it: entries restored, frames freed ──┘
+//! ```
 //!
 //! Sealing is break before make: the writable entries go, every CPU's TLB forgets them, and only then are the executable ones
 //! written. The data lines are cleaned *after* that, through the new mapping: by then nobody can write any more. What the
@@ -18,30 +24,46 @@
 //! it can be in its pipeline from before: until now the pages were not executable, and executable pages that were at these
 //! addresses earlier were flushed when they were freed.
 
-use core::fmt;
+use core::{fmt, mem};
 
-use crate::addr::{VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, CodeStage, Mapping};
-use crate::frames::{FrameOwner, FrameRequest};
+use crate::failure::Point;
+use crate::frames::{AllocateError, FrameOwner, FrameRequest};
+use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::page_array::{address_of, flags_with};
-use crate::kernel_space::reserve::NewArea;
-use crate::kernel_space::{ArrayError, ChangeError, CoherentError, KernelSpace};
-use crate::linear_map::Disturbed;
+use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::{ArrayError, ChangeError, FramesError, KernelSpace, RemoveError};
+use crate::linear_map::list::{AbsentList, Disturbed, LentList, ListError};
+use crate::linear_map::{LendError, LinearFault};
 use crate::lock::Locks;
 use crate::machine::Machine;
-use crate::page_table::consecutive;
+use crate::page_table::{MapError, Released, Removal};
 use crate::user::machine::UserMachine;
-use crate::va_space::Alignment;
+use crate::va_space::Request;
 
 /// Why there is no memory for code. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecError {
     /// A size of zero.
     ZeroSize,
-    /// No adjacent frames, no addresses, or no mapping.
-    Memory(CoherentError),
+    /// More pages than there is RAM: refused before anything is reserved, as by vmalloc (S26).
+    MoreThanMemory {
+        /// Pages asked for.
+        wanted: u32,
+        /// Pages of RAM.
+        total: u32,
+    },
+    /// No addresses, or no record for them.
+    Area(NoArea),
     /// No memory for the pointers to its pages (S27).
     PageArray(ArrayError),
+    /// No frames of low memory (S28).
+    Frames(AllocateError),
+    /// The frames cannot leave the linear map (S112).
+    Linear(LinearFault),
+    /// The mapping failed (S29).
+    Map(MapError),
 }
 
 /// Why an area was not sealed. Nothing has changed, but for [`SealError::Disturbed`].
@@ -81,8 +103,14 @@ impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroSize => f.write_str("a size of zero"),
-            Self::Memory(error) => error.fmt(f),
+            Self::MoreThanMemory { wanted, total } => {
+                write!(f, "{wanted} pages wanted, RAM has {total}")
+            }
+            Self::Area(error) => error.fmt(f),
             Self::PageArray(error) => error.fmt(f),
+            Self::Frames(error) => error.fmt(f),
+            Self::Linear(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
         }
     }
 }
@@ -108,9 +136,10 @@ impl fmt::Display for SealError {
 impl core::error::Error for ExecError {}
 impl core::error::Error for SealError {}
 
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Takes `bytes` of zeroed memory for code, rounded up to pages, at most 4 MiB, in the name of `caller`: it can be written
-    /// and never executed until [`KernelSpace::seal`]. Freed by [`KernelSpace::vfree`]. Not in interrupt context (S10).
+impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
+    /// Takes `bytes` of zeroed memory for code, rounded up to pages, in the name of `caller`: it can be written and never executed
+    /// until [`KernelSpace::seal`]. Its frames are of low memory and need not be adjacent. Freed by [`KernelSpace::vfree`]. Not in
+    /// interrupt context (S10).
     ///
     /// # Errors
     /// [`ExecError`]; nothing was taken.
@@ -119,39 +148,104 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// In interrupt context.
     pub fn vmalloc_exec(&self, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, ExecError> {
         self.may_sleep_for("vmalloc_exec");
-        let pages = pages_for(bytes);
         if bytes == 0 {
             return Err(ExecError::ZeroSize);
         }
-        self.unless_short(|| self.take_for_code(pages, caller))
+        let (wanted, total) = (pages_for(bytes), self.zones.total());
+        if wanted > total {
+            return Err(ExecError::MoreThanMemory { wanted, total });
+        }
+        self.unless_short(|| self.take_for_code(wanted, caller))
     }
 
     fn take_for_code(&self, pages: u32, caller: VirtAddr) -> Result<AreaSummary, ExecError> {
-        let block = self.zones.allocate_pages(pages, FrameOwner::Text);
-        let block = block.map_err(|error| ExecError::Memory(CoherentError::Frames(error)))?;
+        // RAM has as many pages, and less than 4 GiB of them.
+        let request = Request::of_bytes(pages.wrapping_mul(PAGE_SIZE));
+        let (usable, mut place) = self
+            .reserve("vmalloc_exec", |areas| areas.reserve(&request))
+            .map_err(ExecError::Area)?;
         let array = match self.take_array(pages, FrameRequest::LOW, caller) {
             Ok(array) => array,
             Err(error) => {
-                self.free_own(block);
+                self.abandon(usable, place);
                 return Err(ExecError::PageArray(error));
             }
         };
-        let stage = CodeStage::Writable;
-        let lent = self.lend("vmalloc_exec", block, Alignment::Page, stage.attributes());
-        let (lent, mut place) = match lent {
-            Ok(lent) => lent,
+        let absent = match self.absent_frames(pages) {
+            Ok(absent) => absent,
             Err(error) => {
                 self.abandon_array(array);
-                return Err(ExecError::Memory(error));
+                self.abandon(usable, place);
+                return Err(error);
+            }
+        };
+        let (frames, tables) = (self.zones.table(), self.tables.source(&self.zones));
+        let stage = CodeStage::Writable;
+        let lent = match absent.lend(frames, &self.table, usable, stage.attributes(), &tables) {
+            Ok(lent) => lent,
+            Err(LendError { reason, block, range }) => {
+                self.abandon(range, place);
+                self.abandon_array(array);
+                let freed = self.take_list_back(block);
+                debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
+                return Err(ExecError::Map(reason));
             }
         };
         let words = self.array_words(&array, &place.within);
-        self.note_all(consecutive(lent.first(), pages).into_iter().flatten(), words);
+        self.note_all(lent.list().frames(frames), words);
         let new = NewArea::new(AreaKind::Vmalloc, caller)
             .flags(flags_with(&array, AreaFlags::ALLOC))
             .pointers(address_of(words), pages);
         place.array = array;
         Ok(self.publish(place, Mapping::Code { lent, stage }, new))
+    }
+
+    /// Takes zeroed frames of low memory out of the linear map; what cannot leave it is freed.
+    fn absent_frames(&self, pages: u32) -> Result<AbsentList, ExecError> {
+        let list = self.zones.allocate_list(pages, FrameOwner::Text).map_err(ExecError::Frames)?;
+        let frames = self.zones.table();
+        for (first, order) in list.blocks(frames) {
+            self.zero_low_frames(first, 1 << order);
+        }
+        let withdrawn = match list.frames(frames).next() {
+            Some(frame) if L::fails(Point::Linear) => {
+                Err(ListError { fault: LinearFault::NoAddress { frame }, list })
+            }
+            _ => self.linear.withdraw_list(frames, list),
+        };
+        match withdrawn {
+            Ok(withdrawn) => Ok(withdrawn.flush(frames)),
+            Err(ListError { fault, list }) => {
+                self.free_failed(list);
+                Err(ExecError::Linear(fault))
+            }
+        }
+    }
+
+    /// Puts a list that was lent back into the linear map, and frees it.
+    fn take_list_back(&self, absent: AbsentList) -> Result<(), FramesError> {
+        let list = self.linear.restore_list(self.zones.table(), absent);
+        let list = list.map_err(|error| FramesError::Linear(error.fault))?;
+        self.zones.free_list(list).map_err(FramesError::Free)
+    }
+
+    /// Dying → Flushed → Free, of memory for code. Not inlined: other areas pay nothing for it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn end_code(
+        &self,
+        lent: LentList,
+        mut dying: AreaPlace<'s>,
+    ) -> Result<Removal, RemoveError> {
+        let pages = lent.pages();
+        self.assert_no_null(&dying, pages);
+        let Released { range, payload, removal } = lent.unmap(&self.table).flush();
+        let freed = self.unless_odd(pages, removal, || self.take_list_back(payload));
+        let array = self.free_array(mem::take(&mut dying.array));
+        self.give_up_addresses(range, removal, dying);
+        let address = pages.start();
+        freed.map_err(|error| RemoveError::Frames { address, error })?;
+        array.map(|()| removal)
     }
 }
 
@@ -191,7 +285,7 @@ impl<M: UserMachine, L: Locks> KernelSpace<'_, M, L> {
         match taken.map_err(|error| refusal.unwrap_or(SealError::Area(error)))? {
             Mapping::Code { mut lent, .. } => {
                 let stage = CodeStage::Sealed;
-                let remapped = lent.remap(&self.table, stage.attributes());
+                let remapped = lent.remap(self.zones.table(), &self.table, stage.attributes());
                 // New instructions at these addresses: what was fetched or guessed there before is void (B2.2.9).
                 self.table.machine().invalidate_instructions();
                 self.table.machine().barrier();

@@ -95,9 +95,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             Mapping::Frames { list, .. } | Mapping::Large { list, .. } => {
                 list.blocks(self.zones.table()).for_each(|(first, order)| count(first, 1 << order));
             }
-            Mapping::Lent(lent) | Mapping::Code { lent, .. } => {
-                count(lent.first(), lent.pages().count());
+            Mapping::Code { lent, .. } => {
+                let blocks = lent.list().blocks(self.zones.table());
+                blocks.for_each(|(first, order)| count(first, 1 << order));
             }
+            Mapping::Lent(lent) => count(lent.first(), lent.pages().count()),
             _ => {}
         }
         on_nodes

@@ -350,10 +350,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 });
                 (range, removal, freed)
             }
-            Mapping::Lent(lent) | Mapping::Code { lent, .. } => {
-                if dying.kind == AreaKind::Vmalloc {
-                    self.assert_no_null(&dying, pages);
-                }
+            Mapping::Code { lent, .. } => return self.end_code(lent, dying),
+            Mapping::Lent(lent) => {
                 let Released { range, payload, removal } = lent.unmap(&self.table).flush();
                 (range, removal, self.unless_odd(pages, removal, || self.take_back(payload)))
             }

@@ -62,7 +62,7 @@ carried! {
     VmapError: Area Map;
     IoRemapError: Area Map;
     CoherentError: Frames Area Map;
-    ExecError: Memory;
+    ExecError: Area PageArray Frames Map;
     ReallocError: Grow;
 }
 

@@ -271,25 +271,20 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         MapError::Occupied { address: slots.address(index), descriptor, mapped }
     }
 
-    /// Maps `count` consecutive frames from `first` at the start of `range`, where as many were unmapped by
-    /// [`PageTable::unmap_part`] just now: so the tables are there, and nothing can be short. Says whether all of them were, as
-    /// they must be, and the slots empty.
+    /// Maps `frames` in all of `range`, which [`PageTable::unmap_part`] has emptied just now: so the tables are there, and nothing
+    /// can be short. Says whether it could be done: whether the slots were still empty, and the frames as many.
     pub(crate) fn map_again(
         &self,
         range: &mut OwnedRange,
-        (first, count): (Pfn, u32),
+        frames: impl Iterator<Item = Pfn>,
         attributes: Attributes,
     ) -> bool {
         let words = SmallPages::new(attributes);
-        let mut word = words.word(first);
-        let mapped = Runs::of(range, 0, count).is_some_and(|runs| {
-            runs.into_iter().all(|mut run| {
-                let Some(table) = self.table_above_empty(run.reborrow()) else { return false };
-                let mut slots = run.slots(table);
-                slots.write_steps::<PAGE_SIZE>(&self.machine, word);
-                word = word.wrapping_add(slots.count().wrapping_mul(PAGE_SIZE));
-                true
-            })
+        let mut descriptors = frames.map(|frame| words.word(frame));
+        let mapped = Runs::all(range).all(|mut run| {
+            let Some(table) = self.table_above_empty(run.reborrow()) else { return false };
+            let mut slots = run.slots(table);
+            slots.write(&self.machine, &mut descriptors) == slots.count()
         });
         self.machine.barrier();
         mapped

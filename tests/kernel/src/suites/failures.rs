@@ -260,9 +260,12 @@ fn coherent_memory_of_a_device_that_snoops() {
 #[ktest]
 fn memory_for_code_s30_s112() {
     let is_right = |point, error: &ExecError| match error {
-        ExecError::Memory(error) => no_coherent(point, error),
+        ExecError::Area(error) => no_area(point, error),
         ExecError::PageArray(error) => no_array(point, error),
-        ExecError::ZeroSize => false,
+        ExecError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        ExecError::Linear(_) => point == Point::Linear,
+        ExecError::Map(error) => no_table(point, error),
+        ExecError::ZeroSize | ExecError::MoreThanMemory { .. } => false,
     };
     let make = || kernel().vmalloc_exec(3 * PAGE_SIZE, NOBODY);
     survives("vmalloc_exec, 3 pages", make, is_right, vfree);

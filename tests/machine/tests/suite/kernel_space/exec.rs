@@ -1,17 +1,17 @@
 //! Memory for code on SoftMachine: what is refused, what the audit says of it, and what is left of it (S30, S36, S112). What a
 //! seal must not forget is on the board of mutants.
 
-use super::bed::{Bed, CALLER, page};
+use super::bed::{Bed, CALLER, LowMemory, RAM, RAM_PAGES, WINDOW_PAGES, frame, page};
 use crate::mutants::exec::linear_of;
 use kerncore::{
     addr::{PAGE_SIZE, VirtAddr},
     area::AreaKind,
     attributes::Attributes,
     audit::Violation,
-    frames::FrameOwner,
-    kernel_space::{ChangeError, ExecError, SealError, VmapError},
+    frames::{FrameOwner, FrameRequest},
+    kernel_space::{ChangeError, ExecError, NoArea, SealError, VmapError},
 };
-use machine::{Behaviour, Fault};
+use machine::{Behaviour, Fault, Kind, Privilege};
 
 fn code(bed: &Bed, count: u32) -> VirtAddr {
     let area = bed.space.vmalloc_exec(count * PAGE_SIZE, CALLER).expect("memory");
@@ -43,7 +43,11 @@ fn what_is_no_memory_for_code_or_not_all_of_it_is_not_sealed_s30() {
     let bed = Bed::warm();
     bed.changes_nothing(|bed| {
         assert_eq!(bed.space.vmalloc_exec(0, CALLER), Err(ExecError::ZeroSize));
-        assert!(matches!(bed.space.vmalloc_exec(u32::MAX, CALLER), Err(ExecError::Memory(_))));
+        let total = bed.space.zones().total();
+        for (bytes, wanted) in [(total * PAGE_SIZE + 1, total + 1), (u32::MAX, 0x10_0000)] {
+            let refused = bed.space.vmalloc_exec(bytes, CALLER);
+            assert_eq!(refused, Err(ExecError::MoreThanMemory { wanted, total }));
+        }
         let (base, data) = (code(bed, 3), bed.vmalloc(1));
         let seal = |address, pages| bed.space.seal((), address, pages).expect_err("refused");
         let found = AreaKind::Vmalloc;
@@ -103,4 +107,94 @@ fn the_audit_sees_code_that_can_be_written_s112() {
     bed.poke_page(linear, frame, Attributes::KERNEL_DATA);
     let found: Vec<Violation> = bed.audit().1;
     assert!(found.iter().any(|violation| violation.to_string().contains(&linear.to_string())));
+}
+
+/// Where no two free frames are adjacent, code is of frames that are not: in their order, with no linear address while it lives,
+/// whatever a CPU remembered (S28, S97, S112).
+fn scattered(behaviour: Behaviour, count: u32) {
+    let bed = Bed::warm_on(behaviour);
+    // Enough for the code, the pointers to its pages, records and a table.
+    let kept = [bed.scatter(), bed.starve(count + 8)];
+    let both = [0, 1].map(|number| bed.machine.cpu(number));
+    let table = bed.space.zones().table();
+    let is_free = |number: &u32| table.owner_of(frame(*number)) == FrameOwner::Free;
+    // Every CPU may remember each free frame's linear address, of which the code will have some.
+    for number in (RAM..RAM + RAM_PAGES).filter(is_free) {
+        assert!(both.iter().all(|cpu| cpu.load(page(number + 0x2_0000)) == Ok(0)), "{number:#x}");
+    }
+    bed.gives_back(|bed| {
+        let base = code(bed, count);
+        let at = |index| page(base.page_number() + index);
+        let linear: Vec<VirtAddr> = (0..count).map(|index| linear_of(bed, at(index))).collect();
+        let adjoin = |pair: &[VirtAddr]| pair[0].page_number().abs_diff(pair[1].page_number()) < 2;
+        assert!(!linear.windows(2).any(adjoin), "scattered");
+        for (index, &linear) in (0..).zip(&linear) {
+            assert_eq!(both[0].load(at(index)), Ok(0), "zeroed");
+            assert_eq!(both[(index % 2) as usize].store(at(index), 0x1000 + index), Ok(()));
+            for cpu in both {
+                assert_eq!(cpu.fetch(at(index)), Err(Fault::Permission(at(index))));
+                assert_eq!(cpu.load(linear), Err(Fault::Translation(linear)));
+            }
+        }
+        assert_eq!(bed.clean().code_pages, count);
+        assert_eq!(bed.space.seal((), base, count), Ok(()));
+        assert_eq!(bed.clean().code_pages, count);
+        for (index, &linear) in (0..).zip(&linear) {
+            for cpu in both {
+                assert_eq!(cpu.fetch(at(index)), Ok(0x1000 + index));
+                let written = cpu.access(at(index), Kind::Write, Privilege::Kernel);
+                assert_eq!(written, Err(Fault::Permission(at(index))));
+                assert_eq!(cpu.load(linear), Err(Fault::Translation(linear)));
+            }
+        }
+        bed.space.vfree((), base).expect("a live area");
+        for (index, &linear) in (0..).zip(&linear) {
+            for cpu in both {
+                assert_eq!(cpu.fetch(at(index)), Err(Fault::Translation(at(index))));
+                assert_eq!(cpu.store(linear, 0), Ok(()));
+            }
+        }
+    });
+    for kept in kept {
+        bed.feed(kept);
+    }
+}
+
+#[test]
+fn scattered_frames_become_code_s28_s112() {
+    for behaviour in Behaviour::all(3) {
+        for count in [2, 16, 17] {
+            scattered(behaviour, count);
+        }
+    }
+}
+
+/// S8, S26, S28: it fails where the window ends, or low memory does; then nothing was taken.
+#[test]
+fn code_is_refused_for_want_of_addresses_or_of_low_frames_alone_s8_s28() {
+    let refused = |bed: &Bed, count| {
+        let make = |bed: &Bed| bed.space.vmalloc_exec(count * PAGE_SIZE, CALLER);
+        bed.gives_back(make).expect_err("there is not so much")
+    };
+    let bed = Bed::warm();
+    assert!(matches!(refused(&bed, WINDOW_PAGES), ExecError::Area(NoArea::Addresses(_))));
+    let taken = bed.vmalloc(WINDOW_PAGES - 20);
+    assert!(matches!(refused(&bed, 19), ExecError::Area(NoArea::Addresses(_))));
+    let base = code(&bed, 18);
+    for area in [base, taken] {
+        bed.space.vfree((), area).expect("a live area");
+    }
+    // High memory is none for code: it has no linear address that could be withdrawn.
+    let bed = Bed::divided(Behaviour::Hoarding, LowMemory::Half, |machine| machine.cpu(0));
+    bed.warm_up();
+    let low = bed.space.zones().free_pages_of(FrameRequest::LOW);
+    assert!(bed.space.zones().free_pages() > 2 * low - 64, "as much is high memory");
+    assert!(matches!(refused(&bed, low + 1), ExecError::Frames(_)));
+    let base = code(&bed, 20);
+    for index in 0..20 {
+        let frame = bed.frame_at(page(base.page_number() + index));
+        assert!(frame.number() < RAM + RAM_PAGES / 2, "{frame} is low memory");
+    }
+    bed.clean();
+    bed.space.vfree((), base).expect("a live area");
 }

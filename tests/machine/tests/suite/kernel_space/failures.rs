@@ -13,11 +13,12 @@ use kerncore::{
     failure::{Afterwards, Point},
     frames::{AllocateError, FrameOwner},
     kernel_space::{
-        ArrayError, CoherentError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
+        ArrayError, CoherentError, ExecError, Fill, IoRemapError, NoArea, VmallocError, VmapError,
     },
+    linear_map::LinearFault,
     page_table::{MapError, ReserveError},
     user::{PlaceError, Protection, WindowError},
-    va_space,
+    va_space::{self, Request},
 };
 use machine::{Behaviour, Fault, fail_nth};
 
@@ -189,6 +190,38 @@ fn coherent_memory_s66_s97() {
             |area| _ = free(area.pages.start()),
         );
         assert_eq!(points, 5, "frames, linear map, record, addresses, a table");
+    });
+}
+
+/// Of scattered frames behind two second-level tables: each linear entry is back, and each frame (S112).
+#[test]
+fn memory_for_code_s28_s112() {
+    everywhere(|bed| {
+        let kept = bed.scatter();
+        // What is left in front of the border is ten pages.
+        let request = Request::of_bytes(245 * PAGE_SIZE);
+        let before = bed.space.reserve_area(request, AreaFlags::NONE, CALLER).expect("addresses");
+        let is_right = |point, error: &ExecError| match error {
+            ExecError::Area(error) => no_area(point, error),
+            ExecError::PageArray(ArrayError::Frames(error)) | ExecError::Frames(error) => {
+                no_frames(point, error)
+            }
+            ExecError::Linear(LinearFault::NoAddress { .. }) => point == Point::Linear,
+            ExecError::Map(error) => no_table(point, error),
+            _ => false,
+        };
+        let points = survives(
+            bed,
+            || bed.space.vmalloc_exec(20 * PAGE_SIZE, CALLER),
+            is_right,
+            |area| bed.space.vfree((), area.pages.start()).expect("a live area"),
+        );
+        assert_eq!(
+            points, 7,
+            "record, addresses, the array's frame, frames, linear map, two tables"
+        );
+        bed.space.vunmap((), before.area.pages.start()).expect("a live area");
+        bed.feed(kept);
     });
 }
 

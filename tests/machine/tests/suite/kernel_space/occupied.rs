@@ -204,8 +204,8 @@ fn coherent_memory_and_memory_for_code_s17_s66_s97() {
     refuses(&bed, &OFFSETS, || make().map(start).map_err(of_coherent), free);
     let make = || {
         bed.space.vmalloc_exec(BYTES, CALLER).map(start).map_err(|error| match error {
-            ExecError::Memory(error) => of_coherent(error),
-            error @ (ExecError::ZeroSize | ExecError::PageArray(_)) => other(error),
+            ExecError::Map(error) => error,
+            error => other(error),
         })
     };
     refuses(&bed, &OFFSETS, make, |base| assert_eq!(bed.space.vfree((), base), Ok(())));
