@@ -163,6 +163,7 @@ struct vm_struct *remove_vm_area(const void *addr);
 void free_vm_area(struct vm_struct *area);
 void *__vmalloc_area(struct vm_struct *area, gfp_t gfp, pgprot_t prot);
 void *__vmalloc_area_node(struct vm_struct *area, gfp_t gfp, pgprot_t prot, int node);
+/* Weak: whoever defines it is called when alloc_vm_area has made tables. */
 void vmalloc_sync_all(void);
 
 /* Pages. */

@@ -31,6 +31,7 @@ use crate::errno::{EBUSY, EINVAL, ENOMEM};
 use crate::protection::PageProtection;
 use crate::refusal::{mistake_unless, refused, refused_unless};
 use crate::request::{self, ANY_NODE, no_node};
+use crate::sync_all::vmalloc_sync_all;
 use crate::{address, pointer};
 
 /// `VM_IOREMAP`: the area is for registers, and aligned by the older rule (S4).
@@ -176,10 +177,6 @@ pub extern "C" fn alloc_vm_area(size: c_uint) -> *const VmStruct {
     vmalloc_sync_all();
     area
 }
-
-/// Makes every address space have the kernel's tables: all of them share one, so there is nothing to do.
-#[unsafe(no_mangle)]
-pub extern "C" fn vmalloc_sync_all() {}
 
 /// Where a descriptor has its area's base.
 const ADDR_OFFSET: u32 = 4;

@@ -20,7 +20,6 @@ use ktest::ktest;
 use linux::areas::{
     __get_vm_area, __get_vm_area_caller, alloc_vm_area, free_vm_area, get_vm_area,
     get_vm_area_caller, map_vm_area, remove_vm_area, unmap_kernel_range, unmap_vm_area,
-    vmalloc_sync_all,
 };
 use linux::errno::{EBUSY, EINVAL, ENOMEM};
 use linux::free::{vfree, vunmap};
@@ -231,7 +230,6 @@ fn an_area_with_tables_is_mapped_without_memory_s47() {
     let (base, size, flags) = read(area);
     assert_eq!((size, flags, base.raw() % (2 * PAGE_SIZE)), (2 * PAGE_SIZE, VM_IOREMAP, 0));
     assert_absent(base);
-    vmalloc_sync_all();
     let hunger = starve(0);
     assert_eq!(map(area, &page_pointers(&block), KERNEL), (0, 1));
     ask_host(base);

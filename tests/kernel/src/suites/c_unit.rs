@@ -51,6 +51,7 @@ unsafe extern "C" {
     safe fn c_unit_mappings() -> c_int;
     safe fn c_unit_registers(physical: c_uint) -> c_int;
     safe fn c_unit_areas() -> c_int;
+    safe fn c_unit_hook() -> c_int;
     safe fn c_unit_filled_areas() -> c_int;
     safe fn c_unit_copies() -> c_int;
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
@@ -182,6 +183,12 @@ fn registers_by_address_and_by_number_s85a_s93() -> Completion {
 #[ktest]
 fn areas_by_descriptor_s12_s17_s48_s85a() -> Completion {
     in_c!(holds(|| c_unit_areas()))
+}
+
+/// Whoever defines it is called in place of the kernel's own, which does nothing: once, and only when tables were made.
+#[ktest]
+fn the_hook_after_tables_were_made_is_weak_s47() -> Completion {
+    in_c!(holds(|| c_unit_hook()))
 }
 
 #[ktest]
