@@ -1,6 +1,7 @@
 //! The audit of what only this module can damage: records, and the books of the window. All other damage is done from outside,
 //! on SoftMachine.
 
+mod exec;
 mod filling;
 mod gone;
 mod oddities;

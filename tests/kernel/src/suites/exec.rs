@@ -28,15 +28,15 @@ unsafe extern "C" {
 
 const EINVAL: c_int = 22;
 /// `mov r0, #n`, for n below 256.
-const MOVE: u32 = 0xe3a0_0000;
+pub(super) const MOVE: u32 = 0xe3a0_0000;
 /// `bx lr`.
-const RETURN: u32 = 0xe12f_ff1e;
+pub(super) const RETURN: u32 = 0xe12f_ff1e;
 
 /// No right to an entry of a second-level table.
 const FORBIDDEN: FaultStatus = FaultStatus::Permission(Level::Second);
 
 /// Code at `offset` of `area` that gives `answer`.
-fn write_code(area: &mut ExecArea, offset: usize, answer: u32) {
+pub(super) fn write_code(area: &mut ExecArea, offset: usize, answer: u32) {
     area[offset..offset + 4].copy_from_slice(&(MOVE | answer).to_le_bytes());
     area[offset + 4..offset + 8].copy_from_slice(&RETURN.to_le_bytes());
 }
@@ -51,7 +51,7 @@ fn written(pages: u32, first: u32) -> ExecArea {
 }
 
 /// Calls what lies at `offset` of `text`.
-fn run(text: &ExecText, offset: u32) -> u32 {
+pub(super) fn run(text: &ExecText, offset: u32) -> u32 {
     let code: *const () =
         core::ptr::with_exposed_provenance(plus(text.address(), offset).raw() as usize);
     // SAFETY: `write_code` has put a function there that gives a number, and it is sealed.
@@ -72,7 +72,7 @@ fn assert_forbidden<T: core::fmt::Debug>(
 
 /// Executing at `address` faults, without an instruction being executed.
 #[track_caller]
-fn assert_not_executed(address: VirtAddr) {
+pub(super) fn assert_not_executed(address: VirtAddr) {
     // SAFETY: what lies there returns at once, if it is executed at all.
     assert_forbidden(unsafe { probe::execute(address) }, Access::Execute, address);
 }
@@ -88,7 +88,7 @@ fn assert_not_written(address: VirtAddr) {
 
 /// Every frame of `text` has one address, and no right to write it.
 #[track_caller]
-fn assert_text_only(text: &ExecText) {
+pub(super) fn assert_text_only(text: &ExecText) {
     for page in (0..text.pages().count()).map(|page| plus(text.address(), page * PAGE_SIZE)) {
         let frame = frame_at(page);
         assert_eq!(kernel().zones().table().owner_of(frame), FrameOwner::Text);

@@ -257,18 +257,21 @@ fn coherent_memory_of_a_device_that_snoops() {
     dma_survives("dma_alloc_coherent, snooping", &SNOOPING, 3 * PAGE_SIZE, Sleep::May);
 }
 
-#[ktest]
-fn memory_for_code_s30_s112() {
-    let is_right = |point, error: &ExecError| match error {
+pub(super) fn no_code(point: Point, error: &ExecError) -> bool {
+    match error {
         ExecError::Area(error) => no_area(point, error),
         ExecError::PageArray(error) => no_array(point, error),
         ExecError::Frames(error) => point == Point::Frames && is_exhausted(error),
         ExecError::Linear(_) => point == Point::Linear,
         ExecError::Map(error) => no_table(point, error),
         ExecError::ZeroSize | ExecError::MoreThanMemory { .. } => false,
-    };
+    }
+}
+
+#[ktest]
+fn memory_for_code_s30_s112() {
     let make = || kernel().vmalloc_exec(3 * PAGE_SIZE, NOBODY);
-    survives("vmalloc_exec, 3 pages", make, is_right, vfree);
+    survives("vmalloc_exec, 3 pages", make, no_code, vfree);
     // To seal it takes nothing, so that nothing can be short.
     let made = make().expect("memory").pages;
     let seal = || kernel().seal(authority(), made.start(), made.count());

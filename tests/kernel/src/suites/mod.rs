@@ -10,6 +10,7 @@ mod command_line;
 mod descriptors;
 mod dma;
 mod exec;
+mod exec_scattered;
 mod faces;
 mod failures;
 mod failures_registers;

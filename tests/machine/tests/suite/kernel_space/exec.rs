@@ -198,3 +198,25 @@ fn code_is_refused_for_want_of_addresses_or_of_low_frames_alone_s8_s28() {
     bed.clean();
     bed.space.vfree((), base).expect("a live area");
 }
+
+/// S112: an area whose entries were not its own is never executed; it is freed as ever, and what was missing is not missed.
+#[test]
+fn what_somebody_unmapped_is_not_sealed_and_comes_back_s112() {
+    let bed = Bed::warm();
+    bed.gives_back(|bed| {
+        for index in 0..3 {
+            let base = code(bed, 3);
+            bed.poke(bed.l2_slot(page(base.page_number() + index)), 0);
+            assert_eq!(bed.space.seal((), base, 3), Err(SealError::Disturbed { address: base }));
+            for address in (0..3).map(|index| page(base.page_number() + index)) {
+                let gone = Err(Fault::Translation(address));
+                assert_eq!(
+                    [bed.machine.cpu(0), bed.machine.cpu(1)].map(|cpu| cpu.fetch(address)),
+                    [gone; 2]
+                );
+            }
+            assert_eq!(bed.space.vfree((), base), Ok(()));
+            bed.clean();
+        }
+    });
+}

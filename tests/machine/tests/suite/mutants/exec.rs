@@ -2,13 +2,14 @@
 
 use super::user::{Cpus, Right};
 use super::{Verdict, board, same};
-use histories::bed::{Bed, CALLER, page};
+use histories::bed::{Bed, CALLER, WINDOW, page};
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     machine::Machine,
     user::machine::UserMachine,
 };
-use machine::{Behaviour, Fault, SoftCpu, pass_on};
+use machine::{Behaviour, Event, Fault, Scope, SoftCpu, pass_on};
+use std::{cell::Cell, rc::Rc};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,19 +20,26 @@ enum Mistake {
     LocalFlush,
     LinearViewLeft,
     InstructionsStay,
+    SomeLinearViewsLeft,
+    FirstCleanOnly,
+    LateFlush,
 }
 
 #[derive(Clone)]
 struct Wrong {
     cpu: SoftCpu<'static>,
     mistake: Mistake,
+    /// Whether anything was cleaned since the last barrier.
+    cleaned: Rc<Cell<bool>>,
+    /// What is to be flushed later.
+    late: Rc<Cell<Option<PageRange>>>,
 }
 
 impl Cpus for Mistake {
     type Cpu = Wrong;
 
     fn of(&self, cpu: &SoftCpu<'static>) -> Wrong {
-        Wrong { cpu: *cpu, mistake: *self }
+        Wrong { cpu: *cpu, mistake: *self, cleaned: Rc::default(), late: Rc::default() }
     }
 }
 
@@ -43,27 +51,46 @@ impl Machine for Wrong {
 
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
         let linear = LINEAR_TABLES.contains(&first.raw());
-        let keeps = |&descriptor: &u32| {
-            self.mistake != Mistake::LinearViewLeft || !linear || descriptor != 0
+        let stays = match self.mistake {
+            Mistake::LinearViewLeft => linear,
+            // Every other frame is free, and so every other slot is another block's: of three blocks, one.
+            Mistake::SomeLinearViewsLeft => linear && first.raw() / 8 % 3 == 1,
+            _ => false,
         };
-        self.cpu.write_descriptors(first, descriptors.filter(keeps));
+        self.cpu
+            .write_descriptors(first, descriptors.filter(|&descriptor| !stays || descriptor != 0));
+        if linear && let Some(pages) = self.late.take() {
+            self.cpu.barrier();
+            self.cpu.invalidate_tlb(pages);
+        }
     }
 
     fn invalidate_tlb(&self, pages: PageRange) {
         match self.mistake {
             Mistake::NoFlush => {}
             Mistake::LocalFlush => self.cpu.invalidate_tlb_local(pages),
+            Mistake::LateFlush if pages.first() >= WINDOW => self.late.set(Some(pages)),
             _ => self.cpu.invalidate_tlb(pages),
         }
     }
 
     fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        if self.mistake != Mistake::NoClean {
+        let skips = match self.mistake {
+            Mistake::NoClean => true,
+            Mistake::FirstCleanOnly => self.cleaned.replace(true),
+            _ => false,
+        };
+        if !skips {
             self.cpu.clean_and_invalidate(pages, first);
         }
     }
 
-    pass_on!(cpu: cpu read_descriptor clean_descriptors barrier zero_pages in_interrupt);
+    fn barrier(&self) {
+        self.cleaned.set(false);
+        self.cpu.barrier();
+    }
+
+    pass_on!(cpu: cpu read_descriptor clean_descriptors zero_pages in_interrupt);
 }
 
 impl UserMachine for Wrong {
@@ -122,6 +149,67 @@ fn sealed_memory_is_executed_and_written_by_nobody(cpus: &impl Cpus) -> Verdict 
     Ok(())
 }
 
+/// The same of frames that are not adjacent, each by itself: all of them leave the linear map, all are cleaned, all come back.
+fn scattered_frames_are_sealed_one_and_all(cpus: &impl Cpus) -> Verdict {
+    for behaviour in Behaviour::all(4) {
+        let bed = Bed::driven_by(behaviour, |machine| cpus.of(&machine.cpu(0)));
+        bed.warm_up();
+        let _kept = [bed.scatter(), bed.starve(12)];
+        let both = [0, 1].map(|number| bed.machine.cpu(number));
+        for round in [0x1000, 0x2000] {
+            let made = bed.space.vmalloc_exec(7 * PAGE_SIZE, CALLER);
+            let base = made.map_err(|error| error.to_string())?.pages.start();
+            let pages: Vec<(u32, VirtAddr, VirtAddr)> = (0..7)
+                .map(|index| (index, page(base.page_number() + index)))
+                .map(|(index, address)| (index, address, linear_of(&bed, address)))
+                .collect();
+            for &(index, address, linear) in &pages {
+                let cpu = both[(index % 2) as usize];
+                same("written", &cpu.store(address, round + index), &Ok(()))?;
+                for cpu in both {
+                    let absent = Err(Fault::Translation(linear));
+                    same("written, past the area", &cpu.store(linear, 0), &absent)?;
+                }
+            }
+            bed.space.seal((), base, 7).map_err(|error| error.to_string())?;
+            for &(index, address, linear) in &pages {
+                for cpu in both {
+                    same("executed", &cpu.fetch(address), &Ok(round + index))?;
+                    same("written after the seal", &cpu.store(address, 0).is_err(), &true)?;
+                    same("written past the area", &cpu.store(linear, 0).is_err(), &true)?;
+                }
+            }
+            bed.space.vfree((), base).map_err(|error| error.to_string())?;
+            for &(_, address, linear) in &pages {
+                for cpu in both {
+                    same("executed after the free", &cpu.fetch(address).is_err(), &true)?;
+                    same("written to the linear map", &cpu.store(linear, 0), &Ok(()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// S14a, S112: when the first linear entry is back, which can be written, no CPU remembers where the code was executed.
+fn linear_entries_come_back_behind_the_flush(cpus: &impl Cpus) -> Verdict {
+    let bed = Bed::driven_by(Behaviour::Hoarding, |machine| cpus.of(&machine.cpu(0)));
+    bed.warm_up();
+    let _kept = [bed.scatter(), bed.starve(12)];
+    let made = bed.space.vmalloc_exec(3 * PAGE_SIZE, CALLER);
+    let pages = made.map_err(|error| error.to_string())?.pages;
+    bed.space.seal((), pages.start(), 3).map_err(|error| error.to_string())?;
+    drop(bed.machine.take_log());
+    bed.space.vfree((), pages.start()).map_err(|error| error.to_string())?;
+    let log: Vec<Event> = bed.machine.take_log().into_iter().map(|(_, event)| event).collect();
+    let is_flush = |event: &Event| matches!(event, Event::Invalidate(Scope::Pages(flushed), _) if *flushed == pages);
+    let is_linear = |event: &Event| matches!(event, Event::Write(slot, _) if LINEAR_TABLES.contains(&slot.raw()));
+    let flushed = log.iter().position(is_flush).ok_or("never flushed")?;
+    let restored = log.iter().position(is_linear).ok_or("never restored")?;
+    let completed = log.get(flushed + 1) == Some(&Event::Barrier);
+    same("flushed before the entries are back", &(flushed < restored, completed), &(true, true))
+}
+
 board! {
     sealed_memory_is_executed_and_written_by_nobody(Right, Mistake::None) {
         sealed_without_a_clean: "S30", "what was written stays in the data cache", Mistake::NoClean;
@@ -129,5 +217,14 @@ board! {
         sealed_with_a_local_flush: "S112", "another CPU remembers the writable entries", Mistake::LocalFlush;
         sealed_beside_its_linear_view: "S112", "the linear map still writes the code", Mistake::LinearViewLeft;
         sealed_over_old_instructions: "S30", "the instruction cache keeps what was at the address", Mistake::InstructionsStay;
+    }
+    scattered_frames_are_sealed_one_and_all(Right, Mistake::None) {
+        one_scattered_frame_stays_in_the_linear_map: "S112", "of a list, the linear map still writes some frames", Mistake::SomeLinearViewsLeft;
+        only_the_first_scattered_frame_is_cleaned: "S30", "what was written to the others stays in the data cache", Mistake::FirstCleanOnly;
+        scattered_frames_leave_without_a_flush: "S112", "CPUs remember linear entries", Mistake::NoFlush;
+    }
+
+    linear_entries_come_back_behind_the_flush(Right, Mistake::None) {
+        linear_entries_back_before_the_flush: "S14a", "code is executed while its frames can be written", Mistake::LateFlush;
     }
 }

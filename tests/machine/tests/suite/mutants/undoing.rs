@@ -7,7 +7,7 @@ use kerncore::{
     failure::Afterwards,
     frames::FrameOwner,
     kernel_space::Fill,
-    linear_map::Absent,
+    linear_map::{Absent, list::AbsentList},
 };
 use machine::{Behaviour, fail_nth};
 use std::num::NonZeroU32;
@@ -94,6 +94,65 @@ impl Operation for Forgets {
     }
 }
 
+/// As the kernel does it, of frames in several blocks.
+struct Code;
+
+impl Operation for Code {
+    type Made = VirtAddr;
+
+    fn run(&self, bed: &Bed) -> Option<VirtAddr> {
+        let area = bed.space.vmalloc_exec(3 * PAGE_SIZE, CALLER);
+        area.ok().map(|area| area.pages.start())
+    }
+
+    fn undo(&self, bed: &Bed, made: VirtAddr) {
+        free(bed, made);
+    }
+}
+
+/// A list of frames out of the linear map, and an area; when that fails, not all of the list comes back.
+#[derive(PartialEq, Eq)]
+enum ForgetsOfList {
+    Nothing,
+    OneBlock,
+    TheLinearEntries,
+}
+
+impl ForgetsOfList {
+    fn put_back(&self, bed: &Bed, absent: AbsentList) {
+        let table = bed.space.zones().table();
+        if *self == Self::TheLinearEntries {
+            return;
+        }
+        let mut list = bed.space.linear().restore_list(table, absent).expect("absent");
+        if *self == Self::OneBlock {
+            let _lost = list.pop(table);
+        }
+        bed.space.zones().free_list(list).expect("our own");
+    }
+}
+
+impl Operation for ForgetsOfList {
+    type Made = (AbsentList, VirtAddr);
+
+    fn run(&self, bed: &Bed) -> Option<Self::Made> {
+        let table = bed.space.zones().table();
+        let list = bed.space.zones().allocate_list(3, FrameOwner::Text).ok()?;
+        let withdrawn = bed.space.linear().withdraw_list(table, list);
+        let absent = withdrawn.expect("in the linear map").flush(table);
+        let Some(area) = Forgets::area(bed) else {
+            self.put_back(bed, absent);
+            return None;
+        };
+        Some((absent, area))
+    }
+
+    fn undo(&self, bed: &Bed, (absent, area): Self::Made) {
+        free(bed, area);
+        Self::Nothing.put_back(bed, absent);
+    }
+}
+
 /// Whichever allocation fails, ledger and audit are afterwards as they were before.
 fn no_failure_costs_anything(operation: &impl Operation) -> Verdict {
     for behaviour in Behaviour::all(2) {
@@ -119,9 +178,11 @@ fn no_failure_costs_anything(operation: &impl Operation) -> Verdict {
 }
 
 board! {
-    no_failure_costs_anything(Coherent, Forgets::Nothing) {
+    no_failure_costs_anything(Coherent, Code, Forgets::Nothing, ForgetsOfList::Nothing) {
         frames_lost_when_a_later_step_fails: "S28", "no addresses: the frames stay taken", Forgets::TheFrames;
         linear_entries_lost_when_a_later_step_fails: "S97", "no addresses: the frames stay out of the linear map", Forgets::TheLinearEntries;
         area_lost_when_a_later_step_fails: "S66", "the second area fails: the first stays", Forgets::TheFirstArea;
+        a_frame_of_a_list_lost_when_a_later_step_fails: "S28", "no addresses: one block of the list stays taken", ForgetsOfList::OneBlock;
+        a_list_out_of_the_linear_map_when_a_later_step_fails: "S112", "no addresses: the list is never restored", ForgetsOfList::TheLinearEntries;
     }
 }
