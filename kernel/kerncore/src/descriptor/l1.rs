@@ -50,6 +50,12 @@ pub(crate) const fn table(descriptor: u32) -> Option<PhysAddr> {
     if table.is_multiple_of(L2_TABLE_SIZE) { Some(PhysAddr::new(table)) } else { None }
 }
 
+/// Whether `descriptor`, which is that of a section or of a supersection, is the latter.
+#[inline(always)]
+pub(crate) const fn is_supersection(descriptor: u32) -> bool {
+    descriptor & SUPERSECTION != 0
+}
+
 /// What `descriptor` covers if it is of a kind that maps, well-formed or not.
 #[inline(always)]
 pub(crate) const fn page_size(descriptor: u32) -> Option<PageSize> {
@@ -107,7 +113,12 @@ impl Sections {
         Self(attribute_bits(attributes))
     }
 
-    /// The word for the section of frames from `first` on, which is aligned to it.
+    /// Supersections with these attributes, each of whose sixteen slots has the same word.
+    pub(crate) const fn supersections(attributes: Attributes) -> Self {
+        Self(SUPERSECTION | attribute_bits(attributes))
+    }
+
+    /// The word for the section or supersection of frames from `first` on, which is aligned to it.
     #[inline(always)]
     pub(crate) const fn word(self, first: Pfn) -> u32 {
         first.base().raw() | self.0
@@ -210,6 +221,9 @@ mod tests {
         for attributes in every_attribute() {
             let word = encode(Descriptor::Section(first.base(), attributes));
             assert_eq!(Sections::new(attributes).word(first), word);
+            let first = Pfn::new(0x6_1000).expect("a frame");
+            let word = encode(Descriptor::Supersection(first.base(), attributes));
+            assert_eq!(Sections::supersections(attributes).word(first), word);
         }
     }
 

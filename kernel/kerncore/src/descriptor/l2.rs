@@ -53,6 +53,24 @@ impl SmallPages {
     }
 }
 
+/// All of a large page's word but its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LargePages(u32);
+
+impl LargePages {
+    /// For large pages with these attributes.
+    #[inline(always)]
+    pub(crate) const fn new(attributes: Attributes) -> Self {
+        Self(large_bits(attributes))
+    }
+
+    /// The word that maps the sixteen frames from `first` on, which is a multiple of as many.
+    #[inline(always)]
+    pub(crate) const fn word(self, first: Pfn) -> u32 {
+        first.base().raw() | self.0
+    }
+}
+
 /// Whether `descriptor` is of the small-page kind, well-formed or not.
 #[inline(always)]
 pub(crate) const fn is_small(descriptor: u32) -> bool {
@@ -186,6 +204,8 @@ mod tests {
             ] {
                 assert_eq!(Descriptor::decode(encode(descriptor)), Ok(descriptor));
             }
+            let word = encode(Descriptor::LargePage(PhysAddr::new(0xffff_0000), attributes));
+            assert_eq!(LargePages::new(attributes).word(frame(0xf_fff0)), word);
         }
     }
 

@@ -5,9 +5,9 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::attributes::Attributes;
-use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::lock::Locks;
+use crate::kernel_space::{KernelSpace, RemoveError};
+use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::{LargeParts, MapError};
 use crate::va_space::{Alignment, IoRemapPolicy, Request};
@@ -70,7 +70,24 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
+    #[inline(always)]
     pub fn ioremap(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        match self.ioremap_at_hand(physical, bytes, attributes, caller) {
+            Some(address) => Ok(address),
+            None => self.ioremap_any(physical, bytes, attributes, caller),
+        }
+    }
+
+    /// As [`KernelSpace::ioremap`], of what is not at hand, or is to be refused.
+    #[cold]
+    #[inline(never)]
+    fn ioremap_any(
         &self,
         physical: PhysAddr,
         bytes: u32,
@@ -113,5 +130,32 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
         let area = self.publish(place, mapping, new);
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
+    }
+
+    /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
+    /// gives back the base plus the offset in the page. Not in interrupt context (S35).
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    ///
+    /// # Panics
+    /// In interrupt context.
+    #[inline(always)]
+    pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
+        // Most registers lie in their area's first page.
+        if self.iounmap_at_hand(address.page_base()) { Ok(()) } else { self.iounmap_any(address) }
+    }
+
+    /// As [`KernelSpace::iounmap`], of what is not at hand, or is to be refused.
+    #[cold]
+    #[inline(never)]
+    fn iounmap_any(&self, address: VirtAddr) -> Result<(), RemoveError> {
+        self.may_sleep_for("iounmap");
+        // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
+        let dying = self.areas.with(|areas| {
+            let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
+            areas.retire(base, AreaKind::IoRemap)
+        })?;
+        self.tear_down(dying)
     }
 }

@@ -43,6 +43,7 @@ mod reach;
 mod readers;
 mod realloc;
 mod registers;
+mod registers_at_hand;
 mod remove;
 mod reserve;
 mod section;

@@ -165,24 +165,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.remove("vunmap", base, AreaKind::Bare)
     }
 
-    /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
-    /// gives back the base plus the offset in the page. Not in interrupt context (S35).
-    ///
-    /// # Errors
-    /// [`RemoveError`].
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
-        self.may_sleep_for("iounmap");
-        // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
-        let dying = self.areas.with(|areas| {
-            let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
-            areas.retire(base, AreaKind::IoRemap)
-        })?;
-        self.tear_down(dying)
-    }
-
     /// Areas are made and removed outside of interrupt context alone (S10, S35), by `operation` for one: whoever does it in a
     /// handler may have interrupted the very step that he is about to take. Nor under a lock, where that is watched.
     #[inline(always)]

@@ -51,6 +51,12 @@ impl LargeParts {
         Self(at_most(sections, MOST_SECTIONS) << SECTIONS_SHIFT | at_most(large, MOST_LARGE))
     }
 
+    /// So many sections and nothing else: no more than can be counted.
+    #[inline(always)]
+    pub(crate) const fn sections_alone(sections: u32) -> Self {
+        Self(sections << SECTIONS_SHIFT)
+    }
+
     /// The same, behind so many supersections; more than can be counted are not.
     pub const fn behind(self, supersections: u32) -> Self {
         let rest = self.0 & ((1 << SUPERSECTIONS_SHIFT) - 1);

@@ -31,6 +31,7 @@ use crate::{
 };
 use core::fmt;
 
+mod at_hand;
 mod backlog;
 mod large;
 mod large_pages;
@@ -43,6 +44,7 @@ mod tables;
 mod unmap;
 mod walk;
 
+pub(crate) use at_hand::{MOST_SLOTS, Supersection};
 pub(crate) use run::{FEW, Paired, Slots};
 pub(crate) use sections::Walk;
 

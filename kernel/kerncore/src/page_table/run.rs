@@ -114,6 +114,15 @@ impl<'range> Run<'range> {
         Self { count: 1, ..self }
     }
 
+    /// Of a run of the pages of one large page: the same, and the compiler knows how many they are.
+    #[inline(always)]
+    pub(super) fn sixteen(self) -> Self {
+        debug_assert!(
+            self.count == LARGE_PAGE_SLOTS && self.first.is_multiple_of(LARGE_PAGE_SLOTS)
+        );
+        Self { count: LARGE_PAGE_SLOTS, ..self }
+    }
+
     /// Which pages they are.
     #[inline(always)]
     pub(super) const fn pages(&self) -> PageRange {

@@ -183,7 +183,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// The second-level table that the first-level slot above `run` names.
     #[inline(always)]
-    fn table_of(&self, run: &Run<'_>) -> Option<PhysAddr> {
+    pub(super) fn table_of(&self, run: &Run<'_>) -> Option<PhysAddr> {
         l1::table(self.machine.read_descriptor(self.l1_slot(run.section())))
     }
 

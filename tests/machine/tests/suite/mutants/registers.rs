@@ -1,7 +1,11 @@
 //! Registers under large entries that go wrong: of a supersection's sixteen slots one is forgotten, of what is flushed
 //! a part.
 
-use super::{Verdict, board, flushes::Drives, flushes::Right, same};
+use super::{
+    Verdict, board,
+    flushes::{self, Drives, Flush, Right},
+    same,
+};
 use histories::bed::{Bed, CALLER, Furniture, LowMemory};
 use kerncore::{
     addr::{PAGE_SIZE, PAGES_PER_SECTION, PageRange, PhysAddr, VirtAddr},
@@ -184,6 +188,35 @@ fn no_cpu_reaches_large_registers_that_are_gone<D: Drives<Cpu: Told>>(drives: &D
     })
 }
 
+/// S23, S96: as before, of entries of one size, which are made and ended in one critical section.
+fn no_cpu_reaches_registers_ended_at_once<D: Drives<Cpu: flushes::Told>>(drives: &D) -> Verdict {
+    use flushes::Told;
+    on_all(drives, |bed| {
+        for bytes in [16 * MIB, 3 * MIB, 0x1_0000, 0x3000] {
+            let base = map(bed, DEVICE, bytes)?;
+            let pages = PageRange::new(base, bytes / PAGE_SIZE).ok_or("a range")?;
+            let places = [0, 1, pages.count() / 2, pages.count() - 1];
+            let look = |is_led: bool| -> Verdict {
+                for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
+                    for place in places {
+                        let address = VirtAddr::new(base.raw() + place * PAGE_SIZE);
+                        let reached = cpu.access(address, Kind::Read, Privilege::Kernel);
+                        let led = Ok(PhysAddr::new(DEVICE + place * PAGE_SIZE));
+                        let wanted = if is_led { led } else { Err(Fault::Translation(address)) };
+                        same(&format!("{cpu:?}, {bytes:#x} bytes, {address}"), &reached, &wanted)?;
+                    }
+                }
+                Ok(())
+            };
+            look(true)?;
+            bed.space.table().raw_machine(()).ends(pages);
+            unmap(bed, base)?;
+            look(false)?;
+        }
+        Ok(())
+    })
+}
+
 board! {
     each_page_of_large_registers_leads_to_its_own(Right, Slip::None) {
         fifteen_of_sixteen_slots_of_a_supersection: "S96", "of a supersection's sixteen slots the last is left empty", Slip::FifteenWritten;
@@ -193,5 +226,12 @@ board! {
         supersection_teardown_leaves_an_entry: "S22", "of a supersection's sixteen slots the last is not cleared", Slip::FifteenCleared;
         flush_of_the_first_mib_only: "S96", "of large registers the first MiB alone is flushed", Slip::FirstMibFlushed;
         large_registers_never_flushed: "S23", "large registers go without a flush", Slip::NothingFlushed;
+    }
+    no_cpu_reaches_registers_ended_at_once(Right, Flush::Right) {
+        registers_at_once_never_flushed: "S23", "registers ended at once go without a flush", Flush::Never;
+        registers_at_once_released_before_their_flush: "S23", "registers ended at once are released, then flushed", Flush::Later;
+        registers_at_once_flushed_on_one_cpu: "S23", "registers ended at once are flushed in the TLB of one CPU", Flush::Local;
+        registers_at_once_flushed_before_clear: "S23", "registers ended at once are flushed, then their slots are cleared", Flush::BeforeClear;
+        registers_at_once_first_section_flushed: "S96", "of sections ended at once the first only is flushed", Flush::FirstRange;
     }
 }
