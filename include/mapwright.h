@@ -65,6 +65,11 @@ struct page {
 #define VM_VPAGES 0x10u
 #define VM_DMA 0x40u
 
+/* Memory types that memremap may try, in this order. */
+#define MEMREMAP_WB 0x01u
+#define MEMREMAP_WT 0x02u
+#define MEMREMAP_WC 0x04u
+
 /* The descriptor of an area. Who owns the area may write flags, pages, nr_pages, phys_addr and caller. */
 struct vm_struct {
     struct vm_struct *next;
@@ -137,7 +142,12 @@ void vunmap(const void *addr);
 void *vm_map_ram(struct page *const *pages, unsigned int count, int node);
 void vm_unmap_ram(const void *mem, unsigned int count);
 void *ioremap(phys_addr_t phys_addr, unsigned int size);
+void *ioremap_wc(phys_addr_t phys_addr, unsigned int size);
+void *ioremap_np(phys_addr_t phys_addr, unsigned int size);
+void *ioremap_exec(phys_addr_t phys_addr, unsigned int size);
 void iounmap(const void *addr);
+void *memremap(phys_addr_t offset, unsigned int size, unsigned long flags);
+void memunmap(const void *addr);
 
 /* What is where. */
 struct vm_struct *find_vm_area(const void *addr);

@@ -13,6 +13,7 @@ pub mod vexpress_a9;
 
 use core::fmt;
 use kerncore::addr::{PAGE_SIZE, PhysAddr};
+use kerncore::bus::BusRange;
 
 /// A named piece of the physical address space. Not necessarily whole pages: several devices may share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,11 @@ impl Region {
     /// The address of the last byte. (The one after it may lie above 4 GiB and so have no name.)
     pub const fn last(self) -> PhysAddr {
         PhysAddr::new(self.base.raw() + (self.size - 1))
+    }
+
+    /// The same range, for those who know no boards.
+    pub const fn on_bus(self) -> BusRange {
+        BusRange { name: self.name, first: self.base, last: self.last() }
     }
 
     /// Whether the byte at `address` lies inside.

@@ -23,6 +23,8 @@
 //! **CT** = the CPU tile's TRM (ARM DUI 0448); **MP** = Cortex-A9 multiprocessor TRM (ARM DDI 0407), by section;
 //! **QEMU** = read from the emulator's memory tree (`info mtree`, version 7.2) or measured there by a program.
 
+use kerncore::bus::BusRange;
+
 use crate::{Interrupt, Region};
 
 /// Where RAM starts. Its size is what `-m` says, and is found at boot. (CT; QEMU)
@@ -150,6 +152,9 @@ pub const DEVICES: &[Region] = &[
 /// Memory that is not RAM, in ascending order: it may be mapped Normal non-cacheable (`ioremap_wc`), and never
 /// belongs to the page-frame allocator.
 pub const STATIC_MEMORY: &[Region] = &[NOR_FLASH_ALIAS, NOR_FLASH_0, NOR_FLASH_1, SRAM, VRAM];
+
+/// Memory on the board's own chips from which code may be run.
+pub const ON_CHIP: &[BusRange] = &[SRAM.on_bus()];
 
 #[cfg(test)]
 mod tests {

@@ -76,6 +76,7 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
         nodes: config.nodes,
         vmalloc: config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT),
     })?;
+    mm::bus::set_on_chip(vexpress_a9::ON_CHIP);
     if config.large_mappings == LargeMappings::Forbidden {
         kernel.forbid_large_mappings();
     }

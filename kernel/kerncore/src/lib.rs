@@ -17,6 +17,7 @@ pub mod addr;
 pub mod area;
 pub mod attributes;
 pub mod audit;
+pub mod bus;
 pub mod coherent;
 pub mod config;
 pub mod descriptor;

@@ -5,7 +5,7 @@ use core::fmt;
 use kerncore::frames::AllocateError;
 use kerncore::kernel_space::{
     ArrayError, BareError, CoherentError, ExecError, FillAreaError, IoRemapError, MapAreaError,
-    NoArea, VmallocError, VmapError,
+    MemRemapError, NoArea, VmallocError, VmapError,
 };
 use kerncore::page_table::MapError;
 use kerncore::va_space::ReserveError;
@@ -161,6 +161,19 @@ impl Refusal for IoRemapError {
             | Self::Wraps { .. }
             | Self::Ram { .. } => Cause::Mistake,
             Self::Area(error) => error.cause(),
+            Self::Map(error) => error.cause(),
+        }
+    }
+}
+
+impl Refusal for MemRemapError {
+    fn cause(&self) -> Cause {
+        match self {
+            Self::NotMemory { .. }
+            | Self::PartlyRam { .. }
+            | Self::RamOtherwise { .. }
+            | Self::NoLinearAddress { .. }
+            | Self::NotOnChip { .. } => Cause::Mistake,
             Self::Map(error) => error.cause(),
         }
     }

@@ -21,6 +21,7 @@ pub mod area_list;
 pub mod audit;
 pub mod bare_area;
 pub mod bring_up;
+pub mod bus;
 pub mod exec_area;
 pub mod heap;
 pub mod io_mem;

@@ -22,6 +22,7 @@ const unsigned int c_unit_numbers[] = {
     GFP_KERNEL, GFP_ATOMIC, GFP_HIGHUSER, __GFP_DMA, __GFP_HIGHMEM, __GFP_NOWARN, __GFP_ZERO, __GFP_THISNODE, __GFP_WAIT,
     VM_IOREMAP, VM_ALLOC, VM_MAP, VM_USERMAP, VM_VPAGES, VM_DMA, VM_RESERVED,
     PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_NOCACHE, PAGE_KERNEL_WRITECOMBINE, ENXIO, ENOMEM, EBUSY, EINVAL, PAGE_SIZE,
+    MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC,
 };
 
 static volatile uint32_t *words(void *memory) { return memory; }
@@ -242,6 +243,17 @@ int c_unit_registers(unsigned int physical)
     vunmap(again);
     iounmap(mapped);
     CHECK(find_area_containing(mapped) == NULL);
+    void *(*const maps[])(phys_addr_t, unsigned int) = { ioremap_wc, ioremap_np };
+    for (unsigned int i = 0; i < sizeof maps / sizeof *maps; i++) {
+        mapped = maps[i](physical + 8, 8);
+        CHECK(mapped != NULL && words(mapped)[0] == 0xfeed);
+        iounmap(mapped);
+    }
+    mapped = memremap(physical + 8, 8, MEMREMAP_WC);
+    CHECK(mapped != NULL && words(mapped)[0] == 0xfeed);
+    memunmap(mapped);
+    CHECK(find_area_containing(mapped) == NULL);
+    CHECK(memremap(physical, 8, 0) == NULL && ioremap_exec(physical, 8) == NULL);
     return 0;
 }
 

@@ -18,6 +18,7 @@ use ktest::{Completion, ktest};
 #[cfg(c_unit)]
 use linux::{
     errno,
+    ioremap::{MEMREMAP_WB, MEMREMAP_WC, MEMREMAP_WT},
     protection::PageProtection,
     user::{VM_RESERVED, VmAreaStruct},
 };
@@ -42,7 +43,7 @@ static DEVICE: Device = Device::new("a C driver's device");
 #[cfg(c_unit)]
 unsafe extern "C" {
     safe static c_unit_layout: [c_uint; 15];
-    safe static c_unit_numbers: [c_uint; 25];
+    safe static c_unit_numbers: [c_uint; 28];
     safe fn c_unit_memory() -> c_int;
     safe fn c_unit_refusals() -> c_int;
     safe fn c_unit_sizes() -> c_int;
@@ -142,6 +143,7 @@ fn the_header_s_numbers_are_rust_s_s85a() -> Completion {
         let errors = [errno::ENXIO, errno::ENOMEM, errno::EBUSY, errno::EINVAL];
         assert_eq!(c_unit_numbers[20..24], errors.map(i32::cast_unsigned));
         assert_eq!(c_unit_numbers[24], PAGE_SIZE);
+        assert_eq!(c_unit_numbers[25..], [MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC]);
     })
 }
 

@@ -24,6 +24,7 @@ mod instructions;
 mod interrupt_lines;
 mod interrupts;
 mod ioremap;
+mod ioremap_family;
 mod ioremap_large;
 mod kmap;
 mod lock_order;

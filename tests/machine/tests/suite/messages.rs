@@ -9,13 +9,14 @@ use kerncore::{
     area::AreaKind,
     attributes::{Attributes, MemoryType},
     audit::{Place, Summary, Violation},
+    bus::BusRange,
     descriptor::{l1, l2},
     frames::{self, AddError, FrameOwner, Unsound},
     handover::{Problem, Span},
     kernel_space::{
         AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
-        IoRemapError, MapAreaError, NoArea, ReallocError, RemoveError, UnmapAreaError,
-        VmallocError, VmapError,
+        IoRemapError, MapAreaError, MemRemapError, NoArea, ReallocError, RemoveError,
+        UnmapAreaError, VmallocError, VmapError,
     },
     kmap::{KmapError, KunmapError},
     linear_map::{FillError, LinearError, LinearFault},
@@ -332,4 +333,25 @@ fn what_waits_for_a_flush_shows_its_addresses() {
     let (scene, records) = (Scene::new(world.cpu(0)), records());
     let withdrawn = scene.linear.withdraw(block(&records)).expect("as filled");
     says(&format!("{withdrawn:?}"), &["Withdrawn", "0x60100"]);
+}
+
+#[test]
+fn memory_that_cannot_be_mapped_is_named_with_what_is_there_s93() {
+    let (physical, bytes) = (PhysAddr::new(0x5fff_f000), 0x2000);
+    let ram = PhysAddr::new(0x6000_0000);
+    let partly = MemRemapError::PartlyRam { physical, bytes, ram };
+    says(&partly, &["0x2000", "0x5ffff000", "0x60000000"]);
+    let wanted = MemoryType::Device;
+    says(&MemRemapError::NotMemory { physical, wanted }, &["0x5ffff000", "device"]);
+    let (had, wanted) = (Attributes::KERNEL_DATA, Attributes::WRITE_COMBINE);
+    let linear = at(0x8_0123);
+    let otherwise = MemRemapError::RamOtherwise { physical: ram, linear, had, wanted };
+    says(&otherwise, &["0x60000000", "non-cacheable", "0x80123000", "write-back"]);
+    says(&MemRemapError::NoLinearAddress { physical: ram }, &["0x60000000", "linear"]);
+    let on_chip = BusRange { name: "sram", first: physical, last: ram };
+    let far = MemRemapError::NotOnChip { physical: ram, bytes, on_chip: Some(on_chip) };
+    says(&far, &["0x2000", "0x60000000", "0x5ffff000-0x60000000 sram"]);
+    says(&MemRemapError::NotOnChip { physical: ram, bytes, on_chip: None }, &["0x60000000", "no"]);
+    let zero = IoRemapError::ZeroSize { physical };
+    assert_eq!(MemRemapError::Map(zero).to_string(), zero.to_string());
 }
