@@ -59,6 +59,7 @@ impl Bytes<'_> {
             8 => Step::WrongFree { pick: self.next(), how: self.mistake() },
             9 => Step::Famine { left: self.next() % 6 },
             10 => Step::Absurd { bytes: self.next() << 24 | self.next() },
+            13 => Step::Code { bytes: self.size() },
             14 | 15 => {
                 let (first, count) = (self.next(), self.next());
                 // Now and then more than a block's fragments have.
@@ -153,6 +154,7 @@ mod tests {
             "Copy",
             "IoRemap",
             "Coherent",
+            "Code",
             "Remove",
             "Write",
             "DeviceWrite",

@@ -18,11 +18,30 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
     /// Those of the steps that are told here.
     pub(crate) fn change(&mut self, step: Step) {
         match step {
+            Step::Code { bytes } => self.make_code(bytes),
             Step::Bare { first, count } => self.reserve(first, count),
             Step::Remap { pick, first } => self.remap(pick, first),
             Step::Resize { pick, pages, zeroed } => self.resize(pick, pages, zeroed),
             Step::Copy { from, bytes, writing } => self.copy(from, bytes, writing),
             _ => unreachable!("{step:?} is told in `take`"),
+        }
+    }
+
+    /// Zeroed memory that has one address each, its own, as long as it lives (S30, S112).
+    fn make_code(&mut self, bytes: u32) {
+        let area = self.bed.space.vmalloc_exec(bytes, CALLER).expect("memory");
+        self.came(AreaKind::Vmalloc, area.pages.start(), bytes);
+        for frame in self.areas[&area.pages.start().raw()].frames.clone() {
+            self.words.insert(frame, 0);
+        }
+    }
+
+    /// If the area at `base` is of code, its `frame` has no linear address on any CPU.
+    pub(crate) fn linear_agrees(&self, base: VirtAddr, frame: Pfn) {
+        let is_code = |record: &AreaRecord| matches!(record.mapping, Mapping::Code { .. });
+        if self.bed.space.with_area(base, is_code) == Some(true) {
+            let linear = self.bed.space.linear().pages_of(frame, 1).expect("low memory");
+            self.is_absent(linear.first());
         }
     }
 
@@ -77,6 +96,13 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             return;
         }
         let fill = if zeroed { Fill::Zeroed } else { Fill::Uninitialised };
+        let is_code = |record: &AreaRecord| matches!(record.mapping, Mapping::Code { .. });
+        if self.bed.space.with_area(base, is_code) == Some(true) {
+            let (space, memory) = (&self.bed.space, FrameRequest::ANY);
+            let resized = space.vrealloc((), base, pages * PAGE_SIZE, fill, memory, CALLER);
+            assert!(resized.is_err(), "{base}: code has no other size");
+            return;
+        }
         let area =
             self.bed.space.vrealloc((), base, pages * PAGE_SIZE, fill, FrameRequest::ANY, CALLER);
         let after = area.expect("memory").pages.start();

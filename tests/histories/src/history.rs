@@ -314,6 +314,9 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             }
             for (offset, frame) in (0..).zip(&held.frames) {
                 self.page_agrees(VirtAddr::new(base.raw() + offset * PAGE_SIZE), *frame, held.kind);
+                if held.kind == AreaKind::Vmalloc {
+                    self.linear_agrees(base, *frame);
+                }
             }
             self.is_absent(base.page_number() + count);
         }

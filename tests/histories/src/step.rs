@@ -51,6 +51,11 @@ pub enum Step {
         /// How much.
         bytes: u32,
     },
+    /// Memory for code, which stays writable.
+    Code {
+        /// How much.
+        bytes: u32,
+    },
     /// A coherent buffer.
     Coherent {
         /// How much.

@@ -118,9 +118,10 @@ fn scattered(behaviour: Behaviour, count: u32) {
     let both = [0, 1].map(|number| bed.machine.cpu(number));
     let table = bed.space.zones().table();
     let is_free = |number: &u32| table.owner_of(frame(*number)) == FrameOwner::Free;
-    // Every CPU may remember each free frame's linear address, of which the code will have some.
+    // Every CPU may remember each free frame's linear address, of which the code will have some; and what somebody left there.
     for number in (RAM..RAM + RAM_PAGES).filter(is_free) {
-        assert!(both.iter().all(|cpu| cpu.load(page(number + 0x2_0000)) == Ok(0)), "{number:#x}");
+        let linear = page(number + 0x2_0000);
+        assert!(both.iter().all(|cpu| cpu.store(linear, !0) == Ok(())), "{number:#x}");
     }
     bed.gives_back(|bed| {
         let base = code(bed, count);

@@ -24,6 +24,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (bytes(), any::<bool>()).prop_map(|(bytes, zeroed)| Step::Vmalloc { bytes, zeroed }),
         3 => (pick(), 1..=5_u32, 0..=3_u32)
             .prop_map(|(first, count, stride)| Step::Vmap { first, count, stride }),
+        2 => bytes().prop_map(|bytes| Step::Code { bytes }),
         2 => (1..=2_u32, 0..=3_u32).prop_map(|(large, small)| Step::Huge { large, small }),
         2 => (0..=17_u32, prop_oneof![Just(16), Just(32), 14..=32_u32])
             .prop_map(|(first, count)| Step::VmapRun { first, count }),
