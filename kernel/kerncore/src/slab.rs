@@ -9,8 +9,8 @@
 //!   chunk 0  64 entries, chunk 1  128, chunk 2  256, … up to 16,384, where the growth ends: a chunk is one piece of
 //!                                                    memory, and those are not to be had larger
 //! ```
-//! Where memory is in pieces, a chunk may be as small as it must.
-//!
+//! Where memory is in pieces, a chunk may be as small as it must. Vacant entries are kept apart by their chunk's [`Home`], for
+//! those who want a place on a certain node of memory.
 //!
 //! Area records and their like must not come from the general heap: taking and giving back one is a hot path, and
 //! the heap may want an area in turn. A slab is given its memory chunk by chunk. A place is an owner, as a `Box` is:
@@ -25,18 +25,36 @@ pub const FIRST_CHUNK: u32 = 64;
 /// Entries in the largest chunk.
 pub const LARGEST_CHUNK: u32 = 1 << 14;
 
-/// Room for one record.
+/// Which node's memory an entry lies in. Whoever does not care has the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Home {
+    /// The first node, or the only one.
+    #[default]
+    First,
+    /// The second.
+    Second,
+}
+
+impl Home {
+    /// How many there are.
+    const COUNT: usize = 2;
+}
+
+/// Room for one record, which comes first: an entry's address is its record's.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Entry<'s, T> {
+    record: T,
+    home: Home,
     /// The vacant entry below this one, which is vacant too; or the one before this in a [`PlaceQueue`].
     next: Option<&'s mut Self>,
-    record: T,
 }
 
 impl<T> Entry<'_, T> {
     /// An entry that holds `record` until somebody takes it: what a chunk is to be filled with.
     pub const fn new(record: T) -> Self {
-        Self { next: None, record }
+        Self { record, home: Home::First, next: None }
     }
 }
 
@@ -64,10 +82,12 @@ impl<T> DerefMut for Place<'_, T> {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
-    /// Every entry is taken: a chunk of `entries` is wanted, by [`Slab::add_chunk`].
+    /// Every entry of this home is taken: a chunk of `entries` is wanted there, by [`Slab::add_chunk`].
     NeedsChunk {
         /// How many entries the next chunk should have; it may have fewer.
         entries: u32,
+        /// Where it should lie.
+        home: Home,
     },
     /// Every entry is taken and there can be no further chunk.
     Full {
@@ -79,7 +99,7 @@ pub enum NoPlace {
 impl fmt::Display for NoPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeedsChunk { entries } => write!(f, "a chunk of {entries} entries is wanted"),
+            Self::NeedsChunk { entries, .. } => write!(f, "a chunk of {entries} entries is wanted"),
             Self::Full { capacity } => write!(f, "all {capacity} entries are taken, for good"),
         }
     }
@@ -122,21 +142,24 @@ impl core::error::Error for ChunkError {}
 /// Plain state: the caller keeps it behind its lock. No call allocates or sleeps.
 #[derive(Debug)]
 pub struct Slab<'s, T, const N: u32> {
-    vacant: Option<&'s mut Entry<'s, T>>,
+    /// By their home.
+    vacant: [Option<&'s mut Entry<'s, T>>; Home::COUNT],
     capacity: u32,
 }
 
 impl<'s, T, const N: u32> Slab<'s, T, N> {
     /// A slab without memory.
     pub const fn new() -> Self {
-        Self { vacant: None, capacity: 0 }
+        Self { vacant: [None, None], capacity: 0 }
     }
 
     /// How many places are taken. O(n) in the vacant ones: whoever takes one need not count.
     pub fn taken(&self) -> u32 {
-        let (mut taken, mut vacant) = (self.capacity, &self.vacant);
-        while let Some(entry) = vacant {
-            (taken, vacant) = (taken.saturating_sub(1), &entry.next);
+        let mut taken = self.capacity;
+        for mut vacant in &self.vacant {
+            while let Some(entry) = vacant {
+                (taken, vacant) = (taken.saturating_sub(1), &entry.next);
+            }
         }
         taken
     }
@@ -146,9 +169,9 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
         self.capacity
     }
 
-    /// Whether an entry is vacant.
-    pub const fn has_place(&self) -> bool {
-        self.vacant.is_some()
+    /// Whether an entry of this home is vacant.
+    pub const fn has_place(&self, home: Home) -> bool {
+        self.vacant[home as usize].is_some()
     }
 
     /// How many entries the next chunk should have, and has at most, or `None` if there can be none.
@@ -166,36 +189,59 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
     /// The most entries that there can be.
     const MOST: u32 = capacity_of(N);
 
-    /// Takes in the next chunk, of up to [`Slab::next_chunk`] entries. Its first entry is the first to be taken.
+    /// Takes in the next chunk, of up to [`Slab::next_chunk`] entries, which lies in `home`. Its first entry is the first to be
+    /// taken there.
     ///
     /// # Errors
     /// [`ChunkError`]; the memory is not used.
-    pub fn add_chunk(&mut self, chunk: &'s mut [Entry<'s, T>]) -> Result<(), ChunkError> {
+    pub fn add_chunk(
+        &mut self,
+        chunk: &'s mut [Entry<'s, T>],
+        home: Home,
+    ) -> Result<(), ChunkError> {
         let full = ChunkError::Full { capacity: self.capacity() };
         let wanted = self.next_chunk().ok_or(full)?;
         let had = chunk.len();
         let entries = u32::try_from(had).ok().filter(|entries| (1..=wanted).contains(entries));
         let entries = entries.ok_or(ChunkError::WrongSize { wanted, had })?;
         for entry in chunk.iter_mut().rev() {
+            entry.home = home;
             self.push(entry);
         }
         self.capacity += entries;
         Ok(())
     }
 
-    /// Takes the vacant place that came back last.
+    /// Takes the vacant place that came back last, of the first home as long as that has any.
     ///
     /// # Errors
-    /// [`NoPlace`].
+    /// [`NoPlace`], where a chunk is wanted in the first home.
     #[inline(always)]
     pub fn take(&mut self) -> Result<Place<'s, T>, NoPlace> {
-        match self.vacant.take() {
-            Some(entry) => {
-                self.vacant = entry.next.take();
-                Ok(Place(entry))
-            }
-            None => Err(self.no_place()),
+        match self.pop(Home::First) {
+            Some(place) => Ok(place),
+            None => self.take_anywhere(),
         }
+    }
+
+    /// Takes the vacant place of `home` that came back last; when there can be no further chunk, of the other one.
+    ///
+    /// # Errors
+    /// [`NoPlace`], where a chunk is wanted in that home.
+    pub fn take_in(&mut self, home: Home) -> Result<Place<'s, T>, NoPlace> {
+        match (self.pop(home), self.next_chunk()) {
+            (Some(place), _) => Ok(place),
+            (None, Some(entries)) => Err(NoPlace::NeedsChunk { entries, home }),
+            (None, None) => self.take(),
+        }
+    }
+
+    #[inline(always)]
+    fn pop(&mut self, home: Home) -> Option<Place<'s, T>> {
+        let vacant = &mut self.vacant[home as usize];
+        let entry = vacant.take()?;
+        *vacant = entry.next.take();
+        Some(Place(entry))
     }
 
     /// Takes back a place of this slab.
@@ -207,16 +253,18 @@ impl<'s, T, const N: u32> Slab<'s, T, N> {
 
     #[inline(always)]
     fn push(&mut self, entry: &'s mut Entry<'s, T>) {
-        entry.next = self.vacant.take();
-        self.vacant = Some(entry);
+        let vacant = &mut self.vacant[entry.home as usize];
+        entry.next = vacant.take();
+        *vacant = Some(entry);
     }
 
     #[cold]
-    const fn no_place(&self) -> NoPlace {
-        match self.next_chunk() {
-            Some(entries) => NoPlace::NeedsChunk { entries },
+    fn take_anywhere(&mut self) -> Result<Place<'s, T>, NoPlace> {
+        let home = Home::First;
+        self.pop(Home::Second).ok_or_else(|| match self.next_chunk() {
+            Some(entries) => NoPlace::NeedsChunk { entries, home },
             None => NoPlace::Full { capacity: self.capacity() },
-        }
+        })
     }
 }
 

@@ -263,8 +263,7 @@ const fn errno_of(reason: &VmapError) -> c_int {
     }
 }
 
-/// As [`get_vm_area`]. `node` is where the descriptor is wanted; all descriptors lie where the kernel keeps its books, in low
-/// memory of whichever node. Null for a node that is not there, and for `gfp` that means nothing.
+/// As [`get_vm_area`]. `node` is where the descriptor is wanted: it lies in low memory of that node, if that has any (S9). Null for a node that is not there, and for `gfp` that means nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn get_vm_area_node(
@@ -278,11 +277,18 @@ pub extern "C" fn get_vm_area_node(
         mistake_unless(gfp, "get_vm_area_node", size, &error);
         return ptr::null();
     }
-    if let Err(error) = gfp.request(node) {
-        mistake_unless(gfp, "get_vm_area_node", size, &error);
-        return ptr::null();
+    match gfp.request(node) {
+        Ok(memory) => {
+            let flags = AreaFlags::from_bits(flags);
+            let request = request(size, flags, None);
+            let area = mm::kernel().reserve_area_for(memory, request, flags, caller);
+            descriptor("get_vm_area_node", size, area)
+        }
+        Err(error) => {
+            mistake_unless(gfp, "get_vm_area_node", size, &error);
+            ptr::null()
+        }
     }
-    reserve("get_vm_area_node", size, flags, None, caller)
 }
 
 /// Fills `area`, in which nothing is mapped, with memory, as `gfp` and `prot` say, and gives its first byte; from then on it is

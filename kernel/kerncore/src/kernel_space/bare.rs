@@ -11,8 +11,8 @@ use core::fmt;
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping, VmStruct};
 use crate::attributes::Attributes;
-use crate::frames::Belonging;
-use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::frames::{Belonging, FrameRequest};
+use crate::kernel_space::reserve::{NewArea, NoArea, home_of};
 use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::vmap::{OwnerSet, refusal};
 use crate::kernel_space::{ChangeError, KernelSpace, VmapError};
@@ -20,6 +20,7 @@ use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Released, Removal, ReserveError};
+use crate::slab::Home;
 use crate::va_space::{GUARD_PAGES, Request};
 
 /// A bare area, and where C callers read what it is.
@@ -129,18 +130,41 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let both = |area, descriptor| BareArea { area, descriptor };
         match self.reserve_at_hand_and(request, flags, caller, both) {
             Some(area) => Ok(area),
-            None => self.reserve_anyhow(request, flags, caller),
+            None => self.reserve_anyhow(FrameRequest::LOW, request, flags, caller),
+        }
+    }
+
+    /// As [`KernelSpace::reserve_area`], for such memory: the descriptor lies on the node that it is wanted on, if that has low
+    /// memory (S9).
+    ///
+    /// # Errors
+    /// [`NoArea`].
+    ///
+    /// # Panics
+    /// In interrupt context.
+    pub fn reserve_area_for(
+        &self,
+        memory: FrameRequest,
+        request: Request,
+        flags: AreaFlags,
+        caller: VirtAddr,
+    ) -> Result<BareArea, NoArea> {
+        match home_of(memory) {
+            Home::First => self.reserve_area(request, flags, caller),
+            Home::Second => self.reserve_anyhow(memory, request, flags, caller),
         }
     }
 
     #[inline(never)]
     fn reserve_anyhow(
         &self,
+        memory: FrameRequest,
         request: Request,
         flags: AreaFlags,
         caller: VirtAddr,
     ) -> Result<BareArea, NoArea> {
         let (usable, place) = self.reserve("get_vm_area", |areas| areas.reserve(&request))?;
+        let place = self.at_home(place, memory);
         let descriptor = &raw const place.vm;
         let new = NewArea::new(AreaKind::Bare, caller).flags(flags);
         let area = self.publish(place, Mapping::Reserved { usable }, new);

@@ -102,6 +102,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let request = Request::of_bytes(pages.div_ceil(IN_A_FRAME).saturating_mul(PAGE_SIZE));
         let (mut usable, place) =
             self.reserve("vmalloc", |areas| areas.reserve(&request)).map_err(ArrayError::Area)?;
+        let place = self.at_home(place, memory);
         let list = match self.filled_frames(memory, usable.count(), Fill::Zeroed) {
             Ok(list) => list,
             Err(error) => {

@@ -7,7 +7,7 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, ArrayArea, Mapping, VmStruct};
 use crate::attributes::Attributes;
 use crate::failure::Point;
-use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest};
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, NodeId, Place};
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
 use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::{KernelSpace, RemoveError};
@@ -15,11 +15,22 @@ use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Removal};
-use crate::slab::NoPlace;
+use crate::slab::{Home, NoPlace};
 use crate::va_space::{GUARD_PAGES, ReserveError};
 
 #[expect(clippy::cast_possible_truncation, reason = "a record has some hundred bytes")]
 const ENTRY_BYTES: u32 = size_of::<AreaEntry<'static>>() as u32;
+
+const SECOND_NODE: NodeId = NodeId::new(1);
+
+/// Where the record of an area lies that is for such memory (S9). Its low memory serves, if the node has any.
+#[inline(always)]
+pub(super) const fn home_of(memory: FrameRequest) -> Home {
+    match memory.place() {
+        Place::Prefer(SECOND_NODE) | Place::Only(SECOND_NODE) => Home::Second,
+        _ => Home::First,
+    }
+}
 
 /// What a [`KernelSpace`] needs of whoever runs it.
 pub trait Support<'s>: Sync {
@@ -167,18 +178,51 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_lingering() => Ok(()),
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
             NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
-            NoRoom::Records(NoPlace::NeedsChunk { entries }) => {
-                self.unless_short(|| self.add_records(entries))
+            NoRoom::Records(NoPlace::NeedsChunk { entries, home }) => {
+                self.unless_short(|| self.add_records(entries, home))
+            }
+        }
+    }
+
+    /// A place for the record of an area that is for such memory (S9): another than this, if that is elsewhere, and the node has
+    /// low memory for one.
+    #[inline(always)]
+    pub(super) fn at_home(&self, place: AreaPlace<'s>, memory: FrameRequest) -> AreaPlace<'s> {
+        match home_of(memory) {
+            Home::First => place,
+            Home::Second => self.move_to_second(place),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn move_to_second(&self, place: AreaPlace<'s>) -> AreaPlace<'s> {
+        loop {
+            match self.areas.with(|areas| areas.records.take_in(Home::Second)) {
+                Ok(other) => {
+                    self.areas.with(|areas| areas.records.give_back(place));
+                    return other;
+                }
+                Err(NoPlace::NeedsChunk { entries, home }) => {
+                    if self.add_records(entries, home).is_err() {
+                        return place;
+                    }
+                }
+                Err(NoPlace::Full { .. }) => return place,
             }
         }
     }
 
     /// Makes a chunk of `entries` records, or of as many as a block of frames that can be had holds (S9), outside the lock of
-    /// areas. If another CPU was faster, the frames go back.
-    pub(super) fn add_records(&self, entries: u32) -> Result<(), NoArea> {
+    /// areas, in memory of that home if it has any. If another CPU was faster, the frames go back.
+    pub(super) fn add_records(&self, entries: u32, home: Home) -> Result<(), NoArea> {
+        let memory = match home {
+            Home::First => FrameRequest::LOW,
+            Home::Second => FrameRequest::LOW.at(Place::Prefer(SECOND_NODE)),
+        };
         let mut pages = pages_for(entries * ENTRY_BYTES);
         let block = loop {
-            match self.zones.allocate_pages(pages, FrameOwner::Slab) {
+            match self.zones.allocate_pages_from(memory, pages, FrameOwner::Slab) {
                 Err(error) if pages > 1 && error.is_shortage() => pages /= 2,
                 taken => break taken.map_err(NoArea::Record)?,
             }
@@ -186,10 +230,10 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let entries = entries.min(block.pages() * PAGE_SIZE / ENTRY_BYTES);
         let spare = self.areas.with(|areas| {
             let records = &areas.records;
-            if records.has_place() || records.next_chunk().is_none_or(|most| entries > most) {
+            if records.has_place(home) || records.next_chunk().is_none_or(|most| entries > most) {
                 return Some(block);
             }
-            let added = areas.records.add_chunk(self.support.chunk(block, entries));
+            let added = areas.records.add_chunk(self.support.chunk(block, entries), home);
             debug_assert!(added.is_ok(), "the chunk has the size that was asked for: {added:?}");
             None
         });

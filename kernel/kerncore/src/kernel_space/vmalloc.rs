@@ -162,9 +162,10 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         (memory, fill): (FrameRequest, Fill),
         caller: VirtAddr,
     ) -> Result<AreaSummary, VmallocError> {
-        let (mut usable, mut place) = self
+        let (mut usable, place) = self
             .reserve("vmalloc", |areas| areas.reserve_pages(pages))
             .map_err(VmallocError::Area)?;
+        let mut place = self.at_home(place, memory);
         let array = match self.take_array(pages, memory, caller) {
             Ok(array) => array,
             Err(error) => {

@@ -5,6 +5,45 @@ fn chunk(entries: u32) -> &'static mut [Entry<'static, u32>] {
     (0..entries).map(Entry::new).collect::<Vec<_>>().leak()
 }
 
+fn wants(entries: u32, home: Home) -> NoPlace {
+    NoPlace::NeedsChunk { entries, home }
+}
+
+/// S9: a place wanted in one home is not taken from the other while a chunk can be had, comes back to where it lies, and whoever
+/// does not care has the first, and then the second.
+#[test]
+fn a_place_is_of_the_home_it_is_wanted_in() {
+    let mut slab: Slab<'_, u32, 2> = Slab::new();
+    slab.add_chunk(chunk(64), Home::First).expect("the first chunk");
+    assert_eq!(slab.take_in(Home::Second).err(), Some(wants(128, Home::Second)));
+    assert!(slab.has_place(Home::First) && !slab.has_place(Home::Second));
+    let far = chunk(100);
+    let (start, end) = (far.as_ptr().addr(), far.as_ptr_range().end.addr());
+    slab.add_chunk(far, Home::Second).expect("the second chunk");
+    let is_far =
+        |place: &Place<'_, u32>| (start..end).contains(&core::ptr::from_ref(&**place).addr());
+    for _ in 0..3 {
+        let second = slab.take_in(Home::Second).expect("100 entries");
+        let (first, any) = (slab.take_in(Home::First), slab.take());
+        let [first, any] = [first, any].map(|place| place.expect("64 entries"));
+        assert_eq!([&second, &first, &any].map(is_far), [true, false, false]);
+        assert_eq!((*second, slab.taken()), (0, 3), "the one that came back last");
+        for place in [first, second, any] {
+            slab.give_back(place);
+        }
+        assert_eq!(slab.taken(), 0);
+    }
+    let all: Vec<_> = core::iter::from_fn(|| slab.take().ok()).collect();
+    assert_eq!(all.iter().filter(|place| is_far(place)).count(), 100);
+    assert!(all[..64].iter().all(|place| !is_far(place)), "the first home's first");
+    for home in [Home::First, Home::Second] {
+        assert_eq!(slab.take_in(home).err(), Some(wants(28, home)));
+    }
+    slab.add_chunk(chunk(28), Home::First).expect("the rest");
+    assert!(slab.take_in(Home::Second).is_ok(), "there can be no further chunk");
+    assert_eq!((slab.taken(), slab.capacity()), (165, 192));
+}
+
 /// A chunk is one contiguous piece of memory, and no frame allocator has pieces without end.
 #[test]
 fn chunks_double_up_to_the_largest() {
@@ -15,7 +54,7 @@ fn chunks_double_up_to_the_largest() {
         assert_eq!((slab.capacity(), capacity_of(number)), (sum, sum));
         assert_eq!(slab.next_chunk(), Some(sizes(number)));
         let chunk: Vec<_> = (0..sizes(number)).map(|_| Entry::new(())).collect();
-        slab.add_chunk(chunk.leak()).expect("as large as it should be");
+        slab.add_chunk(chunk.leak(), Home::First).expect("as large as it should be");
         sum += sizes(number);
     }
     assert_eq!((slab.next_chunk(), slab.capacity()), (None, sum));
@@ -31,44 +70,47 @@ fn a_chunk_may_be_smaller_than_it_should_be() {
         let Some(next) = slab.next_chunk() else { break };
         sizes.push(next.min(most));
         let nothing = ChunkError::WrongSize { wanted: next, had: 0 };
-        assert_eq!(slab.add_chunk(chunk(0)), Err(nothing));
+        assert_eq!(slab.add_chunk(chunk(0), Home::First), Err(nothing));
         let larger = ChunkError::WrongSize { wanted: next, had: next as usize + 1 };
-        assert_eq!(slab.add_chunk(chunk(next + 1)), Err(larger));
-        slab.add_chunk(chunk(next.min(most))).expect("no larger than it should be");
-        assert!(slab.has_place());
+        assert_eq!(slab.add_chunk(chunk(next + 1), Home::First), Err(larger));
+        slab.add_chunk(chunk(next.min(most)), Home::First).expect("no larger than it should be");
+        assert!(slab.has_place(Home::First));
     }
     assert_eq!(sizes, [26, 7, 1, 64, 26, 128, 196]);
     assert_eq!((slab.next_chunk(), slab.capacity()), (None, 64 + 128 + 256));
     let places: Vec<_> = core::iter::from_fn(|| slab.take().ok()).collect();
-    assert_eq!((places.len(), slab.has_place()), (64 + 128 + 256, false));
+    assert_eq!((places.len(), slab.has_place(Home::First)), (64 + 128 + 256, false));
 }
 
 #[test]
 fn a_slab_asks_for_each_chunk_by_its_size_and_at_last_for_none() {
     let mut slab: Slab<'_, u32, 2> = Slab::new();
     let refused = |slab: &mut Slab<'_, u32, 2>| slab.take().expect_err("no place is left");
-    assert_eq!(refused(&mut slab), NoPlace::NeedsChunk { entries: 64 });
-    assert_eq!(slab.add_chunk(chunk(65)), Err(ChunkError::WrongSize { wanted: 64, had: 65 }));
-    assert_eq!(slab.add_chunk(chunk(64)), Ok(()));
+    assert_eq!(refused(&mut slab), wants(64, Home::First));
+    assert_eq!(
+        slab.add_chunk(chunk(65), Home::First),
+        Err(ChunkError::WrongSize { wanted: 64, had: 65 })
+    );
+    assert_eq!(slab.add_chunk(chunk(64), Home::First), Ok(()));
     for index in 0..64 {
         assert_eq!(*slab.take().expect("64 entries"), index, "the first entry first");
     }
-    assert_eq!(refused(&mut slab), NoPlace::NeedsChunk { entries: 128 });
-    assert_eq!(slab.add_chunk(chunk(128)), Ok(()));
+    assert_eq!(refused(&mut slab), wants(128, Home::First));
+    assert_eq!(slab.add_chunk(chunk(128), Home::First), Ok(()));
     for index in 0..128 {
         assert_eq!(*slab.take().expect("128 entries"), index);
     }
     assert_eq!(refused(&mut slab), NoPlace::Full { capacity: 192 });
-    assert_eq!(slab.add_chunk(chunk(256)), Err(ChunkError::Full { capacity: 192 }));
+    assert_eq!(slab.add_chunk(chunk(256), Home::First), Err(ChunkError::Full { capacity: 192 }));
     assert_eq!((slab.taken(), slab.capacity()), (192, 192));
 }
 
 #[test]
 fn a_chunk_may_come_before_it_is_wanted() {
     let mut slab: Slab<'_, u32, 2> = Slab::default();
-    slab.add_chunk(chunk(64)).expect("the first chunk");
+    slab.add_chunk(chunk(64), Home::First).expect("the first chunk");
     let _first = slab.take().expect("room");
-    slab.add_chunk(chunk(128)).expect("the second chunk");
+    slab.add_chunk(chunk(128), Home::First).expect("the second chunk");
     assert_eq!((0..300).filter(|_| slab.take().is_ok()).count(), 191);
     assert_eq!((slab.taken(), slab.capacity()), (192, 192));
 }
@@ -86,8 +128,9 @@ fn a_place_belongs_to_one_owner_at_a_time() {
         if owned.is_empty() || random >> 31 == 0 {
             let mut place = match slab.take() {
                 Ok(place) => place,
-                Err(NoPlace::NeedsChunk { entries }) => {
-                    slab.add_chunk(chunk(entries)).expect("the size that was asked for");
+                Err(NoPlace::NeedsChunk { entries, .. }) => {
+                    slab.add_chunk(chunk(entries), Home::First)
+                        .expect("the size that was asked for");
                     continue;
                 }
                 Err(NoPlace::Full { .. }) => continue,
@@ -112,7 +155,7 @@ fn a_place_belongs_to_one_owner_at_a_time() {
 #[test]
 fn a_queue_gives_places_back_in_their_order() {
     let mut slab: Slab<'_, u32, 1> = Slab::new();
-    slab.add_chunk(chunk(64)).expect("the first chunk");
+    slab.add_chunk(chunk(64), Home::First).expect("the first chunk");
     let mut queue = PlaceQueue::default();
     assert_eq!((queue.count(), queue.take_all().count()), (0, 0));
     for value in [7, 3, 9] {
@@ -145,7 +188,7 @@ fn a_queue_gives_places_back_in_their_order() {
 #[test]
 fn a_queue_gives_the_place_that_is_asked_for() {
     let mut slab: Slab<'_, u32, 1> = Slab::new();
-    slab.add_chunk(chunk(64)).expect("the first chunk");
+    slab.add_chunk(chunk(64), Home::First).expect("the first chunk");
     let mut queue = PlaceQueue::default();
     assert!(queue.take_where(|_| true).is_none());
     for value in [7, 3, 9, 3] {

@@ -6,7 +6,10 @@ use core::ffi::{c_int, c_void};
 use kerncore::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use kerncore::coherent::AllocationFlags;
 use kerncore::frames::{AllocateError, FrameList, FrameOwner, FrameRequest, NodeId, Place};
+use kerncore::layout::linear_physical;
 use ktest::{Completion, assert_err, ktest};
+use linux::areas::{free_vm_area, get_vm_area_node};
+use linux::lookup::find_vm_area;
 use linux::page::{__free_pages, alloc_pages_node, frame_of};
 use linux::protection::PageProtection;
 use linux::vmalloc::{__vmalloc_node, vmalloc_node};
@@ -179,4 +182,52 @@ fn a_node_that_is_not_there_is_refused_by_its_number_s28() {
         // SAFETY: made a moment before, and nobody has a reference.
         unsafe { linux::free::vfree(area) };
     }
+}
+
+fn address(pointer: usize) -> VirtAddr {
+    VirtAddr::new(u32::try_from(pointer).expect("32 bits"))
+}
+
+/// The node whose memory the descriptor of the area at `base` lies in.
+#[track_caller]
+fn home_of(base: VirtAddr) -> u32 {
+    let memory = core::ptr::with_exposed_provenance(base.raw() as usize);
+    let descriptor = address(find_vm_area(memory).addr());
+    let frame = linear_physical(descriptor).expect("in the linear map").pfn();
+    kernel().zones().zone_of(frame).expect("RAM").0.number()
+}
+
+/// S9: whose memory is for a node has its descriptor there, too, and whoever does not care has it on the first; also after others
+/// have come and gone.
+#[ktest]
+fn a_descriptor_lies_on_the_node_that_it_is_for_s9() -> Completion {
+    if let Err(skipped) = two() {
+        return skipped;
+    }
+    let zones = kernel().zones();
+    let has_low = |node| zones.free_pages_of(FrameRequest::LOW.at(Place::Only(NodeId::new(node))));
+    if has_low(1) < 64 {
+        return Completion::Skipped("node 1 has no low memory (lowmem=)");
+    }
+    for _ in 0..3 {
+        let areas = [1, 0, 1, -1].map(|node| {
+            let area = get_vm_area_node(PAGE_SIZE, 0, node, AllocationFlags::KERNEL);
+            // SAFETY: a descriptor that was made a moment before, or null.
+            let base = unsafe { area.as_ref() }.expect("an area").addr();
+            assert_eq!(home_of(base), u32::from(node == 1), "get_vm_area_node, {node}");
+            area
+        });
+        for pages in [1, 20, 1025] {
+            for node in [0, 1] {
+                let memory = vmalloc_node(pages * PAGE_SIZE, number(node));
+                let base = address(memory.addr());
+                assert_eq!(home_of(base), node, "{pages} pages of vmalloc_node");
+                // SAFETY: made a moment before, and nobody has a reference.
+                unsafe { linux::free::vfree(memory) };
+            }
+        }
+        // SAFETY: as above, and nobody uses the descriptors any more.
+        areas.into_iter().for_each(|area| unsafe { free_vm_area(area) });
+    }
+    Completion::Ran
 }

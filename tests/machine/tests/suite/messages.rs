@@ -22,7 +22,7 @@ use kerncore::{
     linear_map::{FillError, LinearError, LinearFault},
     page_table::{AdoptError, MapError, Oddity, ReserveError as TableError},
     pool,
-    slab::{ChunkError, NoPlace},
+    slab::{ChunkError, Home, NoPlace},
     va_space::{CheckError, PublishError, ReserveError},
 };
 use machine::Behaviour;
@@ -255,7 +255,7 @@ fn errors_of_books_name_the_place_and_the_numbers() {
     says(&CheckError::Unowned { page: 9 }, &["9"]);
     says(&CheckError::BadLength { area: 9, length: 1 }, &["9", "1"]);
     says(&CheckError::StrayRecord { page: 9 }, &["9", "record"]);
-    says(&NoPlace::NeedsChunk { entries: 32 }, &["32"]);
+    says(&NoPlace::NeedsChunk { entries: 32, home: Home::First }, &["32"]);
     says(&NoPlace::Full { capacity: 64 }, &["64"]);
     says(&ChunkError::WrongSize { wanted: 32, had: 31 }, &["32", "31"]);
     says(&ChunkError::Full { capacity: 64 }, &["64"]);

@@ -82,7 +82,7 @@ fn whoever_lacks_a_table_gets_one_of_memory_that_waits_to_be_freed_s14a_s92() {
         }),
         ("ioremap", |space, frames| {
             let bytes = u32::try_from(frames.len()).expect("few") * PAGE_SIZE;
-            let made = space.ioremap(PhysAddr::new(0x1000_0000), bytes, Attributes::DEVICE, who());
+            let made = space.ioremap(PhysAddr::new(0x1000_1000), bytes, Attributes::DEVICE, who());
             made.map(drop).map_err(|error| error.to_string())
         }),
     ];

@@ -4,6 +4,7 @@ use super::oddities::overwrite;
 use super::*;
 use crate::linear_map::LinearFault;
 use crate::page_table::MapError;
+use crate::slab::Home;
 
 /// The first page of a region that is not the vmalloc window.
 fn region() -> OwnedRange {
@@ -88,9 +89,9 @@ fn a_buffer_whose_linear_place_is_taken_keeps_its_frames_out_of_use() {
 fn a_chunk_that_another_cpu_has_made_meanwhile_goes_back() {
     let space = space();
     let entries = space.areas.with(|areas| areas.records.next_chunk()).expect("the first chunk");
-    space.add_records(entries).expect("memory");
+    space.add_records(entries, Home::First).expect("memory");
     let (census, counts) = (space.zones.census().pages, space.area_counts());
-    space.add_records(entries).expect("memory");
+    space.add_records(entries, Home::First).expect("memory");
     assert_eq!(space.zones.census().pages, census);
     assert_eq!(space.area_counts(), counts);
 }
