@@ -19,7 +19,7 @@ use crate::descriptor::l2::LARGE_PAGE_SLOTS;
 use crate::frames::{Blocks, FrameList, FrameRequest};
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::page_array::{address_of, flags_with};
-use crate::kernel_space::realloc::after;
+use crate::kernel_space::realloc::lengthen::after;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::section::ONE_SECTION;
 use crate::kernel_space::{ArrayError, Fill, KernelSpace, VmallocError};

@@ -14,7 +14,7 @@ use crate::attributes::Attributes;
 use crate::descriptor::l2::LARGE_PAGE_SLOTS;
 use crate::frames::FrameList;
 use crate::kernel_space::areas::AreaPlace;
-use crate::kernel_space::realloc::after;
+use crate::kernel_space::realloc::lengthen::after;
 use crate::kernel_space::{IoRemapError, KernelSpace};
 use crate::lock::Locks;
 use crate::machine::Machine;
