@@ -394,6 +394,7 @@ fn areas_for_each_cpu() {
 fn frees_that_are_deferred_by_address_s23_s89() {
     on_every_cpu(|hand| {
         for _ in 0..rounds(8) {
+            let mut gone = Vec::new();
             let mut held: Vec<Held> = (0..5)
                 .map(|_| {
                     let pages = 1 + hand.numbers.below(8);
@@ -406,14 +407,32 @@ fn frees_that_are_deferred_by_address_s23_s89() {
                 let pointer = core::ptr::with_exposed_provenance(base.raw() as usize);
                 // SAFETY: nobody uses it any more.
                 irq::masked(|| unsafe { vfree_atomic(pointer) });
+                gone.push(base);
                 // Somebody else may have freed what was queued, and have the address by now.
                 assert!(smp::up().count() > 1 || kernel().find(base).is_none());
                 let other = hand.take(one.pages.count());
                 hand.give(&other);
             }
+            free_deferred(&gone);
         }
-        vm_area::free_deferred();
     });
+}
+
+/// Frees what waits, `gone` among it: no TLB knows that any more (S23).
+#[track_caller]
+fn free_deferred(gone: &[VirtAddr]) {
+    // This CPU's knew it until now, if it still waits: other flushes may have emptied it.
+    for &base in gone {
+        let _value = probe::read_u8(base);
+    }
+    vm_area::free_deferred();
+    // Of several CPUs another may have the addresses by now.
+    if smp::up().count() == 1 {
+        for &base in gone {
+            let fault = probe::read_u8(base).expect_err("it was freed");
+            assert!(is_absent(&fault), "{fault}");
+        }
+    }
 }
 
 /// The same by the owner, many before any is freed.
@@ -421,17 +440,19 @@ fn frees_that_are_deferred_by_address_s23_s89() {
 fn frees_that_are_deferred_by_their_owner_s89() {
     on_every_cpu(|hand| {
         for _ in 0..rounds(5) {
+            let mut gone = Vec::new();
             for _ in 0..12 {
                 let bytes = (1 + hand.numbers.below(8)) * PAGE_SIZE;
                 let area = VmArea::new(bytes).expect("memory");
                 let held = hand.mark(area.pages());
                 hand.let_go(&held);
+                gone.push(area.address());
                 irq::masked(|| area.free_later());
             }
             let other = hand.take(3);
             hand.give(&other);
+            free_deferred(&gone);
         }
-        vm_area::free_deferred();
     });
 }
 
@@ -468,8 +489,7 @@ fn short_lived_mappings_s23_s87() {
                 // Nobody but this CPU has its blocks; of the addresses of an area others may have some by now.
                 assert!(smp::up().count() > 1 || probe::read_u8(base).is_err());
                 for (index, (_, word)) in held.words().enumerate() {
-                    let (page, last) = (&own[from + index / 2], index % 2 == 1);
-                    let offset = if last { PAGE_SIZE - 4 } else { 0 };
+                    let (page, offset) = (&own[from + index / 2], [0, PAGE_SIZE - 4][index % 2]);
                     assert_eq!(word_at(plus(page.address(), offset)), word);
                 }
             }

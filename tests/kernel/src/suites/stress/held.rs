@@ -4,7 +4,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use arch::{cpu, probe};
+use arch::{cpu, probe, smp};
 use dma::coherent::CoherentBox;
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::kernel_space::Fill;
@@ -16,6 +16,7 @@ use mm::vm_area::VmArea;
 use safe_mmio::fields::ReadPure;
 
 use super::named::{self, Named, Reserve};
+use crate::suites::witness::guard_of;
 
 /// What is longer is marked in one word of each page, or a section would take as long as all else.
 const WHOLE: usize = 64 * PAGE_SIZE as usize;
@@ -192,6 +193,11 @@ impl Held {
         memory.resize(bytes, Fill::Zeroed).expect("memory");
         assert!(memory.len() >= bytes as usize, "{} bytes, not {bytes}", memory.len());
         let kept = before.min(memory.len());
+        // Of several CPUs another may have what was given up by now.
+        if kept < before && smp::up().count() == 1 {
+            let tail = probe::read_u8(guard_of(memory.pages()));
+            assert!(tail.is_err(), "what was given up can be read still");
+        }
         assert!(memory[kept..].iter().all(|&byte| byte == 0), "not zero from {kept} on");
         self.check_first(kept);
         self.fill();
