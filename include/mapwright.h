@@ -145,6 +145,7 @@ void *ioremap(phys_addr_t phys_addr, unsigned int size);
 void *ioremap_wc(phys_addr_t phys_addr, unsigned int size);
 void *ioremap_np(phys_addr_t phys_addr, unsigned int size);
 void *ioremap_exec(phys_addr_t phys_addr, unsigned int size);
+void *ioremap_shared(phys_addr_t phys_addr, unsigned int size);
 void iounmap(const void *addr);
 void *memremap(phys_addr_t offset, unsigned int size, unsigned long flags);
 void memunmap(const void *addr);

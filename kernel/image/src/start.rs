@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
-use kerncore::config::{Config, LargeMappings, Limits, Memory, SizeLimit};
+use kerncore::config::{Config, IoMappings, LargeMappings, Limits, Memory, SizeLimit};
 use kerncore::layout;
 use kerncore::lock::Class;
 use mm::Kernel;
@@ -79,6 +79,9 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
     mm::bus::set_on_chip(vexpress_a9::ON_CHIP);
     if config.large_mappings == LargeMappings::Forbidden {
         kernel.forbid_large_mappings();
+    }
+    if config.ioremap == IoMappings::Shared {
+        kernel.share_by_default();
     }
     let source = loaded.map_or(Source::Host, |Loaded { source, .. }| source);
     Ok(STARTED.call_once(|| Started { kernel, config, ram, source }))

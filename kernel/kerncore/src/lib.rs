@@ -35,6 +35,7 @@ pub mod machine;
 pub mod map_ram;
 pub mod owned_range;
 pub mod page_table;
+pub mod physical_index;
 pub mod pool;
 pub mod slab;
 pub mod user;

@@ -46,6 +46,7 @@ impl Refusal for NoArea {
             Self::Addresses(ReserveError::NoSpace { .. }) => Cause::Addresses,
             Self::Addresses(_) => Cause::Nothing,
             Self::Record(_) | Self::TooManyAreas { .. } => Cause::Memory,
+            Self::Alias(_) => Cause::Mistake,
         }
     }
 }

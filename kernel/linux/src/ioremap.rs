@@ -43,6 +43,22 @@ pub extern "C" fn ioremap(phys_addr: c_uint, size: c_uint) -> *mut c_void {
     }
 }
 
+/// As [`ioremap`], but uses what somebody has mapped by this call already, if that has all pages of the request (S58). Each
+/// use is ended by an [`iounmap`] of its own, the mapping with its last. Not in interrupt context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ioremap_shared(phys_addr: c_uint, size: c_uint) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
+    let physical = PhysAddr::new(phys_addr);
+    match mm::kernel().ioremap_shared(physical, size, Attributes::DEVICE, caller) {
+        Ok(address) => pointer(address),
+        Err(error) => {
+            refused("ioremap_shared", size, &error);
+            ptr::null_mut()
+        }
+    }
+}
+
 /// As [`ioremap`], of memory whose writes may be merged and put in another order: frame buffers (S93).
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -134,8 +150,9 @@ impl fmt::Display for NoTypes {
     }
 }
 
-/// Ends a mapping of [`ioremap`] or one of its kin, given any address inside it. Null is no-op; anything else is reported and
-/// changes nothing. Not in interrupt context.
+/// Ends a mapping of [`ioremap`] or one of its kin, or a use of one of [`ioremap_shared`] (or of `ioremap` itself, with
+/// `ioremap=shared` on the command line), given any address inside it. Null is no-op; anything else is reported and changes nothing.
+/// Not in interrupt context.
 ///
 /// # Safety
 /// Nobody uses the mapping any more.

@@ -29,13 +29,16 @@ use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK, Pointers,
 };
-use kerncore::kernel_space::{AreaChunk, AreaEntry, AreaPlace, Parts, RemoveError, Support};
+use kerncore::kernel_space::{
+    AreaChunk, AreaEntry, AreaPlace, IndexChunk, Parts, RemoveError, Support,
+};
 use kerncore::kmap::{self, Kmap};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap, ProtectError};
 use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal, TableSource};
+use kerncore::physical_index::{IndexEntry, Node};
 use kerncore::va_space::{VaSpace, VaStorage};
 use kerncore::zones::{DMA_PAGES, Division, Nodes, OtherZones, Zones};
 use spin::Once;
@@ -455,6 +458,11 @@ struct KernelSupport;
 impl Support<'static> for KernelSupport {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         array_in(block, entries as usize, || AreaEntry::new(AreaRecord::vacant()))
+            .expect("the block has the size that was asked for, in low memory")
+    }
+
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'static> {
+        array_in(block, entries as usize, || IndexEntry::new(Node::vacant()))
             .expect("the block has the size that was asked for, in low memory")
     }
 

@@ -45,6 +45,9 @@ impl core::error::Error for IoMemError {}
 
 /// A block of registers of type `T`, mapped as Device memory for as long as this lives.
 ///
+/// The mapping may be its own, or one that it shares: then each of those who share it has an `IoMem` like this one, they go in
+/// whatever order, and the last takes the mapping along. No use can be given up twice, since it goes with its owner.
+///
 /// Made where one may sleep; used in any context.
 #[derive(Debug)]
 pub struct IoMem<T> {
@@ -62,22 +65,42 @@ impl<T: FromBytes + Immutable> IoMem<T> {
     /// [`IoMemError`]; nothing was taken.
     #[inline(never)] // so that the caller recorded is the one who asked
     pub fn map(physical: PhysAddr) -> Result<Self, IoMemError> {
+        let caller = arch::backtrace::return_address();
+        Self::mapped(physical, |bytes| {
+            kernel().ioremap(physical, bytes, Attributes::DEVICE, caller)
+        })
+    }
+
+    /// As [`IoMem::map`], by a mapping that is shared with others who ask so for registers in the same pages, as those of several
+    /// devices may be (S58, S59).
+    ///
+    /// # Errors
+    /// [`IoMemError`]; nothing was taken.
+    #[inline(never)] // as above
+    pub fn map_shared(physical: PhysAddr) -> Result<Self, IoMemError> {
+        let caller = arch::backtrace::return_address();
+        Self::mapped(physical, |bytes| {
+            kernel().ioremap_shared(physical, bytes, Attributes::DEVICE, caller)
+        })
+    }
+
+    fn mapped(
+        physical: PhysAddr,
+        map: impl FnOnce(u32) -> Result<VirtAddr, IoRemapError>,
+    ) -> Result<Self, IoMemError> {
         let alignment = align_of::<T>();
         if !physical.raw().is_multiple_of(u32::try_from(alignment).unwrap_or(u32::MAX)) {
             return Err(IoMemError::Misaligned { physical, alignment });
         }
         let bytes = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
-        let caller = arch::backtrace::return_address();
-        let address = kernel()
-            .ioremap(physical, bytes, Attributes::DEVICE, caller)
-            .map_err(IoMemError::Map)?;
+        let address = map(bytes).map_err(IoMemError::Map)?;
         Ok(Self { address, physical, registers: PhantomData })
     }
 
     /// The registers.
     pub fn registers(&mut self) -> UniqueMmioPointer<'_, T> {
         let pointer = self.pointer();
-        // SAFETY: the block is mapped as Device memory from its first to its last byte, aligned (checked in `map`), until
+        // SAFETY: the block is mapped as Device memory from its first to its last byte, aligned (checked in `mapped`), until
         // this is dropped; `&mut self` makes the pointer unique. Any bits are a valid `T`.
         unsafe { UniqueMmioPointer::new(pointer) }
     }
@@ -111,7 +134,7 @@ impl<T> IoMem<T> {
 
 impl<T> Drop for IoMem<T> {
     fn drop(&mut self) {
-        // SAFETY: the owner is going, so no pointer to its registers lives.
+        // SAFETY: the owner is going, so no pointer to its registers lives. Who shares the mapping has a use of his own.
         let authority = unsafe { Authority::claim() };
         if let Err(error) = kernel().iounmap(authority, self.address) {
             log::error!("registers could not be unmapped: {error}");

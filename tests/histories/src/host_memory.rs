@@ -5,8 +5,9 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange},
     area::{AreaRecord, ArrayArea, IN_A_FRAME},
     frames::FrameBlock,
-    kernel_space::{AreaChunk, AreaEntry, RemoveError, Support},
+    kernel_space::{AreaChunk, AreaEntry, IndexChunk, RemoveError, Support},
     page_table::Removal,
+    physical_index::{IndexEntry, Node},
 };
 use std::{
     collections::BTreeMap,
@@ -47,6 +48,14 @@ impl Support<'static> for HostMemory {
         let (_, pages) = block.leak();
         assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
         let entry = || AreaEntry::new(AreaRecord::vacant());
+        iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
+    }
+
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'static> {
+        let bytes = entries as usize * size_of::<IndexEntry<'_>>();
+        let (_, pages) = block.leak();
+        assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
+        let entry = || IndexEntry::new(Node::vacant());
         iter::repeat_with(entry).take(entries as usize).collect::<Vec<_>>().leak()
     }
 

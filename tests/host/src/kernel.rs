@@ -87,7 +87,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 27] = [
+const SPECIAL: [Special; 28] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -129,6 +129,8 @@ const SPECIAL: [Special; 27] = [
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
     Special::with("nohugevmalloc", "huge::"),
+    // Drivers share their registers, too.
+    Special::with("ioremap=shared", "ioremap_shared::").by(4),
     // Two nodes, both of low memory: what is to be on the second could be on the first.
     Special::with("numa=fake=2", "versions::"),
     Special::with("vmalloc=256M", "command_line::"),

@@ -254,6 +254,14 @@ int c_unit_registers(unsigned int physical)
     memunmap(mapped);
     CHECK(find_area_containing(mapped) == NULL);
     CHECK(memremap(physical, 8, 0) == NULL && ioremap_exec(physical, 8) == NULL);
+    void *first = ioremap_shared(physical, 0x400);
+    void *second = ioremap_shared(physical + 0x400, 0x400);
+    CHECK(first != NULL && (char *)second == (char *)first + 0x400);
+    words(first)[0x100] = 0xbeef;
+    iounmap(first);
+    CHECK(words(second)[0] == 0xbeef);
+    iounmap(second);
+    CHECK(find_area_containing(second) == NULL);
     return 0;
 }
 

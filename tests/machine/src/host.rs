@@ -1,6 +1,7 @@
 //! What `kerncore` asks of its surroundings, on the host: locks, and memory for second-level tables.
 
 use crate::SoftMachine;
+use crate::schedule::{self, Inside};
 use kerncore::{
     addr::PhysAddr,
     descriptor::{L2_SLOTS, L2_TABLE_SIZE, SLOT_SIZE},
@@ -83,9 +84,22 @@ fn taken<L>(lock: &L, class: Class) -> Taken {
     Taken { lock: ptr::from_ref(lock).addr(), class, at: Location::caller() }
 }
 
+/// What a schedule says of taking a lock of `class`.
+const fn name(class: Class) -> &'static str {
+    match class {
+        Class::Areas => "lock of areas",
+        Class::Frames => "lock of frames",
+        Class::MakingTables => "lock of making tables",
+        Class::TableMemory => "lock of table memory",
+        _ => "another lock",
+    }
+}
+
 /// Runs `section`, which waits for the lock, as the written order has it.
 fn in_order<R>(taken: Taken, section: impl FnOnce() -> R) -> R {
+    schedule::point(name(taken.class));
     judge(|held| held.take(taken));
+    let _inside = Inside::enter();
     let _given_back = GivenBack(taken);
     section()
 }
@@ -93,6 +107,7 @@ fn in_order<R>(taken: Taken, section: impl FnOnce() -> R) -> R {
 /// Runs `section`, under the lock already.
 fn in_any_order<R>(taken: Taken, section: impl FnOnce() -> R) -> R {
     judge(|held| held.note(taken));
+    let _inside = Inside::enter();
     let _given_back = GivenBack(taken);
     section()
 }

@@ -37,6 +37,7 @@ mod event;
 mod host;
 mod memory;
 mod pass_on;
+pub mod schedule;
 mod state;
 mod tlb;
 mod user;

@@ -29,6 +29,7 @@ use crate::frames::FrameList;
 use crate::linear_map::{Lent, list::LentList};
 use crate::owned_range::OwnedRange;
 use crate::page_table::{FEW, LargeParts, Parked};
+use crate::physical_index::Name;
 
 /// What an area is, which decides who may remove it (S34).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +135,13 @@ pub enum Mapping {
         /// Who may do what there.
         stage: CodeStage,
     },
-    /// vmap and ioremap: what is mapped belongs to somebody else. In a bare area some of it, or all, may be unmapped.
+    /// vmap: what is mapped belongs to somebody else. In a bare area some of it, or all, may be unmapped.
     Borrowed {
+        /// The right to write the descriptors.
+        usable: OwnedRange,
+    },
+    /// ioremap and `vmap_pfn`: what is no RAM. The physical index has it (S97).
+    Devices {
         /// The right to write the descriptors.
         usable: OwnedRange,
     },
@@ -159,6 +165,7 @@ impl Mapping {
             Self::Frames { usable, .. }
             | Self::Large { usable, .. }
             | Self::Borrowed { usable }
+            | Self::Devices { usable }
             | Self::Reserved { usable } => usable.pages(),
             Self::Away { pages } => *pages,
             Self::Lent(lent) => lent.pages(),
@@ -185,6 +192,30 @@ impl Mapping {
         *self = Self::Nothing;
         Some(taken)
     }
+
+    /// Takes out the addresses of an area that devices are mapped in.
+    #[inline(always)]
+    pub(crate) fn take_devices(&mut self) -> Option<OwnedRange> {
+        let Self::Devices { usable } = self else { return None };
+        let taken = usable.moved();
+        *self = Self::Nothing;
+        Some(taken)
+    }
+}
+
+/// What the physical index has of an area. A place that is free, and an area that maps no devices, has nothing there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Devices {
+    /// The first of the runs; each names the next, whose addresses follow.
+    pub(crate) runs: Name,
+    /// The number of the virtual page at which it begins.
+    pub(crate) page: u32,
+    /// Users of the mapping, if it is shared; else zero.
+    pub(crate) users: u32,
+}
+
+impl Devices {
+    pub(crate) const NONE: Self = Self { runs: Name::NONE, page: 0, users: 0 };
 }
 
 /// What is known of an area, and what must come back when it goes.
@@ -202,6 +233,8 @@ pub struct AreaRecord {
     pub users: u16,
     /// The usable addresses, and what stands behind them.
     pub mapping: Mapping,
+    /// What it maps of devices, as the physical index has it.
+    pub(crate) devices: Devices,
     /// Where its page pointers lie.
     pub array: PageArray,
     /// Room for the page pointers of a small area.
@@ -219,6 +252,7 @@ impl AreaRecord {
             kind: AreaKind::Vmalloc,
             users: 0,
             mapping: Mapping::Nothing,
+            devices: Devices::NONE,
             array: PageArray::Within,
             within: [const { AtomicU32::new(0) }; WITHIN],
         }

@@ -24,7 +24,8 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Large { .. }, _) => self.large_pages(record, place_of(record)),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.list(), *stage),
-            (Mapping::Borrowed { .. }, AreaKind::IoRemap) => self.device_pages(record),
+            (Mapping::Devices { .. }, AreaKind::Vmap) => self.vmap_pages(record),
+            (Mapping::Devices { .. }, _) => self.device_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::MapRamBlock) => self.block_pages(record),
             (Mapping::Borrowed { .. }, _) => self.vmap_pages(record),
@@ -38,9 +39,10 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let pages = record.pages();
         let physical = match &record.mapping {
             Mapping::Lent(lent) => lent.first().base(),
-            Mapping::Borrowed { .. } | Mapping::Large { .. }
-                if record.kind == AreaKind::IoRemap =>
-            {
+            Mapping::Devices { .. } if record.kind != AreaKind::Vmap => {
+                record.vm.phys_addr().page_base()
+            }
+            Mapping::Large { .. } if record.kind == AreaKind::IoRemap => {
                 record.vm.phys_addr().page_base()
             }
             // What a bare area's descriptor says is for its owner to write.
@@ -57,6 +59,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             }
             (Mapping::Lent(_), _) => AreaKind::Dma,
             (Mapping::Reserved { .. }, _) => AreaKind::Bare,
+            (Mapping::Devices { .. }, kind) if kind != AreaKind::Vmap => AreaKind::IoRemap,
             (Mapping::Borrowed { .. }, AreaKind::Vmalloc | AreaKind::Dma) => AreaKind::Vmap,
             // Without a mapping: seen by its pages, of which an area has one or more.
             (_, kind) => kind,
@@ -190,43 +193,6 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    /// One run of physical pages that is no RAM, all of one kind.
-    fn device_pages(&mut self, record: &AreaRecord) {
-        let place = place_of(record);
-        let mut wanted = Some(record.vm.phys_addr().pfn());
-        let mut promised = None;
-        self.for_each_page(record.pages(), |audit, slot| {
-            let Some(frame) = wanted else { return };
-            wanted = frame.checked_add(1);
-            let Some(found) = audit.small_page(slot, place, Some(frame)) else { return };
-            audit.summary.area_pages += 1;
-            audit.device_page(slot.pages.start(), place, frame, found);
-            let attributes = *promised.get_or_insert(found.attributes);
-            if attributes != found.attributes {
-                let (address, had) = (slot.pages.start(), found.attributes);
-                let wanted = attributes;
-                audit.found(Violation::WrongAttributes { address, place, wanted, had });
-            }
-        });
-    }
-
-    pub(super) fn device_page(
-        &mut self,
-        address: VirtAddr,
-        place: Place,
-        wanted: Pfn,
-        found: Found,
-    ) {
-        let physical = found.frame.base();
-        let had = self.space.zones().table().owner_of(found.frame);
-        if had != FrameOwner::Absent {
-            self.found(Violation::DeviceOverRam { address, physical, had });
-        } else if found.frame != wanted {
-            let wanted = wanted.base();
-            self.found(Violation::WrongFrame { address, place, wanted, had: physical });
-        }
-    }
-
     /// Somebody else's memory, in use, as its first mapping allows.
     fn vmap_pages(&mut self, record: &AreaRecord) {
         let place = place_of(record);
@@ -326,6 +292,6 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     }
 }
 
-fn place_of(record: &AreaRecord) -> Place {
+pub(super) fn place_of(record: &AreaRecord) -> Place {
     Place::Area { kind: record.kind, base: record.pages().start() }
 }

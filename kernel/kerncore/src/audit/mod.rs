@@ -22,6 +22,7 @@
 
 mod areas;
 mod check;
+mod devices;
 mod homes;
 mod large;
 mod linear;

@@ -215,6 +215,25 @@ pub enum Violation {
         /// Its type.
         second_type: MemoryType,
     },
+    /// A page that is no RAM is mapped, and the physical index does not have it so: what does not go together with that would
+    /// not be refused (S97).
+    Unindexed {
+        /// The address.
+        address: VirtAddr,
+        /// Where it leads.
+        physical: PhysAddr,
+        /// What it promises.
+        attributes: Attributes,
+    },
+    /// The physical index has more or fewer runs than areas have.
+    IndexRuns {
+        /// Those in the index.
+        runs: u32,
+        /// Those of areas.
+        found: u32,
+    },
+    /// The physical index contradicts itself.
+    IndexUnsound,
     /// Memory that may not be written through one address may be through another, or what is executable through one
     /// is writable through the other (S112).
     ProtectionAlias {
@@ -313,6 +332,16 @@ impl fmt::Display for Violation {
             Self::MemoryTypes { physical, first, first_type, second, second_type } => {
                 write!(f, "{physical} is {first_type} at {first} and {second_type} at {second}")
             }
+            Self::Unindexed { address, physical, attributes } => {
+                write!(
+                    f,
+                    "{address}: the index does not have {physical}, mapped there {attributes}"
+                )
+            }
+            Self::IndexRuns { runs, found } => {
+                write!(f, "the physical index has {runs} runs, areas have {found}")
+            }
+            Self::IndexUnsound => f.write_str("the physical index contradicts itself"),
             Self::ProtectionAlias { frame, address, attributes, linear, linear_attributes } => {
                 write!(
                     f,

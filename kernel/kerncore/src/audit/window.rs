@@ -3,8 +3,7 @@
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr};
-use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping, PageArray};
-use crate::attributes::MemoryType;
+use crate::area::{AreaRecord, Mapping, PageArray};
 use crate::frames::FrameOwner;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -25,7 +24,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let mut homes = Homes::default();
         self.for_each_area(|audit, record| audit.note_homes(record, &mut homes));
         self.entries();
-        self.device_types();
+        self.device_runs();
         let census = self.space.zones().census();
         for (owner, found) in [
             (FrameOwner::Vmalloc, homes.vmalloc),
@@ -126,54 +125,5 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if let Some(rest) = pages.sub_range(guards, pages.count().saturating_sub(guards)) {
             self.all_absent(rest, Place::NoArea);
         }
-    }
-
-    /// No two device mappings of one page may be of different memory types (S97).
-    ///
-    /// Device pages have no frame record to leave a mark in, so each mapping is compared with those above it: the square of
-    /// a number that is small in any kernel.
-    fn device_types(&mut self) {
-        let space = self.space;
-        let mut next = space.window().start();
-        while let Some(one) = self.next_device(next) {
-            let Some(after) = one.pages.start().checked_add(one.bytes_with_guard()) else { break };
-            next = after;
-            let mut other_from = after;
-            while let Some(other) = self.next_device(other_from) {
-                self.compare_devices(&one, &other);
-                let above = other.pages.start().checked_add(other.bytes_with_guard());
-                let Some(above) = above else { break };
-                other_from = above;
-            }
-        }
-    }
-
-    fn next_device(&self, mut from: VirtAddr) -> Option<AreaSummary> {
-        loop {
-            let area = self.space.next_area(from)?;
-            if area.kind == AreaKind::IoRemap {
-                return Some(area);
-            }
-            from = area.pages.start().checked_add(area.bytes_with_guard())?;
-        }
-    }
-
-    fn compare_devices(&mut self, one: &AreaSummary, other: &AreaSummary) {
-        let physical = one.physical.max(other.physical);
-        let at = |area: &AreaSummary| {
-            let offset = physical.checked_sub(area.physical)?;
-            (offset < area.pages.bytes()).then(|| area.pages.start().checked_add(offset)).flatten()
-        };
-        let Some((first, second)) = at(one).zip(at(other)) else { return };
-        let types = self.type_at(first).zip(self.type_at(second));
-        if let Some((first_type, second_type)) = types.filter(|(one, other)| one != other) {
-            let found = Violation::MemoryTypes { physical, first, first_type, second, second_type };
-            self.found(found);
-        }
-    }
-
-    fn type_at(&self, address: VirtAddr) -> Option<MemoryType> {
-        let attributes = self.space.table().translate(address)?.attributes().ok()?;
-        Some(attributes.memory())
     }
 }

@@ -24,6 +24,8 @@ pub enum Why {
     NoValue,
     /// It has a value and is to have none.
     NotAValue,
+    /// The value is none of these.
+    NotOneOf(&'static str),
     /// The value is no size.
     NotASize(NumberError),
     /// The value is no number.
@@ -82,6 +84,7 @@ impl fmt::Display for Why {
             Self::Unknown => f.write_str("unknown parameter"),
             Self::NoValue => f.write_str("a value is missing"),
             Self::NotAValue => f.write_str("takes no value"),
+            Self::NotOneOf(values) => write!(f, "not one of: {values}"),
             Self::NotASize(NumberError::Overflow) | Self::NotANumber(NumberError::Overflow) => {
                 f.write_str("does not fit 64 bits")
             }

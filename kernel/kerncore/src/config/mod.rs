@@ -19,6 +19,7 @@
 //! | `operations=` | how often a row of the benchmark is repeated | the row's own number |
 //! | `list` | print the tests and end | – |
 //! | `nohugevmalloc` | no large mappings: `vmalloc_huge` and vmap map small pages (S90) | – |
+//! | `ioremap=` | `shared`: ioremap uses what is mapped already, if it can (S58); or `own` | `own` |
 //! | `monitor` | read commands from the serial port when the work is done | – |
 //! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
@@ -77,12 +78,23 @@ pub struct Config<'c> {
     pub list: bool,
     /// `nohugevmalloc`.
     pub large_mappings: LargeMappings,
+    /// `ioremap=`.
+    pub ioremap: IoMappings,
     /// `monitor`.
     pub monitor: bool,
     /// `vmallocinfo`.
     pub vmallocinfo: bool,
     /// `witness=`.
     pub witness: Option<&'c str>,
+}
+
+/// Whose what ioremap maps is, where its caller does not say (S57).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoMappings {
+    /// Its caller's own.
+    Own,
+    /// Shared with whoever maps the same.
+    Shared,
 }
 
 /// Whether large mappings are made (S90).
@@ -153,6 +165,7 @@ impl Config<'_> {
         operations: None,
         list: false,
         large_mappings: LargeMappings::Allowed,
+        ioremap: IoMappings::Own,
         monitor: false,
         vmallocinfo: false,
         witness: None,
@@ -262,6 +275,13 @@ impl<'c> Config<'c> {
             Ok(())
         } else if named("fatal") {
             self.fatal = Some(text(value)?);
+            Ok(())
+        } else if named("ioremap") {
+            self.ioremap = match text(value)? {
+                "own" => IoMappings::Own,
+                "shared" => IoMappings::Shared,
+                _ => return Err((Why::NotOneOf("own, shared"), Instead::Ignored)),
+            };
             Ok(())
         } else if named("witness") {
             self.witness = Some(text(value)?);

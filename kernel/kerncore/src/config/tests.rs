@@ -28,7 +28,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
-         nohugevmalloc monitor vmallocinfo witness=uart1",
+         nohugevmalloc ioremap=shared monitor vmallocinfo witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -46,6 +46,7 @@ fn s114_every_parameter_lands_in_its_field() {
         operations: Some(5),
         list: true,
         large_mappings: LargeMappings::Forbidden,
+        ioremap: IoMappings::Shared,
         monitor: true,
         vmallocinfo: true,
         witness: Some("uart1"),
@@ -213,4 +214,22 @@ fn low_memory_and_nodes_are_refused_or_cut_by_name() {
         lines,
         ["lowmem=66M: not a multiple of 4 MiB, the rest is high memory, using 64 MiB"]
     );
+}
+
+/// S57: whose what ioremap maps is; a word that is neither changes nothing.
+#[test]
+fn ioremap_is_shared_or_its_callers_own() {
+    for (line, wanted, complaints) in [
+        ("k", IoMappings::Own, 0),
+        ("k ioremap=shared", IoMappings::Shared, 0),
+        ("k ioremap=shared ioremap=own", IoMappings::Own, 0),
+        ("k ioremap=shared ioremap=both", IoMappings::Shared, 1),
+        ("k ioremap", IoMappings::Own, 1),
+        ("k ioremap=", IoMappings::Own, 1),
+    ] {
+        let (config, lines) = parse(line);
+        assert_eq!((config.ioremap, lines.len()), (wanted, complaints), "{line}: {lines:?}");
+    }
+    let (_, lines) = parse("k ioremap=both");
+    assert!(lines[0].contains("own, shared"), "{lines:?}");
 }

@@ -3,8 +3,9 @@
 use crate::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::frames::MAX_BLOCK;
-use crate::kernel_space::{AreaCounts, RemoveError};
+use crate::kernel_space::{Alias, AreaCounts, RemoveError};
 use crate::owned_range::{OwnedRange, OwnedStart};
+use crate::physical_index::PhysicalIndex;
 use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, PlaceQueue, Slab};
 use crate::va_space::{AreaState, GUARD_PAGES, Request, ReserveError, VaSpace};
 
@@ -29,6 +30,9 @@ pub type AreaPlace<'s> = Place<'s, AreaRecord>;
 pub(super) enum NoRoom {
     Addresses(ReserveError),
     Records(NoPlace),
+    /// For a run of devices.
+    Runs(NoPlace),
+    Alias(Alias),
 }
 
 /// What the lock of areas guards.
@@ -38,11 +42,14 @@ pub(super) struct Areas<'s> {
     pub(super) records: Slab<'s, AreaRecord, CHUNKS>,
     /// Records of removed areas whose descriptors are in the hands of C callers.
     pub(super) removed: PlaceQueue<'s, AreaRecord>,
+    /// The physical pages of devices that are mapped (S97).
+    pub(super) index: PhysicalIndex<'s>,
 }
 
 impl<'s> Areas<'s> {
     pub(super) const fn new(space: VaSpace<'s, AreaPlace<'s>>) -> Self {
-        Self { space, records: Slab::new(), removed: PlaceQueue::new() }
+        let (records, removed) = (Slab::new(), PlaceQueue::new());
+        Self { space, records, removed, index: PhysicalIndex::new() }
     }
 
     /// The record of the live area that begins at `base`.
@@ -145,7 +152,10 @@ impl<'s> Areas<'s> {
     }
 
     #[inline(always)]
-    fn reserve_any(&mut self, request: &Request) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
+    pub(super) fn reserve_any(
+        &mut self,
+        request: &Request,
+    ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
         // What no memory would help takes none.
         request.pages_with_guard().map_err(NoRoom::Addresses)?;
         let place = self.records.take().map_err(NoRoom::Records)?;

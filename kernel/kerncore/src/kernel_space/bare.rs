@@ -304,6 +304,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 let removed = self.table.unmap_part(&mut usable, offset, count);
                 (Mapping::Borrowed { usable }, removed.map_err(|_| outside))
             }
+            // Until the area goes, the physical index has what was mapped in it.
+            Mapping::Devices { mut usable } => {
+                let removed = self.table.unmap_part(&mut usable, offset, count);
+                (Mapping::Devices { usable }, removed.map_err(|_| outside))
+            }
             Mapping::Large { usable, list, parts, parked } if count == whole.count() => {
                 let Released { range, removal, .. } =
                     self.vunmap_large(usable, parts, parked, list);

@@ -42,7 +42,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let pages = mapping.pages();
         let (range, removal) = match mapping {
             Mapping::Reserved { usable } => (usable, Removal::default()),
-            Mapping::Borrowed { usable } => {
+            Mapping::Borrowed { usable } | Mapping::Devices { usable } => {
                 let Released { range, removal, .. } = self.table.unmap(usable, ()).flush();
                 (range, removal)
             }
@@ -57,6 +57,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if removal.oddities != 0 {
             self.support.odd_tables(pages, removal);
         }
+        self.forget_devices(&mut gone);
         gone.vm.set_size(pages.count() * PAGE_SIZE);
         let descriptor = &raw const gone.vm;
         self.areas.with(|areas| {

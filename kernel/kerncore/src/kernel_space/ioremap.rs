@@ -5,11 +5,12 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::attributes::Attributes;
+use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::kernel_space::{KernelSpace, RemoveError};
-use crate::lock::{Lock, Locks};
+use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::{LargeParts, MapError};
+use crate::physical_index::Sharing;
 use crate::va_space::{Alignment, IoRemapPolicy, Request};
 
 /// Why ioremap failed. Nothing was taken.
@@ -61,9 +62,11 @@ impl fmt::Display for IoRemapError {
 impl core::error::Error for IoRemapError {}
 
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Maps `bytes` at `physical` with `attributes`, in the name of `caller`, and gives the address that stands for
+    /// Maps `bytes` at `physical`, which is no RAM, with `attributes`, in the name of `caller`, and gives the address that stands for
     /// `physical`: it need not be aligned, and the last byte is covered (S94). What is large and lies on a border of large entries
-    /// is mapped by those ([`LargeParts::of_run`], S96). Not in interrupt context (S10).
+    /// is mapped by those ([`LargeParts::of_run`], S96). Nobody may have mapped any of it in a way that does not go together with
+    /// this one (S97, S112). The mapping is this caller's own, as by [`KernelSpace::ioremap_own`], or, since
+    /// [`KernelSpace::share_by_default`], as by [`KernelSpace::ioremap_shared`]. Not in interrupt context (S10).
     ///
     /// # Errors
     /// [`IoRemapError`]; nothing was taken.
@@ -78,21 +81,55 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         attributes: Attributes,
         caller: VirtAddr,
     ) -> Result<VirtAddr, IoRemapError> {
-        match self.ioremap_at_hand(physical, bytes, attributes, caller) {
-            Some(address) => Ok(address),
-            None => self.ioremap_any(physical, bytes, attributes, caller),
+        if self.shares_by_default() {
+            return self.ioremap_shared(physical, bytes, attributes, caller);
         }
+        self.ioremap_own(physical, bytes, attributes, caller)
     }
 
-    /// As [`KernelSpace::ioremap`], of what is not at hand, or is to be refused.
-    #[cold]
-    #[inline(never)]
-    fn ioremap_any(
+    /// Maps as [`KernelSpace::ioremap`] says, for this caller alone, whatever others have mapped of the same
+    /// (S57). Not in interrupt context (S10).
+    ///
+    /// # Errors
+    /// [`IoRemapError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context.
+    #[inline(always)]
+    pub fn ioremap_own(
         &self,
         physical: PhysAddr,
         bytes: u32,
         attributes: Attributes,
         caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        match self.ioremap_at_hand(physical, bytes, attributes, caller) {
+            Some(address) => Ok(address),
+            None => self.map_own(physical, bytes, attributes, caller),
+        }
+    }
+
+    /// As [`KernelSpace::ioremap_own`], of what is not at hand, or is to be refused.
+    #[cold]
+    #[inline(never)]
+    fn map_own(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        self.map_devices(physical, bytes, attributes, (Sharing::Own, caller))
+    }
+
+    /// Maps, or, if it may be shared, finds mapped.
+    #[inline(always)]
+    pub(super) fn map_devices(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        (sharing, caller): (Sharing, VirtAddr),
     ) -> Result<VirtAddr, IoRemapError> {
         let wraps = IoRemapError::Wraps { physical, bytes };
         let beyond = bytes.checked_sub(1).ok_or(IoRemapError::ZeroSize { physical })?;
@@ -102,6 +139,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let first = physical.pfn();
         let pages = last.pfn().number() - first.number() + 1;
+        if sharing == Sharing::Shared
+            && let Some(address) = self.use_again((first, last.pfn()), attributes)
+        {
+            return Ok(VirtAddr::new(address.raw() | physical.page_offset()));
+        }
         let request = Request {
             // What is too large for a product of 32 bits is too large for any window as well.
             bytes: pages.saturating_mul(PAGE_SIZE),
@@ -111,7 +153,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let parts = LargeParts::of_run(first, pages);
         let (mapping, place) = self.unless_short(|| {
             let (mut usable, place) = self
-                .reserve("ioremap", |areas| areas.reserve(&request))
+                .reserve("ioremap", |areas| {
+                    areas.reserve_devices(&request, (first, last.pfn()), attributes)
+                })
                 .map_err(IoRemapError::Area)?;
             if !parts.is_none() {
                 return self.map_registers(usable, place, (first, pages), attributes);
@@ -120,7 +164,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let mapped =
                 self.table.map_consecutive(&mut usable, 0, (first, pages), attributes, &tables);
             match mapped {
-                Ok(_) => Ok((Mapping::Borrowed { usable }, place)),
+                Ok(_) => Ok((Mapping::Devices { usable }, place)),
                 Err(error) => {
                     self.unwind(usable, place, &error, ());
                     Err(IoRemapError::Map(error))
@@ -128,34 +172,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
         })?;
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical.page_base());
-        let area = self.publish(place, mapping, new);
+        let area = match sharing {
+            Sharing::Own => self.publish(place, mapping, new),
+            Sharing::Shared => self.publish_shared(place, mapping, new),
+        };
         Ok(VirtAddr::new(area.pages.start().raw() | physical.page_offset()))
-    }
-
-    /// Removes the mapping of device registers that `address` lies in; any address inside will do, since ioremap
-    /// gives back the base plus the offset in the page. Not in interrupt context (S35).
-    ///
-    /// # Errors
-    /// [`RemoveError`].
-    ///
-    /// # Panics
-    /// In interrupt context.
-    #[inline(always)]
-    pub fn iounmap(&self, _authority: M::Authority, address: VirtAddr) -> Result<(), RemoveError> {
-        // Most registers lie in their area's first page.
-        if self.iounmap_at_hand(address.page_base()) { Ok(()) } else { self.iounmap_any(address) }
-    }
-
-    /// As [`KernelSpace::iounmap`], of what is not at hand, or is to be refused.
-    #[cold]
-    #[inline(never)]
-    fn iounmap_any(&self, address: VirtAddr) -> Result<(), RemoveError> {
-        self.may_sleep_for("iounmap");
-        // To find the area and to retire it is one step: between two, another CPU could put another area there (S60).
-        let dying = self.areas.with(|areas| {
-            let base = areas.base_of(address).ok_or(RemoveError::Unknown { address })?;
-            areas.retire(base, AreaKind::IoRemap)
-        })?;
-        self.tear_down(dying)
     }
 }

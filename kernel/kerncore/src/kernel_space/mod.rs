@@ -22,6 +22,7 @@
 //! Of the written order ([`Class`]) those from the making of tables to frames. Descriptors need none of
 //! them: who owns a range writes its descriptors.
 
+mod alias;
 mod areas;
 mod at_once;
 mod bare;
@@ -35,6 +36,7 @@ mod few;
 mod fill;
 mod huge;
 mod ioremap;
+mod iounmap;
 mod listing;
 mod map_ram;
 mod memremap;
@@ -48,6 +50,7 @@ mod registers_at_hand;
 mod remove;
 mod reserve;
 mod section;
+mod sharing;
 mod shortage;
 mod table_memory;
 #[cfg(test)]
@@ -55,8 +58,11 @@ pub(crate) mod tests;
 mod users;
 mod vmalloc;
 mod vmap;
+mod vmap_devices;
 mod vmap_large;
 
+pub(crate) use alias::NextRun;
+pub use alias::{Alias, IndexChunk, LiveMapping};
 pub use areas::{AreaChunk, AreaEntry, AreaPlace};
 pub use at_once::{LeftToUnmap, MOST_AT_ONCE};
 pub use bare::{BareArea, BareError, MapAreaError, UnmapAreaError};
@@ -138,6 +144,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     /// How many those are, or were a moment ago.
     waiting: AtomicU32,
     large_forbidden: AtomicBool,
+    /// Whether ioremap shares when it is not said.
+    shares: AtomicBool,
     /// [`MOST_AT_ONCE`] pages, or all that RAM has.
     most_at_once: u32,
     map_ram: MapRam<'s>,
@@ -163,6 +171,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             deferred: Lock::new(Class::DeferredFrees, PlaceQueue::new()),
             waiting: AtomicU32::new(0),
             large_forbidden: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
             most_at_once: MOST_AT_ONCE.min(parts.zones.total()),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),

@@ -11,11 +11,13 @@
 //! table, empty slots), or is to be refused, is left to the general way ([`super::ioremap`], [`super::registers`]), which begins
 //! anew and finds words for what is wrong.
 
+use core::mem;
+
 use crate::addr::{
     LARGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, Pfn, PhysAddr,
     SECTION_SIZE, VirtAddr,
 };
-use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::area::{AreaKind, AreaRecord, Devices, Mapping};
 use crate::attributes::Attributes;
 use crate::descriptor::l1::Sections;
 use crate::descriptor::l2::{LARGE_PAGE_SLOTS, LargePages, SmallPages};
@@ -71,7 +73,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         // Neither wraps: the last page is no lower than the first.
         let pages = last.pfn().number().wrapping_sub(first.number()).wrapping_add(1);
         let start = if pages < FEW {
-            self.make_few_registers(SmallPages::new(attributes).word(first), pages, caller)?
+            self.make_few_registers(
+                SmallPages::new(attributes).word(first),
+                pages,
+                (attributes, caller),
+            )?
         } else {
             let parts = few_parts(first, pages)?;
             let word = match parts {
@@ -79,7 +85,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 ONE_SUPERSECTION => Sections::supersections(attributes).word(first),
                 _ => Sections::new(attributes).word(first),
             };
-            self.make_large_registers(word, (pages, parts), caller)?
+            self.make_large_registers(word, (pages, parts), (attributes, caller))?
         };
         Some(VirtAddr::new(start.raw() | physical.page_offset()))
     }
@@ -88,12 +94,20 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ///
     /// Not inlined, and what it gives fits a register: it has all registers to itself.
     #[inline(never)]
-    fn make_few_registers(&self, word: u32, pages: u32, caller: VirtAddr) -> Option<VirtAddr> {
+    fn make_few_registers(
+        &self,
+        word: u32,
+        pages: u32,
+        (attributes, caller): (Attributes, VirtAddr),
+    ) -> Option<VirtAddr> {
         self.may_sleep_for("ioremap");
         self.bound_backlog();
         let physical = PhysAddr::new(word & !(PAGE_SIZE - 1));
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical);
         self.areas.with(|areas| {
+            if !areas.may_map_at_hand(physical, pages, attributes) {
+                return None;
+            }
             let mut place = areas.records.take().ok()?;
             let wanted = pages.wrapping_add(GUARD_PAGES);
             let begun = match pages {
@@ -112,7 +126,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 return None;
             }
             let range = usable.pages();
-            new.describe(&mut place, Mapping::Borrowed { usable });
+            new.describe(&mut place, Mapping::Devices { usable });
+            areas.note_at_hand(&mut place, physical, range, attributes);
             areas.go_live(range, place);
             Some(range.start())
         })
@@ -126,7 +141,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         &self,
         word: u32,
         (pages, parts): (u32, LargeParts),
-        caller: VirtAddr,
+        (attributes, caller): (Attributes, VirtAddr),
     ) -> Option<VirtAddr> {
         self.may_sleep_for("ioremap");
         self.bound_backlog();
@@ -138,6 +153,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let physical = PhysAddr::new(word & border.wrapping_neg());
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical);
         self.areas.with(|areas| {
+            if !areas.may_map_at_hand(physical, pages, attributes) {
+                return None;
+            }
             let mut place = areas.records.take().ok()?;
             let order = pages.next_power_of_two().min(PAGES_PER_SUPERSECTION);
             let wanted = pages.wrapping_add(GUARD_PAGES);
@@ -158,6 +176,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let range = usable.pages();
             let (list, parked) = (FrameList::new(), Parked::new());
             new.describe(&mut place, Mapping::Large { usable, list, parts, parked });
+            areas.note_at_hand(&mut place, physical, range, attributes);
             areas.go_live(range, place);
             Some(range.start())
         })
@@ -173,28 +192,43 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     #[inline(never)]
     pub(super) fn iounmap_at_hand(&self, base: VirtAddr) -> bool {
         self.may_sleep_for("iounmap");
-        let end = |record: &mut AreaRecord, pages: u32| {
-            if record.kind != AreaKind::IoRemap || record.users != 0 || !self.readers.are_none() {
-                return None;
-            }
-            let is_gone = match &mut record.mapping {
-                Mapping::Borrowed { usable } => {
-                    pages <= MOST_AT_ONCE
-                        && usable.count() == pages
-                        && self.table.clear_at_hand(usable)
+        self.areas.with(|areas| {
+            let mut devices = Devices::NONE;
+            let end = |record: &mut AreaRecord, pages: u32| {
+                if record.kind != AreaKind::IoRemap || record.users != 0 || !self.readers.are_none()
+                {
+                    return None;
                 }
-                Mapping::Large { usable, parts, parked, .. } => {
-                    usable.count() == pages && parked.is_empty() && self.clear_few(usable, *parts)
+                // Others may use it.
+                if record.devices.users != 0 {
+                    return None;
                 }
-                _ => false,
+                let is_gone = match &mut record.mapping {
+                    Mapping::Devices { usable } => {
+                        pages <= MOST_AT_ONCE
+                            && usable.count() == pages
+                            && self.table.clear_at_hand(usable)
+                    }
+                    Mapping::Large { usable, parts, parked, .. } => {
+                        usable.count() == pages
+                            && parked.is_empty()
+                            && self.clear_few(usable, *parts)
+                    }
+                    _ => false,
+                };
+                is_gone.then(|| {
+                    record.mapping = Mapping::Nothing;
+                    devices = mem::replace(&mut record.devices, Devices::NONE);
+                    End::Free
+                })
             };
-            is_gone.then(|| {
-                record.mapping = Mapping::Nothing;
-                End::Free
-            })
-        };
-        let ending = self.areas.with(|areas| areas.end_at_once(base, end));
-        matches!(ending, Some(Ending::Free))
+            let is_gone = matches!(areas.end_at_once(base, end), Some(Ending::Free));
+            if is_gone {
+                // It was flushed, so nobody remembers it (S97).
+                areas.forget(devices);
+            }
+            is_gone
+        })
     }
 
     #[inline(always)]

@@ -283,7 +283,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// When they are many, or not as they should be.
     #[inline(never)]
-    fn end_many_borrowed(
+    pub(super) fn end_many_borrowed(
         &self,
         usable: OwnedRange,
         dying: AreaPlace<'s>,
@@ -319,6 +319,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             Mapping::Borrowed { usable } => {
                 self.end_many_borrowed(usable, dying)?;
                 return Ok(Removal { pages: pages.count(), ..Removal::default() });
+            }
+            Mapping::Devices { usable } => {
+                let count = usable.count();
+                dying.mapping = Mapping::Devices { usable };
+                self.end_devices(dying)?;
+                return Ok(Removal { pages: count, ..Removal::default() });
             }
             Mapping::Reserved { usable } => (usable, Removal::default(), Ok(())),
             Mapping::Large { usable, list, parts, parked } => {
@@ -366,8 +372,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         range: OwnedRange,
         removal: Removal,
-        place: AreaPlace<'s>,
+        mut place: AreaPlace<'s>,
     ) {
+        self.forget_devices(&mut place);
         self.areas.with(|areas| {
             if removal.left_alone == 0 {
                 areas.release(range, place);

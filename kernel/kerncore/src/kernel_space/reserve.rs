@@ -8,6 +8,7 @@ use crate::area::{AreaFlags, AreaKind, AreaSummary, ArrayArea, Mapping, VmStruct
 use crate::attributes::Attributes;
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, NodeId, Place};
+use crate::kernel_space::alias::{Alias, IndexChunk};
 use crate::kernel_space::areas::{AreaChunk, AreaEntry, AreaPlace, Areas, NoRoom};
 use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::{KernelSpace, RemoveError};
@@ -37,6 +38,9 @@ pub trait Support<'s>: Sync {
     /// Makes `entries` empty places for records in `block`, which is large enough and never comes back.
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'s>;
 
+    /// The same of places for runs of the physical index, each with [`crate::physical_index::Node::vacant`].
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'s>;
+
     /// The memory of `frame`, which is low and whose owner lends it, as words.
     fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32];
 
@@ -64,6 +68,8 @@ pub enum NoArea {
         /// How many there are.
         capacity: u32,
     },
+    /// Somebody has mapped some of the physical pages in a way that does not go together with this one (S97, S112).
+    Alias(Alias),
 }
 
 /// A window without room names the parameter that makes it larger (S8), whoever asked.
@@ -76,6 +82,7 @@ impl fmt::Display for NoArea {
             Self::Addresses(error) => error.fmt(f),
             Self::Record(error) => write!(f, "no memory for the record: {error}"),
             Self::TooManyAreas { capacity } => write!(f, "all {capacity} records are in use"),
+            Self::Alias(alias) => alias.fmt(f),
         }
     }
 }
@@ -173,11 +180,16 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// Makes a chunk of records if that was what was missing; if addresses were, frees what waits to be freed.
     #[cold]
-    fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
+    pub(super) fn make_room(&self, missing: NoRoom) -> Result<(), NoArea> {
         match missing {
             NoRoom::Addresses(ReserveError::NoSpace { .. }) if self.free_lingering() => Ok(()),
             NoRoom::Addresses(error) => Err(NoArea::Addresses(error)),
-            NoRoom::Records(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
+            NoRoom::Records(NoPlace::Full { capacity })
+            | NoRoom::Runs(NoPlace::Full { capacity }) => Err(NoArea::TooManyAreas { capacity }),
+            NoRoom::Runs(NoPlace::NeedsChunk { entries, .. }) => {
+                self.unless_short(|| self.add_index_chunk(entries))
+            }
+            NoRoom::Alias(alias) => Err(NoArea::Alias(alias)),
             NoRoom::Records(NoPlace::NeedsChunk { entries, home }) => {
                 self.unless_short(|| self.add_records(entries, home))
             }
@@ -272,7 +284,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Gives back addresses at which nothing is mapped.
-    pub(super) fn abandon(&self, usable: OwnedRange, place: AreaPlace<'s>) {
+    pub(super) fn abandon(&self, usable: OwnedRange, mut place: AreaPlace<'s>) {
+        self.forget_devices(&mut place);
         self.areas.with(|areas| areas.release(usable, place));
     }
 
@@ -306,7 +319,8 @@ fn unless_it_fails<'s, L: Locks>(
     reserved: Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
 ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
     match reserved {
-        Ok((usable, place)) if L::fails(Point::Addresses) => {
+        Ok((usable, mut place)) if L::fails(Point::Addresses) => {
+            while areas.forget_run(&mut place) {}
             let wanted = usable.count().wrapping_add(GUARD_PAGES);
             areas.release(usable, place);
             let largest_hole = areas.space.largest_hole();

@@ -4,6 +4,7 @@
 mod exec;
 mod filling;
 mod gone;
+mod index;
 mod oddities;
 mod page_array;
 mod resized;

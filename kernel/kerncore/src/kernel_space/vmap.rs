@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::addr::{Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::{Attributes, MemoryType};
 use crate::frames::{Belonging, Frame, FrameOwner, FrameTable};
@@ -15,7 +15,6 @@ use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{MapError, Slots};
-use crate::va_space::Request;
 
 /// Why vmap failed. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,58 +275,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 error => VmapError::Map(error),
             });
         }
-        Ok(self.publish(place, Mapping::Borrowed { usable }, new))
-    }
-}
-
-impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
-    /// Maps page frames that are no RAM, in their order, one page each: registers and memory of devices, which need not be
-    /// adjacent. What is mapped so is removed as vmap's is, and never copied through (S42). Not in interrupt context (S10).
-    ///
-    /// # Errors
-    /// [`VmapError`]; nothing was taken. A type that caches is refused, and executable rights are.
-    ///
-    /// # Panics
-    /// In interrupt context.
-    pub fn vmap_devices<I>(
-        &self,
-        frames: I,
-        attributes: Attributes,
-        caller: VirtAddr,
-    ) -> Result<AreaSummary, VmapError>
-    where
-        I: ExactSizeIterator<Item = Pfn> + Clone,
-    {
-        let first = frames.clone().next().ok_or(VmapError::NoPages)?;
-        let too_many =
-            VmapError::MoreThanMemory { wanted: frames.len(), total: self.zones.total() };
-        let pages = u32::try_from(frames.len()).map_err(|_| too_many)?;
-        let table = *self.zones.table();
-        let (wanted, owner) = (attributes.memory(), table.owner_of(first));
-        if wanted.is_cacheable() {
-            return Err(VmapError::MemoryType { frame: first, owner, wanted });
-        }
-        if attributes.is_executable() {
-            return Err(VmapError::Protection { frame: first, owner, wanted: attributes });
-        }
-        let is_ram = |frame: &Pfn| table.owner_of(*frame) != FrameOwner::Absent;
-        if let Some(frame) = frames.clone().find(is_ram) {
-            return Err(VmapError::Ram { frame, owner: table.owner_of(frame) });
-        }
-        let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
-        let (usable, place) = self.unless_short(move || {
-            let (mut usable, place) = self
-                .reserve("vmap_pfn", |areas| areas.reserve(&request))
-                .map_err(VmapError::Area)?;
-            match self.map(&mut usable, frames.clone(), attributes) {
-                Ok(_) => Ok((usable, place)),
-                Err(error) => {
-                    self.unwind(usable, place, &error, ());
-                    Err(VmapError::Map(error))
-                }
-            }
-        })?;
-        let new = NewArea::new(AreaKind::Vmap, caller).flags(AreaFlags::IOREMAP);
         Ok(self.publish(place, Mapping::Borrowed { usable }, new))
     }
 }

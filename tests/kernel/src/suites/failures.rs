@@ -131,7 +131,7 @@ pub(super) fn no_area(point: Point, error: &NoArea) -> bool {
         NoArea::Addresses(error) => {
             point == Point::Addresses && matches!(error, va_space::ReserveError::NoSpace { .. })
         }
-        NoArea::TooManyAreas { .. } => false,
+        NoArea::TooManyAreas { .. } | NoArea::Alias(_) => false,
     }
 }
 

@@ -26,6 +26,7 @@ mod interrupts;
 mod ioremap;
 mod ioremap_family;
 mod ioremap_large;
+mod ioremap_shared;
 mod kmap;
 mod lock_order;
 mod locks;

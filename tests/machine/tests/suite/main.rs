@@ -13,6 +13,7 @@ mod race;
 mod rules;
 mod rules_contexts;
 mod rules_large;
+pub(crate) mod schedules;
 mod support;
 mod user_show;
 mod user_space;

@@ -25,6 +25,10 @@ impl Support<'static> for Ear {
         Host.chunk(block, entries)
     }
 
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'static> {
+        Host.index_chunk(block, entries)
+    }
+
     fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {
         Host.frame_words(frame)
     }

@@ -14,6 +14,7 @@ use crate::lock::Slot;
 use crate::map_ram::Block;
 use crate::owned_range::OwnedRange;
 use crate::page_table::Removal;
+use crate::physical_index::{IndexEntry, Node};
 use crate::va_space::VaStorage;
 use crate::zones::{Division, Nodes, OtherZones};
 
@@ -160,6 +161,13 @@ impl Support<'static> for Host {
         assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
         let vacant = (0..entries).map(|_| AreaEntry::new(AreaRecord::vacant()));
         vacant.collect::<Vec<_>>().leak()
+    }
+
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'static> {
+        let bytes = entries as usize * size_of::<IndexEntry<'_>>();
+        let (_, pages) = block.leak();
+        assert_eq!(pages as usize, bytes.div_ceil(PAGE_SIZE as usize), "room for just so many");
+        (0..entries).map(|_| IndexEntry::new(Node::vacant())).collect::<Vec<_>>().leak()
     }
 
     fn odd_tables(&self, area: PageRange, removal: Removal) {

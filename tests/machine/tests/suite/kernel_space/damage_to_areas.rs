@@ -332,7 +332,9 @@ fn two_memory_types_for_one_page_are_seen_s97() {
     bed.clean();
     bed.poke_page(second, overlap.pfn(), Attributes::STRONGLY_ORDERED);
     let (one, other) = (MemoryType::Device, MemoryType::StronglyOrdered);
-    bed.finds(&[types(overlap, next(first), one, second, other)]);
+    let attributes = Attributes::STRONGLY_ORDERED;
+    let unindexed = Violation::Unindexed { address: second, physical: overlap, attributes };
+    bed.finds(&[unindexed, types(overlap, next(first), one, second, other)]);
 }
 
 #[test]

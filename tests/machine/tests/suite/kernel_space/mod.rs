@@ -1,6 +1,7 @@
 //! The kernel's whole address space on SoftMachine: what vmalloc, vmap, ioremap and coherent memory promise, what they leave
 //! behind when they fail (nothing), and whether the audit sees what is done to the tables behind its back.
 
+mod alias;
 mod at_once;
 mod bare;
 mod coherent;
@@ -25,6 +26,7 @@ mod realloc;
 mod registers;
 mod runs;
 mod section;
+mod sharing;
 mod temporary;
 mod vmalloc;
 mod vmap_large;

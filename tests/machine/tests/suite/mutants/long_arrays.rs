@@ -9,7 +9,7 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange, VirtAddr},
     area::{AreaRecord, ArrayArea, IN_A_FRAME, PageArray},
     frames::{FrameBlock, FrameOwner},
-    kernel_space::{AreaChunk, RemoveError, Support},
+    kernel_space::{AreaChunk, IndexChunk, RemoveError, Support},
     page_table::Removal,
 };
 use machine::Behaviour;
@@ -65,6 +65,10 @@ impl Shelf {
 impl Support<'static> for Shelf {
     fn chunk(&self, block: FrameBlock, entries: u32) -> AreaChunk<'static> {
         self.all.chunk(block, entries)
+    }
+
+    fn index_chunk(&self, block: FrameBlock, entries: u32) -> IndexChunk<'static> {
+        self.all.index_chunk(block, entries)
     }
 
     fn frame_words<'a>(&self, frame: &'a FrameBlock) -> &'a [AtomicU32] {

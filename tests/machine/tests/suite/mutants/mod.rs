@@ -29,6 +29,7 @@ mod reading;
 mod registers;
 mod resizing;
 mod routing;
+mod sharing;
 mod temporary;
 mod undoing;
 pub(crate) mod user;
@@ -138,6 +139,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         registers::LISTED,
         resizing::LISTED,
         routing::LISTED,
+        sharing::LISTED,
         temporary::LISTED,
         undoing::LISTED,
         user::LISTED,
