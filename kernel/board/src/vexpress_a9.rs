@@ -23,7 +23,9 @@
 //! **CT** = the CPU tile's TRM (ARM DUI 0448); **MP** = Cortex-A9 multiprocessor TRM (ARM DDI 0407), by section;
 //! **QEMU** = read from the emulator's memory tree (`info mtree`, version 7.2) or measured there by a program.
 
+use kerncore::attributes::Attributes;
 use kerncore::bus::BusRange;
+use kerncore::kernel_space::StaticRequest;
 
 use crate::{Interrupt, Region};
 
@@ -152,6 +154,10 @@ pub const DEVICES: &[Region] = &[
 /// Memory that is not RAM, in ascending order: it may be mapped Normal non-cacheable (`ioremap_wc`), and never
 /// belongs to the page-frame allocator.
 pub const STATIC_MEMORY: &[Region] = &[NOR_FLASH_ALIAS, NOR_FLASH_0, NOR_FLASH_1, SRAM, VRAM];
+
+/// Registers that are mapped at boot, for good (S95): those that whoever maintains caches may need anywhere.
+pub const STATIC_MAPPINGS: &[StaticRequest] =
+    &[StaticRequest { range: L2_CACHE_CONTROLLER.on_bus(), attributes: Attributes::DEVICE }];
 
 /// Memory on the board's own chips from which code may be run.
 pub const ON_CHIP: &[BusRange] = &[SRAM.on_bus()];

@@ -75,6 +75,7 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
         low: config.low_memory.unwrap_or(u32::MAX),
         nodes: config.nodes,
         vmalloc: config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT),
+        statics: vexpress_a9::STATIC_MAPPINGS,
     })?;
     mm::bus::set_on_chip(vexpress_a9::ON_CHIP);
     if config.large_mappings == LargeMappings::Forbidden {

@@ -160,7 +160,8 @@ impl Refusal for IoRemapError {
             ))
             | Self::ZeroSize { .. }
             | Self::Wraps { .. }
-            | Self::Ram { .. } => Cause::Mistake,
+            | Self::Ram { .. }
+            | Self::Static { .. } => Cause::Mistake,
             Self::Area(error) => error.cause(),
             Self::Map(error) => error.cause(),
         }

@@ -30,7 +30,7 @@ use kerncore::frames::{
     AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK, Pointers,
 };
 use kerncore::kernel_space::{
-    AreaChunk, AreaEntry, AreaPlace, IndexChunk, Parts, RemoveError, Support,
+    AreaChunk, AreaEntry, AreaPlace, IndexChunk, Parts, RemoveError, StaticError, Support,
 };
 use kerncore::kmap::{self, Kmap};
 use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
@@ -40,9 +40,10 @@ use kerncore::owned_range::OwnedRange;
 use kerncore::page_table::{AdoptError, PageTable, Removal, TableSource};
 use kerncore::physical_index::{IndexEntry, Node};
 use kerncore::va_space::{VaSpace, VaStorage};
-use kerncore::zones::{DMA_PAGES, Division, Nodes, OtherZones, Zones};
+use kerncore::zones::{DMA_PAGES, Division, OtherZones, Zones};
 use spin::Once;
 
+pub use crate::memory_plan::MemoryPlan;
 use crate::ram_probe::SecondLevel;
 use crate::vm_area::memory_of;
 use crate::{DESK, KERNEL, Kernel, heap};
@@ -89,6 +90,8 @@ pub enum BringUpError {
     },
     /// Frames were to be shared out twice.
     Frames(AddError),
+    /// Registers could not be mapped for good.
+    Statics(StaticError),
     /// No memory for the books of the vmalloc window.
     Books(AllocateError),
     /// The books of the vmalloc window do not hold it.
@@ -109,6 +112,7 @@ impl fmt::Display for BringUpError {
             Self::Pointers(error) => write!(f, "the page pointers: {error}"),
             Self::FrameTable { first } => write!(f, "no frame table can begin with frame {first}"),
             Self::Frames(error) => error.fmt(f),
+            Self::Statics(error) => write!(f, "static mappings: {error}"),
             Self::Books(error) => write!(f, "the books of the vmalloc window: {error}"),
             Self::Window { pages } => write!(f, "no books can hold a window of {pages} pages"),
         }
@@ -124,21 +128,9 @@ pub struct EarlySpace {
     linear: OwnedRange,
     window: OwnedRange,
     heap: OwnedRange,
+    statics: OwnedRange,
     pub(crate) temporary: OwnedRange,
     kmap: OwnedRange,
-}
-
-/// How memory is to be brought up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Bytes of RAM from the start of the linear map.
-    pub ram: u32,
-    /// Of them, bytes that are to have linear addresses; the rest is high memory.
-    pub low: u32,
-    /// Nodes that memory is divided among.
-    pub nodes: Nodes,
-    /// Bytes of the vmalloc window.
-    pub vmalloc: u32,
 }
 
 /// The first page numbers of the regions, in ascending order.
@@ -173,9 +165,9 @@ impl EarlySpace {
         let (linear, rest) = split(rest, WINDOW - LINEAR, layout::LINEAR_END)?;
         let (window, rest) = split(rest, HEAP - WINDOW, layout::HEAP_START)?;
         let (heap, rest) = split(rest, STATIC - HEAP, layout::STATIC_START)?;
-        let (_static_mappings, rest) = split(rest, TEMPORARY - STATIC, layout::TEMPORARY_START)?;
+        let (statics, rest) = split(rest, TEMPORARY - STATIC, layout::TEMPORARY_START)?;
         let (temporary, kmap) = split(rest, KMAP - TEMPORARY, layout::KMAP_START)?;
-        Ok(Self { table, linear, window, heap, temporary, kmap })
+        Ok(Self { table, linear, window, heap, statics, temporary, kmap })
     }
 
     /// Brings memory up by `plan`, whose sizes are rounded down to pages, largest blocks and sections, and clipped to what the
@@ -217,9 +209,11 @@ impl EarlySpace {
             pointers,
             support: &KernelSupport,
         };
+        let mut kernel = Kernel::new(parts);
+        kernel.map_statics(self.statics, plan.statics).map_err(BringUpError::Statics)?;
         // SAFETY: promise 1 of `take`: one CPU runs, its interrupts are masked, and there is one `EarlySpace`, which ends here.
         // The other CPUs are let in by a word that is written and cleaned to memory later.
-        let kernel = unsafe { KERNEL.set(Kernel::new(parts)) };
+        let kernel = unsafe { KERNEL.set(kernel) };
         // SAFETY: as above.
         unsafe { DESK.records.set(kernel.zones().records_of_spares()) };
         heap::init(self.heap);

@@ -30,6 +30,7 @@ mod late;
 pub mod ledger;
 pub mod mapped_pages;
 pub mod memory_map;
+mod memory_plan;
 pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;

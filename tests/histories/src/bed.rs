@@ -15,7 +15,7 @@ use kerncore::{
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
     descriptor::{l1, l2},
     frames::{Frame, FrameList, FrameOwner, FrameTable, Pointers, Spares},
-    kernel_space::{AreaPlace, KernelSpace, Parts, Support},
+    kernel_space::{AreaPlace, KernelSpace, Parts, StaticError, StaticRequest, Support},
     kmap::Kmap,
     layout,
     ledger::{Count, Ledger},
@@ -53,6 +53,8 @@ pub const WINDOW_PAGES: u32 = 4 << 8;
 /// The first page of the heap.
 pub const HEAP: u32 = 0xf_0000;
 const HEAP_PAGES: u32 = 1 << 8;
+/// Pages set aside for static mappings, behind the heap.
+pub const STATICS: u32 = 16;
 /// The first page of the temporary mappings.
 const KMAP: u32 = layout::KMAP_START.page_number();
 /// How many of the heap's pages are mapped.
@@ -68,6 +70,7 @@ pub struct Bed<M: Machine = SoftCpu<'static>> {
     /// What is tried.
     pub space: KernelSpace<'static, M, HostLocks>,
     heap: OwnedRange,
+    statics: Option<OwnedRange>,
 }
 
 /// So many pages from that number.
@@ -254,10 +257,11 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let (window, rest) = split(rest, window_pages);
         let (_, rest) = split(rest, HEAP - WINDOW - window_pages);
         let (heap, rest) = split(rest, HEAP_PAGES);
+        let (statics, rest) = split(rest, STATICS);
         let kmap = match low {
             LowMemory::All => Kmap::none(&table),
             LowMemory::Half => {
-                let (_, kmap) = split(rest, KMAP - HEAP - HEAP_PAGES);
+                let (_, kmap) = split(rest, KMAP - HEAP - HEAP_PAGES - STATICS);
                 Kmap::new(&table, kmap, frame(SPARE).base()).expect("an empty table")
             }
         };
@@ -279,10 +283,22 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let pointers = Pointers::new(zones.table(), words).expect("a word a frame");
         let parts = Parts { table, space, map_ram, zones, linear, kmap, pointers, support };
         let space = KernelSpace::new(parts);
-        let mut bed = Self { machine, space, heap };
+        let mut bed = Self { machine, space, heap, statics: Some(statics) };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();
         bed
+    }
+
+    /// Maps registers for good, once.
+    ///
+    /// # Errors
+    /// [`StaticError`].
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn map_statics(&mut self, wanted: &[StaticRequest]) -> Result<(), StaticError> {
+        let region = self.statics.take().expect("once");
+        self.space.map_statics(region, wanted)
     }
 
     /// Makes the first record and the window's first table.

@@ -59,6 +59,8 @@ pub enum Kind {
     AboveHeap,
     /// Set aside for static mappings, of which there are none, and for temporary ones that nobody holds: nothing.
     Fixed,
+    /// Registers that are mapped for good.
+    Static,
     /// A page of high memory, for a moment.
     Temporary,
     /// The user's half: nothing.
@@ -67,7 +69,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 26;
+    pub(crate) const COUNT: usize = 27;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -96,6 +98,7 @@ impl Kind {
             Self::BeyondRam => "beyond-ram",
             Self::AboveHeap => "above-heap",
             Self::Fixed => "fixed",
+            Self::Static => "static",
             Self::Temporary => "temporary",
             Self::User => "user",
         }
@@ -112,6 +115,7 @@ impl Kind {
                 if top.is_some_and(|top| heap < top) { Self::Heap } else { Self::AboveHeap }
             }
             held if kernel().temporary().is_held(held) => Self::Temporary,
+            fixed if kernel().static_mapping_at(fixed).is_some() => Self::Static,
             _ => {
                 const { assert!(HEAP_END.raw() == STATIC_START.raw()) };
                 Self::Fixed

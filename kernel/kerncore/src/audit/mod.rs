@@ -147,6 +147,7 @@ pub fn audit<M: Machine, L: Locks>(
     audit.window();
     audit.heap();
     audit.temporary();
+    audit.statics();
     audit.elsewhere();
     audit.books();
     audit.summary

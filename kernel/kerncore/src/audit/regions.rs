@@ -64,12 +64,33 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
+    /// What the board has mapped for good stays as it was made; between is nothing (S95).
+    pub(super) fn statics(&mut self) {
+        let space = self.space;
+        self.for_each_page(space.static_region(), |audit, slot| {
+            let address = slot.pages.start();
+            let Some(mapping) = space.static_mapping_at(address) else {
+                audit.absent(slot, Place::Static);
+                return;
+            };
+            let offset = slot.pages.first() - mapping.pages.first();
+            if let Some(frame) = mapping.range.first.pfn().checked_add(offset) {
+                audit.exactly(slot, Place::Static, frame, mapping.attributes);
+            }
+        });
+    }
+
     /// What belongs to no region must be empty.
     pub(super) fn elsewhere(&mut self) {
         let all = self.space.table().window();
         let temporary = self.space.temporary().window();
-        let mut regions =
-            [self.space.linear().window(), self.space.window(), self.expected.heap, temporary];
+        let mut regions = [
+            self.space.linear().window(),
+            self.space.window(),
+            self.expected.heap,
+            self.space.static_region(),
+            temporary,
+        ];
         regions.sort_unstable_by_key(|region| region.first());
         let mut checked = all.first();
         for region in regions {

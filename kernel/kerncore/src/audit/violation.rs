@@ -42,6 +42,8 @@ pub enum Place {
     HeapRest,
     /// A slot of temporary mappings, or the gap behind one.
     Temporary,
+    /// A page of the board's static mappings, or the gap behind one (S95).
+    Static,
     /// Addresses in no region that anything is mapped in.
     NoRegion,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Place {
             Self::Heap => f.write_str("the heap"),
             Self::HeapRest => f.write_str("the heap's unused addresses"),
             Self::Temporary => f.write_str("temporary mappings"),
+            Self::Static => f.write_str("static mappings"),
             Self::NoRegion => f.write_str("addresses of no region"),
         }
     }

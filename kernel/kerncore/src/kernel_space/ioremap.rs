@@ -5,8 +5,9 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, Mapping};
 use crate::attributes::Attributes;
-use crate::kernel_space::KernelSpace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
+use crate::kernel_space::statics::Answer;
+use crate::kernel_space::{KernelSpace, StaticMapping};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::page_table::{LargeParts, MapError};
@@ -37,6 +38,17 @@ pub enum IoRemapError {
         /// The first byte of RAM in it.
         ram: PhysAddr,
     },
+    /// The board has some of it mapped for good, otherwise (S95).
+    Static {
+        /// Where the range begins.
+        physical: PhysAddr,
+        /// Its size.
+        bytes: u32,
+        /// How it was to be mapped.
+        wanted: Attributes,
+        /// What is mapped, and how.
+        had: StaticMapping,
+    },
     /// No addresses, or no record for them.
     Area(NoArea),
     /// The mapping failed.
@@ -52,6 +64,14 @@ impl fmt::Display for IoRemapError {
             }
             Self::Ram { physical, bytes, ram } => {
                 write!(f, "{bytes:#x} bytes at {physical} touch RAM at {ram}")
+            }
+            Self::Static { physical, bytes, wanted, had } => {
+                let StaticMapping { range, attributes, pages } = had;
+                let at = pages.start();
+                write!(
+                    f,
+                    "{bytes:#x} bytes at {physical} cannot be {wanted}: {range} is {attributes}, at {at}"
+                )
             }
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -136,6 +156,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let last = physical.checked_add(beyond).ok_or(wraps)?;
         if let Some(ram) = self.zones.ram_within(physical, last) {
             return Err(IoRemapError::Ram { physical, bytes, ram });
+        }
+        match self.static_answer((physical, last), attributes) {
+            Answer::Nothing => {}
+            Answer::At(address) => return Ok(address),
+            Answer::Otherwise(had) => {
+                return Err(IoRemapError::Static { physical, bytes, wanted: attributes, had });
+            }
         }
         let first = physical.pfn();
         let pages = last.pfn().number() - first.number() + 1;

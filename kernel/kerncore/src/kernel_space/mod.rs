@@ -52,6 +52,7 @@ mod reserve;
 mod section;
 mod sharing;
 mod shortage;
+mod statics;
 mod table_memory;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -82,6 +83,7 @@ pub use purge::{BATCH, MOST_WAITING};
 pub use realloc::ReallocError;
 pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
+pub use statics::{MOST_STATIC, StaticError, StaticMapping, StaticRequest};
 pub use table_memory::TableMemory;
 pub use users::ShareError;
 pub(crate) use users::Shared;
@@ -106,6 +108,7 @@ use crate::zones::Zones;
 use areas::Areas;
 use map_ram::write::Ram;
 use readers::Readers;
+use statics::Statics;
 
 /// The parts that a [`KernelSpace`] is put together from.
 #[expect(missing_debug_implementations, reason = "locks and a trait object show nothing")]
@@ -150,6 +153,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     most_at_once: u32,
     map_ram: MapRam<'s>,
     tables: TableMemory<L>,
+    /// What is mapped for good.
+    statics: Statics,
     zones: Zones<'s, L>,
     /// The frames of `zones`, as whoever maps page pointers asks for them.
     ram: Ram<'s>,
@@ -175,6 +180,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             most_at_once: MOST_AT_ONCE.min(parts.zones.total()),
             map_ram: parts.map_ram,
             tables: TableMemory::new(),
+            statics: Statics::NONE,
             ram: Ram::new(*parts.zones.table()),
             zones: parts.zones,
             linear: parts.linear,

@@ -66,7 +66,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Option<VirtAddr> {
         let last = physical.checked_add(bytes.checked_sub(1)?)?;
-        if self.zones.ram_within(physical, last).is_some() {
+        if self.zones.ram_within(physical, last).is_some() || self.statics.may_have(physical, last)
+        {
             return None;
         }
         let first = physical.pfn();

@@ -48,7 +48,7 @@ const WINDOW: (u32, u32) = (0xc000_0000, 0xefff_ffff);
 const HEAP: (u32, u32) = (0xf000_0000, 0xf7ff_ffff);
 const TOP: (u32, u32) = (0xf800_0000, 0xffff_ffff);
 
-const RULES: [Rule; 26] = [
+const RULES: [Rule; 27] = [
     rule("text", LOW, Mapped::Linear("r-x/---")),
     rule("constants", LOW, Mapped::Linear("r--/---")),
     rule("data", LOW, Mapped::Linear("rw-/---")),
@@ -73,6 +73,7 @@ const RULES: [Rule; 26] = [
     rule("beyond-ram", LOW, Mapped::Nothing),
     rule("above-heap", HEAP, Mapped::Nothing),
     rule("fixed", TOP, Mapped::Nothing),
+    rule("static", TOP, Mapped::NoRam),
     rule("temporary", TOP, Mapped::Ram("rw-/---", "write-back")),
     rule("user", USER, Mapped::Nothing),
 ];

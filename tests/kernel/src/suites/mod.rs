@@ -27,6 +27,7 @@ mod ioremap;
 mod ioremap_family;
 mod ioremap_large;
 mod ioremap_shared;
+mod ioremap_static;
 mod kmap;
 mod lock_order;
 mod locks;

@@ -15,8 +15,8 @@ use kerncore::{
     handover::{Problem, Span},
     kernel_space::{
         AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
-        IoRemapError, MapAreaError, MemRemapError, NoArea, ReallocError, RemoveError,
-        UnmapAreaError, VmallocError, VmapError,
+        IoRemapError, MapAreaError, MemRemapError, NoArea, ReallocError, RemoveError, StaticError,
+        StaticMapping, UnmapAreaError, VmallocError, VmapError,
     },
     kmap::{KmapError, KunmapError},
     linear_map::{FillError, LinearError, LinearFault},
@@ -354,4 +354,10 @@ fn memory_that_cannot_be_mapped_is_named_with_what_is_there_s93() {
     says(&MemRemapError::NotOnChip { physical: ram, bytes, on_chip: None }, &["0x60000000", "no"]);
     let zero = IoRemapError::ZeroSize { physical };
     assert_eq!(MemRemapError::Map(zero).to_string(), zero.to_string());
+    let range = BusRange { name: "l2", first: physical, last: ram };
+    let had = StaticMapping { range, attributes: had, pages: pages(PAGE, 2) };
+    let otherwise = IoRemapError::Static { physical, bytes, wanted, had };
+    let words = ["0x2000", "0x5ffff000", "non-cacheable", "l2", "write-back", ADDRESS];
+    says(&otherwise, &words);
+    says(&StaticError::Unfit(range), &["0x5ffff000-0x60000000 l2"]);
 }

@@ -12,6 +12,7 @@ mod device;
 mod exec;
 mod exhaustion;
 mod failures;
+mod family;
 mod few;
 mod history;
 mod huge;
