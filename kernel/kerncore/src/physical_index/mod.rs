@@ -228,7 +228,7 @@ impl<'s> PhysicalIndex<'s> {
         attributes: Attributes,
     ) -> Option<Run> {
         // All that there is, and all that is asked for, as a rule.
-        if self.odd == 0 && attributes == Attributes::DEVICE {
+        if self.odd | is_odd(class(attributes, Sharing::Own)) == 0 {
             return None;
         }
         self.find_conflict(first.number(), last.number(), attributes)
@@ -255,7 +255,7 @@ impl<'s> PhysicalIndex<'s> {
         attributes: Attributes,
         but: u32,
     ) -> Option<Run> {
-        if self.odd == 0 && attributes == Attributes::DEVICE {
+        if self.odd | is_odd(class(attributes, Sharing::Own)) == 0 {
             return None;
         }
         let is_it = |run: &Run| {
@@ -296,7 +296,7 @@ impl<'s> PhysicalIndex<'s> {
         };
         *vacant = run;
         self.free &= self.free.wrapping_sub(1);
-        self.odd = self.odd.wrapping_add(is_odd(run.attributes));
+        self.odd = self.odd.wrapping_add(is_odd(run.key));
         Ok(Name(place.wrapping_add(1)))
     }
 
@@ -304,7 +304,7 @@ impl<'s> PhysicalIndex<'s> {
     #[inline(never)]
     fn insert_in_tree(&mut self, run: Run) -> Result<Name, NoPlace> {
         self.tree.insert(run)?;
-        self.odd = self.odd.wrapping_add(is_odd(run.attributes));
+        self.odd = self.odd.wrapping_add(is_odd(run.key));
         Ok(Name(run.key))
     }
 
@@ -319,7 +319,7 @@ impl<'s> PhysicalIndex<'s> {
             }
             None => self.remove_from_tree(name, page)?,
         };
-        self.odd = self.odd.wrapping_sub(is_odd(run.attributes));
+        self.odd = self.odd.wrapping_sub(is_odd(run.key));
         Some(run)
     }
 
@@ -353,7 +353,7 @@ impl<'s> PhysicalIndex<'s> {
 
     /// Checks the index against itself. O(n).
     pub(crate) fn is_sound(&self) -> bool {
-        let odd = self.row().map(|run| is_odd(run.attributes)).sum::<u32>();
+        let odd = self.row().map(|run| is_odd(run.key)).sum::<u32>();
         self.tree.is_sound().is_some_and(|in_tree| odd + in_tree == self.odd)
     }
 
@@ -368,9 +368,11 @@ impl<'s> PhysicalIndex<'s> {
     }
 }
 
+/// Whether a run with this class, or key, is not what plain ioremap maps, shared or not.
 #[inline(always)]
-fn is_odd(attributes: Attributes) -> u32 {
-    (attributes != Attributes::DEVICE).into()
+fn is_odd(key: u32) -> u32 {
+    const DEVICE: u32 = class(Attributes::DEVICE, Sharing::Own);
+    (key & !(FRAMES | SHARED) != DEVICE).into()
 }
 
 #[cfg(test)]

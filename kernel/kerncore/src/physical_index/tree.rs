@@ -284,7 +284,7 @@ fn sound(link: &Link<'_>, last: &mut (u32, u32)) -> Option<(u32, u32)> {
         .flatten()
         .all(|child| priority(child.run.page) <= priority(node.run.page));
     let wanted = below.map(farthest).into_iter().fold(node.run.reach, u32::max);
-    let odd = left_odd + right_odd + is_odd(node.run.attributes);
+    let odd = left_odd + right_odd + is_odd(node.run.key);
     (ascends && is_above && node.farthest == wanted).then_some((left + right + 1, odd))
 }
 
