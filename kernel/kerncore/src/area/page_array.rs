@@ -56,14 +56,14 @@ pub enum PageArray {
 }
 
 impl PageArray {
-    /// How many pointers it has room for.
+    /// How many pointers it has room for: nobody writes any among the pointers to all frames.
     pub const fn capacity(&self) -> u32 {
         match self {
             #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
             Self::Within => WITHIN as u32,
             Self::Frame(block) => block.pages() * IN_A_FRAME,
             Self::Area(area) => area.pages.count() * IN_A_FRAME,
-            Self::Shared { pages, .. } => *pages,
+            Self::Shared { .. } => 0,
         }
     }
 }
@@ -109,6 +109,7 @@ fn look_for_null(words: &[AtomicU32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::PhysAddr;
     use crate::machine::common_bits;
 
     #[test]
@@ -116,6 +117,8 @@ mod tests {
         let pages = PageRange::from_numbers(0xc_0000, 2).expect("a range");
         let area = PageArray::Area(ArrayArea::new(pages));
         assert_eq!((PageArray::Within.capacity(), area.capacity()), (16, 2048));
+        let shared = PageArray::Shared { first: PhysAddr::new(0).pfn(), pages: 256 };
+        assert_eq!(shared.capacity(), 0, "nobody writes there");
         assert_eq!(IN_A_FRAME, 1024, "the boundary of S27");
     }
 

@@ -169,7 +169,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let pages = usable.pages();
         // Outside the lock, unless they are few.
         let words = self.words_elsewhere(&array);
-        self.note_all(list.frames(self.zones.table()), words);
+        // Those to all frames are there, and nobody writes them: it has grown no page, or it has another array by now.
+        if !matches!(array, PageArray::Shared { .. }) {
+            self.note_all(list.frames(self.zones.table()), words);
+        }
         let elsewhere = address_of(words);
         let found = self.put(base, Mapping::Frames { usable, list }, |record| {
             let first = match (&array, &record.mapping) {

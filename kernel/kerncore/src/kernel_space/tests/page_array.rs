@@ -232,6 +232,47 @@ fn an_array_grows_with_its_area_and_is_right_after_every_change_s27_s86() {
     }
 }
 
+/// S90: one block of frames, where no addresses are aligned: small pages whose pointers are among those to all frames.
+#[test]
+fn nobody_writes_the_pointers_to_all_frames_whatever_length_their_area_gets_s27_s86() {
+    let space = space_of(MANY, 1024);
+    // Addresses for 257 pages, of which no large page's lie inside.
+    let bare = [16, 257, 748].map(|count| {
+        let request = Request::of_bytes(count * PAGE_SIZE);
+        space.reserve_area(request, AreaFlags::NONE, whoever()).expect("addresses").area
+    });
+    let all = || space.pointers().words().iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>();
+    let before = all();
+    for counts in [&[256, 255, 256][..], &[100, 3], &[3, 5, 20], &[1, 17, 256, 2]] {
+        assert_eq!(space.vunmap((), bare[1].pages.start()), Ok(()));
+        let made = space.vmalloc_huge(256 * PAGE_SIZE, Fill::Uninitialised, whoever());
+        let base = made.expect("memory").pages.start();
+        assert_eq!(base, bare[1].pages.start());
+        let array = |shared| {
+            let (first, last) = (address_of(space.pointers().words()), space.pointers().words());
+            let end = first.raw() + 4 * u32::try_from(last.len()).expect("of RAM");
+            let lies = space.with_area(base, |record| record.vm.pages()).expect("a live area");
+            assert_eq!((first.raw()..end).contains(&lies), shared);
+        };
+        array(true);
+        let mut had = 256;
+        for &count in counts {
+            let area = grow(&space, base, count).expect("memory");
+            assert_eq!((area.pages.start(), area.pages.count()), (base, count));
+            assert_true(&space, area);
+            assert!(all() == before, "{count} pages");
+            if count > had {
+                array(false);
+            }
+            had = count;
+        }
+        assert_eq!(space.vfree((), base), Ok(()));
+        let request = Request::of_bytes(257 * PAGE_SIZE);
+        space.reserve_area(request, AreaFlags::NONE, whoever()).expect("addresses");
+    }
+    finds(&space, &[]);
+}
+
 /// First fit would lay the larger array right behind the area, where the area is to grow.
 #[test]
 fn an_array_leaves_its_area_the_addresses_to_grow_s27_s86() {
