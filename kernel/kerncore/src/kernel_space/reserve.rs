@@ -226,11 +226,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Makes a chunk of `entries` records, or of as many as a block of frames that can be had holds (S9), outside the lock of
-    /// areas, in memory of that home if it has any. If another CPU was faster, the frames go back.
+    /// areas, in low memory of that home: of any for the first. If another CPU was faster, the frames go back.
     pub(super) fn add_records(&self, entries: u32, home: Home) -> Result<(), NoArea> {
         let memory = match home {
             Home::First => FrameRequest::LOW,
-            Home::Second => FrameRequest::LOW.at(Place::Prefer(SECOND_NODE)),
+            // Of no other: whoever cares has a place already, and what lies elsewhere would be taken for the node's for good.
+            Home::Second => FrameRequest::LOW.at(Place::Only(SECOND_NODE)),
         };
         let mut pages = pages_for(entries * ENTRY_BYTES);
         let block = loop {

@@ -4,6 +4,7 @@ use super::*;
 use crate::area::{AreaKind, PageArray};
 use crate::frames::{FrameRequest, NodeId, Place};
 use crate::kernel_space::{ArrayError, Fill, ReallocError, Rights, VmallocError, VmallocRequest};
+use crate::slab::Home;
 use crate::va_space::Request;
 
 /// Pages of RAM, and of the window: enough for 1,300 pages twice, and arrays.
@@ -201,6 +202,28 @@ fn the_array_of_a_node_without_low_memory_lies_on_another_s28_s117() {
         }
     }
     assert_eq!(space.area_counts().areas, 0);
+    finds(&space, &[]);
+}
+
+/// S9: a record that could not lie on the second node is not held to lie there once it has memory again.
+#[test]
+fn records_made_while_a_node_is_full_are_not_that_nodes_s9() {
+    let space = two_nodes(2 * MANY, 2 * MANY, WIDE);
+    let second = Place::Only(NodeId::new(1));
+    let has_place = || space.areas.with(|areas| areas.records.has_place(Home::Second));
+    let free = || space.zones.free_pages_of(FrameRequest::LOW.at(second));
+    let all = free();
+    let hunger =
+        space.zones.allocate_list_from(FrameRequest::LOW.at(second), all, FrameOwner::Test);
+    let hunger = hunger.expect("all of it");
+    let area = vmalloc_at(&space, 1, Place::Prefer(NodeId::new(1))).expect("memory elsewhere");
+    assert_eq!((free(), has_place()), (0, false));
+    assert_eq!(space.vfree((), area.pages.start()), Ok(()));
+    assert!(!has_place());
+    assert_eq!(space.zones.free_list(hunger), Ok(()));
+    let area = vmalloc_at(&space, 1, second).expect("memory of the node");
+    assert!(has_place() && free() < all - 1, "records of its own");
+    assert_eq!(space.vfree((), area.pages.start()), Ok(()));
     finds(&space, &[]);
 }
 
