@@ -16,6 +16,7 @@ use crate::attributes::Attributes;
 use crate::failure::Point;
 use crate::frames::{FrameOwner, FrameRequest};
 use crate::kernel_space::areas::{AreaPlace, Areas, NoRoom};
+use crate::kernel_space::reserve::unless_it_fails;
 use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::{KernelSpace, NoArea};
 use crate::lock::{Lock, Locks, SharedLock};
@@ -86,12 +87,50 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             }
             let noted = self.areas.with(|areas| {
                 areas.may_map(range, attributes)?;
-                areas.note_run(place, range, page, attributes)
+                areas.note_run(place, range, page, attributes).map_err(Missing::Room)
             });
             match noted {
                 Ok(()) => return Ok(()),
-                Err(error) => self.make_room(error)?,
+                Err(missing) => self.make_way(missing)?,
             }
+        }
+    }
+
+    /// As [`KernelSpace::reserve`], for an area whose first page is to lead to the first of the physical pages of `range`, and so
+    /// on, with `attributes`; the index has them from now on.
+    ///
+    /// # Panics
+    /// In interrupt context (S10).
+    pub(super) fn reserve_devices(
+        &self,
+        request: &Request,
+        range: (Pfn, Pfn),
+        attributes: Attributes,
+    ) -> Result<(OwnedRange, AreaPlace<'s>), NoArea> {
+        self.may_sleep_for("ioremap");
+        self.bound_backlog();
+        loop {
+            if L::fails(Point::Record) {
+                let none = self.zones.none_left(FrameRequest::LOW, 1, FrameOwner::Slab);
+                return Err(NoArea::Record(none));
+            }
+            let reserved = self.areas.with(|areas| {
+                areas.may_map(range, attributes)?;
+                let reserved = areas.reserve_devices(request, range, attributes);
+                unless_it_fails::<L>(areas, reserved).map_err(Missing::Room)
+            });
+            match reserved {
+                Ok(reserved) => return Ok(reserved),
+                Err(missing) => self.make_way(missing)?,
+            }
+        }
+    }
+
+    #[cold]
+    fn make_way(&self, missing: Missing) -> Result<(), NoArea> {
+        match missing {
+            Missing::Room(missing) => self.make_room(missing),
+            Missing::Leave(alias) => Err(NoArea::Alias(alias)),
         }
     }
 
@@ -179,17 +218,23 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     }
 }
 
+/// What stands in the way of who would map devices. Apart from [`NoRoom`], which all others have in their registers.
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    Room(NoRoom),
+    /// Nobody can help.
+    Leave(Alias),
+}
+
 impl<'s> Areas<'s> {
-    /// As [`Areas::reserve`], for an area whose first page is to lead to the first of the physical pages of `range`, and so on, with
-    /// `attributes`; the index has them from now on.
+    /// As [`Areas::reserve`], of what [`Areas::may_map`] has judged.
     #[inline(always)]
-    pub(super) fn reserve_devices(
+    fn reserve_devices(
         &mut self,
         request: &Request,
         range: (Pfn, Pfn),
         attributes: Attributes,
     ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {
-        self.may_map(range, attributes)?;
         let (usable, mut place) = self.reserve_any(request)?;
         let noted = self.note_run(&mut place, range, usable.pages().first(), attributes);
         debug_assert!(noted.is_ok(), "there was room: {noted:?}");
@@ -199,11 +244,11 @@ impl<'s> Areas<'s> {
     /// Whether nobody has mapped pages of `range` in a way that does not go together with `attributes`, and there is room to note
     /// them.
     #[inline(always)]
-    fn may_map(&self, range: (Pfn, Pfn), attributes: Attributes) -> Result<(), NoRoom> {
+    fn may_map(&self, range: (Pfn, Pfn), attributes: Attributes) -> Result<(), Missing> {
         if let Some(run) = self.index.conflict(range, attributes) {
-            return Err(NoRoom::Alias(self.alias(range, attributes, run)));
+            return Err(Missing::Leave(self.alias(range, attributes, run)));
         }
-        self.index.has_room().map_err(NoRoom::Runs)
+        self.index.has_room().map_err(NoRoom::Runs).map_err(Missing::Room)
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_SIZE, PAGES_IN_ADDRESS_SPACE, PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::frames::MAX_BLOCK;
-use crate::kernel_space::{Alias, AreaCounts, RemoveError};
+use crate::kernel_space::{AreaCounts, RemoveError};
 use crate::owned_range::{OwnedRange, OwnedStart};
 use crate::physical_index::PhysicalIndex;
 use crate::slab::{Entry, LARGEST_CHUNK, NoPlace, Place, PlaceQueue, Slab};
@@ -32,7 +32,6 @@ pub(super) enum NoRoom {
     Records(NoPlace),
     /// For a run of devices.
     Runs(NoPlace),
-    Alias(Alias),
 }
 
 /// What the lock of areas guards.

@@ -180,9 +180,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let parts = LargeParts::of_run(first, pages);
         let (mapping, place) = self.unless_short(|| {
             let (mut usable, place) = self
-                .reserve("ioremap", |areas| {
-                    areas.reserve_devices(&request, (first, last.pfn()), attributes)
-                })
+                .reserve_devices(&request, (first, last.pfn()), attributes)
                 .map_err(IoRemapError::Area)?;
             if !parts.is_none() {
                 return self.map_registers(usable, place, (first, pages), attributes);

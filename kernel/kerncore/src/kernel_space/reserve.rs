@@ -189,7 +189,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             NoRoom::Runs(NoPlace::NeedsChunk { entries, .. }) => {
                 self.unless_short(|| self.add_index_chunk(entries))
             }
-            NoRoom::Alias(alias) => Err(NoArea::Alias(alias)),
             NoRoom::Records(NoPlace::NeedsChunk { entries, home }) => {
                 self.unless_short(|| self.add_records(entries, home))
             }
@@ -315,7 +314,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
 /// What was reserved, given back if a test wants no addresses to be left.
 #[inline(always)]
-fn unless_it_fails<'s, L: Locks>(
+pub(super) fn unless_it_fails<'s, L: Locks>(
     areas: &mut Areas<'s>,
     reserved: Result<(OwnedRange, AreaPlace<'s>), NoRoom>,
 ) -> Result<(OwnedRange, AreaPlace<'s>), NoRoom> {

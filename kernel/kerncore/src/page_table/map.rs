@@ -224,7 +224,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     ///
     /// # Errors
     /// As [`PageTable::map`]; frames that would pass 4 GiB do not fit.
-    #[inline]
+    #[inline(always)]
     pub fn map_consecutive(
         &self,
         range: &mut OwnedRange,
