@@ -87,7 +87,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 28] = [
+const SPECIAL: [Special; 29] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -133,6 +133,7 @@ const SPECIAL: [Special; 28] = [
     Special::with("ioremap=shared", "ioremap_shared::").by(4),
     // Two nodes, both of low memory: what is to be on the second could be on the first.
     Special::with("numa=fake=2", "versions::"),
+    Special::with("numa=fake=2", "nodes::"),
     Special::with("vmalloc=256M", "command_line::"),
     Special::with("vmalloc=16M", "command_line::").on(128),
     Special::with("mem=48M", "ram::").finding(48),

@@ -243,9 +243,8 @@ int c_unit_registers(unsigned int physical)
     vunmap(again);
     iounmap(mapped);
     CHECK(find_area_containing(mapped) == NULL);
-    void *(*const maps[])(phys_addr_t, unsigned int) = { ioremap_wc, ioremap_np };
-    for (unsigned int i = 0; i < sizeof maps / sizeof *maps; i++) {
-        mapped = maps[i](physical + 8, 8);
+    for (int posted = 0; posted < 2; posted++) {
+        mapped = posted ? ioremap_wc(physical + 8, 8) : ioremap_np(physical + 8, 8);
         CHECK(mapped != NULL && words(mapped)[0] == 0xfeed);
         iounmap(mapped);
     }

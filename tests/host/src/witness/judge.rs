@@ -29,12 +29,14 @@ enum Mapped {
     AnyRam,
     /// The same, by an entry of this size.
     RamBy(Size),
-    /// No RAM, and nobody may execute it.
+    /// No RAM, and nobody may execute it, but for on-chip memory that nobody may write.
     NoRam,
 }
 
 /// Where RAM begins.
 const RAM: u64 = 0x6000_0000;
+/// The board's static memory, from which code may be run.
+const ON_CHIP: std::ops::Range<u64> = 0x4800_0000..0x4a00_0000;
 /// From a linear address to a physical one.
 const LINEAR: u64 = 0x2000_0000;
 
@@ -203,8 +205,17 @@ fn holds(rule: &Rule, ram: u64, address: u32, entry: Option<Mapping>) -> bool {
             (Mapped::RamBy(size), Some(entry)) => {
                 in_ram(&entry) && entry.execute_never && entry.size == *size
             }
-            (Mapped::NoRam, Some(entry)) => !in_ram(&entry) && entry.execute_never,
+            (Mapped::NoRam, Some(entry)) => {
+                !in_ram(&entry) && (entry.execute_never || is_code_on_chip(&entry))
+            }
         }
+}
+
+/// Whether it maps on-chip memory as `ioremap_exec` does: to be executed, and written by nobody (S93, S112).
+fn is_code_on_chip(mapping: &Mapping) -> bool {
+    ON_CHIP.contains(&mapping.physical)
+        && mapping.rights() == "r-x/---"
+        && mapping.memory_type() == "non-cacheable"
 }
 
 #[cfg(test)]

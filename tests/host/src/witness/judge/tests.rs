@@ -168,6 +168,36 @@ fn what_all_agree_about_must_still_be_what_the_kind_promises() {
     assert!(why("vmalloc", "something", FRAME | 0x45f).is_err());
 }
 
+/// S93, S112: code of on-chip memory is nobody's to write, cached nowhere, and nowhere else.
+#[test]
+fn registers_are_executed_on_chip_alone_and_never_written() {
+    let ioremap = TRUE.replace("vmalloc", "ioremap").replace("0x12345678", "-");
+    let says = |frame: u32, bits: u32, rights: &str, memory: &str, store: &str| {
+        let at = format!("{:#010x}", frame + 8);
+        let said = ioremap.replace(
+            &format!("global 0x61234008 {:#010x}", FRAME + 8),
+            &format!("global {at} {store}"),
+        );
+        let said = said.replace("0x61234008", &at).replace("rw-/---", rights);
+        let said = said.replace("write-back", memory);
+        let emulated = Some(u64::from(frame) + 8);
+        let mut machine = Fake { descriptor: frame | bits, emulated, ..right() };
+        judge(64 << 20, &head(), &read(&said), &mut machine)
+    };
+    let refused = "Permission(Second)";
+    let right = says(0x4870_1000, 0x652, "r-x/---", "non-cacheable", refused);
+    assert_eq!(right, Ok(()));
+    for (frame, bits, rights, memory, store) in [
+        (0x47ff_f000, 0x652, "r-x/---", "non-cacheable", refused),
+        (0x4a00_0000, 0x652, "r-x/---", "non-cacheable", refused),
+        (0x4870_1000, 0x65e, "r-x/---", "write-back", refused),
+        (0x4870_1000, 0x452, "rwx/---", "non-cacheable", "0x48701008"),
+    ] {
+        let why = says(frame, bits, rights, memory, store).expect_err(rights);
+        assert!(why.starts_with("ioremap 0xc0123008: the rule for this kind against"), "{why}");
+    }
+}
+
 #[test]
 fn the_cpu_that_asked_is_the_one_that_is_asked_about() {
     let head = Head { cpu: 2, ..head() };
