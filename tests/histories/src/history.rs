@@ -270,7 +270,13 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                 let Some(&gone) = self.given_up.last() else { return };
                 let address = page(gone);
                 if !self.lives(address) {
-                    assert_eq!(wrong(address), Err(RemoveError::Unknown { address }));
+                    // Where registers are unmapped any address inside stands for an area: a block's, too, whose pages nobody has.
+                    let inside = held.kind == AreaKind::IoRemap;
+                    let area = inside.then(|| self.bed.space.find_containing(address)).flatten();
+                    let wanted = area.map_or(RemoveError::Unknown { address }, |area| {
+                        RemoveError::WrongKind { address: area.pages.start(), found: area.kind }
+                    });
+                    assert_eq!(wrong(address), Err(wanted));
                 }
             }
             Mistake::AnotherKind if held.kind == AreaKind::MapRamBlock => {
