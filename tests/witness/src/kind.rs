@@ -57,7 +57,7 @@ pub enum Kind {
     BeyondRam,
     /// Above the heap: nothing.
     AboveHeap,
-    /// Set aside for static mappings, of which there are none, and for temporary ones that nobody holds: nothing.
+    /// Set aside for static mappings where there is none, and for temporary ones that nobody holds: nothing.
     Fixed,
     /// Registers that are mapped for good.
     Static,

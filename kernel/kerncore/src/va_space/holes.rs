@@ -196,7 +196,7 @@ impl<'s> HoleTree<'s> {
         let all = pages.div_ceil(FAN_OUT) as usize == self.leaves.len();
         let (mut first, mut span) = (0, FAN_OUT * groups_at(self.first_leaf));
         loop {
-            // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `longest`.
+            // The slot above group g is number g - 1 of all that stand in inner groups, and the root's is `root`.
             let above = match u32::checked_sub(first, 1) {
                 Some(slot) => &self.inner.as_flattened()[slot as usize..],
                 None => slice::from_ref(&self.root),
