@@ -118,6 +118,7 @@ impl Refusal for VmapError {
             | Self::NotMemory { .. }
             | Self::MemoryType { .. }
             | Self::Protection { .. }
+            | Self::Static { .. }
             | Self::Ram { .. } => Cause::Mistake,
         }
     }

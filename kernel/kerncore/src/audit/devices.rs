@@ -1,5 +1,7 @@
 //! What is mapped of devices: what the tables say, what the physical index says, and whether any two mappings clash.
 
+use core::iter;
+
 use super::areas::place_of;
 use super::check::Found;
 use super::{Audit, Place, Violation};
@@ -121,45 +123,30 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    /// Reports who else has `physical` mapped, in a way that does not go together with `mapped`; once for two.
+    /// Reports who else has `physical` mapped, the board for good or another area, in a way that does not go together with `mapped`;
+    /// once for two.
     fn clashes(
         &mut self,
         run: &Run,
         physical: Pfn,
         (address, attributes): (VirtAddr, Attributes),
     ) -> bool {
+        let mapped = (address, attributes);
+        if let Some(against) = self.space.static_clash(iter::once(physical), attributes) {
+            let (_, had) = against;
+            let at = had.page_of(physical).unwrap_or(had.pages.start());
+            self.found(mismatched(physical, mapped, (at, had.attributes)));
+            return true;
+        }
         let other = self.space.conflict_but(physical, attributes, run.page());
         let Some(other) = other else { return false };
-        let mapped = (address, attributes);
         let against =
             (VirtAddr::new(other.page_of(physical.number()) * PAGE_SIZE), other.attributes());
         // Of two that both are as the index says, the upper one is asked.
         if mapped.0 < against.0 && attributes == run.attributes() {
             return false;
         }
-        let (first, second) =
-            if mapped.0 < against.0 { (mapped, against) } else { (against, mapped) };
-        let ((first, one), (second, two)) = (first, second);
-        self.found(if one.memory() == two.memory() {
-            let (linear, linear_attributes) = (first, one);
-            let (address, attributes) = (second, two);
-            Violation::ProtectionAlias {
-                frame: physical,
-                address,
-                attributes,
-                linear,
-                linear_attributes,
-            }
-        } else {
-            let (first_type, second_type) = (one.memory(), two.memory());
-            Violation::MemoryTypes {
-                physical: physical.base(),
-                first,
-                first_type,
-                second,
-                second_type,
-            }
-        });
+        self.found(mismatched(physical, mapped, against));
         true
     }
 
@@ -169,4 +156,27 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let entry = self.space.table().translate(page.start())?;
         Some((entry.physical.pfn(), entry.attributes().ok()?))
     }
+}
+
+/// Two mappings of one page that do not go together, the lower first.
+fn mismatched(
+    physical: Pfn,
+    one: (VirtAddr, Attributes),
+    other: (VirtAddr, Attributes),
+) -> Violation {
+    let ((first, had), (second, attributes)) =
+        if one.0 < other.0 { (one, other) } else { (other, one) };
+    if had.memory() == attributes.memory() {
+        let (address, linear, linear_attributes) = (second, first, had);
+        return Violation::ProtectionAlias {
+            frame: physical,
+            address,
+            attributes,
+            linear,
+            linear_attributes,
+        };
+    }
+    let (first_type, second_type) = (had.memory(), attributes.memory());
+    let physical = physical.base();
+    Violation::MemoryTypes { physical, first, first_type, second, second_type }
 }

@@ -66,12 +66,7 @@ impl fmt::Display for IoRemapError {
                 write!(f, "{bytes:#x} bytes at {physical} touch RAM at {ram}")
             }
             Self::Static { physical, bytes, wanted, had } => {
-                let StaticMapping { range, attributes, pages } = had;
-                let at = pages.start();
-                write!(
-                    f,
-                    "{bytes:#x} bytes at {physical} cannot be {wanted}: {range} is {attributes}, at {at}"
-                )
+                write!(f, "{bytes:#x} bytes at {physical} cannot be {wanted}: {had}")
             }
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),

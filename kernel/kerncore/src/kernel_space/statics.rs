@@ -5,11 +5,11 @@
 //! ```
 //! Who asks for a range that lies inside one, in its way, gets its address; there is nothing to end when he is done. Who wants any
 //! byte of one in another way is refused, with both named: they would be mismatched aliases (S97). What lies partly inside, in the same
-//! way, is mapped anew like anything else.
+//! way, is mapped anew like anything else. So are frames that [`KernelSpace::vmap_devices`] is given by their numbers.
 
 use core::fmt;
 
-use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
 use crate::bus::BusRange;
 use crate::kernel_space::KernelSpace;
@@ -17,6 +17,7 @@ use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::MapError;
+use crate::physical_index::clash;
 
 /// Static mappings that there can be.
 pub const MOST_STATIC: usize = 4;
@@ -41,11 +42,34 @@ pub struct StaticMapping {
     pub pages: PageRange,
 }
 
+impl StaticMapping {
+    /// Where `frame` is mapped, if it is one of these.
+    pub fn page_of(&self, frame: Pfn) -> Option<VirtAddr> {
+        let offset = frame.checked_sub(self.range.first.pfn())?;
+        Some(self.pages.sub_range(offset, 1)?.start())
+    }
+}
+
+/// What, how and where.
+impl fmt::Display for StaticMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, attributes, pages } = self;
+        write!(f, "{range} is {attributes}, at {}", pages.start())
+    }
+}
+
 /// Why registers were not mapped at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StaticError {
     /// No whole pages, RAM among them, or no room for them in the region or in the list.
     Unfit(BusRange),
+    /// Some of them are mapped for good already, in a way that does not go together with this one (S97).
+    Alias {
+        /// What was to be mapped, and how.
+        wanted: StaticRequest,
+        /// What is, and how.
+        had: StaticMapping,
+    },
     /// The mapping failed.
     Map(MapError),
 }
@@ -54,6 +78,9 @@ impl fmt::Display for StaticError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unfit(range) => write!(f, "{range} cannot be mapped for good"),
+            Self::Alias { wanted: StaticRequest { range, attributes }, had } => {
+                write!(f, "{range} cannot be {attributes} for good: {had}")
+            }
             Self::Map(error) => error.fmt(f),
         }
     }
@@ -125,8 +152,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             if !is_whole || self.zones.ram_within(first, last).is_some() || place >= MOST_STATIC {
                 return Err(unfit);
             }
-            let tables = self.tables.source(&self.zones);
             let run = (first.pfn(), count);
+            let frames = (0..count).filter_map(|offset| run.0.checked_add(offset));
+            if let Some((_, had)) = self.static_clash(frames, attributes) {
+                return Err(StaticError::Alias { wanted: *request, had });
+            }
+            let tables = self.tables.source(&self.zones);
             let mapped = self.table.map_consecutive(&mut region, offset, run, attributes, &tables);
             mapped.map_err(StaticError::Map)?;
             let Statics { list, bounds, .. } = &mut self.statics;
@@ -150,6 +181,23 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// The static mapping that `address` lies in.
     pub fn static_mapping_at(&self, address: VirtAddr) -> Option<&StaticMapping> {
         self.statics.all().find(|mapping| mapping.pages.contains(address))
+    }
+
+    /// The first of `frames` that is mapped for good in a way that does not go together with `wanted`, and by which mapping (S97).
+    pub(crate) fn static_clash(
+        &self,
+        mut frames: impl Iterator<Item = Pfn>,
+        wanted: Attributes,
+    ) -> Option<(Pfn, StaticMapping)> {
+        let unfit = |had: &&StaticMapping| clash(had.attributes, wanted);
+        frames.find_map(|frame| {
+            // Most are far from all of them.
+            if !self.statics.may_have(frame.base(), frame.base()) {
+                return None;
+            }
+            let had = self.statics.all().filter(unfit).find(|had| had.page_of(frame).is_some())?;
+            Some((frame, *had))
+        })
     }
 
     /// What the static mappings say of the bytes from `first` to `last`, wanted so.

@@ -6,11 +6,11 @@ use crate::addr::{Pfn, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, Mapping};
 use crate::attributes::{Attributes, MemoryType};
 use crate::frames::{Belonging, Frame, FrameOwner, FrameTable};
-use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::map_ram::{self, write};
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::vmap_large::{FEWEST, may_begin_a_run};
+use crate::kernel_space::{KernelSpace, StaticMapping};
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -66,6 +66,15 @@ pub enum VmapError {
         /// Whose it is.
         owner: FrameOwner,
     },
+    /// The board has the frame mapped for good, in a way that does not go together with this one (S95, S97).
+    Static {
+        /// The frame.
+        frame: Pfn,
+        /// How it was to be mapped.
+        wanted: Attributes,
+        /// What is mapped, and how.
+        had: StaticMapping,
+    },
     /// No addresses, or no record for them.
     Area(NoArea),
     /// The mapping failed.
@@ -90,6 +99,9 @@ impl fmt::Display for VmapError {
                 write!(f, "frame {frame} ({owner}) cannot be mapped {wanted} as well")
             }
             Self::Ram { frame, owner } => write!(f, "frame {frame} ({owner}) is RAM"),
+            Self::Static { frame, wanted, had } => {
+                write!(f, "frame {frame} cannot be mapped {wanted} as well: {had}")
+            }
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
         }

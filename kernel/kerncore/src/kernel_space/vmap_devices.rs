@@ -17,7 +17,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Errors
     /// [`VmapError`]; nothing was taken. A type that caches is refused, and executable rights are; and what does not go together
-    /// with how somebody else has mapped one of the frames (S97).
+    /// with how somebody else, or the board for good, has mapped one of the frames (S95, S97).
     ///
     /// # Panics
     /// In interrupt context.
@@ -46,6 +46,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         if let Some(frame) = frames.clone().find(is_ram) {
             return Err(VmapError::Ram { frame, owner: table.owner_of(frame) });
         }
+        if let Some((frame, had)) = self.static_clash(frames.clone(), attributes) {
+            return Err(VmapError::Static { frame, wanted: attributes, had });
+        }
         let request = Request::of_bytes(pages.saturating_mul(PAGE_SIZE));
         let (usable, place) = self.unless_short(move || {
             let (mut usable, mut place) = self
@@ -68,6 +71,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let new = NewArea::new(AreaKind::Vmap, caller).flags(AreaFlags::IOREMAP);
         Ok(self.publish(place, Mapping::Devices { usable }, new))
     }
+
     /// Notes in the index that `frames` are to be mapped with `attributes` at the pages up to `end`: a run at a time, so that nobody
     /// waits for the lock of areas for longer, and from the last on, so that each can name the next.
     fn note_runs<I>(

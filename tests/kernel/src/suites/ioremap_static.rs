@@ -1,12 +1,18 @@
 //! The board's static mappings on the live tables: ioremap answers from them (S95).
 
+extern crate alloc;
+
+use alloc::string::ToString;
+
 use board::vexpress_a9::{L2_CACHE_CONTROLLER, STATIC_MAPPINGS};
-use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
-use kerncore::kernel_space::{IoRemapError, StaticMapping};
+use kerncore::kernel_space::{IoRemapError, StaticMapping, VmapError};
 use kerncore::layout::{STATIC_START, TEMPORARY_START};
 use ktest::ktest;
 use linux::ioremap::{ioremap_np, ioremap_wc};
+use linux::protection::PageProtection;
+use linux::vmap::vmap_pfn;
 use mm::io_mem::IoMem;
 use mm::kernel;
 
@@ -15,6 +21,10 @@ use super::witness::{
 };
 
 const L2: PhysAddr = L2_CACHE_CONTROLLER.base;
+
+fn minus_page(physical: PhysAddr) -> Pfn {
+    Pfn::new(physical.pfn().number() - 1).expect("a frame below")
+}
 
 #[track_caller]
 fn the_mapping() -> StaticMapping {
@@ -75,6 +85,39 @@ fn registers_that_are_mapped_for_good_are_not_mapped_otherwise_s95_s97() {
     let beside = map(L2.raw() - 1, 1, Attributes::WRITE_COMBINE).expect("another page");
     kernel().iounmap(authority(), beside).expect("ours");
     assert!(ioremap_wc(L2.raw(), 4).is_null() && ioremap_np(L2.raw(), 4).is_null());
+    books.assert_unchanged();
+}
+
+/// S95, S97: nor by its frame's number.
+#[ktest]
+fn frames_that_are_mapped_for_good_are_not_mapped_otherwise_by_number_s95_s97() {
+    let books = Books::now();
+    let had = the_mapping();
+    let (frame, below) = (L2.pfn(), minus_page(L2));
+    for wanted in [Attributes::WRITE_COMBINE, Attributes::STRONGLY_ORDERED] {
+        for frames in [&[frame][..], &[below, frame]] {
+            let refused = kernel().vmap_devices(frames.iter().copied(), wanted, NOBODY);
+            assert_eq!(refused, Err(VmapError::Static { frame, wanted, had }));
+        }
+    }
+    let number = frame.number();
+    let map = |prot| {
+        // SAFETY: one number.
+        unsafe { vmap_pfn(&raw const number, 1, prot) }
+    };
+    assert!(map(PageProtection::WRITE_COMBINE).is_null());
+    let refused = kernel().vmap_devices([frame].into_iter(), Attributes::WRITE_COMBINE, NOBODY);
+    let said = refused.expect_err("mapped for good").to_string();
+    for words in ["0x1e00a", "non-cacheable", "device", &had.pages.start().to_string()] {
+        assert!(said.contains(words), "{said}");
+    }
+    // In the same way, and beside it.
+    let (same, beside) = ((frame, Attributes::DEVICE), (below, Attributes::WRITE_COMBINE));
+    for (frame, attributes) in [same, beside] {
+        let area = kernel().vmap_devices([frame].into_iter(), attributes, NOBODY).expect("mapped");
+        assert_leads(area.pages.start(), frame.base());
+        kernel().vunmap(authority(), area.pages.start()).expect("ours");
+    }
     books.assert_unchanged();
 }
 

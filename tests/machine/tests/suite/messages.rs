@@ -16,7 +16,7 @@ use kerncore::{
     kernel_space::{
         AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
         IoRemapError, MapAreaError, MemRemapError, NoArea, ReallocError, RemoveError, StaticError,
-        StaticMapping, UnmapAreaError, VmallocError, VmapError,
+        StaticMapping, StaticRequest, UnmapAreaError, VmallocError, VmapError,
     },
     kmap::{KmapError, KunmapError},
     linear_map::{FillError, LinearError, LinearFault},
@@ -359,5 +359,11 @@ fn memory_that_cannot_be_mapped_is_named_with_what_is_there_s93() {
     let otherwise = IoRemapError::Static { physical, bytes, wanted, had };
     let words = ["0x2000", "0x5ffff000", "non-cacheable", "l2", "write-back", ADDRESS];
     says(&otherwise, &words);
+    let frame = physical.pfn();
+    let otherwise = VmapError::Static { frame, wanted, had };
+    says(&otherwise, &["0x5ffff", "non-cacheable", "0x5ffff000-", "l2", "write-back", ADDRESS]);
+    let beside = StaticRequest { range: BusRange { name: "screen", ..range }, attributes: wanted };
+    let otherwise = StaticError::Alias { wanted: beside, had };
+    says(&otherwise, &["screen", "non-cacheable", "l2", "write-back", ADDRESS]);
     says(&StaticError::Unfit(range), &["0x5ffff000-0x60000000 l2"]);
 }

@@ -4,9 +4,15 @@ use super::bed::{Bed, CALLER, frame};
 use kerncore::{
     addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr},
     area::AreaKind,
-    attributes::Attributes,
-    kernel_space::{Alias, IoRemapError, LiveMapping, NoArea, VmapError},
+    attributes::{Access, Attributes, Execute, MemoryType, Scope},
+    audit::{Place, Violation},
+    bus::BusRange,
+    kernel_space::{
+        Alias, IoRemapError, LiveMapping, NoArea, StaticError, StaticMapping, StaticRequest,
+        VmapError,
+    },
 };
+use machine::Behaviour;
 
 const DEVICE: u32 = 0x1001_3000;
 const OTHER_CALLER: VirtAddr = VirtAddr::new(0x8002_0000);
@@ -194,4 +200,119 @@ fn a_part_that_was_unmapped_counts_until_the_area_goes_s97() {
     let device = By::IoRemap.map(&bed, (1, 1), Attributes::DEVICE, CALLER).expect("nobody");
     By::IoRemap.unmap(&bed, device);
     bed.clean();
+}
+
+/// Pages 4 and 5 behind [`DEVICE`] are mapped for good, as Device memory, and far above another, write-combining.
+fn with_statics() -> (Bed, StaticMapping) {
+    let mut bed = Bed::warm_on(Behaviour::Forgetful);
+    let request = |name, first: u32, bytes: u32, attributes| {
+        let (first, last) = (PhysAddr::new(first), PhysAddr::new(first + bytes - 1));
+        StaticRequest { range: BusRange { name, first, last }, attributes }
+    };
+    let l2 = request("l2", DEVICE + 4 * PAGE_SIZE, 2 * PAGE_SIZE, Attributes::DEVICE);
+    let screen = request("screen", DEVICE + 90 * PAGE_SIZE, PAGE_SIZE, Attributes::WRITE_COMBINE);
+    bed.map_statics(&[l2, screen]).expect("room");
+    let had = *bed.space.static_mappings().next().expect("the first");
+    (bed, had)
+}
+
+/// Frames of devices by their numbers: one that is mapped for good is not mapped otherwise, wherever in the list it stands.
+#[test]
+fn frames_that_are_mapped_for_good_are_not_mapped_otherwise_s95_s97() {
+    let (bed, had) = with_statics();
+    let base = PhysAddr::new(DEVICE).pfn().number();
+    let map = |numbers: &[u32], attributes| {
+        let frames: Vec<Pfn> = numbers.iter().map(|number| frame(base + number)).collect();
+        bed.space.vmap_devices(frames.into_iter(), attributes, CALLER)
+    };
+    let lists: [(&[u32], Option<u32>); 9] = [
+        (&[4], Some(4)),
+        (&[5], Some(5)),
+        (&[5, 4], Some(5)),
+        (&[3, 4, 6], Some(4)),
+        (&[20, 9, 1, 5], Some(5)),
+        (&[3], None),
+        (&[6], None),
+        (&[3, 6, 80, 0], None),
+        // Between the two that are mapped for good.
+        (&[89, 50, 91], None),
+    ];
+    for (numbers, clash) in lists {
+        for wanted in WAYS {
+            bed.changes_nothing(|bed| match (map(numbers, wanted), clash) {
+                (mapped, Some(number)) if wanted != Attributes::DEVICE => {
+                    let frame = frame(base + number);
+                    assert_eq!(mapped, Err(VmapError::Static { frame, wanted, had }));
+                }
+                (mapped, _) => {
+                    let area = mapped.expect("they go together").pages.start();
+                    By::VmapPfn.unmap(bed, area);
+                }
+            });
+        }
+    }
+    // The board may have two kinds.
+    let screen = map(&[90], Attributes::WRITE_COMBINE).expect("as it is").pages.start();
+    By::VmapPfn.unmap(&bed, screen);
+    assert!(matches!(map(&[90], Attributes::DEVICE), Err(VmapError::Static { .. })));
+    // What cannot be written goes together with what can, if nothing is executed.
+    bed.changes_nothing(|bed| {
+        let read_only = Attributes::new(
+            MemoryType::Device,
+            Access::KernelReadOnly,
+            Execute::Never,
+            Scope::Global,
+        );
+        let area = map(&[4, 5], read_only.expect("never executed")).expect("of one type");
+        let area = area.pages.start();
+        By::VmapPfn.unmap(bed, area);
+    });
+    bed.clean();
+}
+
+/// The audit asks the board's mappings, too.
+#[test]
+fn a_mapping_that_clashes_with_one_for_good_is_found_s95_s97() {
+    let (bed, had) = with_statics();
+    let area = By::VmapPfn.map(&bed, (5, 1), Attributes::DEVICE, CALLER).expect("they go together");
+    bed.clean();
+    let physical = PhysAddr::new(DEVICE + 5 * PAGE_SIZE);
+    let before = bed.poke_page(area, physical.pfn(), Attributes::STRONGLY_ORDERED);
+    let place = Place::Area { kind: AreaKind::Vmap, base: area };
+    let (_, found) = bed.audit();
+    let (first_type, second_type) =
+        (Attributes::STRONGLY_ORDERED.memory(), Attributes::DEVICE.memory());
+    let second = VirtAddr::new(had.pages.start().raw() + PAGE_SIZE);
+    let clash = Violation::MemoryTypes { physical, first: area, first_type, second, second_type };
+    assert!(found.contains(&clash), "{found:?} at {place}");
+    bed.poke(bed.l2_slot(area), before);
+    By::VmapPfn.unmap(&bed, area);
+    bed.clean();
+}
+
+/// A board whose own mappings do not go together is refused the second.
+#[test]
+fn two_mappings_for_good_go_together_or_the_second_is_refused_s97() {
+    let range = |name, first, pages| {
+        let last = PhysAddr::new(DEVICE + (first + pages) * PAGE_SIZE - 1);
+        BusRange { name, first: PhysAddr::new(DEVICE + first * PAGE_SIZE), last }
+    };
+    let first = StaticRequest { range: range("first", 0, 3), attributes: Attributes::DEVICE };
+    let second = |first, attributes| StaticRequest { range: range("second", first, 3), attributes };
+    for (offset, attributes, clashes) in [
+        (2, Attributes::WRITE_COMBINE, true),
+        (0, Attributes::STRONGLY_ORDERED, true),
+        (2, Attributes::DEVICE, false),
+        (3, Attributes::WRITE_COMBINE, false),
+    ] {
+        let mut bed = Bed::warm();
+        let wanted = second(offset, attributes);
+        let mapped = bed.map_statics(&[first, wanted]);
+        let had = *bed.space.static_mappings().next().expect("the first");
+        let refused = StaticError::Alias { wanted, had };
+        assert_eq!(mapped, if clashes { Err(refused) } else { Ok(()) }, "{offset} {attributes}");
+        let said = refused.to_string();
+        assert!(said.contains("second") && said.contains("first"), "{said}");
+        bed.clean();
+    }
 }

@@ -11,6 +11,7 @@
 
 use std::fmt::Debug;
 
+mod aliases;
 mod copying;
 mod descriptors;
 pub(crate) mod exec;
@@ -122,6 +123,7 @@ use board;
 #[test]
 fn the_board_is_listed_and_no_name_is_there_twice() {
     let families = [
+        aliases::LISTED,
         copying::LISTED,
         descriptors::LISTED,
         exec::LISTED,
