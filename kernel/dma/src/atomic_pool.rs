@@ -5,6 +5,8 @@
 //!   one bit a page                 └───┴───────┴───┴───────────┴ … ┘
 //! ```
 //!
+//! Its memory is the contiguous region's, if there is one, and else is taken by remapping.
+//!
 //! Taking and giving back touches the pages' bits under a lock that masks interrupts, and nothing else: no page table, no
 //! frame, no waiting (S77). Where the pool lies never changes, so whose an address is can be told without the lock.
 
@@ -199,9 +201,13 @@ fn build(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
     if usable == 0 {
         return Err(none);
     }
-    let area = mm::kernel()
-        .coherent_alloc(usable, FrameOwner::AtomicPool, caller)
-        .map_err(InitError::NoMemory)?;
+    let kernel = mm::kernel();
+    // From the contiguous region, if there is one: it was set aside when memory came up, before this (S68).
+    let area = match kernel.contiguous() {
+        Some(_) => kernel.contiguous_alloc(usable, FrameOwner::AtomicPool, caller),
+        None => kernel.coherent_alloc(usable, FrameOwner::AtomicPool, caller),
+    };
+    let area = area.map_err(InitError::NoMemory)?;
     let base = area.pages.start();
     // Nothing below can fail: the base is a page's, the size is whole pages, the words are as many as were asked for.
     let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;

@@ -39,7 +39,7 @@ pub enum AllocateError {
     ZeroSize,
     /// The atomic pool has none.
     Pool(PoolError),
-    /// No contiguous memory, or no addresses.
+    /// No contiguous memory, of the region or by remapping, or no addresses.
     Remap(CoherentError),
     /// No contiguous memory.
     Simple(frames::AllocateError),
@@ -93,8 +93,14 @@ impl fmt::Display for FreeError {
 
 impl core::error::Error for FreeError {}
 
-/// No contiguous region is set aside on this kernel.
-const REGION: ContiguousRegion = ContiguousRegion::Absent;
+/// Whether a contiguous region was set aside at boot (S101). It never changes after that.
+fn region() -> ContiguousRegion {
+    if mm::kernel().contiguous().is_some() {
+        ContiguousRegion::Present
+    } else {
+        ContiguousRegion::Absent
+    }
+}
 
 /// Takes a buffer of at least `bytes` for `device`, rounded up to pages, in the name of `caller`. With [`Sleep::MayNot`]
 /// any context will do (S77), and the memory holds whatever it held (S85); with [`Sleep::May`] it is zeroed.
@@ -110,15 +116,19 @@ pub fn allocate(
     if bytes == 0 {
         return Err(AllocateError::ZeroSize);
     }
-    let (address, physical) = match BackEnd::for_request(device.coherency(), REGION, sleep) {
+    let (address, physical) = match BackEnd::for_request(device.coherency(), region(), sleep) {
         BackEnd::AtomicPool => {
             let buffer = atomic_pool::allocate(bytes).map_err(AllocateError::Pool)?;
             (buffer.address, buffer.physical)
         }
-        BackEnd::Remap | BackEnd::Contiguous => {
-            let area = mm::kernel()
-                .coherent_alloc(bytes, FrameOwner::Dma, caller)
-                .map_err(AllocateError::Remap)?;
+        BackEnd::Remap => {
+            let area = mm::kernel().coherent_alloc(bytes, FrameOwner::Dma, caller);
+            let area = area.map_err(AllocateError::Remap)?;
+            (area.pages.start(), area.physical)
+        }
+        BackEnd::Contiguous => {
+            let area = mm::kernel().contiguous_alloc(bytes, FrameOwner::Dma, caller);
+            let area = area.map_err(AllocateError::Remap)?;
             (area.pages.start(), area.physical)
         }
         BackEnd::Simple => {
@@ -135,7 +145,8 @@ pub fn allocate(
 /// why not.
 #[inline(always)]
 pub fn take(device: &Device, bytes: u32, sleep: Sleep) -> Option<Buffer> {
-    match BackEnd::for_request(device.coherency(), REGION, sleep) {
+    // What has to be found at once does not depend on the region.
+    match BackEnd::for_request(device.coherency(), ContiguousRegion::Absent, sleep) {
         BackEnd::AtomicPool => {
             let buffer = atomic_pool::take(bytes)?;
             let dma = device.dma_address(buffer.physical);
@@ -173,7 +184,7 @@ pub unsafe fn free(
     }
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
-    match BackEnd::for_sleeper(device.coherency(), REGION) {
+    match BackEnd::for_sleeper(device.coherency(), region()) {
         BackEnd::Simple => simple_free(authority, device, bytes, address, dma),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             remap_free(authority, device, bytes, address, dma)

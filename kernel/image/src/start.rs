@@ -75,6 +75,7 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
         low: config.low_memory.unwrap_or(u32::MAX),
         nodes: config.nodes,
         vmalloc: config.vmalloc.unwrap_or(layout::VMALLOC_DEFAULT),
+        contiguous: config.contiguous.unwrap_or(0),
         statics: vexpress_a9::STATIC_MAPPINGS,
     })?;
     mm::bus::set_on_chip(vexpress_a9::ON_CHIP);
@@ -92,6 +93,7 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
 fn limits() -> Limits {
     Limits {
         coherent_pool: SizeLimit::up_to(layout::LINEAR_BYTES),
+        contiguous: SizeLimit { least: BLOCK, most: layout::LINEAR_BYTES, unit: BLOCK },
         vmalloc: SizeLimit {
             least: layout::VMALLOC_MINIMUM,
             most: layout::VMALLOC_DEFAULT,
@@ -105,10 +107,13 @@ fn limits() -> Limits {
         low_memory: SizeLimit {
             least: LOW_MEMORY_MINIMUM,
             most: layout::LINEAR_BYTES,
-            unit: kerncore::frames::MAX_BLOCK * kerncore::addr::PAGE_SIZE,
+            unit: BLOCK,
         },
     }
 }
+
+/// Bytes of the largest block of frames: borders within RAM are multiples of it.
+const BLOCK: u32 = kerncore::frames::MAX_BLOCK * kerncore::addr::PAGE_SIZE;
 
 /// The least that `mem=` may say: the image and its books, with room to work.
 const RAM_MINIMUM: u32 = 16 << 20;

@@ -20,6 +20,7 @@ pub mod audit;
 pub mod bus;
 pub mod coherent;
 pub mod config;
+pub mod contiguous;
 pub mod descriptor;
 pub mod failure;
 pub mod frames;

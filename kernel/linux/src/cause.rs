@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use kerncore::contiguous::ContiguousError;
 use kerncore::frames::AllocateError;
 use kerncore::kernel_space::{
     ArrayError, BareError, CoherentError, ExecError, FillAreaError, IoRemapError, MapAreaError,
@@ -88,9 +89,10 @@ impl Refusal for CoherentError {
     fn cause(&self) -> Cause {
         match self {
             Self::Frames(error) => error.cause(),
+            Self::Contiguous(ContiguousError::Absent | ContiguousError::Zero) => Cause::Nothing,
             Self::Area(error) => error.cause(),
             Self::Map(error) => error.cause(),
-            Self::Linear(_) => Cause::Memory,
+            Self::Contiguous(_) | Self::Linear(_) => Cause::Memory,
         }
     }
 }

@@ -25,15 +25,14 @@ use kerncore::addr::{
     pages_for,
 };
 use kerncore::area::{AreaRecord, ArrayArea, IN_A_FRAME};
-use kerncore::descriptor::L2_TABLE_SIZE;
 use kerncore::frames::{
-    AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, MAX_BLOCK, Pointers,
+    AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, Pointers,
 };
 use kerncore::kernel_space::{
     AreaChunk, AreaEntry, AreaPlace, IndexChunk, Parts, RemoveError, StaticError, Support,
 };
 use kerncore::kmap::{self, Kmap};
-use kerncore::layout::{self, LINEAR_PHYSICAL, linear_address, linear_physical};
+use kerncore::layout::{self, linear_address, linear_physical};
 use kerncore::linear_map::{FillError, LinearMap, ProtectError};
 use kerncore::map_ram::{Block, MapRam};
 use kerncore::owned_range::OwnedRange;
@@ -43,15 +42,13 @@ use kerncore::va_space::{VaSpace, VaStorage};
 use kerncore::zones::{DMA_PAGES, Division, OtherZones, Zones};
 use spin::Once;
 
+use crate::frame_plan::Frames;
 pub use crate::memory_plan::MemoryPlan;
 use crate::ram_probe::SecondLevel;
 use crate::vm_area::memory_of;
-use crate::{DESK, KERNEL, Kernel, heap};
+use crate::{DESK, KERNEL, Kernel, contiguous, heap};
 
 type Table = PageTable<CortexA9, IrqLocks>;
-
-/// Bytes of the largest block: borders of zones are multiples of it.
-const BLOCK_BYTES: u32 = MAX_BLOCK * PAGE_SIZE;
 
 /// The second-level table of the temporary mappings: they are to need no memory.
 static KMAP_TABLE: SecondLevel = SecondLevel::new();
@@ -92,6 +89,11 @@ pub enum BringUpError {
     Frames(AddError),
     /// Registers could not be mapped for good.
     Statics(StaticError),
+    /// What was set aside for contiguous buffers cannot be kept account of.
+    Contiguous {
+        /// Its pages.
+        pages: u32,
+    },
     /// No memory for the books of the vmalloc window.
     Books(AllocateError),
     /// The books of the vmalloc window do not hold it.
@@ -113,6 +115,9 @@ impl fmt::Display for BringUpError {
             Self::FrameTable { first } => write!(f, "no frame table can begin with frame {first}"),
             Self::Frames(error) => error.fmt(f),
             Self::Statics(error) => write!(f, "static mappings: {error}"),
+            Self::Contiguous { pages } => {
+                write!(f, "no books can hold a contiguous region of {pages} pages")
+            }
             Self::Books(error) => write!(f, "the books of the vmalloc window: {error}"),
             Self::Window { pages } => write!(f, "no books can hold a window of {pages} pages"),
         }
@@ -176,7 +181,7 @@ impl EarlySpace {
     /// # Errors
     /// [`BringUpError`].
     pub fn finish(self, plan: MemoryPlan) -> Result<&'static Kernel, BringUpError> {
-        let frames = Frames::of(plan.ram, plan.low)?;
+        let frames = Frames::of(&plan)?;
         let machine_table = self.table;
         let mut linear = map_linear(&machine_table, self.linear, &frames)?;
         let kmap = Kmap::new(&machine_table, self.kmap, table_at(&KMAP_TABLE)?);
@@ -210,6 +215,7 @@ impl EarlySpace {
             support: &KernelSupport,
         };
         let mut kernel = Kernel::new(parts);
+        contiguous::set_up(&mut kernel, &frames)?;
         kernel.map_statics(self.statics, plan.statics).map_err(BringUpError::Statics)?;
         // SAFETY: promise 1 of `take`: one CPU runs, its interrupts are masked, and there is one `EarlySpace`, which ends here.
         // The other CPUs are let in by a word that is written and cleaned to memory later.
@@ -238,94 +244,6 @@ fn split(
 ) -> Result<(OwnedRange, OwnedRange), BringUpError> {
     range.split_at(pages).map_err(|_whole| BringUpError::Region { start })
 }
-
-/// Who gets which frames at boot.
-///
-/// ```text
-///   base   image ………… (its unused tables)   frame table   pointers   end
-///   │ free │ image │ PageTable │ free        │             │ read-only │ free …
-/// ```
-struct Frames {
-    first: Pfn,
-    total: u32,
-    /// How many of them have linear addresses.
-    low: u32,
-    image: Pfn,
-    image_pages: u32,
-    /// The first frame of the linear map's tables that RAM does not need.
-    spare_tables: Pfn,
-    spare_table_pages: u32,
-    table: Pfn,
-    table_pages: u32,
-    /// The pages of pointers behind the table.
-    pointer_pages: u32,
-}
-
-impl Frames {
-    fn of(ram_bytes: u32, low_bytes: u32) -> Result<Self, BringUpError> {
-        let bytes = ram_bytes.min(layout::LINEAR_BYTES);
-        let low_bytes = if low_bytes < bytes { low_bytes & !(BLOCK_BYTES - 1) } else { bytes };
-        let too_little = BringUpError::TooLittleRam { bytes: low_bytes };
-        let first = LINEAR_PHYSICAL.pfn();
-        let total = bytes / PAGE_SIZE;
-        let image_range = boot::layout::image();
-        let outside = BringUpError::Image { address: image_range.start() };
-        let image = linear_physical(image_range.start()).ok_or(outside)?.pfn();
-        let image_pages = image_range.count();
-        let low = low_bytes / PAGE_SIZE;
-        let tables_used = low_bytes.div_ceil(kerncore::addr::SECTION_SIZE) * L2_TABLE_SIZE;
-        let tables = linear_physical(boot::layout::linear_tables()).ok_or(outside)?.pfn();
-        let spare_tables = tables.checked_add(pages_for(tables_used)).ok_or(outside)?;
-        let table = image.checked_add(image_pages).ok_or(outside)?;
-        let spare_table_pages = table.checked_sub(spare_tables).ok_or(outside)?;
-        let table_pages = pages_for(total * FRAME_BYTES);
-        let pointer_pages = pages_for(total * POINTER_BYTES);
-        let used = table.checked_sub(first).ok_or(outside)? + table_pages + pointer_pages;
-        if used >= low {
-            return Err(too_little);
-        }
-        Ok(Self {
-            first,
-            total,
-            low,
-            image,
-            image_pages,
-            spare_tables,
-            spare_table_pages,
-            table,
-            table_pages,
-            pointer_pages,
-        })
-    }
-
-    fn end(&self) -> u32 {
-        self.first.number() + self.total
-    }
-
-    /// The first frame of the pointers.
-    fn pointers(&self) -> Option<Pfn> {
-        self.table.checked_add(self.table_pages)
-    }
-
-    fn taken(&self) -> [(Pfn, u32, FrameOwner); 2] {
-        [
-            (self.image, self.image_pages - self.spare_table_pages, FrameOwner::KernelImage),
-            (self.table, self.table_pages + self.pointer_pages, FrameOwner::FrameTable),
-        ]
-    }
-
-    fn free(&self) -> impl Iterator<Item = (Pfn, u32)> {
-        let below = (self.first, self.image.number() - self.first.number());
-        let spare = (self.spare_tables, self.spare_table_pages);
-        let above = self.table.checked_add(self.table_pages + self.pointer_pages);
-        let above = above.map(|first| (first, self.end() - first.number()));
-        [Some(below), Some(spare), above].into_iter().flatten()
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a frame's record has 16 bytes")]
-const FRAME_BYTES: u32 = size_of::<Frame>() as u32;
-const POINTER_BYTES: u32 = u32::BITS / u8::BITS;
 
 /// Adopts the linear map's tables and maps every frame of RAM that the stub has not.
 fn map_linear(
@@ -415,7 +333,7 @@ fn make_storage(
 }
 
 /// Takes frames for `count` elements, each as `make` makes it. `None` if no block of frames is so large.
-fn make_array<T>(
+pub(crate) fn make_array<T>(
     zones: &Zones<'static, IrqLocks>,
     count: usize,
     make: impl Fn() -> T,

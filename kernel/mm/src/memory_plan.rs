@@ -14,6 +14,8 @@ pub struct MemoryPlan {
     pub nodes: Nodes,
     /// Bytes of the vmalloc window.
     pub vmalloc: u32,
+    /// Bytes of low memory that are set aside for contiguous buffers (S101); none, if there is not enough.
+    pub contiguous: u32,
     /// Registers that are mapped for good (S95).
     pub statics: &'static [StaticRequest],
 }

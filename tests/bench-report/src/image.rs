@@ -35,8 +35,17 @@ impl Cost {
 pub(crate) fn command(options: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new("scripts/qemu");
     command.args(["--memory", MEMORY, "--console", "test"]).args(options);
-    command.args([IMAGE, "--", "loglevel=5"]).args(words).stdin(Stdio::null());
+    command.args([IMAGE, "--", "loglevel=5"]).args(parameter_for(words)).args(words);
+    command.stdin(Stdio::null());
     command
+}
+
+/// What the kernel is told beside the row's name: rows of the contiguous region need one, and others are to be without.
+fn parameter_for(words: &[&str]) -> Option<&'static str> {
+    words
+        .iter()
+        .any(|word| word.starts_with("test=") && word.contains("_cma_"))
+        .then_some("cma=16M")
 }
 
 /// Boots the image where time is instructions, and gives its output.
@@ -99,6 +108,13 @@ fn producer(strings: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_the_contiguous_region_have_one_and_others_have_none() {
+        assert_eq!(parameter_for(&["test=dma_coherent_cma_4K", "operations=2"]), Some("cma=16M"));
+        assert_eq!(parameter_for(&["test=dma_coherent_sleeping_4K"]), None);
+        assert_eq!(parameter_for(&["list"]), None);
+    }
 
     #[test]
     fn a_figure_is_read_from_its_own_line() {

@@ -72,6 +72,7 @@ pub(crate) static ROWS: &[Row] = &[
     row("dma_coherent_sleeping_4K", |meter| coherent(meter, AllocationFlags::KERNEL, 4 * KIB)),
     row("dma_coherent_sleeping_64K", |meter| coherent(meter, AllocationFlags::KERNEL, 64 * KIB)),
     row("dma_coherent_sleeping_256K", |meter| coherent(meter, AllocationFlags::KERNEL, 256 * KIB)),
+    row("dma_coherent_cma_4K", contiguous),
     row("dma_coherent_atomic_4K", |meter| coherent(meter, AllocationFlags::ATOMIC, 4 * KIB)),
     row("dma_coherent_atomic_64K", |meter| coherent(meter, AllocationFlags::ATOMIC, 64 * KIB)),
     row("dma_coherent_atomic_256K", |meter| coherent(meter, AllocationFlags::ATOMIC, 256 * KIB)),
@@ -198,6 +199,12 @@ fn coherent(meter: &mut Meter, gfp: AllocationFlags, bytes: u32) {
         unsafe { free(&raw const DEVICE, bytes, last, bus) };
     });
     assert!(!last.is_null(), "what was measured was a failure");
+}
+
+/// By the same calls, where a contiguous region was set aside.
+fn contiguous(meter: &mut Meter) {
+    assert!(mm::kernel().contiguous().is_some(), "no contiguous region: cma= is missing");
+    coherent(meter, AllocationFlags::KERNEL, 4 * KIB);
 }
 
 fn beside(meter: &mut Meter, count: usize) {

@@ -13,6 +13,7 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
+    contiguous::{Borrower, Contiguous, Region, Word},
     descriptor::{l1, l2},
     frames::{Frame, FrameList, FrameOwner, FrameTable, Pointers, Spares},
     kernel_space::{AreaPlace, KernelSpace, Parts, StaticError, StaticRequest, Support},
@@ -153,19 +154,33 @@ impl LowMemory {
     }
 }
 
-fn zones(low: LowMemory) -> Zones<'static, HostLocks> {
+fn zones(low: LowMemory, contiguous: u32) -> Zones<'static, HostLocks> {
     let records: Vec<Frame> = (0..RAM_PAGES).map(|_| Frame::new()).collect();
     let table = FrameTable::new(records.leak(), frame(RAM)).expect("aligned to a block");
     let spare = low.spare();
     let image = spare - (RAM + 16);
     table.reserve(frame(RAM + 16), image, FrameOwner::KernelImage).expect("absent frames");
+    // At the end of low memory; with high memory behind it there is none.
+    let end = RAM + RAM_PAGES - contiguous;
+    if contiguous != 0 {
+        table.reserve(frame(end), contiguous, FrameOwner::Reserved).expect("absent frames");
+    }
     let division = Division { low: low.pages(), ..Division::NONE };
     let others = Box::leak(Box::new(OtherZones::new(table, division)));
     let zones = Zones::divided(others, Box::leak(Box::new(Spares::new())));
-    for (first, end) in [(RAM, RAM + 16), (spare, AFTER_IMAGE), (AFTER_IMAGE, RAM + RAM_PAGES)] {
+    for (first, end) in [(RAM, RAM + 16), (spare, AFTER_IMAGE), (AFTER_IMAGE, end)] {
         zones.add_range(frame(first), end - first).expect("absent frames");
     }
     zones
+}
+
+/// The books of the contiguous region of so many pages.
+fn region(table: &FrameTable<'static>, pages: u32) -> &'static Contiguous<'static, HostLocks> {
+    let words = vec![Word::default(); Region::words_for(pages)].leak();
+    let borrowers = vec![Borrower::Nobody; pages as usize].leak();
+    let region = Region::new(words, borrowers).expect("as many words as it wants");
+    let first = frame(RAM + RAM_PAGES - pages);
+    Box::leak(Box::new(Contiguous::new(*table, first, region).expect("at the end of the table")))
 }
 
 impl Bed {
@@ -205,6 +220,8 @@ pub struct Furniture {
     pub low: LowMemory,
     /// Pages of the vmalloc window.
     pub window_pages: u32,
+    /// Pages of the contiguous region; with high memory there is none.
+    pub contiguous: u32,
     /// Memory for records and page arrays.
     pub support: &'static dyn Support<'static>,
 }
@@ -212,7 +229,8 @@ pub struct Furniture {
 impl Furniture {
     /// What there is by itself, with so much low memory.
     pub fn with(low: LowMemory) -> Self {
-        Self { low, window_pages: WINDOW_PAGES, support: Box::leak(Box::<HostMemory>::default()) }
+        let support = Box::leak(Box::<HostMemory>::default());
+        Self { low, window_pages: WINDOW_PAGES, contiguous: 0, support }
     }
 }
 
@@ -243,7 +261,7 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
     /// If the kernel cannot be made.
     pub fn furnished(
         behaviour: Behaviour,
-        Furniture { low, window_pages, support }: Furniture,
+        Furniture { low, window_pages, contiguous, support }: Furniture,
         drive: impl FnOnce(&'static SoftMachine) -> M,
     ) -> Self {
         let machine: &'static SoftMachine =
@@ -277,12 +295,15 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let blocks = iter::repeat_with(Block::new).take(MapRam::blocks_for(space.range()));
         let blocks = blocks.collect::<Vec<_>>().leak();
         let map_ram = MapRam::new(space.range(), blocks).expect("a block a section");
-        let zones = zones(low);
+        let zones = zones(low, contiguous);
         let words = iter::repeat_with(|| AtomicU32::new(0)).take(zones.table().len() as usize);
         let words = words.collect::<Vec<_>>().leak();
         let pointers = Pointers::new(zones.table(), words).expect("a word a frame");
         let parts = Parts { table, space, map_ram, zones, linear, kmap, pointers, support };
-        let space = KernelSpace::new(parts);
+        let mut space = KernelSpace::new(parts);
+        if contiguous != 0 {
+            space.set_contiguous(region(space.zones().table(), contiguous));
+        }
         let mut bed = Self { machine, space, heap, statics: Some(statics) };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();

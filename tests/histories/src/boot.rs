@@ -72,6 +72,7 @@ fn command_line(line: &[u8]) {
     let Ok(line) = core::str::from_utf8(line) else { return };
     let limits = Limits {
         coherent_pool: SizeLimit::up_to(MOST_RAM),
+        contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
         vmalloc: SizeLimit { least: 1 << 20, most: 768 << 20, unit: 1 << 20 },
         low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
         memory: SizeLimit { least: 1 << 20, most: MOST_RAM, unit: 1 << 20 },

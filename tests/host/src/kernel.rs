@@ -27,6 +27,9 @@ const MOST: &str = "!failures,symbols::";
 /// The same with the failures of what finds high memory.
 const MOST_HIGH: &str = "!failures::,symbols::";
 
+/// The same, but for what is about frames that the allocator gives to buffers: those of the contiguous region are others.
+const MOST_CONTIGUOUS: &str = "!failures,symbols::,coherent::";
+
 /// A boot of its own for tests that mean something only there.
 #[derive(Clone, Copy)]
 struct Special {
@@ -87,7 +90,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 29] = [
+const SPECIAL: [Special; 33] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -128,6 +131,12 @@ const SPECIAL: [Special; 29] = [
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
+    // A contiguous region: nearly everything with one; where it lies between low and high memory, on the second node; and where all
+    // of RAM is asked for, so that there is none.
+    Special::with("cma=32M", MOST_CONTIGUOUS).by(4),
+    Special::with("cma=8M lowmem=64M numa=fake=2 coherent_pool=100K", "cma::").on(256),
+    Special::with("cma=512M", "cma::"),
+    Special::with("cma=16M", "failures::coherent").modern(),
     Special::with("nohugevmalloc", "huge::"),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),
@@ -204,7 +213,9 @@ pub(crate) fn jobs(context: &Context, listed: &Listed) -> Vec<Job> {
         let Special { memory, cpus, found, parameters, filter, transport, .. } = row;
         // Where nearly all are meant, those that were asked for are.
         let filter = match &context.filter {
-            Some(asked) if [ALL, MOST, MOST_HIGH].contains(&filter) => asked.clone(),
+            Some(asked) if [ALL, MOST, MOST_HIGH, MOST_CONTIGUOUS].contains(&filter) => {
+                asked.clone()
+            }
             _ => filter.to_owned(),
         };
         let meant = |name: &&String| Filter::parse(&filter).accepts(name);

@@ -6,6 +6,7 @@
 //! | parameter | value | without it |
 //! |---|---|---|
 //! | `coherent_pool=` | size of the atomic DMA pool (S68) | 256 KiB |
+//! | `cma=` | RAM set aside for contiguous buffers, and lent until they ask for it (S101) | none |
 //! | `vmalloc=` | size of the vmalloc window | the whole window |
 //! | `lowmem=` | RAM that has linear addresses; the rest is high memory | all of it |
 //! | `numa=fake=` | nodes that memory is divided among, 1 or 2 | 1 |
@@ -51,6 +52,8 @@ pub const MAX_LOG_LEVEL: u8 = 8;
 pub struct Config<'c> {
     /// `coherent_pool=`, in bytes, whole pages.
     pub coherent_pool: u32,
+    /// `cma=`, in bytes.
+    pub contiguous: Option<u32>,
     /// `vmalloc=`, in bytes.
     pub vmalloc: Option<u32>,
     /// `mem=`.
@@ -140,6 +143,8 @@ impl SizeLimit {
 pub struct Limits {
     /// For `coherent_pool=`.
     pub coherent_pool: SizeLimit,
+    /// For `cma=`.
+    pub contiguous: SizeLimit,
     /// For `vmalloc=`.
     pub vmalloc: SizeLimit,
     /// For `mem=`.
@@ -152,6 +157,7 @@ impl Config<'_> {
     /// What holds without a command line.
     pub const DEFAULT: Self = Self {
         coherent_pool: DEFAULT_COHERENT_POOL,
+        contiguous: None,
         vmalloc: None,
         memory: Memory::Reported,
         low_memory: None,
@@ -218,12 +224,8 @@ impl<'c> Config<'c> {
             let plain = |byte: u8| if byte == b'-' { b'_' } else { byte };
             name.bytes().map(plain).eq(known.bytes())
         };
-        if named("coherent_pool") {
-            let size = size(value, limits.coherent_pool);
-            settle(size, self.coherent_pool, |bytes| self.coherent_pool = bytes)
-        } else if named("vmalloc") {
-            let size = size(value, limits.vmalloc);
-            settle(size, self.vmalloc, |bytes| self.vmalloc = Some(bytes))
+        if let Some(settled) = self.set_size(named, value, limits) {
+            settled
         } else if named("mem") {
             if value == Some("probe") {
                 self.memory = Memory::Probed;
@@ -289,6 +291,27 @@ impl<'c> Config<'c> {
         } else {
             self.set_flag(named, value)
         }
+    }
+
+    /// Takes in a word that says how large a part of memory is to be, if it does.
+    fn set_size(
+        &mut self,
+        named: impl Fn(&str) -> bool,
+        value: Option<&str>,
+        limits: &Limits,
+    ) -> Option<Result<(), (Why, Instead)>> {
+        Some(if named("coherent_pool") {
+            let size = size(value, limits.coherent_pool);
+            settle(size, self.coherent_pool, |bytes| self.coherent_pool = bytes)
+        } else if named("cma") {
+            let size = size(value, limits.contiguous);
+            settle(size, self.contiguous, |bytes| self.contiguous = Some(bytes))
+        } else if named("vmalloc") {
+            let size = size(value, limits.vmalloc);
+            settle(size, self.vmalloc, |bytes| self.vmalloc = Some(bytes))
+        } else {
+            return None;
+        })
     }
 
     /// Takes in a word that says all by being there.

@@ -2,6 +2,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     coherent_pool: SizeLimit::up_to(64 << 20),
+    contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
     vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20 },
     memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE },
     low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
@@ -26,13 +27,14 @@ fn one_complaint(parameter: &str, line: &str) {
 #[test]
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
-        "target/kernel.elf coherent_pool=1M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
+        "target/kernel.elf coherent_pool=1M cma=8M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
          nohugevmalloc ioremap=shared monitor vmallocinfo witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
         coherent_pool: 1 << 20,
+        contiguous: Some(8 << 20),
         vmalloc: Some(256 << 20),
         memory: Memory::Bytes(512 << 20),
         low_memory: Some(64 << 20),
@@ -110,6 +112,21 @@ fn s114_malformed_values_are_ignored_with_the_reason() {
     one_complaint("fatal", "fatal: a value is missing, ignored");
     one_complaint("operations", "operations: a value is missing, using the default");
     one_complaint("fail_nth=0", "fail_nth=0: not between 1 and 4294967295, using the default");
+}
+
+#[test]
+fn s101_the_contiguous_region_has_whole_blocks() {
+    one_complaint("cma=", "cma=: a value is missing, using the default");
+    one_complaint(
+        "cma=lots",
+        "cma=lots: not a size (digits, then at most one of K, M, G), using the default",
+    );
+    one_complaint("cma=3M", "cma=3M: less than 4 MiB, using the default");
+    one_complaint("cma=2G", "cma=2G: more than the address map allows (1 GiB), using the default");
+    let (config, lines) = parse("kernel.elf cma=8M cma=9M");
+    assert_eq!(config.contiguous, Some(8 << 20));
+    assert_eq!(lines, ["cma=9M: not a multiple of 4 MiB, the rest is unusable, using 8 MiB"]);
+    assert_eq!(parse("kernel.elf").0.contiguous, None);
 }
 
 #[test]

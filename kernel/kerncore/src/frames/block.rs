@@ -48,8 +48,8 @@ impl FrameBlock {
 #[derive(Debug)]
 #[must_use = "a dropped FrameList leaks its frames"]
 pub struct FrameList {
-    head: u32,
-    tail: u32,
+    pub(super) head: u32,
+    pub(super) tail: u32,
     pages: u32,
 }
 

@@ -33,6 +33,7 @@ mod frame;
 mod front;
 mod limited;
 mod pointers;
+mod region;
 mod request;
 mod spare;
 mod table;

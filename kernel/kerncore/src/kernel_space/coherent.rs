@@ -15,6 +15,7 @@ use core::fmt;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
+use crate::contiguous::ContiguousError;
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, order_for};
 use crate::kernel_space::areas::AreaPlace;
@@ -34,6 +35,8 @@ const SECTION_ORDER: u32 = 8;
 pub enum CoherentError {
     /// No contiguous frames.
     Frames(AllocateError),
+    /// No run of the contiguous region.
+    Contiguous(ContiguousError),
     /// No addresses, or no record for them.
     Area(NoArea),
     /// The frames cannot leave the linear map.
@@ -46,6 +49,7 @@ impl fmt::Display for CoherentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frames(error) => error.fmt(f),
+            Self::Contiguous(error) => error.fmt(f),
             Self::Area(error) => error.fmt(f),
             Self::Linear(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -81,12 +85,25 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
+        self.coherent_from(bytes, caller, |pages| {
+            self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)
+        })
+    }
+
+    /// [`KernelSpace::coherent_alloc`] of the frames that `take` gives.
+    #[inline(always)]
+    pub(super) fn coherent_from(
+        &self,
+        bytes: u32,
+        caller: VirtAddr,
+        take: impl Fn(u32) -> Result<FrameBlock, CoherentError>,
+    ) -> Result<AreaSummary, CoherentError> {
         self.may_sleep_for("dma_alloc_coherent");
         let pages = pages_for(bytes);
         let alignment = Alignment::Order(order_for(pages).min(SECTION_ORDER));
         let attributes = Attributes::WRITE_COMBINE;
         let (lent, place) = self.unless_short(|| {
-            let block = self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)?;
+            let block = take(pages)?;
             self.lend("dma_alloc_coherent", block, alignment, attributes)
         })?;
         let new = NewArea::new(AreaKind::Dma, caller).at(lent.first().base());
@@ -94,7 +111,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Maps a fresh `block`, zeroed, at addresses of its own instead of those in the linear map, with no line of it in a cache.
-    #[inline(always)]
+    #[inline]
     fn lend(
         &self,
         operation: &'static str,
@@ -105,7 +122,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let pages = block.pages();
         self.zero_low_frames(block.first(), pages);
         let absent = self.withdraw(block).map_err(CoherentError::Linear)?;
-        // A block has 4 MiB at most.
+        // Less than 4 GiB.
         let request = Request { bytes: pages.wrapping_mul(PAGE_SIZE), window: None, alignment };
         let (usable, place) = match self.reserve(operation, |areas| areas.reserve(&request)) {
             Ok(reserved) => reserved,

@@ -28,6 +28,7 @@ mod at_once;
 mod bare;
 mod change;
 mod coherent;
+mod contiguous;
 mod copy;
 mod descriptors;
 mod exec;
@@ -95,6 +96,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
+use crate::contiguous::Contiguous;
 use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed, Pointers};
 use crate::kmap::Kmap;
 use crate::linear_map::LinearMap;
@@ -163,6 +165,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     /// The page arrays of whatever is one block.
     pointers: Pointers<'s>,
     support: &'s dyn Support<'s>,
+    /// Memory that is lent until buffers ask for it (S101).
+    contiguous: Option<&'s Contiguous<'s, L>>,
 }
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
@@ -187,6 +191,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             kmap: parts.kmap,
             pointers: parts.pointers,
             support: parts.support,
+            contiguous: None,
         }
     }
 

@@ -4,6 +4,7 @@ use core::{fmt, mem};
 
 use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
+use crate::contiguous::GiveBackError;
 use crate::frames::{FrameList, FrameOwner, FreeError};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::AreaPlace;
@@ -76,6 +77,8 @@ pub enum RemoveError {
 pub enum FramesError {
     /// The frame table names another owner.
     Free(FreeError),
+    /// They are not the contiguous region's to take back.
+    Contiguous(GiveBackError),
     /// The linear map does not have the gap that they left.
     Linear(LinearFault),
     /// An entry that nobody should have made still maps some of them (S22).
@@ -86,6 +89,7 @@ impl fmt::Display for FramesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Free(error) => error.fmt(f),
+            Self::Contiguous(error) => error.fmt(f),
             Self::Linear(error) => error.fmt(f),
             Self::StillMapped => f.write_str("some are still mapped, by an entry of somebody else"),
         }
@@ -403,7 +407,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub(crate) fn take_back(&self, absent: Absent) -> Result<(), FramesError> {
         let block = self.linear.restore(absent);
         let block = block.map_err(|error| FramesError::Linear(error.into_parts().0))?;
-        self.zones.free(block).map_err(FramesError::Free)
+        self.free_block(block)
     }
 }
 

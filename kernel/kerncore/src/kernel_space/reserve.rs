@@ -6,6 +6,7 @@ use core::sync::atomic::AtomicU32;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, ArrayArea, Mapping, VmStruct};
 use crate::attributes::Attributes;
+use crate::contiguous::{Borrower, Unmovable};
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, NodeId, Place};
 use crate::kernel_space::alias::{Alias, IndexChunk};
@@ -54,6 +55,15 @@ pub trait Support<'s>: Sync {
     /// Hears of an area that [`KernelSpace::vfree_atomic`] queued and whose frames did not come back. Called outside all
     /// locks, where [`KernelSpace::free_deferred`] is.
     fn deferred_free_failed(&self, error: &RemoveError);
+
+    /// Moves what the borrower has in the lent frame elsewhere, and gives the frame's handle (S101). Called outside all locks, where
+    /// one may sleep. Nobody who has lent no frame need know how.
+    ///
+    /// # Errors
+    /// [`Unmovable`]; the borrower has it still.
+    fn move_out(&self, _borrower: Borrower, _frame: Pfn) -> Result<FrameBlock, Unmovable> {
+        Err(Unmovable::Busy)
+    }
 }
 
 /// Why no area could be reserved. Nothing was taken.
@@ -307,7 +317,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 
     /// Gives back a block that nobody but this call has seen, so that the frame table cannot disagree.
     pub(super) fn free_own(&self, block: FrameBlock) {
-        let freed = self.zones.free(block);
+        let freed = self.free_block(block);
         debug_assert!(freed.is_ok(), "frames changed hands behind their owner's back: {freed:?}");
     }
 }

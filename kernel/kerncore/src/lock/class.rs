@@ -37,6 +37,8 @@ pub enum Class {
     DeferredFrees,
     /// The buddy allocator (`kerncore::zones`).
     Frames,
+    /// Who has which page of the contiguous region (`kerncore::contiguous`).
+    Contiguous,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
     AtomicPool,
     /// The coherent copies of buffers that virtio devices have (`virtio-hal`).
@@ -55,7 +57,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::UserWindows,
@@ -69,6 +71,7 @@ impl Class {
         Self::Areas,
         Self::DeferredFrees,
         Self::Frames,
+        Self::Contiguous,
         Self::AtomicPool,
         Self::LentBuffers,
         Self::SpaceNumbers,
@@ -92,6 +95,7 @@ impl Class {
             Self::Areas => "areas",
             Self::DeferredFrees => "deferred frees",
             Self::Frames => "frames",
+            Self::Contiguous => "contiguous region",
             Self::AtomicPool => "atomic pool",
             Self::LentBuffers => "lent buffers",
             Self::SpaceNumbers => "space numbers",

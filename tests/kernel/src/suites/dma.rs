@@ -252,7 +252,7 @@ fn what_c_callers_cannot_have_is_null_and_leaves_the_handle_alone() {
     for (bytes, flags) in [
         (0, AllocationFlags::KERNEL),
         (0, AllocationFlags::ATOMIC),
-        ((4 << 20) + 1, AllocationFlags::KERNEL),
+        (1 << 30, AllocationFlags::KERNEL),
         (u32::MAX, AllocationFlags::KERNEL),
         (u32::MAX, AllocationFlags::ATOMIC),
     ] {

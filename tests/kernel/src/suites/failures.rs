@@ -155,6 +155,7 @@ pub(super) fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
 fn no_coherent(point: Point, error: &CoherentError) -> bool {
     match error {
         CoherentError::Frames(error) => point == Point::Frames && is_exhausted(error),
+        CoherentError::Contiguous(_) => point == Point::Frames,
         CoherentError::Area(error) => no_area(point, error),
         CoherentError::Linear(_) => point == Point::Linear,
         CoherentError::Map(error) => no_table(point, error),

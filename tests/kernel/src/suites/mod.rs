@@ -5,6 +5,7 @@ mod atomic_pool;
 mod bare_areas;
 mod boot;
 mod c_unit;
+mod cma;
 mod coherent;
 mod command_line;
 mod descriptors;

@@ -177,6 +177,7 @@ fn coherent_memory_s66_s97() {
     everywhere(|bed| {
         let is_right = |point, error: &CoherentError| match error {
             CoherentError::Frames(error) => no_frames(point, error),
+            CoherentError::Contiguous(_) => false,
             CoherentError::Linear(_) => point == Point::Linear,
             CoherentError::Area(error) => no_area(point, error),
             CoherentError::Map(error) => no_table(point, error),

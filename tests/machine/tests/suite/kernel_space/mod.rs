@@ -5,6 +5,7 @@ mod alias;
 mod at_once;
 mod bare;
 mod coherent;
+mod contiguous;
 mod copy;
 mod damage;
 mod damage_to_areas;
