@@ -27,6 +27,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PageRange, Pfn, PhysAddr};
 use crate::descriptor::SLOT_SIZE;
+use crate::lines::Edge;
 
 /// What page tables need of a processor and its memory.
 ///
@@ -144,6 +145,11 @@ pub trait Machine {
         common_bits(words)
     }
 
+    /// Told of every step of memory from one owner to the next, if caches have to do with it: `call` takes `edge` with `bytes` from
+    /// `first`. Machines of tests keep a ledger of it ([`crate::lines`]); on others nothing is left of this.
+    #[inline(always)]
+    fn note(&self, _call: &'static str, _edge: Edge, _first: PhysAddr, _bytes: u32) {}
+
     /// Whether this CPU runs an interrupt's handler (S115).
     fn in_interrupt(&self) -> bool;
 
@@ -252,6 +258,11 @@ impl<M: Machine> Machine for &M {
     #[inline(always)]
     fn common_bits(&self, words: &[AtomicU32]) -> u32 {
         (**self).common_bits(words)
+    }
+
+    #[inline(always)]
+    fn note(&self, call: &'static str, edge: Edge, first: PhysAddr, bytes: u32) {
+        (**self).note(call, edge, first, bytes);
     }
 
     fn in_interrupt(&self) -> bool {

@@ -22,6 +22,9 @@
 //! Right code works on all of them. Code that forgets a step works on the forgetful machine, which is what an emulator
 //! is most like.
 //!
+//! A machine may have an outer cache between the data cache and memory, which is cleaned and invalidated by physical address and
+//! completes nothing before it is waited for.
+//!
 //! Each CPU has its own TTBR0, TTBR1, TTBCR and ASID, and what its walker brings into its TLB while they change is
 //! tagged with whatever they hold at that moment.
 //!
@@ -39,6 +42,7 @@ mod memory;
 mod pass_on;
 pub mod schedule;
 mod state;
+mod stream;
 mod tlb;
 mod user;
 mod walker;

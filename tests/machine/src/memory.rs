@@ -2,6 +2,9 @@
 //!
 //! Every line has a version, counted up by each write into the cache, so that a clean that completes late can never put an
 //! older line over a newer one. Writes past the cache have none: a dirty line covers them when it is written back.
+//!
+//! A machine may have an outer cache between the two (`outer.rs`): what the data cache reads in and writes back then goes
+//! through that, as a walker's reads do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,12 +35,16 @@ pub(crate) struct Snapshot {
 pub(crate) struct Memory {
     behind: BTreeMap<u32, Line>,
     cache: BTreeMap<u32, Cached>,
+    /// The outer cache, on machines that have one.
+    outer: Option<BTreeMap<u32, Cached>>,
     /// Lines that anybody has touched: those that reading ahead is interested in.
     touched: BTreeSet<u32>,
     version: u64,
     /// The instruction caches of all CPUs, taken for one: lines as they were in memory when they were fetched.
     instructions: BTreeMap<u32, Line>,
 }
+
+mod outer;
 
 const fn base(address: u32) -> u32 {
     address & !(LINE - 1)
@@ -54,7 +61,7 @@ impl Memory {
 
     /// Brings the line at `base` into the cache.
     fn fill(&mut self, base: u32) -> &mut Cached {
-        let line = self.line(base);
+        let line = if self.cache.contains_key(&base) { Line::default() } else { self.beyond(base) };
         self.cache.entry(base).or_insert(Cached { line, dirty: false })
     }
 
@@ -109,8 +116,8 @@ impl Memory {
     /// Completes a clean. A write after its beginning is not covered; a newer line in memory stays.
     pub(crate) fn complete_clean(&mut self, snapshot: Snapshot) {
         let Snapshot { base, line } = snapshot;
-        if line.version > self.line(base).version {
-            self.behind.insert(base, line);
+        if line.version > self.version_beyond(base) {
+            self.write_beyond(base, line);
         }
         if let Some(cached) = self.cache.get_mut(&base)
             && cached.line.version == line.version
@@ -148,8 +155,13 @@ impl Memory {
         {
             self.version += 1;
             let line = Line { version: self.version, ..cached.line };
-            self.behind.insert(base(address), line);
+            self.write_beyond(base(address), line);
         }
+    }
+
+    /// Drops the line at `address`, dirty or not.
+    pub(crate) fn drop_line(&mut self, address: u32) {
+        self.cache.remove(&base(address));
     }
 
     /// The lines in the cache.

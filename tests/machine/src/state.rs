@@ -37,9 +37,18 @@ impl Behaviour {
 pub(crate) enum Pending {
     Clean(Snapshot),
     CleanAndInvalidate(PhysAddr),
+    Drop(PhysAddr),
     ForgetInstructions,
     Invalidate(Scope, Reach),
     Write(Register),
+}
+
+/// Begun in the outer cache, completed at the latest when somebody waits for that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PendingOuter {
+    Clean(Snapshot),
+    Evict(PhysAddr),
+    Drop(PhysAddr),
 }
 
 #[derive(Debug)]
@@ -60,6 +69,7 @@ pub(crate) struct State {
     /// A thing that may happen at random happens once in so many times.
     pace: u64,
     pub(crate) memory: Memory,
+    pub(crate) outer: Vec<PendingOuter>,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) log: Vec<(usize, Event)>,
 }
@@ -90,10 +100,18 @@ impl SoftMachine {
             chance: Chance::new(seed),
             pace: 4 << (seed % 4 * 3),
             memory: Memory::default(),
+            outer: Vec::new(),
             cpus: (0..cpus).map(|_| cpu()).collect(),
             log: Vec::new(),
         };
         Self { state: Mutex::new(state) }
+    }
+
+    /// The same with an outer cache behind the data cache.
+    #[must_use]
+    pub fn with_outer_cache(self) -> Self {
+        self.state().memory.add_outer();
+        self
     }
 
     /// The CPU with this number, from zero.
@@ -158,7 +176,7 @@ impl State {
     fn walk(&self, cpu: usize, page: u32) -> Option<Translation> {
         let context = &self.cpus[cpu].context;
         let table = context.table_for(page)?.raw();
-        walker::walk(table, page, context.asid(), |address| self.memory.read_memory(address))
+        walker::walk(table, page, context.asid(), |address| self.memory.read_walked(address))
     }
 
     /// Begins `pending` on behalf of `cpu`.
@@ -189,6 +207,7 @@ impl State {
         match self.cpus[cpu].pending.remove(index) {
             Pending::Clean(snapshot) => self.memory.complete_clean(snapshot),
             Pending::CleanAndInvalidate(line) => self.memory.evict(line.raw()),
+            Pending::Drop(line) => self.memory.drop_line(line.raw()),
             Pending::ForgetInstructions => self.memory.forget_instructions(),
             Pending::Invalidate(scope, Reach::Local) => self.cpus[cpu].tlb.invalidate(scope),
             Pending::Invalidate(scope, Reach::InnerShareable) => {
@@ -199,13 +218,39 @@ impl State {
         self.speculate();
     }
 
+    /// Completes what was begun in the outer cache, in any order.
+    pub(crate) fn wait_outer(&mut self) {
+        while let Some(last) = self.outer.len().checked_sub(1) {
+            let index = match self.behaviour {
+                Behaviour::Hoarding => last,
+                Behaviour::Forgetful => 0,
+                Behaviour::Random(_) => self.chance.below(last + 1),
+            };
+            self.complete_outer(index);
+        }
+    }
+
+    fn complete_outer(&mut self, index: usize) {
+        match self.outer.remove(index) {
+            PendingOuter::Clean(snapshot) => self.memory.complete_clean_outer(snapshot),
+            PendingOuter::Evict(line) => self.memory.evict_outer(line.raw()),
+            PendingOuter::Drop(line) => self.memory.drop_outer(line.raw()),
+        }
+        self.speculate();
+    }
+
     /// What the machine does of its own accord, between any two things that it is asked to do.
     pub(crate) fn drift(&mut self) {
         match self.behaviour {
             Behaviour::Hoarding => self.speculate(),
             Behaviour::Forgetful => {
                 (0..self.cpus.len()).for_each(|cpu| self.barrier(cpu));
+                self.wait_outer();
                 self.memory.cached_lines().into_iter().for_each(|line| self.memory.evict(line));
+                self.memory
+                    .outer_lines()
+                    .into_iter()
+                    .for_each(|line| self.memory.evict_outer(line));
                 self.memory.forget_instructions();
                 self.cpus.iter_mut().for_each(|cpu| cpu.tlb.retain(|_| false));
             }
@@ -227,9 +272,18 @@ impl State {
             let chance = &mut self.chance;
             self.cpus[cpu].tlb.retain(|_| !chance.one_in(pace));
         }
+        if !self.outer.is_empty() && self.chance.one_in(pace) {
+            let index = self.chance.below(self.outer.len());
+            self.complete_outer(index);
+        }
         for line in self.memory.cached_lines() {
             if self.chance.one_in(pace) {
                 self.memory.evict(line);
+            }
+        }
+        for line in self.memory.outer_lines() {
+            if self.chance.one_in(pace) {
+                self.memory.evict_outer(line);
             }
         }
     }

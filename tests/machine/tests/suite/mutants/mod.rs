@@ -31,6 +31,7 @@ mod registers;
 mod resizing;
 mod routing;
 mod sharing;
+mod streaming;
 mod temporary;
 mod undoing;
 pub(crate) mod user;
@@ -142,6 +143,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         resizing::LISTED,
         routing::LISTED,
         sharing::LISTED,
+        streaming::LISTED,
         temporary::LISTED,
         undoing::LISTED,
         user::LISTED,
