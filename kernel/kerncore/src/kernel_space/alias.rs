@@ -22,7 +22,7 @@ use crate::kernel_space::{KernelSpace, NoArea};
 use crate::lock::{Lock, Locks, SharedLock};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-use crate::physical_index::{IndexEntry, Name, Run};
+use crate::physical_index::{Class, IndexEntry, Name, Run, Vacancy};
 use crate::va_space::Request;
 
 /// A run of room for the physical index that a [`super::Support`] makes from frames.
@@ -245,7 +245,7 @@ impl<'s> Areas<'s> {
     /// them.
     #[inline(always)]
     fn may_map(&self, range: (Pfn, Pfn), attributes: Attributes) -> Result<(), Missing> {
-        if let Some(run) = self.index.conflict(range, attributes) {
+        if let Some(run) = self.index.conflict(range, Class::new(attributes)) {
             return Err(Missing::Leave(self.alias(range, attributes, run)));
         }
         self.index.has_room().map_err(NoRoom::Runs).map_err(Missing::Room)
@@ -271,46 +271,38 @@ impl<'s> Areas<'s> {
         page: u32,
         attributes: Attributes,
     ) -> Result<(), NoRoom> {
-        let run = Run::new(range, page, attributes, place.devices.runs);
+        let run = Run::new(range, page, Class::new(attributes), place.devices.runs);
         let runs = self.index.insert(run).map_err(NoRoom::Runs)?;
         place.devices.runs = runs;
         place.devices.page = page;
         Ok(())
     }
 
-    /// Whether `pages` from `physical` on may be mapped with `attributes`, and can be [noted](Areas::note_at_hand).
+    /// Where [`Areas::note_at_hand`] can note that `pages` from `first` on are mapped as `class` says, if they may be.
     #[inline(always)]
-    pub(super) fn may_map_at_hand(
-        &self,
-        physical: PhysAddr,
-        pages: u32,
-        attributes: Attributes,
-    ) -> bool {
-        let first = physical.pfn();
-        // The last page is no lower than the first.
-        let last = first.checked_add(pages.wrapping_sub(1)).unwrap_or(first);
-        self.index.has_place() && self.index.conflict((first, last), attributes).is_none()
+    pub(super) fn may_map_at_hand(&self, first: Pfn, pages: u32, class: Class) -> Option<Vacancy> {
+        let vacancy = self.index.vacancy()?;
+        self.index.conflict_at(first, pages, class).is_none().then_some(vacancy)
     }
 
-    /// Notes that the area of `place`, of `range`, maps devices from `physical` on, as [may be](Areas::may_map_at_hand).
+    /// Notes that the area of `place`, of `range`, maps devices from `first` on, as [may be](Areas::may_map_at_hand).
     #[inline(always)]
     pub(super) fn note_at_hand(
         &mut self,
         place: &mut AreaPlace<'s>,
-        physical: PhysAddr,
+        first: Pfn,
         range: PageRange,
-        attributes: Attributes,
+        (class, vacancy): (Class, Vacancy),
     ) {
-        let first = physical.pfn();
-        let last = first.checked_add(range.count().wrapping_sub(1)).unwrap_or(first);
-        let noted = self.note_run(place, (first, last), range.first(), attributes);
-        debug_assert!(noted.is_ok(), "there was a place: {noted:?}");
+        let run = Run::alone((first, range.count()), range.first(), class);
+        place.devices.runs = self.index.fill(vacancy, run);
+        place.devices.page = range.first();
     }
 
     /// Has the index forget the one run of an area that ended.
     #[inline(always)]
-    pub(super) fn forget(&mut self, devices: Devices) {
-        let forgotten = self.index.remove(devices.runs, devices.page);
+    pub(super) fn forget(&mut self, runs: Name, page: u32) {
+        let forgotten = self.index.remove(runs, page);
         debug_assert!(forgotten.is_some(), "ioremap notes one run");
     }
 

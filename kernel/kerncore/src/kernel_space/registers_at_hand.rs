@@ -17,7 +17,7 @@ use crate::addr::{
     LARGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, Pfn, PhysAddr,
     SECTION_SIZE, VirtAddr,
 };
-use crate::area::{AreaKind, AreaRecord, Devices, Mapping};
+use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::attributes::Attributes;
 use crate::descriptor::l1::Sections;
 use crate::descriptor::l2::{LARGE_PAGE_SLOTS, LargePages, SmallPages};
@@ -30,6 +30,7 @@ use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
 use crate::page_table::{FEW, LargeParts, MOST_SLOTS, Parked, Supersection};
+use crate::physical_index::{Class, Name};
 use crate::va_space::{End, GUARD_PAGES};
 
 const ONE_SUPERSECTION: LargeParts = LargeParts::NONE.behind(1);
@@ -73,11 +74,12 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         let first = physical.pfn();
         // Neither wraps: the last page is no lower than the first.
         let pages = last.pfn().number().wrapping_sub(first.number()).wrapping_add(1);
+        let class = Class::new(attributes);
         let start = if pages < FEW {
             self.make_few_registers(
                 SmallPages::new(attributes).word(first),
                 pages,
-                (attributes, caller),
+                (class, caller),
             )?
         } else {
             let parts = few_parts(first, pages)?;
@@ -86,7 +88,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 ONE_SUPERSECTION => Sections::supersections(attributes).word(first),
                 _ => Sections::new(attributes).word(first),
             };
-            self.make_large_registers(word, (pages, parts), (attributes, caller))?
+            self.make_large_registers(word, (pages, parts), (class, caller))?
         };
         Some(VirtAddr::new(start.raw() | physical.page_offset()))
     }
@@ -99,16 +101,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         &self,
         word: u32,
         pages: u32,
-        (attributes, caller): (Attributes, VirtAddr),
+        (class, caller): (Class, VirtAddr),
     ) -> Option<VirtAddr> {
         self.may_sleep_for("ioremap");
         self.bound_backlog();
         let physical = PhysAddr::new(word & !(PAGE_SIZE - 1));
+        let first = physical.pfn();
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical);
         self.areas.with(|areas| {
-            if !areas.may_map_at_hand(physical, pages, attributes) {
-                return None;
-            }
+            let vacancy = areas.may_map_at_hand(first, pages, class)?;
             let mut place = areas.records.take().ok()?;
             let wanted = pages.wrapping_add(GUARD_PAGES);
             let begun = match pages {
@@ -128,7 +129,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
             let range = usable.pages();
             new.describe(&mut place, Mapping::Devices { usable });
-            areas.note_at_hand(&mut place, physical, range, attributes);
+            areas.note_at_hand(&mut place, first, range, (class, vacancy));
             areas.go_live(range, place);
             Some(range.start())
         })
@@ -142,7 +143,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         &self,
         word: u32,
         (pages, parts): (u32, LargeParts),
-        (attributes, caller): (Attributes, VirtAddr),
+        (class, caller): (Class, VirtAddr),
     ) -> Option<VirtAddr> {
         self.may_sleep_for("ioremap");
         self.bound_backlog();
@@ -152,11 +153,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         // All that a descriptor says beside the address lies below it.
         let border = if parts == ONE_LARGE_PAGE { LARGE_PAGE_SIZE } else { SECTION_SIZE };
         let physical = PhysAddr::new(word & border.wrapping_neg());
+        let first = physical.pfn();
         let new = NewArea::new(AreaKind::IoRemap, caller).at(physical);
         self.areas.with(|areas| {
-            if !areas.may_map_at_hand(physical, pages, attributes) {
-                return None;
-            }
+            let vacancy = areas.may_map_at_hand(first, pages, class)?;
             let mut place = areas.records.take().ok()?;
             let order = pages.next_power_of_two().min(PAGES_PER_SUPERSECTION);
             let wanted = pages.wrapping_add(GUARD_PAGES);
@@ -177,7 +177,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let range = usable.pages();
             let (list, parked) = (FrameList::new(), Parked::new());
             new.describe(&mut place, Mapping::Large { usable, list, parts, parked });
-            areas.note_at_hand(&mut place, physical, range, attributes);
+            areas.note_at_hand(&mut place, first, range, (class, vacancy));
             areas.go_live(range, place);
             Some(range.start())
         })
@@ -194,7 +194,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     pub(super) fn iounmap_at_hand(&self, base: VirtAddr) -> bool {
         self.may_sleep_for("iounmap");
         self.areas.with(|areas| {
-            let mut devices = Devices::NONE;
+            let mut runs = Name::NONE;
             let end = |record: &mut AreaRecord, pages: u32| {
                 if record.kind != AreaKind::IoRemap || record.users != 0 || !self.readers.are_none()
                 {
@@ -219,14 +219,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 };
                 is_gone.then(|| {
                     record.mapping = Mapping::Nothing;
-                    devices = mem::replace(&mut record.devices, Devices::NONE);
+                    runs = mem::replace(&mut record.devices.runs, Name::NONE);
                     End::Free
                 })
             };
             let is_gone = matches!(areas.end_at_once(base, end), Some(Ending::Free));
             if is_gone {
                 // It was flushed, so nobody remembers it (S97).
-                areas.forget(devices);
+                areas.forget(runs, base.page_number());
             }
             is_gone
         })

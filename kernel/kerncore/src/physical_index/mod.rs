@@ -22,7 +22,7 @@ mod tests;
 mod tree;
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
-use crate::attributes::Attributes;
+use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};
 use crate::slab::{Entry, NoPlace};
 
 pub use tree::Node;
@@ -32,6 +32,10 @@ use tree::Tree;
 const FEW: usize = u32::BITS as usize;
 /// Bits of a frame's number.
 const FRAME_BITS: u32 = 20;
+
+/// A free place in the row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vacancy(u32);
 
 /// Room for a run that has no place in the row.
 pub type IndexEntry<'s> = Entry<'s, Node<'s>>;
@@ -58,6 +62,71 @@ impl Name {
     }
 }
 
+/// What a run promises, and whether others may use it: above the bits of a frame's number, and never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class(u32);
+
+impl Class {
+    /// Of a run that is its one user's.
+    #[inline(always)]
+    pub(crate) const fn new(attributes: Attributes) -> Self {
+        let promise = (attributes.memory() as u32) << 6
+            | (attributes.access() as u32) << 3
+            | (attributes.execute() as u32) << 2
+            | (attributes.scope() as u32) << 1;
+        Self((1 << 9 | promise) << FRAME_BITS)
+    }
+
+    const fn with_sharing(self, sharing: Sharing) -> Self {
+        match sharing {
+            Sharing::Own => Self(self.0 & !SHARED),
+            Sharing::Shared => Self(self.0 | SHARED),
+        }
+    }
+
+    /// Of the run with this key, or reach.
+    #[inline(always)]
+    const fn of(key: u32) -> Self {
+        Self(key & !FRAMES)
+    }
+
+    /// Whether it is not what plain ioremap maps, shared or not.
+    #[inline(always)]
+    const fn is_odd(self) -> bool {
+        self.0 & !SHARED != Self::new(Attributes::DEVICE).0
+    }
+
+    const fn has(self, bit: u32) -> bool {
+        self.0 >> FRAME_BITS & bit != 0
+    }
+
+    /// What it promises.
+    pub(crate) const fn attributes(self) -> Attributes {
+        let promise = self.0 >> FRAME_BITS;
+        let memory = match promise >> 6 & 7 {
+            0 => MemoryType::StronglyOrdered,
+            1 => MemoryType::Device,
+            2 => MemoryType::NormalNonCacheable,
+            3 => MemoryType::NormalWriteThrough,
+            _ => MemoryType::NormalWriteBack,
+        };
+        let access = match promise >> 3 & 7 {
+            0 => Access::KernelReadOnly,
+            1 => Access::KernelReadWrite,
+            2 => Access::UserReadOnly,
+            3 => Access::UserReadOnlyKernelReadWrite,
+            _ => Access::UserReadWrite,
+        };
+        let execute = if self.has(1 << 2) { Execute::Allowed } else { Execute::Never };
+        let scope = if self.has(1 << 1) { Scope::NonGlobal } else { Scope::Global };
+        match Attributes::new(memory, access, execute, scope) {
+            Ok(attributes) => attributes,
+            // No class is made of promises that do not go together.
+            Err(_) => Attributes::DEVICE,
+        }
+    }
+}
+
 /// Physical pages that are mapped one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -67,28 +136,31 @@ pub struct Run {
     reach: u32,
     /// The number of the virtual page that leads to the first.
     page: u32,
-    attributes: Attributes,
     /// The next run of its area.
     next: Name,
 }
 
 impl Run {
-    /// The pages from `first` to `last`, with `attributes`, from the virtual page `page` on.
+    /// The pages from `first` to `last`, of `class`, from the virtual page `page` on.
     #[inline(always)]
     pub(crate) const fn new(
         (first, last): (Pfn, Pfn),
         page: u32,
-        attributes: Attributes,
+        class: Class,
         next: Name,
     ) -> Self {
-        let class = class(attributes, Sharing::Own);
-        let (key, reach) = (class | first.number(), class | last.number());
-        Self { key, reach, page, attributes, next }
+        Self { key: class.0 | first.number(), reach: class.0 | last.number(), page, next }
+    }
+
+    /// The only run of its area: `pages` from `first` on, of which there are so many.
+    #[inline(always)]
+    pub(crate) const fn alone((first, pages): (Pfn, u32), page: u32, class: Class) -> Self {
+        let key = class.0 | first.number();
+        Self { key, reach: key.wrapping_add(pages).wrapping_sub(1), page, next: Name::NONE }
     }
 
     /// The run of no page.
-    const NONE: Self =
-        Self { key: 0, reach: 0, page: 0, attributes: Attributes::DEVICE, next: Name::NONE };
+    const NONE: Self = Self { key: 0, reach: 0, page: 0, next: Name::NONE };
 
     /// The number of its first physical page.
     pub const fn first(&self) -> u32 {
@@ -122,7 +194,12 @@ impl Run {
 
     /// How it is mapped.
     pub const fn attributes(&self) -> Attributes {
-        self.attributes
+        self.class().attributes()
+    }
+
+    #[inline(always)]
+    const fn class(&self) -> Class {
+        Class::of(self.key)
     }
 
     /// Whether others may use it.
@@ -145,7 +222,7 @@ impl Run {
     }
 
     fn with_sharing(self, sharing: Sharing) -> Self {
-        let class = class(self.attributes, sharing);
+        let class = self.class().with_sharing(sharing).0;
         Self { key: class | self.first(), reach: class | self.last(), ..self }
     }
 }
@@ -153,16 +230,6 @@ impl Run {
 const FRAMES: u32 = (1 << FRAME_BITS) - 1;
 /// The lowest bit of a class.
 const SHARED: u32 = 1 << FRAME_BITS;
-
-/// What is promised, and whether it is shared, above the bits of a frame's number; never zero.
-#[inline(always)]
-const fn class(attributes: Attributes, sharing: Sharing) -> u32 {
-    let promise = (attributes.memory() as u32) << 6
-        | (attributes.access() as u32) << 3
-        | (attributes.execute() as u32) << 2;
-    let shared = matches!(sharing, Sharing::Shared) as u32;
-    (1 << 9 | promise | shared) << FRAME_BITS
-}
 
 /// Whether one physical page may not be mapped in both ways: with two memory types (S97), or executed through one and written
 /// through the other (S112).
@@ -201,12 +268,6 @@ impl<'s> PhysicalIndex<'s> {
         if self.free != 0 { Ok(()) } else { self.tree.has_room() }
     }
 
-    /// Whether there is a free place in the row.
-    #[inline(always)]
-    pub(crate) const fn has_place(&self) -> bool {
-        self.free != 0
-    }
-
     /// Takes in memory for further runs, if it is wanted still, and says whether it was.
     pub(crate) fn add_chunk(&mut self, chunk: &'s mut [IndexEntry<'s>]) -> bool {
         self.tree.add_chunk(chunk)
@@ -220,24 +281,27 @@ impl<'s> PhysicalIndex<'s> {
         }
     }
 
-    /// A run that has a page from `first` to `last` and may not have it if somebody maps that with `attributes`.
+    /// A run that has a page from `first` to `last` and may not have it if somebody maps that as `class` says.
+    pub(crate) fn conflict(&self, (first, last): (Pfn, Pfn), class: Class) -> Option<Run> {
+        let pages = last.number().wrapping_sub(first.number()).wrapping_add(1);
+        self.conflict_at(first, pages, class)
+    }
+
+    /// As [`PhysicalIndex::conflict`], of `pages` from `first` on, of which there are so many.
     #[inline(always)]
-    pub(crate) fn conflict(
-        &self,
-        (first, last): (Pfn, Pfn),
-        attributes: Attributes,
-    ) -> Option<Run> {
+    pub(crate) fn conflict_at(&self, first: Pfn, pages: u32, class: Class) -> Option<Run> {
         // All that there is, and all that is asked for, as a rule.
-        if self.odd | is_odd(class(attributes, Sharing::Own)) == 0 {
+        if self.odd == 0 && !class.is_odd() {
             return None;
         }
-        self.find_conflict(first.number(), last.number(), attributes)
+        let first = first.number();
+        self.find_conflict(first, first.wrapping_add(pages).wrapping_sub(1), class.attributes())
     }
 
     #[cold]
     #[inline(never)]
     fn find_conflict(&self, first: u32, last: u32, attributes: Attributes) -> Option<Run> {
-        let clashes = |run: &Run| run.overlaps(first, last) && clash(run.attributes, attributes);
+        let clashes = |run: &Run| run.overlaps(first, last) && clash(run.attributes(), attributes);
         match self.row().find(clashes) {
             Some(run) => Some(run),
             None => self.tree.classes().find_map(|(class, of_class)| {
@@ -255,11 +319,11 @@ impl<'s> PhysicalIndex<'s> {
         attributes: Attributes,
         but: u32,
     ) -> Option<Run> {
-        if self.odd | is_odd(class(attributes, Sharing::Own)) == 0 {
+        if self.odd == 0 && !Class::new(attributes).is_odd() {
             return None;
         }
         let is_it = |run: &Run| {
-            run.overlaps(first, last) && run.page != but && clash(run.attributes, attributes)
+            run.overlaps(first, last) && run.page != but && clash(run.attributes(), attributes)
         };
         match self.row().find(is_it) {
             Some(run) => Some(run),
@@ -275,7 +339,7 @@ impl<'s> PhysicalIndex<'s> {
         (first, last): (Pfn, Pfn),
         attributes: Attributes,
     ) -> Option<Run> {
-        let class = class(attributes, Sharing::Shared);
+        let class = Class::new(attributes).with_sharing(Sharing::Shared).0;
         let (key, reach) = (class | first.number(), class | last.number());
         let covers = |run: &Run| run.key & !FRAMES == class && run.key <= key && reach <= run.reach;
         match self.row().find(covers) {
@@ -284,27 +348,43 @@ impl<'s> PhysicalIndex<'s> {
         }
     }
 
+    /// A free place in the row, if there is one. It stays free until something is put in.
+    #[inline(always)]
+    pub(crate) fn vacancy(&self) -> Option<Vacancy> {
+        let place = self.free.trailing_zeros();
+        ((place as usize) < FEW).then_some(Vacancy(place))
+    }
+
+    /// Puts `run` in that place.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, Vacancy(place): Vacancy, run: Run) -> Name {
+        if let Some(vacant) = self.few.get_mut(place as usize) {
+            *vacant = run;
+        }
+        self.free &= self.free.wrapping_sub(1);
+        if run.class().is_odd() {
+            self.odd = self.odd.wrapping_add(1);
+        }
+        Name(place.wrapping_add(1))
+    }
+
     /// Puts `run` in.
     ///
     /// # Errors
     /// [`NoPlace`]; nothing has changed.
     #[inline(always)]
     pub(crate) fn insert(&mut self, run: Run) -> Result<Name, NoPlace> {
-        let place = self.free.trailing_zeros();
-        let Some(vacant) = self.few.get_mut(place as usize) else {
-            return self.insert_in_tree(run);
-        };
-        *vacant = run;
-        self.free &= self.free.wrapping_sub(1);
-        self.odd = self.odd.wrapping_add(is_odd(run.key));
-        Ok(Name(place.wrapping_add(1)))
+        match self.vacancy() {
+            Some(vacancy) => Ok(self.fill(vacancy, run)),
+            None => self.insert_in_tree(run),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn insert_in_tree(&mut self, run: Run) -> Result<Name, NoPlace> {
         self.tree.insert(run)?;
-        self.odd = self.odd.wrapping_add(is_odd(run.key));
+        self.odd = self.odd.wrapping_add(run.class().is_odd().into());
         Ok(Name(run.key))
     }
 
@@ -319,7 +399,9 @@ impl<'s> PhysicalIndex<'s> {
             }
             None => self.remove_from_tree(name, page)?,
         };
-        self.odd = self.odd.wrapping_sub(is_odd(run.key));
+        if run.class().is_odd() {
+            self.odd = self.odd.wrapping_sub(1);
+        }
         Some(run)
     }
 
@@ -353,7 +435,7 @@ impl<'s> PhysicalIndex<'s> {
 
     /// Checks the index against itself. O(n).
     pub(crate) fn is_sound(&self) -> bool {
-        let odd = self.row().map(|run| is_odd(run.key)).sum::<u32>();
+        let odd = self.row().map(|run| u32::from(run.class().is_odd())).sum::<u32>();
         self.tree.is_sound().is_some_and(|in_tree| odd + in_tree == self.odd)
     }
 
@@ -366,13 +448,6 @@ impl<'s> PhysicalIndex<'s> {
             Some(*run)
         })
     }
-}
-
-/// Whether a run with this class, or key, is not what plain ioremap maps, shared or not.
-#[inline(always)]
-fn is_odd(key: u32) -> u32 {
-    const DEVICE: u32 = class(Attributes::DEVICE, Sharing::Own);
-    (key & !(FRAMES | SHARED) != DEVICE).into()
 }
 
 #[cfg(test)]

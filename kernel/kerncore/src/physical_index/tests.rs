@@ -43,7 +43,8 @@ impl Both {
     fn insert(&mut self, first: u32, last: u32, attributes: Attributes) {
         // Addresses do not come in the order of frames.
         self.page = 0xc_0000 | (self.page + 0x1235) & 0x3_ffff;
-        let run = Run::new((frame(first), frame(last)), self.page, attributes, Name::NONE);
+        let run =
+            Run::new((frame(first), frame(last)), self.page, Class::new(attributes), Name::NONE);
         if let Err(NoPlace::NeedsChunk { entries, .. }) = self.index.has_room() {
             assert!(self.index.insert(run).is_err(), "nothing is made of nothing");
             assert!(self.index.add_chunk(chunk(entries)));
@@ -72,8 +73,8 @@ impl Both {
         let range = (frame(first), frame(last));
         for attributes in WAYS {
             let clashes =
-                |run: &Run| run.overlaps(first, last) && clash(run.attributes, attributes);
-            let found = self.index.conflict(range, attributes);
+                |run: &Run| run.overlaps(first, last) && clash(run.attributes(), attributes);
+            let found = self.index.conflict(range, Class::new(attributes));
             assert!(found.is_none_or(|run| clashes(&run) && self.has(&run)), "{found:?}");
             assert_eq!(found.is_some(), self.list.iter().any(|(_, run)| clashes(run)));
             if let Some(found) = found {
@@ -84,7 +85,7 @@ impl Both {
             }
             let covers = |run: &Run| {
                 run.sharing() == Sharing::Shared
-                    && run.attributes == attributes
+                    && run.attributes() == attributes
                     && run.first() <= first
                     && last <= run.last()
             };
@@ -180,7 +181,7 @@ fn runs_that_only_touch_do_not_overlap_and_the_last_frame_is_one() {
         for (first, last, is_one) in
             [(10, 19, false), (9, 9, true), (10, 20, true), (FRAMES, FRAMES, true), (0, 0, true)]
         {
-            let found = both.index.conflict((frame(first), frame(last)), WAYS[2]);
+            let found = both.index.conflict((frame(first), frame(last)), Class::new(WAYS[2]));
             assert_eq!(found.is_some(), is_one, "{first}-{last}");
             both.agree(first, last);
         }

@@ -11,7 +11,7 @@
 use core::cmp::Ordering;
 use core::mem;
 
-use super::{FRAMES, Run, is_odd};
+use super::{FRAMES, Run};
 use crate::attributes::Attributes;
 use crate::slab::{Entry, Home, NoPlace, Place, Slab};
 
@@ -157,7 +157,7 @@ impl<'s> Tree<'s> {
         core::iter::from_fn(move || {
             let run = self.first_after(after)?;
             after = run.key | FRAMES;
-            Some((run.key & !FRAMES, run.attributes))
+            Some((run.key & !FRAMES, run.attributes()))
         })
     }
 
@@ -284,7 +284,7 @@ fn sound(link: &Link<'_>, last: &mut (u32, u32)) -> Option<(u32, u32)> {
         .flatten()
         .all(|child| priority(child.run.page) <= priority(node.run.page));
     let wanted = below.map(farthest).into_iter().fold(node.run.reach, u32::max);
-    let odd = left_odd + right_odd + is_odd(node.run.key);
+    let odd = left_odd + right_odd + u32::from(node.run.class().is_odd());
     (ascends && is_above && node.farthest == wanted).then_some((left + right + 1, odd))
 }
 

@@ -11,8 +11,9 @@
 //! What was found last is noted: no hole below it is as long as what was sought. Who frees an area and makes another finds that
 //! place again without a search.
 //!
-//! One hole may be late: what is above its slot does not know of it yet, because the next to go may be the area above it, and the
-//! hole with that (an aligned area leaves such a hole below it). Until somebody searches, all holes are held to be long.
+//! One hole may be late: it stands beside the tree, of which no slot knows of it yet, because the next to go may be the area above
+//! it, and the hole with that (an aligned area leaves such a hole below it). Until somebody searches, or another hole changes, all
+//! holes are held to be long.
 //!
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
@@ -45,6 +46,8 @@ pub(super) struct HoleTree<'s> {
     root: u32,
     /// The page of the hole that is late, if one is.
     late: u32,
+    /// Its length.
+    late_length: u32,
     /// No hole below this page has [`HoleTree::sought`] pages or more.
     found: u32,
     /// How many pages were sought when it was found.
@@ -63,8 +66,17 @@ impl<'s> HoleTree<'s> {
         groups.fill([0; FAN_OUT as usize]);
         let first_leaf = inner_groups(pages);
         let (inner, leaves) = groups.split_at_mut(first_leaf as usize);
-        let (longest, root, late) = (0, 0, NONE);
-        Self { leaves, inner, first_leaf, longest, root, late, found: 0, sought: u32::MAX }
+        Self {
+            leaves,
+            inner,
+            first_leaf,
+            longest: 0,
+            root: 0,
+            late: NONE,
+            late_length: 0,
+            found: 0,
+            sought: u32::MAX,
+        }
     }
 
     /// No hole is longer; while one is late, that says nothing.
@@ -75,12 +87,17 @@ impl<'s> HoleTree<'s> {
 
     /// The length of the longest hole, 0 without any.
     pub(super) fn longest_exactly(&self) -> u32 {
-        if self.late == NONE { self.root } else { self.root.max(self.starting_at(self.late)) }
+        if self.late == NONE { self.root } else { self.root.max(self.late_length) }
     }
 
     /// The length of the hole that begins at `page`, 0 if none does.
     #[inline]
     pub(super) fn starting_at(&self, page: u32) -> u32 {
+        if page == self.late { self.late_length } else { self.slot_at(page) }
+    }
+
+    #[inline(always)]
+    fn slot_at(&self, page: u32) -> u32 {
         self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)]
     }
 
@@ -89,33 +106,53 @@ impl<'s> HoleTree<'s> {
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
-        self.set_slot(page, length);
-        self.climb_from(page);
+        self.settle();
+        self.set_in_tree(page, length);
     }
 
     /// As [`HoleTree::set`], of a hole that is new and may soon go.
+    #[inline(always)]
     pub(super) fn set_late(&mut self, page: u32, length: u32) {
         self.settle();
-        self.set_slot(page, length);
-        (self.late, self.longest) = (page, NONE);
+        (self.late, self.late_length, self.longest) = (page, length, NONE);
     }
 
     /// As [`HoleTree::set`], of a hole that goes and may be late.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_out(&mut self, page: u32) {
-        self.set(page, 0);
         if page == self.late {
             (self.late, self.longest) = (NONE, self.root);
+        } else {
+            self.take_out_of_tree(page);
         }
     }
 
-    /// Makes known above what is late. Who searches has this done before.
-    #[inline]
+    #[inline(never)]
+    fn take_out_of_tree(&mut self, page: u32) {
+        self.set_in_tree(page, 0);
+    }
+
+    /// Puts what is late into the tree. Who searches has this done before.
+    #[inline(always)]
     pub(super) fn settle(&mut self) {
         if self.late != NONE {
-            self.climb_from(self.late);
-            (self.late, self.longest) = (NONE, self.root);
+            self.settle_late();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_late(&mut self) {
+        let page = self.late;
+        self.late = NONE;
+        self.set_in_tree(page, self.late_length);
+        self.longest = self.root;
+    }
+
+    #[inline(always)]
+    fn set_in_tree(&mut self, page: u32, length: u32) {
+        self.set_slot(page, length);
+        self.climb_from(page);
     }
 
     #[inline(always)]
@@ -151,10 +188,10 @@ impl<'s> HoleTree<'s> {
     /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
     #[inline]
     pub(super) fn first_of(&mut self, wanted: u32) -> Option<u32> {
-        if wanted >= self.sought && self.starting_at(self.found) >= wanted {
+        self.settle();
+        if wanted >= self.sought && self.slot_at(self.found) >= wanted {
             return Some(self.found);
         }
-        self.settle();
         if self.longest < wanted {
             return None;
         }
@@ -190,7 +227,7 @@ impl<'s> HoleTree<'s> {
         (leaf << FAN_OUT_SHIFT) | lowest_slot_of(&self.leaves[leaf as usize], wanted)
     }
 
-    /// How many holes begin in the first `pages` pages, or the first group above those whose parent does not hold its greatest
+    /// How many holes begin in the first `pages` pages, in the tree or late, or the first group above those whose parent does not hold its greatest
     /// slot. If all are asked for, groups that stand above none must be empty.
     pub(super) fn audit(&self, pages: u32) -> Result<u32, u32> {
         let all = pages.div_ceil(FAN_OUT) as usize == self.leaves.len();
@@ -204,12 +241,12 @@ impl<'s> HoleTree<'s> {
             let after = |group: u32| first + group;
             if first != self.first_leaf {
                 let wanted = if all { groups_at(first) } else { pages.div_ceil(span) } as usize;
-                level(above, &self.inner[first as usize..][..wanted], NONE).map_err(after)?;
+                level(above, &self.inner[first as usize..][..wanted]).map_err(after)?;
                 (first, span) = (child_of(first, 0), span / FAN_OUT);
                 continue;
             }
             let leaves = &self.leaves[..pages.div_ceil(FAN_OUT) as usize];
-            let holes = level(above, leaves, self.late).map_err(after)?;
+            let holes = level(above, leaves).map_err(after)? + u32::from(self.late < pages);
             // The tree may have fewer leaves than its last inner level has slots.
             let mut spare = (first..).zip(above).skip(self.leaves.len());
             return spare
@@ -222,22 +259,18 @@ impl<'s> HoleTree<'s> {
     pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
         self.leaves.copy_from_slice(other.leaves);
         self.inner.copy_from_slice(other.inner);
-        (self.longest, self.root, self.late) = (other.longest, other.root, other.late);
+        (self.longest, self.root) = (other.longest, other.root);
+        (self.late, self.late_length) = (other.late, other.late_length);
         (self.found, self.sought) = (other.found, other.sought);
     }
 }
 
-/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it, where the
-/// slot `late` need not be known.
-fn level(above: &[u32], groups: &[Group], late: u32) -> Result<u32, u32> {
+/// How many slots of `groups` are not 0, or the first of them that has another greatest slot than is noted above it.
+fn level(above: &[u32], groups: &[Group]) -> Result<u32, u32> {
     let mut filled = 0;
-    let is_but_for_late = |group: u32, mut slots: Group, noted: u32| {
-        slots[slot(late)] = 0;
-        group == late >> FAN_OUT_SHIFT && noted == greatest_of(&slots)
-    };
     let mut exact = |first: u32, groups: &[Group], above: &[u32]| {
         for (group, (slots, &noted)) in (first..).zip(groups.iter().zip(above)) {
-            if noted != greatest_of(slots) && !is_but_for_late(group, *slots, noted) {
+            if noted != greatest_of(slots) {
                 return Err(group);
             }
             filled += slots.iter().map(|&length| u32::from(length != 0)).sum::<u32>();

@@ -231,7 +231,7 @@ impl<'s, R> VaSpace<'s, R> {
     fn take_open(&mut self, align_mask: u32, wanted: u32) -> Option<u32> {
         let below = self.top;
         // Pages from here to the next aligned one; page numbers and mask are below 2²⁰, and what comes out is, too (S6).
-        let skipped = (self.first() + below).wrapping_neg() & align_mask;
+        let skipped = self.first().wrapping_add(below).wrapping_neg() & align_mask;
         let base = below.wrapping_add(skipped);
         let top = base.wrapping_add(wanted);
         if base > self.pages || wanted > self.pages.wrapping_sub(base) {
@@ -343,7 +343,10 @@ impl<'s, R> VaSpace<'s, R> {
     /// Notes at its end that there is a hole `[start, end)`.
     #[inline]
     fn mark_hole(&mut self, start: u32, end: u32) {
-        self.tags[end as usize - 1] = HOLE | (end - start);
+        // A hole has a page, and lies in the space.
+        if let Some(tag) = self.tags.get_mut(end.wrapping_sub(1) as usize) {
+            *tag = HOLE | end.wrapping_sub(start);
+        }
     }
 
     #[cold]

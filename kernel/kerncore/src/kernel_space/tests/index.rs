@@ -6,7 +6,7 @@ use crate::attributes::{Attributes, MemoryType};
 use crate::audit::{Expected, Violation, audit};
 use crate::kernel_space::*;
 use crate::lock::Lock;
-use crate::physical_index::{Name, Run};
+use crate::physical_index::{Class, Name, Run};
 
 const DEVICE: PhysAddr = PhysAddr::new(0x1001_3000);
 const CALLER: VirtAddr = VirtAddr::new(0x8001_0000);
@@ -61,7 +61,7 @@ fn a_run_of_nobody_and_books_that_do_not_add_up_are_seen_s97() {
     let space = space();
     map(&space);
     let range = (DEVICE.pfn(), DEVICE.pfn());
-    let run = Run::new(range, 0xc_0080, Attributes::DEVICE, Name::NONE);
+    let run = Run::new(range, 0xc_0080, Class::new(Attributes::DEVICE), Name::NONE);
     let name = space.areas.with(|areas| areas.index.insert(run)).expect("room");
     assert_eq!(found(&space), [Violation::IndexRuns { runs: 2, found: 1 }]);
     space.areas.with(|areas| areas.index.remove(name, 0xc_0080)).expect("its run");
