@@ -97,6 +97,12 @@ pub trait Machine {
         held.fold(bits, join)
     }
 
+    /// Whether `count` consecutive slots from `first` all hold `descriptor`. All lie in one table.
+    #[inline(always)]
+    fn all_hold(&self, first: PhysAddr, count: u32, descriptor: u32) -> bool {
+        self.join_descriptors(first, count, 0, |differ, held| differ | held ^ descriptor) == 0
+    }
+
     /// As [`Machine::write_descriptors`], with zeros into `count` slots.
     #[inline(always)]
     fn clear_descriptors(&self, first: PhysAddr, count: u32) {
@@ -218,6 +224,11 @@ impl<M: Machine> Machine for &M {
         join: impl Fn(u32, u32) -> u32,
     ) -> u32 {
         (**self).join_descriptors(first, count, bits, join)
+    }
+
+    #[inline(always)]
+    fn all_hold(&self, first: PhysAddr, count: u32, descriptor: u32) -> bool {
+        (**self).all_hold(first, count, descriptor)
     }
 
     #[inline(always)]

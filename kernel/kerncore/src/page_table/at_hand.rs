@@ -142,8 +142,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let Some(below) = self.table_of(&run) else { return false };
         let mut slots = run.slots(below);
         let first = slots.read(&self.machine, 0);
-        let differ = slots.join_all(&self.machine, 0, |bits, word| bits | word ^ first);
-        let is_one = differ == 0 && l2::is_large(first);
+        let is_one = l2::is_large(first) && slots.all_hold(&self.machine, first);
         if is_one {
             slots.clear(&self.machine);
             self.machine.barrier();

@@ -230,6 +230,12 @@ impl Slots<'_> {
         machine.join_descriptors(self.first, self.count, bits, join)
     }
 
+    /// Whether all the slots hold `descriptor`.
+    #[inline(always)]
+    pub(crate) fn all_hold(&self, machine: &impl Machine, descriptor: u32) -> bool {
+        machine.all_hold(self.first, self.count, descriptor)
+    }
+
     /// Writes `descriptors` from the first slot on, as many as there is room for, and cleans what it wrote. Returns
     /// how many that were.
     #[inline(always)]

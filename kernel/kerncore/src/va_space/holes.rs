@@ -85,29 +85,30 @@ impl<'s> HoleTree<'s> {
         self.longest
     }
 
+    /// As [`HoleTree::starting_at`], late or not: for audits.
+    pub(super) fn starting_exactly_at(&self, page: u32) -> u32 {
+        if page == self.late { self.late_length } else { self.starting_at(page) }
+    }
+
     /// The length of the longest hole, 0 without any.
     pub(super) fn longest_exactly(&self) -> u32 {
         if self.late == NONE { self.root } else { self.root.max(self.late_length) }
     }
 
-    /// The length of the hole that begins at `page`, 0 if none does.
+    /// The length of the hole that begins at `page`, 0 if none does, or if it is late.
     #[inline]
     pub(super) fn starting_at(&self, page: u32) -> u32 {
-        if page == self.late { self.late_length } else { self.slot_at(page) }
-    }
-
-    #[inline(always)]
-    fn slot_at(&self, page: u32) -> u32 {
         self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)]
     }
 
-    /// Says that the hole at `page` now has `length` pages; 0 takes it out.
+    /// Says that the hole at `page` now has `length` pages; 0 takes it out. No hole is late.
     ///
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
-        self.settle();
-        self.set_in_tree(page, length);
+        debug_assert!(self.late == NONE, "{} is late", self.late);
+        self.set_slot(page, length);
+        self.climb_from(page);
     }
 
     /// As [`HoleTree::set`], of a hole that is new and may soon go.
@@ -123,16 +124,17 @@ impl<'s> HoleTree<'s> {
         if page == self.late {
             (self.late, self.longest) = (NONE, self.root);
         } else {
+            self.settle();
             self.take_out_of_tree(page);
         }
     }
 
     #[inline(never)]
     fn take_out_of_tree(&mut self, page: u32) {
-        self.set_in_tree(page, 0);
+        self.set(page, 0);
     }
 
-    /// Puts what is late into the tree. Who searches has this done before.
+    /// Puts what is late into the tree. Who searches, or changes another hole, has this done before.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
         if self.late != NONE {
@@ -145,14 +147,8 @@ impl<'s> HoleTree<'s> {
     fn settle_late(&mut self) {
         let page = self.late;
         self.late = NONE;
-        self.set_in_tree(page, self.late_length);
         self.longest = self.root;
-    }
-
-    #[inline(always)]
-    fn set_in_tree(&mut self, page: u32, length: u32) {
-        self.set_slot(page, length);
-        self.climb_from(page);
+        self.set(page, self.late_length);
     }
 
     #[inline(always)]
@@ -180,16 +176,14 @@ impl<'s> HoleTree<'s> {
             greatest = greatest_of(slots);
         }
         self.root = greatest;
-        if self.late == NONE {
-            self.longest = greatest;
-        }
+        self.longest = greatest;
     }
 
     /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
     #[inline]
     pub(super) fn first_of(&mut self, wanted: u32) -> Option<u32> {
         self.settle();
-        if wanted >= self.sought && self.slot_at(self.found) >= wanted {
+        if wanted >= self.sought && self.starting_at(self.found) >= wanted {
             return Some(self.found);
         }
         if self.longest < wanted {
@@ -364,7 +358,10 @@ mod tests {
             match (before, length) {
                 (0, 1..) if chance.is_multiple_of(3) => tree.set_late(page, length),
                 (_, 0) => tree.take_out(page),
-                _ => tree.set(page, length),
+                _ => {
+                    tree.settle();
+                    tree.set(page, length);
+                }
             }
             let (longest, holes) = (lengths.iter().max(), lengths.iter().filter(|&&l| l != 0));
             assert_eq!(Some(&tree.longest_exactly()), longest, "at step {step}");

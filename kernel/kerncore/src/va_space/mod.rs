@@ -326,6 +326,7 @@ impl<'s, R> VaSpace<'s, R> {
             self.top = start;
             return;
         }
+        self.holes.settle();
         let above = self.holes.starting_at(end);
         self.make_hole(start, end + above);
         if above != 0 {
@@ -333,7 +334,7 @@ impl<'s, R> VaSpace<'s, R> {
         }
     }
 
-    /// Notes the hole `[start, end)`, which has no free neighbour.
+    /// Notes the hole `[start, end)`, which has no free neighbour. No hole is late.
     #[inline]
     fn make_hole(&mut self, start: u32, end: u32) {
         self.holes.set(start, end - start);

@@ -18,6 +18,7 @@ impl<R> VaSpace<'_, R> {
     pub fn extend(&mut self, usable: &OwnedRange, more: u32) -> Option<OwnedRange> {
         let (first, taken) = self.area_of(usable)?;
         let end = first + taken;
+        self.holes.settle();
         let free = if end == self.top { self.pages - end } else { self.holes.starting_at(end) };
         if more == 0 || more > free {
             return None;
@@ -49,6 +50,7 @@ impl<R> VaSpace<'_, R> {
         if end == self.top {
             self.top = start;
         } else {
+            self.holes.settle();
             let above = self.holes.starting_at(end);
             self.make_hole(start, end + above);
             if above != 0 {
