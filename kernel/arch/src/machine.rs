@@ -212,7 +212,8 @@ impl Machine for CortexA9 {
     #[inline(always)]
     fn all_hold(&self, first: PhysAddr, count: u32, descriptor: u32) -> bool {
         if count != 16 {
-            return self.join_descriptors(first, count, 0, |differ, held| differ | held ^ descriptor)
+            return self
+                .join_descriptors(first, count, 0, |differ, held| differ | held ^ descriptor)
                 == 0;
         }
         let same: u32;

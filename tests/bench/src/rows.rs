@@ -16,7 +16,7 @@ use kerncore::frames::Frame;
 use linux::areas::{free_vm_area, get_vm_area};
 use linux::dma::{dma_alloc_coherent, dma_free_coherent};
 use linux::free::{vfree, vunmap};
-use linux::ioremap::{ioremap, iounmap};
+use linux::ioremap::{ioremap, ioremap_shared, iounmap};
 use linux::lookup::{find_vm_area, vmalloc_to_page};
 use linux::map_ram::{vm_map_ram, vm_unmap_ram};
 use linux::page::{__free_pages, alloc_pages};
@@ -64,6 +64,7 @@ pub(crate) static ROWS: &[Row] = &[
     row("ioremap_iounmap_1M", |meter| remap_unmap(meter, MIB)),
     row("ioremap_iounmap_2M", |meter| remap_unmap(meter, 2 * MIB)),
     row("ioremap_iounmap_16M", |meter| remap_unmap(meter, 16 * MIB)),
+    row("ioremap_shared_again_4K", share_again),
     row("get_vm_area_free_4K", reserve_free),
     row("vm_map_ram_1p", |meter| map_ram(meter, 1)),
     row("vm_map_ram_16p", |meter| map_ram(meter, 16)),
@@ -172,6 +173,16 @@ fn remap_unmap(meter: &mut Meter, bytes: u32) {
     let iounmap = black_box(iounmap as Free);
     meter.measure(|_| free(iounmap, ioremap(physical, bytes)));
     assert!(!ioremap(physical, bytes).is_null(), "what was measured was a failure");
+}
+
+/// Of a page that somebody else has mapped to be shared.
+fn share_again(meter: &mut Meter) {
+    let physical = NOR_FLASH_0.base.raw();
+    let share = black_box(ioremap_shared as extern "C" fn(c_uint, c_uint) -> *mut c_void);
+    let iounmap = black_box(iounmap as Free);
+    let first = share(physical, 4 * KIB);
+    meter.measure(|_| free(iounmap, share(physical, 4 * KIB)));
+    assert_eq!(share(physical, 4 * KIB), first, "what was measured was no second use");
 }
 
 fn reserve_free(meter: &mut Meter) {

@@ -97,9 +97,22 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         caller: VirtAddr,
     ) -> Result<VirtAddr, IoRemapError> {
         if self.shares_by_default() {
-            return self.ioremap_shared(physical, bytes, attributes, caller);
+            return self.share_or_map(physical, bytes, attributes, caller);
         }
         self.ioremap_own(physical, bytes, attributes, caller)
+    }
+
+    /// [`KernelSpace::ioremap_shared`], apart from the common way.
+    #[cold]
+    #[inline(never)]
+    fn share_or_map(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        self.ioremap_shared(physical, bytes, attributes, caller)
     }
 
     /// Maps as [`KernelSpace::ioremap`] says, for this caller alone, whatever others have mapped of the same

@@ -23,6 +23,7 @@ use crate::descriptor::l1::Sections;
 use crate::descriptor::l2::{LARGE_PAGE_SLOTS, LargePages, SmallPages};
 use crate::failure::Point;
 use crate::frames::FrameList;
+use crate::kernel_space::areas::Areas;
 use crate::kernel_space::at_once::Ending;
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::{KernelSpace, MOST_AT_ONCE};
@@ -183,8 +184,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         })
     }
 
-    /// Ends the registers at `base`, if few entries lead to them, all as they should be, and nobody uses the area. Says whether;
-    /// otherwise nothing has changed.
+    /// Ends the registers at `base`, if few entries lead to them, all as they should be, and nobody uses the area; or one use of
+    /// them, if it has others. Says whether; otherwise nothing has changed.
     ///
     /// Not inlined, as the above.
     ///
@@ -194,14 +195,15 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     pub(super) fn iounmap_at_hand(&self, base: VirtAddr) -> bool {
         self.may_sleep_for("iounmap");
         self.areas.with(|areas| {
-            let mut runs = Name::NONE;
+            let (mut runs, mut is_less) = (Name::NONE, false);
             let end = |record: &mut AreaRecord, pages: u32| {
                 if record.kind != AreaKind::IoRemap || record.users != 0 || !self.readers.are_none()
                 {
                     return None;
                 }
-                // Others may use it.
+                // Others may use it: then there is nothing more to do ([`super::sharing`]).
                 if record.devices.users != 0 {
+                    is_less = Areas::count_less(&mut record.devices.users);
                     return None;
                 }
                 let is_gone = match &mut record.mapping {
@@ -228,7 +230,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 // It was flushed, so nobody remembers it (S97).
                 areas.forget(runs, base.page_number());
             }
-            is_gone
+            is_gone | is_less
         })
     }
 

@@ -59,8 +59,42 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// # Panics
     /// In interrupt context.
-    #[inline(never)]
+    #[inline(always)]
     pub fn ioremap_shared(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+        caller: VirtAddr,
+    ) -> Result<VirtAddr, IoRemapError> {
+        match self.share_at_hand(physical, bytes, attributes) {
+            Some(address) => Ok(address),
+            None => self.map_shared(physical, bytes, attributes, caller),
+        }
+    }
+
+    /// As [`KernelSpace::ioremap_shared`], of what is mapped to be shared already. Otherwise nothing has changed.
+    ///
+    /// Not inlined, and what it gives fits a register: it has all registers to itself.
+    #[inline(never)]
+    fn share_at_hand(
+        &self,
+        physical: PhysAddr,
+        bytes: u32,
+        attributes: Attributes,
+    ) -> Option<VirtAddr> {
+        let last = physical.checked_add(bytes.checked_sub(1)?)?;
+        if self.statics.may_have(physical, last) {
+            return None;
+        }
+        let address = self.use_again((physical.pfn(), last.pfn()), attributes)?;
+        Some(VirtAddr::new(address.raw() | physical.page_offset()))
+    }
+
+    /// As [`KernelSpace::ioremap_shared`], of what is to be mapped, or refused.
+    #[cold]
+    #[inline(never)]
+    fn map_shared(
         &self,
         physical: PhysAddr,
         bytes: u32,
@@ -122,6 +156,16 @@ impl<'s> Areas<'s> {
         Some(VirtAddr::new(run.page_of(range.0.number()) * PAGE_SIZE))
     }
 
+    /// Counts one user less of a mapping that has more than this one, and says whether it did.
+    #[inline(always)]
+    pub(super) fn count_less(users: &mut u32) -> bool {
+        let has_others = *users > 1;
+        if has_others {
+            *users = users.wrapping_sub(1);
+        }
+        has_others
+    }
+
     /// Counts one user less of the mapping that `address` lies in. If he was the last, or the only one: Live → Dying.
     #[inline(always)]
     pub(super) fn end_use(
@@ -141,8 +185,8 @@ impl<'s> Areas<'s> {
     #[cold]
     #[inline(never)]
     fn end_shared_use(&mut self, base: VirtAddr) -> Result<Option<AreaPlace<'s>>, RemoveError> {
-        if let Some(users @ 2..) = self.find_mut(base).map(|record| &mut record.devices.users) {
-            *users -= 1;
+        let users = self.find_mut(base).map(|record| &mut record.devices.users);
+        if users.is_some_and(Self::count_less) {
             return Ok(None);
         }
         let mut dying = self.retire(base, AreaKind::IoRemap)?;

@@ -217,6 +217,12 @@ impl Run {
         self.page.wrapping_add(frame.wrapping_sub(self.first()))
     }
 
+    /// Whether it is of one class with `key` and `reach` and has all pages from the one to the other.
+    #[inline(always)]
+    const fn covers(&self, key: u32, reach: u32) -> bool {
+        Class::of(self.key).0 == Class::of(key).0 && self.key <= key && reach <= self.reach
+    }
+
     const fn overlaps(&self, first: u32, last: u32) -> bool {
         self.first() <= last && first <= self.last()
     }
@@ -245,13 +251,15 @@ pub(crate) struct PhysicalIndex<'s> {
     free: u32,
     /// Runs, in the row and in the tree, that are not what plain ioremap maps.
     odd: u32,
+    /// The place in the row of the run that was shared last.
+    shared: u32,
     few: [Run; FEW],
     tree: Tree<'s>,
 }
 
 impl<'s> PhysicalIndex<'s> {
     pub(crate) const fn new() -> Self {
-        Self { free: u32::MAX, odd: 0, few: [Run::NONE; FEW], tree: Tree::new() }
+        Self { free: u32::MAX, odd: 0, shared: 0, few: [Run::NONE; FEW], tree: Tree::new() }
     }
 
     /// How many runs there are.
@@ -334,18 +342,37 @@ impl<'s> PhysicalIndex<'s> {
     }
 
     /// A run that others may use, with `attributes` and all pages from `first` to `last` (S58).
+    #[inline(always)]
     pub(crate) fn covering(
-        &self,
+        &mut self,
         (first, last): (Pfn, Pfn),
         attributes: Attributes,
     ) -> Option<Run> {
         let class = Class::new(attributes).with_sharing(Sharing::Shared).0;
         let (key, reach) = (class | first.number(), class | last.number());
-        let covers = |run: &Run| run.key & !FRAMES == class && run.key <= key && reach <= run.reach;
-        match self.row().find(covers) {
-            Some(run) => Some(run),
+        match self.few.get(self.shared as usize) {
+            Some(run) if self.is_taken(self.shared) && run.covers(key, reach) => Some(*run),
+            _ => self.find_covering(key, reach),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_covering(&mut self, key: u32, reach: u32) -> Option<Run> {
+        let covers = |(place, run): &(u32, &Run)| self.is_taken(*place) && run.covers(key, reach);
+        match (0..).zip(&self.few).find(covers) {
+            Some((place, run)) => {
+                self.shared = place;
+                Some(*run)
+            }
             None => self.tree.reaching(key, reach),
         }
+    }
+
+    /// Whether a run stands in that place of the row.
+    #[inline(always)]
+    const fn is_taken(&self, place: u32) -> bool {
+        self.free >> (place & (u32::BITS - 1)) & 1 == 0
     }
 
     /// A free place in the row, if there is one. It stays free until something is put in.
@@ -428,7 +455,7 @@ impl<'s> PhysicalIndex<'s> {
     pub(crate) fn run(&self, name: Name, page: u32) -> Option<Run> {
         let place = name.0.wrapping_sub(1);
         match self.few.get(place as usize) {
-            Some(run) => (self.free >> place & 1 == 0 && run.page == page).then_some(*run),
+            Some(run) => (self.is_taken(place) && run.page == page).then_some(*run),
             None => self.tree.find(name.0, page),
         }
     }

@@ -69,7 +69,7 @@ impl Both {
     }
 
     /// Every answer about these pages.
-    fn agree(&self, first: u32, last: u32) {
+    fn agree(&mut self, first: u32, last: u32) {
         let range = (frame(first), frame(last));
         for attributes in WAYS {
             let clashes =
