@@ -47,7 +47,7 @@ use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::{IoRemapError, KernelSpace, RemoveError};
 use crate::lock::{Lock, Locks, SharedLock};
 use crate::machine::Machine;
-use crate::physical_index::Sharing;
+use crate::physical_index::{Class, Sharing};
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// As [`KernelSpace::ioremap_own`], but uses what somebody else has mapped to be shared, if that has the same attributes and all
@@ -67,7 +67,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         attributes: Attributes,
         caller: VirtAddr,
     ) -> Result<VirtAddr, IoRemapError> {
-        match self.share_at_hand(physical, bytes, attributes) {
+        match self.share_at_hand(physical, bytes, Class::new(attributes)) {
             Some(address) => Ok(address),
             None => self.map_shared(physical, bytes, attributes, caller),
         }
@@ -77,17 +77,12 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ///
     /// Not inlined, and what it gives fits a register: it has all registers to itself.
     #[inline(never)]
-    fn share_at_hand(
-        &self,
-        physical: PhysAddr,
-        bytes: u32,
-        attributes: Attributes,
-    ) -> Option<VirtAddr> {
+    fn share_at_hand(&self, physical: PhysAddr, bytes: u32, class: Class) -> Option<VirtAddr> {
         let last = physical.checked_add(bytes.checked_sub(1)?)?;
         if self.statics.may_have(physical, last) {
             return None;
         }
-        let address = self.use_again((physical.pfn(), last.pfn()), attributes)?;
+        let address = self.use_at_hand((physical.pfn(), last.pfn()), class)?;
         Some(VirtAddr::new(address.raw() | physical.page_offset()))
     }
 
@@ -124,10 +119,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Finds pages with those attributes that are mapped to be shared, and counts one user more: where the first is.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn use_again(&self, range: (Pfn, Pfn), attributes: Attributes) -> Option<VirtAddr> {
+        self.use_at_hand(range, Class::new(attributes))
+    }
+
+    #[inline(always)]
+    fn use_at_hand(&self, range: (Pfn, Pfn), class: Class) -> Option<VirtAddr> {
         self.may_sleep_for("ioremap_shared");
-        self.areas.with(|areas| areas.use_again(range, attributes))
+        self.areas.with(|areas| areas.use_again(range, class))
     }
 
     /// As [`KernelSpace::publish`]; others may use it from now on.
@@ -148,8 +148,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
 }
 
 impl<'s> Areas<'s> {
-    fn use_again(&mut self, range: (Pfn, Pfn), attributes: Attributes) -> Option<VirtAddr> {
-        let run = self.index.covering(range, attributes)?;
+    #[inline(always)]
+    fn use_again(&mut self, range: (Pfn, Pfn), class: Class) -> Option<VirtAddr> {
+        let run = self.index.covering(range, class)?;
         let users = &mut self.find_mut(run.address())?.devices.users;
         // One more than can be counted gets a mapping of his own.
         *users = users.checked_add(1)?;

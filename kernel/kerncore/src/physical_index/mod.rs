@@ -341,14 +341,10 @@ impl<'s> PhysicalIndex<'s> {
         }
     }
 
-    /// A run that others may use, with `attributes` and all pages from `first` to `last` (S58).
+    /// A run that others may use, of `class` otherwise, with all pages from `first` to `last` (S58).
     #[inline(always)]
-    pub(crate) fn covering(
-        &mut self,
-        (first, last): (Pfn, Pfn),
-        attributes: Attributes,
-    ) -> Option<Run> {
-        let class = Class::new(attributes).with_sharing(Sharing::Shared).0;
+    pub(crate) fn covering(&mut self, (first, last): (Pfn, Pfn), class: Class) -> Option<Run> {
+        let class = class.with_sharing(Sharing::Shared).0;
         let (key, reach) = (class | first.number(), class | last.number());
         match self.few.get(self.shared as usize) {
             Some(run) if self.is_taken(self.shared) && run.covers(key, reach) => Some(*run),

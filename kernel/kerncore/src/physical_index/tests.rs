@@ -89,7 +89,7 @@ impl Both {
                     && run.first() <= first
                     && last <= run.last()
             };
-            let found = self.index.covering(range, attributes);
+            let found = self.index.covering(range, Class::new(attributes));
             assert!(found.is_none_or(|run| covers(&run) && self.has(&run)), "{found:?}");
             assert_eq!(found.is_some(), self.list.iter().any(|(_, run)| covers(run)));
         }
