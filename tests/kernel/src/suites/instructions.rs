@@ -182,3 +182,29 @@ fn a_device_is_told_of_its_ring_behind_a_barrier_that_waits() -> Completion {
     let notify = black_box(notify as extern "C" fn(&mut SlotTransport<'_>));
     assert_orders(notify as *const (), &[DSB])
 }
+
+/// Sixteen are compared by instructions of their own, and one that differs is seen wherever it stands; other numbers of them
+/// by the general way. No slot behind the last matters.
+#[ktest]
+fn slots_that_all_hold_one_descriptor_are_told_from_others() {
+    const WORD: u32 = 0x1e00_0055;
+    let page = Pages::new(0).expect("a free frame");
+    let (machine, start) = (machine(), page.first().base());
+    for (first, count) in [(0, 16), (16, 16), (240, 16), (3, 16), (0, 1), (1, 15), (5, 17), (0, 48)]
+    {
+        let slot = |index: u32| start.checked_add((first + index) * 4).expect("in the page");
+        let write =
+            |index: u32, word: u32| machine.write_descriptors(slot(index), [word].into_iter());
+        (0..=count).for_each(|index| write(index, WORD));
+        write(count, !WORD);
+        assert!(machine.all_hold(slot(0), black_box(count), WORD), "{count} from {first}");
+        for index in 0..count {
+            for other in [0, WORD ^ 1, WORD | 1 << 31, WORD - 1] {
+                write(index, other);
+                let all = machine.all_hold(slot(0), black_box(count), WORD);
+                assert!(!all, "{other:#x} at {index} of {count} from {first}");
+            }
+            write(index, WORD);
+        }
+    }
+}
