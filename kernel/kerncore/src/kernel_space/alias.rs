@@ -10,14 +10,12 @@
 
 use core::fmt;
 
-use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, Devices, Mapping};
 use crate::attributes::Attributes;
-use crate::failure::Point;
-use crate::frames::{FrameOwner, FrameRequest};
+use crate::frames::FrameRequest;
 use crate::kernel_space::areas::{AreaPlace, Areas, NoRoom};
 use crate::kernel_space::reserve::unless_it_fails;
-use crate::kernel_space::shortage::Shortage;
 use crate::kernel_space::{KernelSpace, NoArea};
 use crate::lock::{Lock, Locks, SharedLock};
 use crate::machine::Machine;
@@ -81,10 +79,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         attributes: Attributes,
     ) -> Result<(), NoArea> {
         loop {
-            if L::fails(Point::Record) {
-                let none = self.zones.none_left(FrameRequest::LOW, 1, FrameOwner::Slab);
-                return Err(NoArea::Record(none));
-            }
+            self.unless_records_fail()?;
             let noted = self.areas.with(|areas| {
                 areas.may_map(range, attributes)?;
                 areas.note_run(place, range, page, attributes).map_err(Missing::Room)
@@ -110,10 +105,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for("ioremap");
         self.bound_backlog();
         loop {
-            if L::fails(Point::Record) {
-                let none = self.zones.none_left(FrameRequest::LOW, 1, FrameOwner::Slab);
-                return Err(NoArea::Record(none));
-            }
+            self.unless_records_fail()?;
             let reserved = self.areas.with(|areas| {
                 areas.may_map(range, attributes)?;
                 let reserved = areas.reserve_devices(request, range, attributes);
@@ -153,14 +145,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     /// areas. If another CPU was faster, the frames go back.
     #[cold]
     pub(super) fn add_index_chunk(&self, entries: u32) -> Result<(), NoArea> {
-        let mut pages = pages_for(entries * ENTRY_BYTES);
-        let block = loop {
-            match self.zones.allocate_pages(pages, FrameOwner::Slab) {
-                Err(error) if pages > 1 && error.is_shortage() => pages /= 2,
-                taken => break taken.map_err(NoArea::Record)?,
-            }
-        };
-        let entries = entries.min(block.pages() * PAGE_SIZE / ENTRY_BYTES);
+        let (block, entries) = self.chunk_frames(FrameRequest::LOW, entries, ENTRY_BYTES)?;
         let spare = self.areas.with(|areas| {
             if areas.index.wanted_chunk().is_none_or(|most| entries > most) {
                 return Some(block);

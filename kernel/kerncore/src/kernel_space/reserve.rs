@@ -170,13 +170,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         self.may_sleep_for(operation);
         self.bound_backlog();
         loop {
-            if L::fails(Point::Record) {
-                return Err(NoArea::Record(self.zones.none_left(
-                    FrameRequest::LOW,
-                    1,
-                    FrameOwner::Slab,
-                )));
-            }
+            self.unless_records_fail()?;
             let reserved = self.areas.with(|areas| {
                 let reserved = reserve(areas);
                 unless_it_fails::<L>(areas, reserved)
@@ -186,6 +180,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 Err(error) => self.make_room(error)?,
             }
         }
+    }
+
+    /// That there is no memory for a record, if a test wants that.
+    pub(super) fn unless_records_fail(&self) -> Result<(), NoArea> {
+        if L::fails(Point::Record) {
+            let none = self.zones.none_left(FrameRequest::LOW, 1, FrameOwner::Slab);
+            return Err(NoArea::Record(none));
+        }
+        Ok(())
     }
 
     /// Makes a chunk of records if that was what was missing; if addresses were, frees what waits to be freed.
@@ -242,14 +245,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             // Of no other: whoever cares has a place already, and what lies elsewhere would be taken for the node's for good.
             Home::Second => FrameRequest::LOW.at(Place::Only(SECOND_NODE)),
         };
-        let mut pages = pages_for(entries * ENTRY_BYTES);
-        let block = loop {
-            match self.zones.allocate_pages_from(memory, pages, FrameOwner::Slab) {
-                Err(error) if pages > 1 && error.is_shortage() => pages /= 2,
-                taken => break taken.map_err(NoArea::Record)?,
-            }
-        };
-        let entries = entries.min(block.pages() * PAGE_SIZE / ENTRY_BYTES);
+        let (block, entries) = self.chunk_frames(memory, entries, ENTRY_BYTES)?;
         let spare = self.areas.with(|areas| {
             let records = &areas.records;
             if records.has_place(home) || records.next_chunk().is_none_or(|most| entries > most) {
@@ -263,6 +259,24 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             self.free_own(block);
         }
         Ok(())
+    }
+
+    /// Frames for `entries` of so many bytes, or for as many as a block that can be had holds: how many that are.
+    pub(super) fn chunk_frames(
+        &self,
+        memory: FrameRequest,
+        entries: u32,
+        entry_bytes: u32,
+    ) -> Result<(FrameBlock, u32), NoArea> {
+        let mut pages = pages_for(entries * entry_bytes);
+        let block = loop {
+            match self.zones.allocate_pages_from(memory, pages, FrameOwner::Slab) {
+                Err(error) if pages > 1 && error.is_shortage() => pages /= 2,
+                taken => break taken.map_err(NoArea::Record)?,
+            }
+        };
+        let held = block.pages() * PAGE_SIZE / entry_bytes;
+        Ok((block, entries.min(held)))
     }
 
     /// Maps `frames` from the area's first page on. Not under a lock: the addresses are owned.

@@ -9,13 +9,15 @@
 //! first words, which are no descriptors of anything (a table's address ends in zeros: a fault); they are all alike, so it
 //! does not matter which of them comes back to which section.
 
+use core::iter;
+
 use super::run::{Runs, Slots};
 use super::tables::{Above, section_start};
 use super::unmap::{Oddity, Removal};
 use super::{MapError, PageTable};
 use crate::addr::{PAGES_PER_SECTION, Pfn, PhysAddr};
 use crate::attributes::Attributes;
-use crate::descriptor::{PageSize, l1};
+use crate::descriptor::{PageSize, l1, l1::SUPERSECTION_SLOTS};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -70,37 +72,68 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         attributes: Attributes,
         parked: &mut Parked,
     ) -> Result<(), MapError> {
+        let descriptor = l1::Descriptor::Section(first.base(), attributes);
+        self.map_above(range, offset, (descriptor, PAGES_PER_SECTION), parked)
+    }
+
+    /// As [`PageTable::map_section`], by the one entry of `pages` that `descriptor` makes, whether of one slot or of sixteen.
+    pub(super) fn map_above(
+        &self,
+        range: &mut OwnedRange,
+        offset: u32,
+        (descriptor, pages): (l1::Descriptor, u32),
+        parked: &mut Parked,
+    ) -> Result<(), MapError> {
         let whole = range.pages();
-        let frames = PAGES_PER_SECTION;
-        let misfit = MapError::DoesNotFit { range: whole, offset, frames };
-        let pages = whole.sub_range(offset, frames).ok_or(misfit)?;
-        let word = l1::Descriptor::Section(first.base(), attributes).encode();
-        let word = word.map_err(|_misaligned| misfit)?;
-        if !pages.first().is_multiple_of(PAGES_PER_SECTION) {
+        let misfit = MapError::DoesNotFit { range: whole, offset, frames: pages };
+        let entry = whole.sub_range(offset, pages).ok_or(misfit)?;
+        let word = descriptor.encode().map_err(|_misaligned| misfit)?;
+        if !entry.first().is_multiple_of(pages) {
             return Err(misfit);
         }
-        let section = l1::index(pages.start());
-        if let Above::Table(table) = self.above(section) {
-            self.all_empty(range, offset, table)?;
+        let (first, slots) = (l1::index(entry.start()), pages / PAGES_PER_SECTION);
+        for index in 0..slots {
+            match self.above(first + index) {
+                Above::Nothing => {}
+                Above::Table(table) => {
+                    self.all_empty(range, offset + index * PAGES_PER_SECTION, table)?;
+                }
+                Above::Other(descriptor) => {
+                    let address = section_start(first + index);
+                    return Err(MapError::Occupied { address, descriptor, mapped: 0 });
+                }
+            }
         }
-        self.making_tables.with(|()| match self.above(section) {
-            Above::Nothing => {
-                self.write_l1(section, word);
-                Ok(())
-            }
-            Above::Table(table) => {
+        // Nobody makes a table for a section of whose addresses he owns none; the lock is for those of the neighbours.
+        self.making_tables.with(|()| {
+            self.displace_tables(first, slots, parked);
+            let slot = self.l1_slot(first);
+            self.machine.write_descriptors(slot, iter::repeat_n(word, slots as usize));
+            self.machine.clean_descriptors(slot, slots);
+        });
+        Ok(())
+    }
+
+    /// Takes the tables away from `slots` slots, no more than sixteen, from the one with number `first` on, and parks them.
+    fn displace_tables(&self, first: u32, slots: u32, parked: &mut Parked) {
+        let mut displaced = [None; SUPERSECTION_SLOTS as usize];
+        for (section, place) in (first..first + slots).zip(&mut displaced) {
+            if let Above::Table(table) = self.above(section) {
                 self.write_l1(section, 0);
-                self.machine.barrier();
+                *place = Some(table);
+            }
+        }
+        if displaced.iter().all(Option::is_none) {
+            return;
+        }
+        self.machine.barrier();
+        for (section, table) in (first..).zip(displaced) {
+            if table.is_some() {
                 self.forget_section(section);
-                self.machine.barrier();
-                self.park(table, parked);
-                self.write_l1(section, word);
-                Ok(())
             }
-            Above::Other(descriptor) => {
-                Err(MapError::Occupied { address: section_start(section), descriptor, mapped: 0 })
-            }
-        })
+        }
+        self.machine.barrier();
+        displaced.into_iter().flatten().for_each(|table| self.park(table, parked));
     }
 
     /// Maps all of `range`, which is to be one section, by the descriptor `word`, where no table stands above it. Says whether;
@@ -189,7 +222,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// Links a table that no slot names any more.
     pub(super) fn park(&self, table: PhysAddr, parked: &mut Parked) {
-        self.machine.write_descriptors(table, core::iter::once(parked.head));
+        self.machine.write_descriptors(table, iter::once(parked.head));
         parked.head = table.raw();
     }
 
@@ -200,7 +233,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
         let table = PhysAddr::new(parked.head);
         parked.head = self.machine.read_descriptor(table);
-        self.machine.write_descriptors(table, core::iter::once(0));
+        self.machine.write_descriptors(table, iter::once(0));
         self.machine.clean_descriptors(table, 1);
         self.machine.barrier();
         Some(table)

@@ -8,8 +8,6 @@
 //! are displaced, up to sixteen, wait with the mapping. As with large pages, the sixteen are written into slots that are empty by
 //! then, and cleared together: at no time do two of them say different things, and a TLB that read any of them holds all 16 MiB.
 
-use core::iter;
-
 use super::sections::Parked;
 use super::tables::{Above, section_start};
 use super::unmap::{Oddity, Removal};
@@ -20,8 +18,6 @@ use crate::descriptor::{PageSize, l1, l1::SUPERSECTION_SLOTS};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
-
-const SLOTS: usize = SUPERSECTION_SLOTS as usize;
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Maps the supersection at page `offset` of `range` to the frames from `first` on. The tables that it displaces are parked.
@@ -38,58 +34,8 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         attributes: Attributes,
         parked: &mut Parked,
     ) -> Result<(), MapError> {
-        let whole = range.pages();
-        let frames = PAGES_PER_SUPERSECTION;
-        let misfit = MapError::DoesNotFit { range: whole, offset, frames };
-        let pages = whole.sub_range(offset, frames).ok_or(misfit)?;
-        let word = l1::Descriptor::Supersection(first.base(), attributes).encode();
-        let word = word.map_err(|_misaligned| misfit)?;
-        if !pages.first().is_multiple_of(frames) {
-            return Err(misfit);
-        }
-        let first = l1::index(pages.start());
-        for index in 0..SUPERSECTION_SLOTS {
-            match self.above(first + index) {
-                Above::Nothing => {}
-                Above::Table(table) => {
-                    self.all_empty(range, offset + index * PAGES_PER_SECTION, table)?;
-                }
-                Above::Other(descriptor) => {
-                    let address = section_start(first + index);
-                    return Err(MapError::Occupied { address, descriptor, mapped: 0 });
-                }
-            }
-        }
-        // Nobody makes a table for a section of whose addresses he owns none; the lock is for those of the neighbours.
-        self.making_tables.with(|()| {
-            self.displace_tables(first, parked);
-            let slot = self.l1_slot(first);
-            self.machine.write_descriptors(slot, iter::repeat_n(word, SLOTS));
-            self.machine.clean_descriptors(slot, SUPERSECTION_SLOTS);
-        });
-        Ok(())
-    }
-
-    /// Takes the tables away from the sixteen slots from `first` on, and parks them.
-    fn displace_tables(&self, first: u32, parked: &mut Parked) {
-        let mut displaced = [None; SLOTS];
-        for (section, place) in (first..).zip(&mut displaced) {
-            if let Above::Table(table) = self.above(section) {
-                self.write_l1(section, 0);
-                *place = Some(table);
-            }
-        }
-        if displaced.iter().all(Option::is_none) {
-            return;
-        }
-        self.machine.barrier();
-        for (section, table) in (first..).zip(displaced) {
-            if table.is_some() {
-                self.forget_section(section);
-            }
-        }
-        self.machine.barrier();
-        displaced.into_iter().flatten().for_each(|table| self.park(table, parked));
+        let descriptor = l1::Descriptor::Supersection(first.base(), attributes);
+        self.map_above(range, offset, (descriptor, PAGES_PER_SUPERSECTION), parked)
     }
 
     /// Clears the sixteen slots from that of section number `first` on, which are known to be one supersection: by the area, not by
