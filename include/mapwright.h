@@ -21,6 +21,7 @@
 #define PAGE_SIZE (1u << PAGE_SHIFT)
 
 /* Error numbers; functions return them negated. */
+#define EIO 5
 #define ENXIO 6
 #define ENOMEM 12
 #define EBUSY 16
@@ -190,6 +191,11 @@ void dma_free_coherent(const struct device *dev, unsigned int size, const void *
 int dma_mmap_coherent(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
                       unsigned int size);
 void init_consistent_dma_size(unsigned int size);
+/* The last address that a device reaches: of memory that is mapped for it, of its coherent buffers, of both. */
+#define DMA_BIT_MASK(n) ((n) == 64 ? ~0ull : (1ull << (n)) - 1)
+int dma_set_mask(const struct device *dev, uint64_t mask);
+int dma_set_coherent_mask(const struct device *dev, uint64_t mask);
+int dma_set_mask_and_coherent(const struct device *dev, uint64_t mask);
 int remap_vmalloc_range(struct vm_area_struct *vma, const void *addr, unsigned int pgoff);
 
 #endif

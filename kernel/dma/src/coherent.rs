@@ -10,18 +10,20 @@ use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PageRange, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PageRange, PhysAddr, VirtAddr, pages_for};
+use kerncore::area::AreaSummary;
 use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
-use kerncore::frames::{self, FrameOwner, Freed, order_for};
+use kerncore::dma_mask::DmaMask;
+use kerncore::frames::{self, FrameOwner, FrameRequest, Freed, order_for};
 use kerncore::kernel_space::{CoherentError, RemoveError, ShareError};
 use kerncore::layout::{linear_address, linear_physical};
-use kerncore::pool;
 use kerncore::user::ShowError;
 use mm::report::dump_stack;
 use mm::user::AddressSpace;
 
-use crate::atomic_pool::{self, PoolError, PoolFreeError};
+use crate::atomic_pool::{self, PoolFreeError};
 use crate::device::Device;
+pub use crate::error::{AllocateError, Found, FreeError};
 
 /// Where a buffer lies, for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,73 +34,17 @@ pub struct Buffer {
     pub dma: DmaAddr,
 }
 
-/// Why there is no buffer. Nothing was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllocateError {
-    /// A size of zero.
-    ZeroSize,
-    /// The atomic pool has none.
-    Pool(PoolError),
-    /// No contiguous memory, of the region or by remapping, or no addresses.
-    Remap(CoherentError),
-    /// No contiguous memory.
-    Simple(frames::AllocateError),
-}
-
-impl fmt::Display for AllocateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ZeroSize => f.write_str("a size of zero"),
-            Self::Pool(error) => error.fmt(f),
-            Self::Remap(error) => error.fmt(f),
-            Self::Simple(error) => error.fmt(f),
+/// Whether a contiguous region was set aside at boot (S101), all of which the device reaches (S100).
+fn region(device: &Device) -> ContiguousRegion {
+    match mm::kernel().contiguous() {
+        Some(region) => {
+            let first = device.dma_address(region.first().base());
+            // All of RAM is less than the processor's addresses.
+            let bytes = region.pages().saturating_mul(PAGE_SIZE);
+            let whole = device.coherent_mask().reaches(first, bytes);
+            if whole { ContiguousRegion::Present } else { ContiguousRegion::Absent }
         }
-    }
-}
-
-impl core::error::Error for AllocateError {}
-
-/// Why a buffer was not freed. Nothing has changed; the error was printed, with a backtrace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FreeError {
-    /// The atomic pool knows the address and refuses (S74).
-    Pool(pool::FreeError),
-    /// No coherent buffer begins there (S67).
-    Invalid(RemoveError),
-    /// Not memory that a coherent device was given.
-    Simple(frames::FreeError),
-    /// The address is not the device's view of the buffer.
-    Handle {
-        /// The buffer.
-        address: VirtAddr,
-        /// Where the device should see it.
-        wanted: DmaAddr,
-        /// What was given.
-        given: DmaAddr,
-    },
-}
-
-impl fmt::Display for FreeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pool(error) => error.fmt(f),
-            Self::Invalid(error) => error.fmt(f),
-            Self::Simple(error) => error.fmt(f),
-            Self::Handle { address, wanted, given } => {
-                write!(f, "the buffer at {address} is the device's {wanted}, not {given}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for FreeError {}
-
-/// Whether a contiguous region was set aside at boot (S101). It never changes after that.
-fn region() -> ContiguousRegion {
-    if mm::kernel().contiguous().is_some() {
-        ContiguousRegion::Present
-    } else {
-        ContiguousRegion::Absent
+        None => ContiguousRegion::Absent,
     }
 }
 
@@ -116,14 +62,11 @@ pub fn allocate(
     if bytes == 0 {
         return Err(AllocateError::ZeroSize);
     }
-    let (address, physical) = match BackEnd::for_request(device.coherency(), region(), sleep) {
-        BackEnd::AtomicPool => {
-            let buffer = atomic_pool::allocate(bytes).map_err(AllocateError::Pool)?;
-            (buffer.address, buffer.physical)
-        }
+    let (address, physical) = match BackEnd::for_request(device.coherency(), region(device), sleep)
+    {
+        BackEnd::AtomicPool => from_pool(device, bytes)?,
         BackEnd::Remap => {
-            let area = mm::kernel().coherent_alloc(bytes, FrameOwner::Dma, caller);
-            let area = area.map_err(AllocateError::Remap)?;
+            let area = remapped(device, bytes, caller)?;
             (area.pages.start(), area.physical)
         }
         BackEnd::Contiguous => {
@@ -135,25 +78,72 @@ pub fn allocate(
             if sleep == Sleep::May {
                 arch::lock::might_sleep("dma_alloc_coherent");
             }
-            simple_alloc(bytes).map_err(AllocateError::Simple)?
+            simple_alloc(device, bytes).map_err(|none| {
+                out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none))
+            })?
         }
     };
     Ok(Buffer { address, dma: device.dma_address(physical) })
+}
+
+/// The frames that will do for `device`.
+fn request_of(device: &Device) -> FrameRequest {
+    device.coherent_mask().narrow(FrameRequest::LOW)
+}
+
+/// A buffer of the pool that the device reaches. What the pool gives lies as low as any that it has of that size; so a buffer out
+/// of reach goes back, and there is no other.
+fn from_pool(device: &Device, bytes: u32) -> Result<(VirtAddr, PhysAddr), AllocateError> {
+    let buffer = atomic_pool::allocate(bytes).map_err(AllocateError::Pool)?;
+    let (mask, dma) = (device.coherent_mask(), device.dma_address(buffer.physical));
+    if mask.reaches(dma, bytes) {
+        return Ok((buffer.address, buffer.physical));
+    }
+    let returned = atomic_pool::free(buffer.address, bytes, buffer.physical);
+    debug_assert_eq!(returned, Ok(()), "nobody else knows of it");
+    let found = Found::Pool(dma);
+    Err(AllocateError::OutOfReach { device: device.name(), mask, bytes, found })
+}
+
+/// Frames that the device reaches, mapped uncached.
+fn remapped(device: &Device, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, AllocateError> {
+    let (kernel, request) = (mm::kernel(), request_of(device));
+    if request == FrameRequest::LOW {
+        let area = kernel.coherent_alloc(bytes, FrameOwner::Dma, caller);
+        return area.map_err(AllocateError::Remap);
+    }
+    let area = kernel.coherent_alloc_below(request, bytes, FrameOwner::Dma, caller);
+    area.map_err(|error| match error {
+        CoherentError::Frames(none) => {
+            out_of_reach(device, bytes, none).unwrap_or(AllocateError::Remap(error))
+        }
+        _ => AllocateError::Remap(error),
+    })
+}
+
+/// What it means that there are no frames, if the device does not reach all of them.
+#[cold]
+fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Option<AllocateError> {
+    let mask = device.coherent_mask();
+    match none {
+        frames::AllocateError::Exhausted { free, .. } if mask != DmaMask::ALL => {
+            let found = Found::Frames(free);
+            Some(AllocateError::OutOfReach { device: device.name(), mask, bytes, found })
+        }
+        _ => None,
+    }
 }
 
 /// As [`allocate`] of what the atomic pool has at once; otherwise `None`, nothing was taken, and [`allocate`] goes on or says
 /// why not.
 #[inline(always)]
 pub fn take(device: &Device, bytes: u32, sleep: Sleep) -> Option<Buffer> {
-    // What has to be found at once does not depend on the region.
-    match BackEnd::for_request(device.coherency(), ContiguousRegion::Absent, sleep) {
-        BackEnd::AtomicPool => {
-            let buffer = atomic_pool::take(bytes)?;
-            let dma = device.dma_address(buffer.physical);
-            Some(Buffer { address: buffer.address, dma })
-        }
-        BackEnd::Remap | BackEnd::Contiguous | BackEnd::Simple => None,
+    if sleep == Sleep::May || !device.takes_any_pool_memory() {
+        return None;
     }
+    let buffer = atomic_pool::take(bytes)?;
+    let dma = device.dma_address(buffer.physical);
+    Some(Buffer { address: buffer.address, dma })
 }
 
 /// Gives a buffer back. A buffer of the atomic pool may be freed in any context, others where one may sleep.
@@ -184,7 +174,7 @@ pub unsafe fn free(
     }
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
-    match BackEnd::for_sleeper(device.coherency(), region()) {
+    match BackEnd::for_sleeper(device.coherency(), region(device)) {
         BackEnd::Simple => simple_free(authority, device, bytes, address, dma),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             remap_free(authority, device, bytes, address, dma)
@@ -252,9 +242,12 @@ fn wrong_handle(
 }
 
 /// Memory for a device that snoops: frames at their linear addresses, zeroed.
-fn simple_alloc(bytes: u32) -> Result<(VirtAddr, PhysAddr), frames::AllocateError> {
-    let order = order_for(pages_for(bytes));
-    let (first, _) = mm::kernel().zeroed_frames(order, FrameOwner::Pages)?.leak();
+fn simple_alloc(
+    device: &Device,
+    bytes: u32,
+) -> Result<(VirtAddr, PhysAddr), frames::AllocateError> {
+    let (request, order) = (request_of(device), order_for(pages_for(bytes)));
+    let (first, _) = mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages)?.leak();
     let address = linear_address(first.base()).expect("low memory was asked for");
     Ok((address, first.base()))
 }

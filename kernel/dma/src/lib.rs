@@ -19,3 +19,4 @@ extern crate alloc;
 pub mod atomic_pool;
 pub mod coherent;
 pub mod device;
+mod error;

@@ -22,6 +22,7 @@ pub mod coherent;
 pub mod config;
 pub mod contiguous;
 pub mod descriptor;
+pub mod dma_mask;
 pub mod failure;
 pub mod frames;
 pub mod gfp;

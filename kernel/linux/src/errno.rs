@@ -1,5 +1,7 @@
 //! Error numbers, as C callers know them.
 
+/// Input or output is not possible.
+pub const EIO: i32 = 5;
 /// No such device or address.
 pub const ENXIO: i32 = 6;
 /// Out of memory.

@@ -11,6 +11,7 @@
 pub mod areas;
 mod cause;
 pub mod dma;
+pub mod dma_mask;
 pub mod errno;
 pub mod exec;
 pub mod free;

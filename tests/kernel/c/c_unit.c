@@ -22,7 +22,7 @@ const unsigned int c_unit_numbers[] = {
     GFP_KERNEL, GFP_ATOMIC, GFP_HIGHUSER, __GFP_DMA, __GFP_HIGHMEM, __GFP_NOWARN, __GFP_ZERO, __GFP_THISNODE, __GFP_WAIT,
     VM_IOREMAP, VM_ALLOC, VM_MAP, VM_USERMAP, VM_VPAGES, VM_DMA, VM_RESERVED,
     PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_NOCACHE, PAGE_KERNEL_WRITECOMBINE, ENXIO, ENOMEM, EBUSY, EINVAL, PAGE_SIZE,
-    MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC,
+    MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC, EIO,
 };
 
 static volatile uint32_t *words(void *memory) { return memory; }
@@ -375,5 +375,22 @@ int c_unit_coherent(const struct device *device)
     dma_free_coherent(device, 2 * PAGE_SIZE, buffer, handle);
     CHECK(find_vm_area(buffer) == NULL);
     init_consistent_dma_size(4 * PAGE_SIZE);
+    return 0;
+}
+
+/* RAM begins at 0x60000000: 31 lines reach some of it, 24 reach none. */
+int c_unit_masks(const struct device *device);
+int c_unit_masks(const struct device *device)
+{
+    dma_addr_t handle = 0;
+    CHECK(dma_set_mask(NULL, DMA_BIT_MASK(32)) == -EIO && dma_set_mask(device, DMA_BIT_MASK(24)) == -EIO);
+    CHECK(dma_set_coherent_mask(device, DMA_BIT_MASK(24)) == -EIO);
+    CHECK(dma_set_mask_and_coherent(device, DMA_BIT_MASK(24)) == -EIO);
+    CHECK(dma_set_mask(device, DMA_BIT_MASK(31)) == 0);
+    CHECK(dma_set_coherent_mask(device, 0x61ffffffu) == 0);
+    void *buffer = dma_alloc_coherent(device, 3 * PAGE_SIZE, &handle, GFP_KERNEL);
+    CHECK(buffer != NULL && handle + 3 * PAGE_SIZE - 1 <= 0x61ffffffu && is_zero(buffer, 3));
+    dma_free_coherent(device, 3 * PAGE_SIZE, buffer, handle);
+    CHECK(dma_set_mask_and_coherent(device, DMA_BIT_MASK(64)) == 0);
     return 0;
 }

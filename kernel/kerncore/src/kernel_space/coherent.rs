@@ -17,7 +17,7 @@ use crate::area::{AreaKind, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::contiguous::ContiguousError;
 use crate::failure::Point;
-use crate::frames::{AllocateError, FrameBlock, FrameOwner, order_for};
+use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, order_for};
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{KernelSpace, RemoveError};
@@ -87,6 +87,28 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     ) -> Result<AreaSummary, CoherentError> {
         self.coherent_from(bytes, caller, |pages| {
             self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)
+        })
+    }
+
+    /// As [`KernelSpace::coherent_alloc`], of frames that will do for `request`, which asks for low memory: of those that a device
+    /// reaches (S100).
+    ///
+    /// # Errors
+    /// [`CoherentError`]; nothing was taken.
+    ///
+    /// # Panics
+    /// In interrupt context (S10).
+    #[cold]
+    #[inline(never)]
+    pub fn coherent_alloc_below(
+        &self,
+        request: FrameRequest,
+        bytes: u32,
+        owner: FrameOwner,
+        caller: VirtAddr,
+    ) -> Result<AreaSummary, CoherentError> {
+        self.coherent_from(bytes, caller, |pages| {
+            self.zones.allocate_pages_from(request, pages, owner).map_err(CoherentError::Frames)
         })
     }
 

@@ -97,7 +97,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::area::{AreaRecord, AreaSummary};
 use crate::contiguous::Contiguous;
-use crate::frames::{AllocateError, Frame, FrameBlock, FrameOwner, FreeError, Freed, Pointers};
+use crate::frames::{
+    AllocateError, Frame, FrameBlock, FrameOwner, FrameRequest, FreeError, Freed, Pointers,
+};
 use crate::kmap::Kmap;
 use crate::linear_map::LinearMap;
 use crate::lock::{Class, Lock, Locks, SharedLock};
@@ -234,7 +236,24 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         order: u32,
         owner: FrameOwner,
     ) -> Result<FrameBlock, AllocateError> {
-        let block = self.zones.allocate(order, owner)?;
+        self.zeroed_frames_from(FrameRequest::LOW, order, owner)
+    }
+
+    /// As [`KernelSpace::zeroed_frames`], of those that will do for `request`, which asks for low memory.
+    ///
+    /// # Errors
+    /// [`AllocateError`]; nothing was taken.
+    pub fn zeroed_frames_from(
+        &self,
+        request: FrameRequest,
+        order: u32,
+        owner: FrameOwner,
+    ) -> Result<FrameBlock, AllocateError> {
+        let block = if request == FrameRequest::LOW {
+            self.zones.allocate(order, owner)?
+        } else {
+            self.zones.allocate_from(request, order, owner)?
+        };
         self.zero_low_frames(block.first(), block.pages());
         Ok(block)
     }

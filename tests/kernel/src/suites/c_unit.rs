@@ -43,7 +43,7 @@ static DEVICE: Device = Device::new("a C driver's device");
 #[cfg(c_unit)]
 unsafe extern "C" {
     safe static c_unit_layout: [c_uint; 15];
-    safe static c_unit_numbers: [c_uint; 28];
+    safe static c_unit_numbers: [c_uint; 29];
     safe fn c_unit_memory() -> c_int;
     safe fn c_unit_refusals() -> c_int;
     safe fn c_unit_sizes() -> c_int;
@@ -56,6 +56,7 @@ unsafe extern "C" {
     safe fn c_unit_filled_areas() -> c_int;
     safe fn c_unit_copies() -> c_int;
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
+    safe fn c_unit_masks(device: *const c_void) -> c_int;
 }
 
 /// Runs what is behind it, if there is C code in the image.
@@ -143,7 +144,8 @@ fn the_header_s_numbers_are_rust_s_s85a() -> Completion {
         let errors = [errno::ENXIO, errno::ENOMEM, errno::EBUSY, errno::EINVAL];
         assert_eq!(c_unit_numbers[20..24], errors.map(i32::cast_unsigned));
         assert_eq!(c_unit_numbers[24], PAGE_SIZE);
-        assert_eq!(c_unit_numbers[25..], [MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC]);
+        assert_eq!(c_unit_numbers[25..28], [MEMREMAP_WB, MEMREMAP_WT, MEMREMAP_WC]);
+        assert_eq!(c_unit_numbers[28..], [errno::EIO.cast_unsigned()]);
     })
 }
 
@@ -206,4 +208,9 @@ fn copies_into_and_out_of_areas_s39_s85a() -> Completion {
 #[ktest]
 fn coherent_buffers_s66_s85a() -> Completion {
     in_c!(holds(|| c_unit_coherent((&raw const DEVICE).cast())))
+}
+
+#[ktest]
+fn how_high_a_device_reaches_s85a_s100() -> Completion {
+    in_c!(holds(|| c_unit_masks((&raw const DEVICE).cast())))
 }

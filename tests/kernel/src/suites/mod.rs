@@ -10,6 +10,7 @@ mod coherent;
 mod command_line;
 mod descriptors;
 mod dma;
+mod dma_masks;
 mod exec;
 mod exec_scattered;
 mod faces;
