@@ -17,7 +17,7 @@ use kerncore::addr::{PhysAddr, VirtAddr};
 use kerncore::attributes::{Attributes, MemoryType};
 
 use crate::free::report;
-use crate::refusal::{mistake, refused};
+use crate::refusal::{mistake, refused_to};
 use crate::{address, pointer};
 
 /// Write-back memory, by [`memremap`].
@@ -37,7 +37,7 @@ pub extern "C" fn ioremap(phys_addr: c_uint, size: c_uint) -> *mut c_void {
     match mm::kernel().ioremap(physical, size, Attributes::DEVICE, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            refused("ioremap", size, &error);
+            refused_to(arch::backtrace::return_address(), "ioremap", size, &error);
             ptr::null_mut()
         }
     }
@@ -53,7 +53,7 @@ pub extern "C" fn ioremap_shared(phys_addr: c_uint, size: c_uint) -> *mut c_void
     match mm::kernel().ioremap_shared(physical, size, Attributes::DEVICE, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            refused("ioremap_shared", size, &error);
+            refused_to(arch::backtrace::return_address(), "ioremap_shared", size, &error);
             ptr::null_mut()
         }
     }
@@ -84,7 +84,7 @@ fn map_as(
     match mm::kernel().ioremap(PhysAddr::new(phys_addr), size, attributes, caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            refused(name, size, &error);
+            refused_to(caller, name, size, &error);
             ptr::null_mut()
         }
     }
@@ -100,7 +100,7 @@ pub extern "C" fn ioremap_exec(phys_addr: c_uint, size: c_uint) -> *mut c_void {
     match mm::kernel().ioremap_exec(range, mm::bus::on_chip(), caller) {
         Ok(address) => pointer(address),
         Err(error) => {
-            refused("ioremap_exec", size, &error);
+            refused_to(arch::backtrace::return_address(), "ioremap_exec", size, &error);
             ptr::null_mut()
         }
     }
@@ -132,7 +132,7 @@ pub extern "C" fn memremap(offset: c_uint, size: c_uint, flags: c_ulong) -> *mut
         }
     }
     if let Some(error) = first {
-        refused("memremap", size, &error);
+        refused_to(arch::backtrace::return_address(), "memremap", size, &error);
     }
     ptr::null_mut()
 }

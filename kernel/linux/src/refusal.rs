@@ -5,9 +5,10 @@
 
 use core::fmt;
 
+use kerncore::addr::VirtAddr;
 use kerncore::coherent::AllocationFlags;
 use kerncore::gfp::Warning;
-use mm::report::RateLimit;
+use mm::report::{Called, RateLimit};
 
 use crate::cause::{Cause, Refusal};
 
@@ -27,25 +28,47 @@ pub struct Refusals {
     pub mistaken: u32,
 }
 
-/// How often there was something to tell until now.
+/// How often there was something to tell until now, or since [`tell_again`].
 pub fn refusals() -> Refusals {
     let addresses = NO_ADDRESSES.count();
     let short = addresses.wrapping_add(NO_WINDOW.count()).wrapping_add(NO_MEMORY.count());
     Refusals { addresses, short, mistaken: MISTAKEN.count() }
 }
 
+/// Forgets what was told: the next refusals are told in full again. For whoever has read what there was.
+pub fn tell_again() {
+    for limit in [&NO_ADDRESSES, &NO_WINDOW, &NO_MEMORY, &MISTAKEN] {
+        limit.restart();
+    }
+}
+
 /// Warns of a refusal, by what it is the fault of; of some there is nothing to say.
 #[cold]
 #[inline(never)]
 pub(crate) fn refused(what: &str, bytes: u32, error: &dyn Refusal) {
-    let limit = match error.cause() {
-        Cause::Nothing => return,
-        Cause::Addresses => &NO_ADDRESSES,
-        Cause::Window => &NO_WINDOW,
-        Cause::Memory => &NO_MEMORY,
-        Cause::Mistake => &MISTAKEN,
-    };
-    limit.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
+    if let Some(limit) = limit_of(error.cause()) {
+        limit.warn(format_args!("{what}: {bytes} bytes were refused: {error}"));
+    }
+}
+
+/// As [`refused`], with who asked: what he is refused for may be another's, whom the error names (S97).
+#[cold]
+#[inline(never)]
+pub(crate) fn refused_to(caller: VirtAddr, what: &str, bytes: u32, error: &dyn Refusal) {
+    if let Some(limit) = limit_of(error.cause()) {
+        let caller = Called(caller);
+        limit.warn(format_args!("{what}: {bytes} bytes for {caller} were refused: {error}"));
+    }
+}
+
+fn limit_of(cause: Cause) -> Option<&'static RateLimit> {
+    match cause {
+        Cause::Nothing => None,
+        Cause::Addresses => Some(&NO_ADDRESSES),
+        Cause::Window => Some(&NO_WINDOW),
+        Cause::Memory => Some(&NO_MEMORY),
+        Cause::Mistake => Some(&MISTAKEN),
+    }
 }
 
 /// As [`refused`], unless the caller's flags forbid words.

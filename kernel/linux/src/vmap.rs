@@ -15,7 +15,7 @@ use kerncore::kernel_space::VmapError;
 use crate::cause::{Cause, Refusal};
 use crate::pointer;
 use crate::protection::{NoProtection, PageProtection};
-use crate::refusal::{mistake, refused};
+use crate::refusal::{mistake, refused, refused_to};
 
 /// The most page pointers that [`vmap`] takes: more than RAM has frames is refused (S37) before the array is read.
 pub(crate) fn too_many(count: c_uint) -> bool {
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn vmap_pfn(
     match mm::kernel().vmap_devices(frames, attributes, caller) {
         Ok(area) => pointer(area.pages.start()),
         Err(error) => {
-            refused("vmap_pfn", bytes, &error);
+            refused_to(caller, "vmap_pfn", bytes, &error);
             ptr::null_mut()
         }
     }

@@ -30,7 +30,12 @@ impl RateLimit {
         }
     }
 
-    /// How often the warning was due.
+    /// Forgets what was warned of: the next few are printed in full again.
+    pub fn restart(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// How often the warning was due, since the last restart.
     pub fn count(&self) -> u32 {
         self.0.load(Relaxed)
     }

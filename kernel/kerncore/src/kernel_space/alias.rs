@@ -57,9 +57,10 @@ impl fmt::Display for Alias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { physical, pages, wanted, live } = self;
         let LiveMapping { address, attributes, area } = live;
+        let bytes = u64::from(*pages) * u64::from(PAGE_SIZE);
         write!(
             f,
-            "{pages} pages at {physical} cannot be {wanted}: at {address} they are {attributes}, "
+            "{bytes:#x} bytes at {physical} cannot be {wanted}: at {address} they are {attributes}, "
         )?;
         match area {
             Some((kind, caller)) => write!(f, "by {kind} for {caller}"),

@@ -6,11 +6,12 @@
 //!   ioremap_exec   in on-chip memory, read-only                          ─▶ a mapping that may be executed
 //! ```
 //! A second mapping of RAM in another type is never made: mismatched aliases are unpredictable (S97). What may be executed is
-//! written by another name first (`ioremap_wc`), whose mapping ends before this one begins (S112).
+//! written by another name first (`ioremap_wc`, or `memremap` of any type), whose mapping ends before this one begins (S112); what
+//! the data caches still have of it then comes to memory first.
 
 use core::fmt;
 
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};
 use crate::bus::BusRange;
 use crate::kernel_space::{IoRemapError, KernelSpace, RemoveError};
@@ -223,9 +224,16 @@ impl<M: UserMachine, L: Locks> KernelSpace<'_, M, L> {
         }
         let mapped = self.ioremap(physical, bytes, ON_CHIP_CODE, caller);
         let address = mapped.map_err(MemRemapError::Map)?;
+        let (machine, frame) = (self.table.machine(), first.pfn());
+        let count = last.pfn().number() - frame.number() + 1;
+        // What was written through a cacheable mapping is still to come to memory, from which instructions are fetched.
+        if let Some(pages) = PageRange::new(address.page_base(), count) {
+            machine.clean_and_invalidate(pages, frame);
+            machine.barrier();
+        }
         // New instructions at these addresses: what was fetched or guessed there before is void (B2.2.9).
-        self.table.machine().invalidate_instructions();
-        self.table.machine().barrier();
+        machine.invalidate_instructions();
+        machine.barrier();
         Ok(address)
     }
 }

@@ -28,6 +28,7 @@ mod interrupts;
 mod ioremap;
 mod ioremap_family;
 mod ioremap_large;
+mod ioremap_refusals;
 mod ioremap_shared;
 mod ioremap_static;
 mod kmap;

@@ -14,9 +14,10 @@ use kerncore::{
     frames::{self, AddError, FrameOwner, Unsound},
     handover::{Problem, Span},
     kernel_space::{
-        AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError, FramesError,
-        IoRemapError, MapAreaError, MemRemapError, NoArea, ReallocError, RemoveError, StaticError,
-        StaticMapping, StaticRequest, UnmapAreaError, VmallocError, VmapError,
+        Alias, AreasBusy, BareError, ChangeError, CoherentError, ExtendError, FillAreaError,
+        FramesError, IoRemapError, LiveMapping, MapAreaError, MemRemapError, NoArea, ReallocError,
+        RemoveError, StaticError, StaticMapping, StaticRequest, UnmapAreaError, VmallocError,
+        VmapError,
     },
     kmap::{KmapError, KunmapError},
     linear_map::{FillError, LinearError, LinearFault},
@@ -359,6 +360,24 @@ fn memory_that_cannot_be_mapped_is_named_with_what_is_there_s93() {
     let otherwise = IoRemapError::Static { physical, bytes, wanted, had };
     let words = ["0x2000", "0x5ffff000", "non-cacheable", "l2", "write-back", ADDRESS];
     says(&otherwise, &words);
+    let (address, kind, caller) = (at(PAGE), AreaKind::IoRemap, at(0x8_0123));
+    let mut live = LiveMapping { address, attributes: wanted, area: Some((kind, caller)) };
+    let alias = |live| Alias { physical, pages: 3, wanted: Attributes::KERNEL_DATA, live };
+    let two = [
+        "0x3000 bytes",
+        "0x5ffff000",
+        "write-back",
+        ADDRESS,
+        "non-cacheable",
+        "ioremap",
+        "0x80123000",
+    ];
+    says(&NoArea::Alias(alias(live)), &two);
+    let passed_on = IoRemapError::Area(NoArea::Alias(alias(live)));
+    says(&MemRemapError::Map(passed_on), &two);
+    says(&VmapError::Area(NoArea::Alias(alias(live))), &two);
+    live.area = None;
+    says(&NoArea::Alias(alias(live)), &["0x3000 bytes", ADDRESS, "non-cacheable", "comes or goes"]);
     let frame = physical.pfn();
     let otherwise = VmapError::Static { frame, wanted, had };
     says(&otherwise, &["0x5ffff", "non-cacheable", "0x5ffff000-", "l2", "write-back", ADDRESS]);

@@ -297,13 +297,15 @@ fn two_mappings_for_good_go_together_or_the_second_is_refused_s97() {
         let last = PhysAddr::new(DEVICE + (first + pages) * PAGE_SIZE - 1);
         BusRange { name, first: PhysAddr::new(DEVICE + first * PAGE_SIZE), last }
     };
-    let first = StaticRequest { range: range("first", 0, 3), attributes: Attributes::DEVICE };
+    let first = StaticRequest { range: range("first", 3, 3), attributes: Attributes::DEVICE };
     let second = |first, attributes| StaticRequest { range: range("second", first, 3), attributes };
     for (offset, attributes, clashes) in [
-        (2, Attributes::WRITE_COMBINE, true),
-        (0, Attributes::STRONGLY_ORDERED, true),
-        (2, Attributes::DEVICE, false),
-        (3, Attributes::WRITE_COMBINE, false),
+        (1, Attributes::WRITE_COMBINE, true),
+        (5, Attributes::WRITE_COMBINE, true),
+        (3, Attributes::STRONGLY_ORDERED, true),
+        (5, Attributes::DEVICE, false),
+        (0, Attributes::WRITE_COMBINE, false),
+        (6, Attributes::WRITE_COMBINE, false),
     ] {
         let mut bed = Bed::warm();
         let wanted = second(offset, attributes);

@@ -11,6 +11,7 @@ mod damage;
 mod damage_to_areas;
 mod device;
 mod exec;
+mod exec_on_chip;
 mod exhaustion;
 mod failures;
 mod family;

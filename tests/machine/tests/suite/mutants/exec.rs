@@ -5,6 +5,8 @@ use super::{Verdict, board, same};
 use histories::bed::{Bed, CALLER, WINDOW, page};
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    attributes::MemoryType,
+    bus::BusRange,
     machine::Machine,
     user::machine::UserMachine,
 };
@@ -210,7 +212,55 @@ fn linear_entries_come_back_behind_the_flush(cpus: &impl Cpus) -> Verdict {
     same("flushed before the entries are back", &(flushed < restored, completed), &(true, true))
 }
 
+/// S93, S112: in on-chip memory what was written last, through a mapping of any type, is executed, on either CPU; neither can write
+/// there meanwhile, nor reach it afterwards.
+fn on_chip_code_is_what_was_written_last(cpus: &impl Cpus) -> Verdict {
+    const ON_CHIP: [BusRange; 1] = [BusRange {
+        name: "sram",
+        first: PhysAddr::new(0x4800_0000),
+        last: PhysAddr::new(0x4800_ffff),
+    }];
+    let physical = PhysAddr::new(0x4800_2404);
+    let types = [
+        MemoryType::NormalNonCacheable,
+        MemoryType::NormalWriteThrough,
+        MemoryType::NormalWriteBack,
+    ];
+    for behaviour in Behaviour::all(4) {
+        let bed = Bed::driven_by(behaviour, |machine| cpus.of(&machine.cpu(0)));
+        bed.warm_up();
+        let both = [0, 1].map(|number| bed.machine.cpu(number));
+        for (round, memory) in types.into_iter().chain(types).enumerate() {
+            let code = 0xe3a0_0000 | u32::try_from(round).map_err(|error| error.to_string())?;
+            let written = bed.space.memremap(physical, 4, memory, CALLER);
+            let written = written.map_err(|error| error.to_string())?;
+            same("written", &both[round % 2].store(written, code), &Ok(()))?;
+            bed.space.memunmap((), written).map_err(|error| error.to_string())?;
+            let mapped = bed.space.ioremap_exec((physical, 4), &ON_CHIP, CALLER);
+            let mapped = mapped.map_err(|error| error.to_string())?;
+            for cpu in both {
+                same("executed", &cpu.fetch(mapped), &Ok(code))?;
+                let forbidden = Err(Fault::Permission(mapped));
+                same("written while it is executed", &cpu.store(mapped, 0), &forbidden)?;
+            }
+            bed.space.iounmap((), mapped).map_err(|error| error.to_string())?;
+            for cpu in both {
+                let gone = Err(Fault::Translation(mapped));
+                same("executed after the end", &cpu.fetch(mapped), &gone)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 board! {
+    on_chip_code_is_what_was_written_last(Right, Mistake::None) {
+        on_chip_code_over_old_instructions: "S93", "the instruction cache keeps what was at the address", Mistake::InstructionsStay;
+        on_chip_code_without_a_clean: "S93", "what was written stays in the data cache", Mistake::NoClean;
+        on_chip_code_ends_without_a_flush: "S93", "CPUs remember the executable entries", Mistake::NoFlush;
+        on_chip_code_ends_with_a_local_flush: "S93", "another CPU remembers the executable entries", Mistake::LocalFlush;
+    }
+
     sealed_memory_is_executed_and_written_by_nobody(Right, Mistake::None) {
         sealed_without_a_clean: "S30", "what was written stays in the data cache", Mistake::NoClean;
         sealed_without_a_flush: "S112", "CPUs remember the writable entries", Mistake::NoFlush;
