@@ -2,7 +2,8 @@
 //!
 //! A driver never sees a raw address: the image hands it a mapped register block, and memory for its device comes
 //! from the `dma` crate. So this crate needs no `unsafe`; the one piece that does, the Hal of `virtio-drivers`
-//! (an unsafe trait), is a crate of its own, `virtio-hal`.
+//! (an unsafe trait), is a crate of its own, `virtio-hal`. That nobody but an owner of `mm` maps registers, or makes a
+//! pointer to them, a test of the host reads in the sources (S98).
 #![no_std]
 #![cfg(target_arch = "arm")]
 #![forbid(unsafe_code)]

@@ -2,6 +2,15 @@
 //!
 //! A driver is handed an [`IoMem`] and never sees an address. The registers are reached through
 //! [`safe_mmio::UniqueMmioPointer`], whose every access is one volatile access of the register's width (S98).
+//!
+//! | made by | memory type | as the C name (S93) |
+//! |---|---|---|
+//! | [`IoMem::map`] | Device | `ioremap` |
+//! | [`IoMem::map_shared`] | Device | `ioremap_shared` |
+//! | [`IoMem::map_non_posted`] | Strongly-ordered | `ioremap_np` |
+//! | [`IoMem::map_combining`] | Normal, non-cacheable | `ioremap_wc` |
+//!
+//! What is no register is [`crate::io_memory`]'s: bytes, and code.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -43,7 +52,7 @@ impl fmt::Display for IoMemError {
 
 impl core::error::Error for IoMemError {}
 
-/// A block of registers of type `T`, mapped as Device memory for as long as this lives.
+/// A block of registers of type `T`, mapped for as long as this lives.
 ///
 /// The mapping may be its own, or one that it shares: then each of those who share it has an `IoMem` like this one, they go in
 /// whatever order, and the last takes the mapping along. No use can be given up twice, since it goes with its owner.
@@ -84,6 +93,30 @@ impl<T: FromBytes + Immutable> IoMem<T> {
         })
     }
 
+    /// As [`IoMem::map`], of registers whose writes are complete before the next access begins.
+    ///
+    /// # Errors
+    /// [`IoMemError`]; nothing was taken.
+    #[inline(never)] // as above
+    pub fn map_non_posted(physical: PhysAddr) -> Result<Self, IoMemError> {
+        let caller = arch::backtrace::return_address();
+        Self::mapped(physical, |bytes| {
+            kernel().ioremap(physical, bytes, Attributes::STRONGLY_ORDERED, caller)
+        })
+    }
+
+    /// As [`IoMem::map`], of what bears that its writes are merged and put in another order: the pixels of a screen.
+    ///
+    /// # Errors
+    /// [`IoMemError`]; nothing was taken.
+    #[inline(never)] // as above
+    pub fn map_combining(physical: PhysAddr) -> Result<Self, IoMemError> {
+        let caller = arch::backtrace::return_address();
+        Self::mapped(physical, |bytes| {
+            kernel().ioremap(physical, bytes, Attributes::WRITE_COMBINE, caller)
+        })
+    }
+
     fn mapped(
         physical: PhysAddr,
         map: impl FnOnce(u32) -> Result<VirtAddr, IoRemapError>,
@@ -100,7 +133,7 @@ impl<T: FromBytes + Immutable> IoMem<T> {
     /// The registers.
     pub fn registers(&mut self) -> UniqueMmioPointer<'_, T> {
         let pointer = self.pointer();
-        // SAFETY: the block is mapped as Device memory from its first to its last byte, aligned (checked in `mapped`), until
+        // SAFETY: the block is mapped, and never cached, from its first to its last byte, aligned (checked in `mapped`), until
         // this is dropped; `&mut self` makes the pointer unique. Any bits are a valid `T`.
         unsafe { UniqueMmioPointer::new(pointer) }
     }

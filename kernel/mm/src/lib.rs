@@ -6,7 +6,7 @@
 //! What this crate believes:
 //!
 //! * **Owners, not addresses.** [`vm_area::VmArea`], [`mapped_pages::VmMap`], [`mapped_pages::ShortMap`], [`io_mem::IoMem`],
-//!   [`page_alloc::Pages`], [`any_pages::AnyPages`], [`kv_bytes::KvBytes`] own what they map; dropping one gives everything back, in the order that
+//!   [`io_memory::IoMemory`], [`io_memory::IoText`], [`page_alloc::Pages`], [`any_pages::AnyPages`], [`kv_bytes::KvBytes`] own what they map; dropping one gives everything back, in the order that
 //!   the architecture wants.
 //! * **One proof obligation.** [`bring_up::EarlySpace::take`] is the only place that claims the live tables; its contract is
 //!   what every `SAFETY` comment here leans on.
@@ -27,6 +27,7 @@ pub mod exec_area;
 mod frame_plan;
 pub mod heap;
 pub mod io_mem;
+pub mod io_memory;
 pub mod kv_bytes;
 mod late;
 pub mod ledger;

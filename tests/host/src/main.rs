@@ -21,6 +21,8 @@ mod listing;
 mod pool;
 mod progress;
 mod qemu;
+#[cfg(test)]
+mod registers;
 mod run;
 mod semihosting;
 mod stress;

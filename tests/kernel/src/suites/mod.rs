@@ -25,6 +25,7 @@ mod huge;
 mod instructions;
 mod interrupt_lines;
 mod interrupts;
+mod io_owners;
 mod ioremap;
 mod ioremap_family;
 mod ioremap_large;
