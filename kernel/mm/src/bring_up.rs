@@ -25,6 +25,7 @@ use kerncore::addr::{
     pages_for,
 };
 use kerncore::area::{AreaRecord, ArrayArea, IN_A_FRAME};
+use kerncore::contiguous::{Borrower, Unmovable};
 use kerncore::frames::{
     AddError, AllocateError, Frame, FrameBlock, FrameOwner, FrameTable, Pointers,
 };
@@ -401,6 +402,10 @@ impl Support<'static> for KernelSupport {
 
     fn deferred_free_failed(&self, error: &RemoveError) {
         log::error!("vfree_atomic: {error}");
+    }
+
+    fn move_out(&self, borrower: Borrower, frame: Pfn) -> Result<FrameBlock, Unmovable> {
+        contiguous::move_out(borrower, frame)
     }
 }
 

@@ -6,7 +6,8 @@
 //! What this crate believes:
 //!
 //! * **Owners, not addresses.** [`vm_area::VmArea`], [`mapped_pages::VmMap`], [`mapped_pages::ShortMap`], [`io_mem::IoMem`],
-//!   [`io_memory::IoMemory`], [`io_memory::IoText`], [`page_alloc::Pages`], [`any_pages::AnyPages`], [`kv_bytes::KvBytes`] own what they map; dropping one gives everything back, in the order that
+//!   [`io_memory::IoMemory`], [`io_memory::IoText`], [`page_alloc::Pages`], [`any_pages::AnyPages`], [`kv_bytes::KvBytes`],
+//!   [`movable_buffer::MovableBuffer`] own what they map; dropping one gives everything back, in the order that
 //!   the architecture wants.
 //! * **One proof obligation.** [`bring_up::EarlySpace::take`] is the only place that claims the live tables; its contract is
 //!   what every `SAFETY` comment here leans on.
@@ -34,6 +35,7 @@ pub mod ledger;
 pub mod mapped_pages;
 pub mod memory_map;
 mod memory_plan;
+pub mod movable_buffer;
 pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;

@@ -13,7 +13,7 @@ use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
-    contiguous::{Borrower, Contiguous, Region, Word},
+    contiguous::{Borrower, Contiguous, Place, Places, Region, Word},
     descriptor::{l1, l2},
     frames::{Frame, FrameList, FrameOwner, FrameTable, Pointers, Spares},
     kernel_space::{AreaPlace, KernelSpace, Parts, StaticError, StaticRequest, Support},
@@ -180,7 +180,9 @@ fn region(table: &FrameTable<'static>, pages: u32) -> &'static Contiguous<'stati
     let borrowers = vec![Borrower::Nobody; pages as usize].leak();
     let region = Region::new(words, borrowers).expect("as many words as it wants");
     let first = frame(RAM + RAM_PAGES - pages);
-    Box::leak(Box::new(Contiguous::new(*table, first, region).expect("at the end of the table")))
+    let places = Places::new(vec![Place::default(); pages as usize].leak());
+    let contiguous = Contiguous::new(*table, first, region, places);
+    Box::leak(Box::new(contiguous.expect("at the end of the table")))
 }
 
 impl Bed {

@@ -134,7 +134,7 @@ const SPECIAL: [Special; 33] = [
     // A contiguous region: nearly everything with one; where it lies between low and high memory, on the second node; and where all
     // of RAM is asked for, so that there is none.
     Special::with("cma=32M", MOST_CONTIGUOUS).by(4),
-    Special::with("cma=8M lowmem=64M numa=fake=2 coherent_pool=100K", "cma::").on(256),
+    Special::with("cma=8M lowmem=64M numa=fake=2 coherent_pool=100K", "cma").on(256),
     Special::with("cma=512M", "cma::"),
     Special::with("cma=16M", "failures::coherent").modern(),
     Special::with("nohugevmalloc", "huge::"),

@@ -85,6 +85,11 @@ macro_rules! pass_on {
             self.$field.write_frames(first, bytes);
         }
     };
+    (@ copy_frame $field:tt) => {
+        fn copy_frame(&self, from: $crate::kerncore::addr::Pfn, to: $crate::kerncore::addr::Pfn) {
+            self.$field.copy_frame(from, to);
+        }
+    };
     (@ invalidate_tlb_in $field:tt) => {
         fn invalidate_tlb_in(
             &self,

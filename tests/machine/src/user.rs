@@ -62,6 +62,14 @@ impl UserMachine for SoftCpu<'_> {
         }
     }
 
+    fn copy_frame(&self, from: Pfn, to: Pfn) {
+        let mut state = state_of(self);
+        for offset in (0..PAGE_SIZE).step_by(4) {
+            let word = state.memory.read_cached(from.base().raw() + offset);
+            state.memory.write_cached(to.base().raw() + offset, word);
+        }
+    }
+
     fn clean_instructions(&self, first: Pfn, count: u32) {
         state_of(self).begin_clean(number_of(self), first.base(), count * PAGE_SIZE);
     }

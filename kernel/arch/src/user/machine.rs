@@ -61,6 +61,18 @@ impl UserMachine for CortexA9 {
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
+    fn copy_frame(&self, from: Pfn, to: Pfn) {
+        let pointer = |frame: Pfn| {
+            let address = linear_pages(frame, 1).map(PageRange::start);
+            let address = address.expect("frames of programs are in the linear map");
+            core::ptr::with_exposed_provenance_mut::<u8>(address.raw() as usize)
+        };
+        let (from, to) = (pointer(from), pointer(to));
+        // SAFETY: promise 3 of `CortexA9::new`, for frames that are written: `to` is the caller's alone. The other one nobody
+        // writes to meanwhile, which is the caller's to see to.
+        unsafe { to.copy_from_nonoverlapping(from, PAGE_SIZE as usize) };
+    }
+
     fn clean_instructions(&self, first: Pfn, count: u32) {
         if let Some(pages) = linear_pages(first, count) {
             cache::clean_to_unification(pages.start(), pages.bytes());

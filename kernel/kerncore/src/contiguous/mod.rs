@@ -11,16 +11,21 @@
 //! Frames of the region stay set aside in the frame table, whoever has them: the allocator refuses to free them. Their owner there
 //! is the buffer's or the borrower's, and *reserved* while nobody has them.
 //!
+//! What is lent is data of programs, whose faults can wait, and pages that are reached through a pinning guard ([`Places`]); never
+//! memory of vmalloc, which another CPU or a handler may be touching.
+//!
 //! Whoever asks waits while pages are moved out, but never for a borrower: a page that cannot be moved now makes the next run be
 //! tried, and at last is an error that names it.
 
 mod error;
+mod movable;
 mod place;
 mod region;
 #[cfg(test)]
 mod tests;
 
 pub use error::{ContiguousError, GiveBackError, Unmovable};
+pub use movable::{NoPlace, Place, Places};
 pub use place::{LEFT_TO_OTHERS, set_aside};
 pub use region::{Borrower, MAX_ALIGNMENT, PageUse, Region, RegionUse, Word};
 
@@ -36,19 +41,27 @@ pub struct Contiguous<'r, L: Locks> {
     first: Pfn,
     pages: u32,
     region: L::Lock<Region<'r>>,
+    /// Where movable pages are.
+    places: L::Lock<Places<'r>>,
 }
 
 impl<'r, L: Locks> Contiguous<'r, L> {
-    /// The frames of `table` from `first` on, as many as `region` has pages. They were set aside at boot, and begin a section. `None`
-    /// if they are not all in the table, or begin none.
-    pub fn new(table: FrameTable<'r>, first: Pfn, region: Region<'r>) -> Option<Self> {
+    /// The frames of `table` from `first` on, as many as `region` has pages. They were set aside at boot, and begin a section. As many
+    /// movable pages as there are `places` can be lent some at once. `None` if the frames are not all in the table, or begin none.
+    pub fn new(
+        table: FrameTable<'r>,
+        first: Pfn,
+        region: Region<'r>,
+        places: Places<'r>,
+    ) -> Option<Self> {
         let pages = region.pages();
         let inside = first
             .checked_sub(table.first())
             .is_some_and(|start| start.checked_add(pages).is_some_and(|end| end <= table.len()));
         let is_aligned = first.number().is_multiple_of(1 << MAX_ALIGNMENT);
         let region = Lock::new(Class::Contiguous, region);
-        (inside && is_aligned).then_some(Self { table, first, pages, region })
+        let places = Lock::new(Class::MovablePages, places);
+        (inside && is_aligned).then_some(Self { table, first, pages, region, places })
     }
 
     /// The first frame.
@@ -182,15 +195,38 @@ impl<'r, L: Locks> Contiguous<'r, L> {
     /// # Errors
     /// The block, if it is not one lent frame.
     pub fn take_back(&self, block: FrameBlock) -> Result<(), FrameBlock> {
-        let (Some(page), 1) = (self.index_of(block.first()), block.pages()) else {
-            return Err(block);
-        };
-        let taken = self.region.with(|region| {
+        match block.pages() {
+            1 => self.take_back_frame(block.first()).map_err(|_not_lent| block),
+            _ => Err(block),
+        }
+    }
+
+    /// As [`Contiguous::take_back`], by number: of a borrower that keeps no handle.
+    ///
+    /// # Errors
+    /// What it is, if it is not lent.
+    pub(crate) fn take_back_frame(&self, frame: Pfn) -> Result<(), PageUse> {
+        let page = self.index_of(frame).ok_or(PageUse::Free)?;
+        self.region.with(|region| {
             region.take_back(page)?;
-            self.table.take_home(block.first(), 1);
-            Ok::<(), PageUse>(())
-        });
-        taken.map_err(|_not_lent| block)
+            self.table.take_home(frame, 1);
+            Ok(())
+        })
+    }
+
+    /// The handle of a lent frame, whose borrower kept none and has it no more.
+    pub(crate) fn lent_block(&self, frame: Pfn) -> FrameBlock {
+        self.table.hand_out(frame, 1, FrameOwner::Reserved)
+    }
+
+    /// Runs `act` on the places of movable pages, under their lock. Under it pages are lent.
+    pub(crate) fn with_places<R>(&self, act: impl FnOnce(&mut Places<'r>) -> R) -> R {
+        self.places.with(act)
+    }
+
+    /// How many movable pages are at places of the region, and how many guards of them live.
+    pub fn movable_counts(&self) -> (u32, u32) {
+        self.places.with(|places| places.counts())
     }
 
     /// What the books say of `frame`; `None` if it is not the region's.

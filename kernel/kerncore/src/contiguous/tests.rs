@@ -167,7 +167,9 @@ fn with_region(pages: u32, test: impl FnOnce(&Contiguous<'_, Mutexes>, &FrameTab
     let mut words = vec![Word::default(); Region::words_for(pages)];
     let mut borrowers = vec![Borrower::Nobody; pages as usize];
     let region = Region::new(&mut words, &mut borrowers).expect("room");
-    let contiguous = Contiguous::new(table, frame(FIRST), region).expect("in the table");
+    let mut places = vec![Place::default(); pages as usize];
+    let places = Places::new(&mut places);
+    let contiguous = Contiguous::new(table, frame(FIRST), region, places).expect("in the table");
     test(&contiguous, &table);
 }
 
@@ -304,9 +306,47 @@ fn what_cannot_be_had_says_who_has_it() {
                 FrameTable::new(&[], frame(FIRST)).expect("of nothing"),
                 frame(FIRST),
                 Region::new(&mut [Word::default()], &mut [SOMEBODY; 1]).expect("room"),
+                Places::new(&mut []),
             )
             .is_none(),
             "not in the table"
         );
     });
+}
+
+/// S101: who holds a guard keeps the page where it is, and who does not finds it wherever it is.
+#[test]
+fn a_pinned_page_stays_and_others_move() {
+    let (old, new) = (frame(FIRST), frame(FIRST + 9));
+    let mut places = [Place::default(); 2];
+    let mut places = Places::new(&mut places);
+    assert_eq!(places.vacant(), Some(0));
+    assert_eq!(places.occupy(0, old), Ok(()));
+    assert_eq!(places.occupy(0, new), Err(NoPlace));
+    assert_eq!((places.vacant(), places.counts()), (Some(1), (1, 1)));
+    assert_eq!(places.pin(0), Ok(old));
+    let relocate = |places: &mut Places<'_>, place, from| {
+        let mut copied = false;
+        let moved = places.relocate(place, from, new, || copied = true);
+        assert_eq!(moved.is_ok(), copied, "copied if it moves, and not else");
+        moved
+    };
+    for guards in [2, 1] {
+        let pinned = Err(Unmovable::Pinned { guards });
+        assert_eq!(relocate(&mut places, 0, old), pinned);
+        assert_eq!(places.vacate(0), Err(Unmovable::Pinned { guards }));
+        assert_eq!(places.unpin(0), Ok(()));
+    }
+    assert_eq!(places.unpin(0), Err(NoPlace));
+    assert_eq!(relocate(&mut places, 0, new), Err(Unmovable::Busy), "it is elsewhere");
+    assert_eq!(relocate(&mut places, 0, old), Ok(()));
+    assert_eq!(places.pin(0), Ok(new));
+    assert_eq!(places.unpin(0), Ok(()));
+    assert_eq!(places.vacate(0), Ok(new));
+    for place in [0, 1, 2, u32::MAX] {
+        assert_eq!(places.pin(place), Err(NoPlace));
+        assert_eq!(places.unpin(place), Err(NoPlace));
+        assert_eq!(places.vacate(place), Err(Unmovable::Busy));
+        assert_eq!(relocate(&mut places, place, old), Err(Unmovable::Busy));
+    }
 }

@@ -77,6 +77,8 @@ pub enum RemoveError {
 pub enum FramesError {
     /// The frame table names another owner.
     Free(FreeError),
+    /// The contiguous region has not lent them.
+    NotLent,
     /// They are not the contiguous region's to take back.
     Contiguous(GiveBackError),
     /// The linear map does not have the gap that they left.
@@ -89,6 +91,9 @@ impl fmt::Display for FramesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Free(error) => error.fmt(f),
+            Self::NotLent => {
+                f.write_str("some are the contiguous region's, which has not lent them")
+            }
             Self::Contiguous(error) => error.fmt(f),
             Self::Linear(error) => error.fmt(f),
             Self::StillMapped => f.write_str("some are still mapped, by an entry of somebody else"),

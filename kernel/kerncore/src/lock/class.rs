@@ -37,6 +37,8 @@ pub enum Class {
     DeferredFrees,
     /// The buddy allocator (`kerncore::zones`).
     Frames,
+    /// Where movable pages are, and who has them pinned (`kerncore::contiguous`); unpinned ones are copied under it.
+    MovablePages,
     /// Who has which page of the contiguous region (`kerncore::contiguous`).
     Contiguous,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
@@ -57,7 +59,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::UserWindows,
@@ -71,6 +73,7 @@ impl Class {
         Self::Areas,
         Self::DeferredFrees,
         Self::Frames,
+        Self::MovablePages,
         Self::Contiguous,
         Self::AtomicPool,
         Self::LentBuffers,
@@ -95,6 +98,7 @@ impl Class {
             Self::Areas => "areas",
             Self::DeferredFrees => "deferred frees",
             Self::Frames => "frames",
+            Self::MovablePages => "movable pages",
             Self::Contiguous => "contiguous region",
             Self::AtomicPool => "atomic pool",
             Self::LentBuffers => "lent buffers",

@@ -37,6 +37,7 @@ mod large;
 mod large_pages;
 mod map;
 mod records;
+mod replace;
 mod run;
 mod sections;
 mod supersections;

@@ -39,6 +39,9 @@ pub trait UserMachine: Machine + Clone {
     /// Writes `bytes` to the frames from `first` on, which have room for them, are the caller's, and are in the linear map.
     fn write_frames(&self, first: Pfn, bytes: &[u8]);
 
+    /// Copies the frame `from` to the frame `to`, which is the caller's alone; both are in the linear map.
+    fn copy_frame(&self, from: Pfn, to: Pfn);
+
     /// Cleans the data-cache lines of `count` frames from `first`, which are in the linear map, to where instructions are
     /// fetched from.
     fn clean_instructions(&self, first: Pfn, count: u32);

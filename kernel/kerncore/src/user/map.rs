@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::attributes::MemoryType;
 use crate::failure::Point;
-use crate::frames::{FrameList, FrameOwner};
+use crate::frames::FrameOwner;
 use crate::linear_map::Absent;
 use crate::lock::{Lock, Locks};
 use crate::owned_range::OwnedRange;
@@ -20,7 +20,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     /// [`PlaceError`]; nothing was taken.
     pub fn map_data(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
         let mut usable = self.take_pages(pages)?;
-        let list = match self.zeroed(pages.count()) {
+        let list = match self.zeroed(pages) {
             Ok(list) => list,
             Err(error) => return Err(self.abandon(usable, error)),
         };
@@ -30,7 +30,7 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         let mapped = self.table.map(&mut usable, 0, frames, attributes, &self.tables.source(zones));
         if let Err(error) = mapped {
             self.unwind(&mut usable, &error);
-            let freed = zones.free_list(list);
+            let freed = self.free_data(list);
             debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
             return Err(self.abandon(usable, PlaceError::Map(error)));
         }
@@ -94,13 +94,6 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
     fn unwind(&self, usable: &mut OwnedRange, error: &MapError) {
         let undone = self.table.unmap_part(usable, 0, error.mapped());
         debug_assert!(undone.is_ok() || error.mapped() == 0, "mapped, so inside: {undone:?}");
-    }
-
-    fn zeroed(&self, pages: u32) -> Result<FrameList, PlaceError> {
-        let zones = self.kernel.zones();
-        let list = zones.allocate_list(pages, FrameOwner::User).map_err(PlaceError::Frames)?;
-        list.frames(zones.table()).for_each(|frame| self.kernel.zero_low_frames(frame, 1));
-        Ok(list)
     }
 
     /// Adjacent frames with `program` in them, where instructions are fetched from, and out of the linear map.

@@ -11,12 +11,14 @@
 //! * [`windows`]: which addresses of a space are taken, and by what.
 //! * [`asid`]: the numbers that the TLB tells spaces apart by.
 //! * [`machine`]: what a processor must offer, and the order in which its registers change.
+//! * `lent`: data in frames of the contiguous region, and how they are moved out when buffers ask for them.
 //! * [`UserSpace`]: all of that put together, over the kernel's own page table.
 //!
 //! What a program can write is never executable, and what it can execute nobody can write, the kernel included (S112).
 
 pub mod asid;
 mod audit;
+mod lent;
 pub mod machine;
 mod map;
 mod show;

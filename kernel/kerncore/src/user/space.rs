@@ -148,6 +148,11 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
         act(&self.table.machine().machine)
     }
 
+    /// Its name.
+    pub const fn id(&self) -> SpaceId {
+        self.id
+    }
+
     /// The number that it last ran under; the kernel's if it never ran.
     pub fn asid(&self) -> Asid {
         self.table.machine().current.asid()
@@ -194,7 +199,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
                 self.kernel.unpin(base);
                 Ok(())
             }
-            Backing::Frames(list) => self.kernel.zones().free_list(list).map_err(FramesError::Free),
+            Backing::Frames(list) => self.free_data(list),
             Backing::Text(absent) => self.kernel.take_back(absent),
         }
     }

@@ -159,6 +159,12 @@ impl<P, const CAPACITY: usize> Windows<P, CAPACITY> {
         self.live().find(|(pages, _)| pages.contains(address))
     }
 
+    /// What stands behind the live window that `address` lies in.
+    pub fn find_mut(&mut self, address: VirtAddr) -> Option<&mut P> {
+        let used = self.slots[..self.len].iter_mut();
+        used.filter(|slot| slot.pages.contains(address)).find_map(|slot| slot.live.as_mut())
+    }
+
     /// The live windows, in the order of their addresses.
     pub fn live(&self) -> impl Iterator<Item = (PageRange, &P)> {
         let used = self.slots[..self.len].iter();

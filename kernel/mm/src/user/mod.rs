@@ -15,4 +15,7 @@ mod register;
 mod space;
 
 pub use program::{Answer, Call, End, Program};
-pub use space::{AddressSpace, CopyError, SpaceError, audit, live, numbers_taken, rollovers};
+pub(crate) use space::move_out;
+pub use space::{
+    AddressSpace, CopyError, SpaceError, audit, live, numbers_taken, rollovers, waits,
+};

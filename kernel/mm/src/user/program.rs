@@ -113,9 +113,13 @@ impl Program {
     pub fn resume(&mut self) -> Result<Call, End> {
         arch::lock::might_sleep("running a program");
         let Self { space, context } = self;
-        match space.space().with_open(|| run(context)) {
-            Trap::Fault(fault) => Err(End::Killed(fault)),
-            Trap::SystemCall => self.call(),
+        loop {
+            match space.space().with_open(|| run(context)) {
+                // It stands where it was, and tries again.
+                Trap::Fault(fault) if space.is_over(&fault) => {}
+                Trap::Fault(fault) => return Err(End::Killed(fault)),
+                Trap::SystemCall => return self.call(),
+            }
         }
     }
 

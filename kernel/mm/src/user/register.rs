@@ -17,6 +17,7 @@ use core::ptr::NonNull;
 
 use arch::lock::IrqSpinLock;
 use kerncore::lock::Class;
+use kerncore::user::asid::SpaceId;
 
 use super::space::{Space, SpaceError};
 
@@ -106,6 +107,19 @@ pub(super) fn visit(mut visitor: impl FnMut(&Space)) {
             }
         });
     }
+}
+
+/// What `act` makes of the space of the name `id`, under the register's lock; `None` if it lives no more.
+pub(super) fn with_space<R>(id: SpaceId, act: impl FnOnce(&Space) -> R) -> Option<R> {
+    let mut act = Some(act);
+    (0..MOST).find_map(|place| {
+        REGISTER.with(|register| {
+            let Entry(space) = register[place]?;
+            // SAFETY: as in `visit`.
+            let space = unsafe { space.as_ref() };
+            (space.id() == id).then(|| act.take().map(|act| act(space))).flatten()
+        })
+    })
 }
 
 /// How many spaces live.

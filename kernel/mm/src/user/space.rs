@@ -1,15 +1,18 @@
 //! The address space of a program, and the register of all of them.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use arch::exception::{Fault, FaultStatus};
 use arch::lock::IrqLocks;
 use arch::machine::CortexA9;
 use arch::user::{CopyFault, copy_from, copy_to};
-use kerncore::addr::{PageRange, PhysAddr, VirtAddr};
+use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
-use kerncore::frames::AllocateError;
+use kerncore::contiguous::Unmovable;
+use kerncore::frames::{AllocateError, FrameBlock};
 use kerncore::layout::linear_physical;
-use kerncore::user::asid::Asid;
+use kerncore::user::asid::{Asid, SpaceId};
 use kerncore::user::{
     CloseError, PlaceError, Protection, ShowError, Spaces, UserSpace, UserSummary, UserViolation,
     last_byte,
@@ -181,7 +184,7 @@ impl AddressSpace {
     pub fn copy_from(&self, to: &mut [u8], from: VirtAddr) -> Result<(), CopyError> {
         arch::lock::might_sleep("copy_from_user");
         check(from, to.len())?;
-        self.space.with_open(|| copy_from(to, from)).map_err(CopyError::Fault)
+        self.unless_moved(|| copy_from(to, from))
     }
 
     /// Writes `from` to the program's memory at `to`, with the program's rights (`copy_to_user`). Not in interrupt context.
@@ -194,7 +197,29 @@ impl AddressSpace {
     pub fn copy_to(&self, to: VirtAddr, from: &[u8]) -> Result<(), CopyError> {
         arch::lock::might_sleep("copy_to_user");
         check(to, from.len())?;
-        self.space.with_open(|| copy_to(to, from)).map_err(CopyError::Fault)
+        self.unless_moved(|| copy_to(to, from))
+    }
+
+    /// Copies, and once more if it met a page that was just being moved: then it is there now.
+    fn unless_moved(
+        &self,
+        mut copy: impl FnMut() -> Result<(), CopyFault>,
+    ) -> Result<(), CopyError> {
+        loop {
+            match self.space.with_open(&mut copy) {
+                Err(CopyFault { fault, .. }) if self.is_over(&fault) => {}
+                copied => return copied.map_err(CopyError::Fault),
+            }
+        }
+    }
+
+    /// Whether the program may go on that met `fault`: for want of a page that was just being moved, and is there now (S101).
+    pub(super) fn is_over(&self, fault: &Fault) -> bool {
+        let is_missing = matches!(fault.status, FaultStatus::Translation(_));
+        let is_over =
+            is_missing && fault.address.is_some_and(|address| self.space.is_there(address));
+        WAITS.fetch_add(u32::from(is_over), Relaxed);
+        is_over
     }
 
     /// The number that it last ran under.
@@ -211,6 +236,20 @@ impl AddressSpace {
 fn check(address: VirtAddr, bytes: usize) -> Result<(), CopyError> {
     let last = u32::try_from(bytes).ok().and_then(|bytes| last_byte(address, bytes));
     last.map(drop).ok_or(CopyError::NotUsers { address, bytes })
+}
+
+/// Moves a program's page out of the lent `frame`.
+pub(crate) fn move_out(id: SpaceId, page: u32, frame: Pfn) -> Result<FrameBlock, Unmovable> {
+    // A space that is gone gave its frames back.
+    register::with_space(id, |space| space.move_out(page, frame)).unwrap_or(Err(Unmovable::Busy))
+}
+
+/// How often somebody waited for a page that was just being moved.
+static WAITS: AtomicU32 = AtomicU32::new(0);
+
+/// How often a program, or a copy from or to its memory, waited for a page that was just being moved (S101).
+pub fn waits() -> u32 {
+    WAITS.load(Relaxed)
 }
 
 /// How many spaces live.

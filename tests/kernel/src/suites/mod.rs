@@ -6,6 +6,7 @@ mod bare_areas;
 mod boot;
 mod c_unit;
 mod cma;
+mod cma_lent;
 mod coherent;
 mod command_line;
 mod descriptors;

@@ -15,6 +15,7 @@ mod rules_contexts;
 mod rules_large;
 pub(crate) mod schedules;
 mod support;
+mod user_lent;
 mod user_show;
 mod user_space;
 mod zones;

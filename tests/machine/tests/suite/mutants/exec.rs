@@ -103,7 +103,7 @@ impl UserMachine for Wrong {
     }
 
     pass_on!(cpu: invalidate_tlb_in invalidate_tlb_space invalidate_tlb_everything set_user_table
-        set_asid set_user_walks write_frames clean_instructions);
+        set_asid set_user_walks write_frames copy_frame clean_instructions);
 }
 
 /// The linear address of what lies at `address`.

@@ -156,7 +156,7 @@ impl UserMachine for Wrong {
         self.cpu.set_user_walks(walks);
     }
 
-    pass_on!(cpu: invalidate_tlb_space set_user_table write_frames clean_instructions
+    pass_on!(cpu: invalidate_tlb_space set_user_table write_frames copy_frame clean_instructions
         invalidate_instructions);
 }
 
