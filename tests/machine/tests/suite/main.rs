@@ -14,6 +14,7 @@ mod rules;
 mod rules_contexts;
 mod rules_large;
 pub(crate) mod schedules;
+pub(crate) mod schedules_types;
 mod support;
 mod user_lent;
 mod user_show;

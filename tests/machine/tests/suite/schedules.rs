@@ -5,13 +5,13 @@
 
 use histories::bed::{Bed, CALLER};
 use kerncore::{
-    addr::{PhysAddr, VirtAddr},
+    addr::{PageRange, PhysAddr, VirtAddr},
     attributes::Attributes,
     kernel_space::AreaCounts,
     machine::Machine,
 };
 use machine::{
-    Behaviour, SoftCpu, pass_on,
+    Behaviour, Kind, Privilege, SoftCpu, pass_on,
     schedule::{Explored, Lost, User, explore, fail, point},
 };
 
@@ -20,17 +20,40 @@ pub(crate) const DEVICE: PhysAddr = PhysAddr::new(0x1e00_0000);
 
 /// CPU 0, before whose writes others may go on.
 #[derive(Clone)]
-pub(crate) struct Stepping(SoftCpu<'static>);
+pub(crate) struct Stepping {
+    cpu: SoftCpu<'static>,
+    /// Whether they may before its flushes, too.
+    flushes: bool,
+}
+
+impl Stepping {
+    /// Others may go on before its writes alone.
+    const fn writing(cpu: SoftCpu<'static>) -> Self {
+        Self { cpu, flushes: false }
+    }
+
+    /// Others may go on before its writes, and before its flushes.
+    pub(crate) const fn flushing(cpu: SoftCpu<'static>) -> Self {
+        Self { cpu, flushes: true }
+    }
+}
 
 impl Machine for Stepping {
     type Authority = ();
 
     fn write_descriptors(&self, first: PhysAddr, descriptors: impl Iterator<Item = u32>) {
         point("write");
-        self.0.write_descriptors(first, descriptors);
+        self.cpu.write_descriptors(first, descriptors);
     }
 
-    pass_on!(0: read_descriptor clean_descriptors barrier invalidate_tlb clean_and_invalidate zero_pages in_interrupt cpu);
+    fn invalidate_tlb(&self, pages: PageRange) {
+        if self.flushes {
+            point("flush");
+        }
+        self.cpu.invalidate_tlb(pages);
+    }
+
+    pass_on!(cpu: read_descriptor clean_descriptors barrier clean_and_invalidate zero_pages in_interrupt cpu);
 }
 
 pub(crate) type World = Bed<Stepping>;
@@ -65,9 +88,13 @@ fn uses(shares: &impl Shares, world: &World, offset: u32, times: u32) {
     for _ in 0..times {
         let address = shares.map(world, offset);
         let is_mapped = |when: &str| {
-            let found = world.space.table().translate(address).map(|entry| entry.physical);
-            if found != DEVICE.checked_add(offset) {
-                fail(format!("{address} leads to {found:?} {when}, while it is in use"));
+            let walked = world.space.table().translate(address).map(|entry| entry.physical);
+            // By what the TLB remembers, too.
+            let reached = world.machine.cpu(0).access(address, Kind::Read, Privilege::Kernel);
+            for found in [walked, reached.ok()] {
+                if found != DEVICE.checked_add(offset) {
+                    fail(format!("{address} leads to {found:?} {when}, while it is in use"));
+                }
             }
         };
         is_mapped("at once");
@@ -79,13 +106,20 @@ fn uses(shares: &impl Shares, world: &World, offset: u32, times: u32) {
     }
 }
 
-/// What there was before anybody came, and must be there again when all are gone.
+/// What there was before anybody came, and must be there again when all are gone: no area, and nobody who is known to have the
+/// page mapped, so that it may be mapped otherwise.
 fn is_back(world: &World, before: &AreaCounts, thorough: bool) -> Result<(), String> {
-    let after = world.space.area_counts();
-    if (after.areas, after.pages_taken) != (before.areas, before.pages_taken) {
+    let is_left = |when| {
+        let after = world.space.area_counts();
         let (areas, pages) = (after.areas, after.pages_taken);
-        return Err(format!("{areas} areas with {pages} pages are left"));
-    }
+        let is_all = (areas, pages) == (before.areas, before.pages_taken);
+        if is_all { Ok(()) } else { Err(format!("{areas} areas with {pages} pages {when}")) }
+    };
+    is_left("are left")?;
+    let otherwise = world.space.ioremap_own(DEVICE, 4, Attributes::WRITE_COMBINE, CALLER);
+    let address = otherwise.map_err(|error| error.to_string())?;
+    world.space.iounmap((), address).map_err(|error| error.to_string())?;
+    is_left("stay")?;
     let found = if thorough { world.audit().1 } else { Vec::new() };
     found.first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
@@ -96,7 +130,12 @@ pub(crate) fn every_interleaving(
     times: &[u32],
     most_preemptions: u32,
 ) -> Result<Explored, Lost> {
-    let world = World::driven_by(Behaviour::Forgetful, |machine| Stepping(machine.cpu(0)));
+    let drive = match most_preemptions {
+        // So many that there are no more of them than can be run.
+        NO_LIMIT => Stepping::writing,
+        _ => Stepping::flushing,
+    };
+    let world = World::driven_by(Behaviour::Hoarding, |machine| drive(machine.cpu(0)));
     // The first record and table are made.
     world.warm_up();
     let before = world.space.area_counts();

@@ -34,6 +34,7 @@ mod routing;
 mod sharing;
 mod streaming;
 mod temporary;
+mod types;
 mod undoing;
 pub(crate) mod user;
 
@@ -147,6 +148,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         sharing::LISTED,
         streaming::LISTED,
         temporary::LISTED,
+        types::LISTED,
         undoing::LISTED,
         user::LISTED,
     ];
