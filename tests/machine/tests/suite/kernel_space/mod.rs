@@ -10,6 +10,7 @@ mod copy;
 mod damage;
 mod damage_to_areas;
 mod device;
+mod device_history;
 mod exec;
 mod exec_on_chip;
 mod exhaustion;
