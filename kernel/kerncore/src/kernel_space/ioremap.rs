@@ -159,6 +159,11 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         attributes: Attributes,
         (sharing, caller): (Sharing, VirtAddr),
     ) -> Result<VirtAddr, IoRemapError> {
+        // Also of what is refused, or was mapped at boot: a handler that gets an answer today dies of another tomorrow.
+        self.may_sleep_for(match sharing {
+            Sharing::Own => "ioremap",
+            Sharing::Shared => "ioremap_shared",
+        });
         let wraps = IoRemapError::Wraps { physical, bytes };
         let beyond = bytes.checked_sub(1).ok_or(IoRemapError::ZeroSize { physical })?;
         let last = physical.checked_add(beyond).ok_or(wraps)?;

@@ -105,6 +105,23 @@ const AT_HAND: [(&str, Call); 5] = [
     }),
 ];
 
+/// Ways that are refused anywhere else.
+const REFUSED: [(&str, Call); 4] = [
+    ("ioremap", |bed, _| {
+        assert!(bed.space.ioremap(DEVICE, 0, Attributes::DEVICE, CALLER).is_err());
+    }),
+    ("ioremap", |bed, _| {
+        let ram = bed.space.zones().table().first().base();
+        assert!(bed.space.ioremap_own(ram, 4, Attributes::DEVICE, CALLER).is_err());
+    }),
+    ("ioremap_shared", |bed, _| {
+        assert!(bed.space.ioremap_shared(DEVICE, u32::MAX, Attributes::DEVICE, CALLER).is_err());
+    }),
+    ("iounmap", |bed, _| {
+        assert!(bed.space.iounmap((), VirtAddr::new(0)).is_err());
+    }),
+];
+
 /// S10, S35: each way to make or remove an area ends the kernel in a handler, on the CPU that runs it and on no other,
 /// before anything is taken.
 #[test]
@@ -169,7 +186,7 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
             bed.space.free_deferred();
         }),
     ];
-    for (name, call) in calls.into_iter().chain(WIDER).chain(AT_HAND) {
+    for (name, call) in calls.into_iter().chain(WIDER).chain(AT_HAND).chain(REFUSED) {
         bed.changes_nothing(|bed| {
             let handler = AssertUnwindSafe(|| bed.machine.cpu(0).interrupt(|| call(bed, &areas)));
             let died = catch_unwind(handler).expect_err(name);
@@ -180,7 +197,7 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
     }
     // The space is CPU 0's here, so what CPU 1 handles is no matter.
     bed.machine.cpu(1).interrupt(|| {
-        for (_, call) in calls.into_iter().chain(WIDER).chain(AT_HAND) {
+        for (_, call) in calls.into_iter().chain(WIDER).chain(AT_HAND).chain(REFUSED) {
             call(&bed, &areas);
         }
     });
