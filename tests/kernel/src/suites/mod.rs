@@ -30,6 +30,7 @@ mod io_owners;
 mod ioremap;
 mod ioremap_family;
 mod ioremap_large;
+mod ioremap_odd;
 mod ioremap_refusals;
 mod ioremap_shared;
 mod ioremap_static;
