@@ -17,7 +17,7 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
 use arch::machine::Authority;
-use kerncore::addr::{PhysAddr, VirtAddr};
+use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::kernel_space::IoRemapError;
 use safe_mmio::UniqueMmioPointer;
@@ -66,7 +66,8 @@ pub struct IoMem<T> {
 }
 
 impl<T: FromBytes + Immutable> IoMem<T> {
-    /// Maps the block of registers at `physical`. It need not lie on a page boundary.
+    /// Maps the block of registers at `physical`. It need not lie on a page boundary. A `T` that is to be aligned to more than a
+    /// page is no block of registers, and does not compile.
     ///
     /// Which block lies where is the board's to say; two owners of one block each get a mapping of their own (S57).
     ///
@@ -121,6 +122,8 @@ impl<T: FromBytes + Immutable> IoMem<T> {
         physical: PhysAddr,
         map: impl FnOnce(u32) -> Result<VirtAddr, IoRemapError>,
     ) -> Result<Self, IoMemError> {
+        // A mapping keeps the offset in a page, and no more: what is shared, or was mapped at boot, may begin at any page.
+        const { assert!(align_of::<T>() <= PAGE_SIZE as usize, "no registers need more than a page") };
         let alignment = align_of::<T>();
         if !physical.raw().is_multiple_of(u32::try_from(alignment).unwrap_or(u32::MAX)) {
             return Err(IoMemError::Misaligned { physical, alignment });
