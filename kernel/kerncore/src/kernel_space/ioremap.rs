@@ -49,7 +49,7 @@ pub enum IoRemapError {
         /// What is mapped, and how.
         had: StaticMapping,
     },
-    /// No addresses, or no record for them.
+    /// No addresses, no record for them, or pages that somebody has mapped otherwise (S97).
     Area(NoArea),
     /// The mapping failed.
     Map(MapError),

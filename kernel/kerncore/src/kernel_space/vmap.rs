@@ -75,7 +75,7 @@ pub enum VmapError {
         /// What is mapped, and how.
         had: StaticMapping,
     },
-    /// No addresses, or no record for them.
+    /// No addresses, no record for them, or pages of a device that somebody has mapped otherwise (S97).
     Area(NoArea),
     /// The mapping failed.
     Map(MapError),
