@@ -196,6 +196,28 @@ void init_consistent_dma_size(unsigned int size);
 int dma_set_mask(const struct device *dev, uint64_t mask);
 int dma_set_coherent_mask(const struct device *dev, uint64_t mask);
 int dma_set_mask_and_coherent(const struct device *dev, uint64_t mask);
+
+/* Memory that is a device's for one transfer. What is mapped is not used before it is unmapped or synchronised. */
+enum dma_data_direction {
+    DMA_BIDIRECTIONAL = 0,
+    DMA_TO_DEVICE = 1,
+    DMA_FROM_DEVICE = 2,
+    DMA_NONE = 3
+};
+#define DMA_MAPPING_ERROR ((dma_addr_t)~0u)
+dma_addr_t dma_map_single(const struct device *dev, void *ptr, unsigned int size, enum dma_data_direction dir);
+void dma_unmap_single(const struct device *dev, dma_addr_t dma_addr, unsigned int size, enum dma_data_direction dir);
+dma_addr_t dma_map_page(const struct device *dev, const struct page *page, unsigned int offset, unsigned int size,
+                        enum dma_data_direction dir);
+void dma_unmap_page(const struct device *dev, dma_addr_t dma_addr, unsigned int size, enum dma_data_direction dir);
+void dma_sync_single_for_cpu(const struct device *dev, dma_addr_t dma_addr, unsigned int size,
+                             enum dma_data_direction dir);
+void dma_sync_single_for_device(const struct device *dev, dma_addr_t dma_addr, unsigned int size,
+                                enum dma_data_direction dir);
+int dma_mapping_error(const struct device *dev, dma_addr_t dma_addr);
+/* The driver lets a device go: with dma_debug=on, mappings that are left are named. */
+void dma_debug_device_goes(const struct device *dev);
+
 int remap_vmalloc_range(struct vm_area_struct *vma, const void *addr, unsigned int pgoff);
 
 #endif

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! By address only: the operations by set and way act on one CPU's cache and race with the other CPUs, and belong to
-//! the way up from reset (boot). An outer cache controller (PL310) is left off, as it comes out of reset; were it on,
-//! coherency would need its own operations as well.
+//! the way up from reset (boot). None of this reaches an outer cache, which is maintained by physical address, through its controller's
+//! registers ([`crate::outer`]).
 //!
 //! Every function acts on all cache lines that the range touches, and none waits: complete is what was started only
 //! after a [`dsb`]. An address must be mapped, but with any memory type and any permissions of privileged
@@ -62,7 +62,7 @@ pub(crate) fn clean_slots_to_unification(first: VirtAddr, count: u32) {
     by_address::each_line_of_slots(first.raw(), count, A9_LINE, clean);
 }
 
-/// Cleans data-cache lines to the point of coherency: a device then reads what the CPU wrote.
+/// Cleans data-cache lines to the point of coherency: a device then reads what the CPU wrote, if there is no outer cache.
 #[inline]
 pub fn clean(start: VirtAddr, bytes: u32) {
     // SAFETY: cleaning changes no value that a program can read.

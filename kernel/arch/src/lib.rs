@@ -32,11 +32,15 @@ pub mod failure;
 #[cfg(target_arch = "arm")]
 pub mod irq;
 #[cfg(target_arch = "arm")]
+pub mod lines;
+#[cfg(target_arch = "arm")]
 pub mod lock;
 #[cfg(target_arch = "arm")]
 pub mod machine;
 #[cfg(target_arch = "arm")]
 pub mod memory;
+#[cfg(target_arch = "arm")]
+pub mod outer;
 #[cfg(target_arch = "arm")]
 pub mod per_cpu;
 #[cfg(target_arch = "arm")]
@@ -45,6 +49,8 @@ pub mod probe;
 pub mod semihosting;
 #[cfg(target_arch = "arm")]
 pub mod smp;
+#[cfg(target_arch = "arm")]
+mod stream;
 pub mod symbols;
 #[cfg(target_arch = "arm")]
 pub mod tlb;

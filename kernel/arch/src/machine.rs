@@ -11,9 +11,11 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::layout::{LINEAR_PHYSICAL, LINEAR_START};
+use kerncore::lines::{Edge, Level};
 use kerncore::machine::Machine;
+use kerncore::streaming::Upkeep;
 
-use crate::{barrier, cache, cpu, memory, tlb};
+use crate::{barrier, cache, cpu, lines, memory, outer, stream, tlb};
 
 /// The right to change this processor's translation tables.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +33,8 @@ impl CortexA9 {
     /// 2. descriptors are written only for pages whose [`OwnedRange`](kerncore::owned_range::OwnedRange) the writer
     ///    holds, and no such page is memory that Rust sees but through the handle that holds it;
     /// 3. pages given to [`Machine::zero_pages`] are mapped, writable, to frames that are exclusively the caller's;
-    /// 4. it runs on a processor that the boot stub has set up: coherent, with the linear map in TTBR1.
+    /// 4. memory whose lines are to be invalidated is the caller's, and nothing that the processor wrote there is wanted any more;
+    /// 5. it runs on a processor that the boot stub has set up: coherent, with the linear map in TTBR1.
     ///
     /// # Panics
     /// If the processor's data-cache lines are not those of a Cortex-A9: every clean would miss some.
@@ -82,7 +85,7 @@ impl Machine for CortexA9 {
 
     #[inline(always)]
     fn read_descriptor(&self, descriptor: PhysAddr) -> u32 {
-        // SAFETY: promises 1 and 4 of `new`: a table word, mapped, aligned, and accessed as an atomic word only.
+        // SAFETY: promises 1 and 5 of `new`: a table word, mapped, aligned, and accessed as an atomic word only.
         unsafe { &*slot(descriptor) }.load(Ordering::Relaxed)
     }
 
@@ -296,9 +299,17 @@ impl Machine for CortexA9 {
     }
 
     #[inline]
-    fn clean_and_invalidate(&self, pages: PageRange, _first: Pfn) {
-        // The outer cache, which would want the frame's physical address, is off (crate::cache).
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
         cache::clean_and_invalidate_by(pages.start(), pages.bytes(), cache::A9_LINE);
+        stream::done(Level::Inner, Upkeep::CleanAndInvalidate, first.base(), pages.bytes());
+        if outer::is_there() {
+            stream::outer_too(first.base(), pages.bytes());
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, call: &'static str, edge: Edge, first: PhysAddr, bytes: u32) {
+        lines::edge(call, edge, first, bytes);
     }
 
     #[inline]

@@ -8,6 +8,9 @@
 //!   any, and the device snoops ──▶ simple             ──▶  ordinary frames
 //! ```
 //!
+//! Memory that a device has for one transfer is ordinary memory, and stays where it is ([`streaming`]), or is copied
+//! ([`bounce`]).
+//!
 //! What this crate believes: a free finds its back end by asking, never by guessing (S75); memory that a device may
 //! write is not a Rust slice ([`coherent::Coherent`]), memory that only the processor owns is
 //! ([`coherent::CoherentBox`]).
@@ -17,6 +20,10 @@
 extern crate alloc;
 
 pub mod atomic_pool;
+pub mod bounce;
 pub mod coherent;
+pub mod debug;
 pub mod device;
 mod error;
+pub mod mapping;
+pub mod streaming;

@@ -19,6 +19,7 @@ pub mod console;
 pub mod exit;
 pub mod interrupts;
 pub mod loader;
+pub mod outer_cache;
 pub mod programs;
 pub mod report;
 pub mod secondaries;

@@ -16,7 +16,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, report, secondaries, shell, start};
+    use image::{interrupts, outer_cache, report, secondaries, shell, start};
     use mm::io_mem::IoMem;
 
     /// Entered by the stub, high, with the MMU on.
@@ -40,6 +40,7 @@ mod kernel {
         if let Err(error) = secondaries::bring_up() {
             log::warn!("{error}");
         }
+        outer_cache::start();
         if let Err(error) = open_console() {
             log::warn!("no serial port: {error}");
         }
@@ -49,6 +50,9 @@ mod kernel {
         say(format_args!("\n"));
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
         let _printed = dma::atomic_pool::init(started.config.coherent_pool);
+        // Without bounce buffers only what a device cannot have in place goes without; they have said so themselves.
+        let _printed = dma::bounce::init(started.config.bounce, started.config.copies);
+        dma::debug::init(started.config.dma_checks);
         super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))?;
         if started.config.vmallocinfo {
             monitor::execute("vmallocinfo", &mut Console)

@@ -94,6 +94,7 @@ fn limits() -> Limits {
     Limits {
         coherent_pool: SizeLimit::up_to(layout::LINEAR_BYTES),
         contiguous: SizeLimit { least: BLOCK, most: layout::LINEAR_BYTES, unit: BLOCK },
+        bounce: SizeLimit::up_to(kerncore::frames::MAX_BLOCK * kerncore::addr::PAGE_SIZE),
         vmalloc: SizeLimit {
             least: layout::VMALLOC_MINIMUM,
             most: layout::VMALLOC_DEFAULT,

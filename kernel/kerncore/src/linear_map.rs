@@ -44,6 +44,7 @@ use crate::{
     attributes::Attributes,
     descriptor::l2::SmallPages,
     frames::FrameBlock,
+    lines::Edge,
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
@@ -58,6 +59,9 @@ pub use protect::ProtectError;
 
 /// What an entry of the linear map promises outside the kernel's image.
 const ATTRIBUTES: Attributes = Attributes::KERNEL_DATA;
+
+/// Whose steps the ledger of lines is told of.
+const LENDING: &str = "memory lent uncached";
 
 /// The addresses of low RAM, and the tables that translate them.
 ///
@@ -326,8 +330,11 @@ impl Absent {
             let _removal = table.unmap_part(&mut range, 0, reason.mapped());
             return Err(LendError { reason, block: self, range });
         }
-        table.machine().clean_and_invalidate(pages, first);
-        table.machine().barrier();
+        let machine = table.machine();
+        machine.note(LENDING, Edge::Lending, first.base(), pages.bytes());
+        machine.clean_and_invalidate(pages, first);
+        machine.barrier();
+        machine.note(LENDING, Edge::Lent, first.base(), pages.bytes());
         Ok(Lent { range, pages, block: self.0 })
     }
 }
@@ -354,6 +361,7 @@ impl Lent {
         self,
         table: &PageTable<M, L>,
     ) -> Unmapped<'_, M, L, Absent> {
+        table.machine().note(LENDING, Edge::Returned, self.first().base(), self.pages.bytes());
         table.unmap(self.range, Absent(self.block))
     }
 }

@@ -25,6 +25,7 @@ pub mod read_write;
 pub mod realloc;
 pub mod refusal;
 mod request;
+pub mod streaming;
 pub mod sync_all;
 pub mod user;
 pub mod vmalloc;

@@ -71,6 +71,7 @@ fn check(handover: &Handover<'_>, bytes: &[u8]) {
 fn command_line(line: &[u8]) {
     let Ok(line) = core::str::from_utf8(line) else { return };
     let limits = Limits {
+        bounce: SizeLimit::up_to(4 << 20),
         coherent_pool: SizeLimit::up_to(MOST_RAM),
         contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
         vmalloc: SizeLimit { least: 1 << 20, most: 768 << 20, unit: 1 << 20 },

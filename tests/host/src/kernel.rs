@@ -90,7 +90,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 33] = [
+const SPECIAL: [Special; 38] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -138,6 +138,12 @@ const SPECIAL: [Special; 33] = [
     Special::with("cma=512M", "cma::"),
     Special::with("cma=16M", "failures::coherent").modern(),
     Special::with("nohugevmalloc", "huge::"),
+    // Whatever is mapped for a device is copied; and misuse of mappings is looked for, also the project's own.
+    Special::with("swiotlb=force", "streaming::"),
+    Special::with("swiotlb=64K,force lowmem=64M", "streaming::").on(256),
+    Special::with("swiotlb=force dma_debug=on", "virtio"),
+    Special::with("dma_debug=on", "misuse::"),
+    Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),
     // Two nodes, both of low memory: what is to be on the second could be on the first.

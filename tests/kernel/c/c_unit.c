@@ -394,3 +394,36 @@ int c_unit_masks(const struct device *device)
     CHECK(dma_set_mask_and_coherent(device, DMA_BIT_MASK(64)) == 0);
     return 0;
 }
+
+/* One transfer in each direction: mapped, synchronised, unmapped; what a device would have written is there afterwards. */
+int c_unit_streaming(const struct device *device);
+int c_unit_streaming(const struct device *device)
+{
+    struct page *page = alloc_pages(GFP_KERNEL, 0);
+    CHECK(page != NULL);
+    unsigned char *buffer = kmap_local_page(page);
+    CHECK(buffer != NULL);
+    for (unsigned int i = 0; i < 256; i++) buffer[i] = (unsigned char)i;
+    for (unsigned int dir = DMA_BIDIRECTIONAL; dir < DMA_NONE; dir++) {
+        dma_addr_t handle = dma_map_single(device, buffer, 256, (enum dma_data_direction)dir);
+        CHECK(dma_mapping_error(device, handle) == 0);
+        dma_sync_single_for_cpu(device, handle, 128, (enum dma_data_direction)dir);
+        CHECK(buffer[127] == 127);
+        dma_sync_single_for_device(device, handle, 128, (enum dma_data_direction)dir);
+        dma_unmap_single(device, handle, 256, (enum dma_data_direction)dir);
+        CHECK(buffer[0] == 0 && buffer[255] == 255);
+        handle = dma_map_page(device, page, 64, 64, (enum dma_data_direction)dir);
+        CHECK(dma_mapping_error(device, handle) == 0);
+        dma_unmap_page(device, handle, 64, (enum dma_data_direction)dir);
+        CHECK(buffer[64] == 64 && buffer[127] == 127);
+    }
+    CHECK(dma_map_single(device, buffer, 0, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
+    CHECK(dma_map_single(device, buffer, 64, DMA_NONE) == DMA_MAPPING_ERROR);
+    CHECK(dma_map_single(NULL, buffer, 64, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
+    CHECK(dma_map_page(device, NULL, 0, 64, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
+    CHECK(dma_mapping_error(device, DMA_MAPPING_ERROR) == -ENOMEM);
+    dma_debug_device_goes(device);
+    kunmap_local(buffer);
+    __free_pages(page, 0);
+    return 0;
+}

@@ -86,6 +86,10 @@ impl Ledger for Dma {
         let taken = dma::atomic_pool::usage().map_or(0, |pool| pool.taken);
         snapshot.record_in("pages", "atomic pool", u64::from(taken));
         snapshot.record("buffers shared with devices", virtio_hal::shared_buffers() as u64);
+        snapshot.record("slots of bounce buffers", u64::from(dma::bounce::usage().taken));
+        snapshot
+            .record("runs of cache lines that are not the processor's", arch::lines::runs() as u64);
+        snapshot.record("mappings that are checked", dma::debug::mappings() as u64);
         snapshot
     }
 

@@ -21,7 +21,7 @@ mod kernel {
     use image::exit::{Code, exit, exit_with};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, report, secondaries, start};
+    use image::{interrupts, outer_cache, report, secondaries, start};
     use ktest::{Filter, Mode, Options};
 
     /// The order when `seed=` names none; the host always names one.
@@ -48,8 +48,11 @@ mod kernel {
         if let Err(error) = secondaries::bring_up() {
             log::error!("{error}");
         }
+        outer_cache::start();
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
+        let _printed = dma::bounce::init(config.bounce, config.copies);
+        dma::debug::init(config.dma_checks);
         // The host, which waits for questions, says so in its own report.
         if let Err(why) = witness::open(config.witness) {
             log::error!("{why}");

@@ -17,7 +17,7 @@ const BLOCK: u32 = 2;
 /// Bytes in a sector.
 pub const SECTOR: usize = SECTOR_SIZE;
 
-/// The most bytes of one request: each is copied through a coherent buffer of its size, and contiguous memory is scarce.
+/// The most bytes of one request: one whose buffer the device cannot have in place is copied, and bounce buffers are scarce.
 const REQUEST: usize = 64 << 10;
 
 /// Why there is no disk in a slot.

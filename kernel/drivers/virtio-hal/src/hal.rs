@@ -1,38 +1,37 @@
-//! Coherent memory for rings, copies for buffers.
+//! Coherent memory for rings, streaming mappings for buffers.
 
 use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
 
-use arch::lock::IrqSpinLock;
-use dma::coherent::{self, Coherent, CoherentBox};
+use dma::coherent;
+use dma::debug;
 use dma::device::Device;
-use heapless::Vec;
+use dma::streaming::{self, Call, Memory};
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::Sleep;
-use kerncore::lock::Class;
+use kerncore::misuse::Family;
+use kerncore::streaming::Flow;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 /// Every virtio-mmio device of the board: none snoops the processor's caches.
 static DEVICE: Device = Device::new("virtio-mmio");
 
-/// The most buffers that may be lent at once: as many as a queue of the crate has descriptors.
-const SHARES: usize = 16;
+/// Buffers that devices have.
+static SHARED: AtomicUsize = AtomicUsize::new(0);
 
-/// The coherent copies of the buffers that are lent.
-static SHARED: IrqSpinLock<Vec<Coherent, SHARES>> =
-    IrqSpinLock::new(Class::LentBuffers, Vec::new());
-
-/// The Hal over coherent memory. Used where one may sleep.
+/// The Hal over coherent memory and streaming mappings. Used where one may sleep.
 #[derive(Debug)]
 pub struct CoherentHal;
 
 /// Buffers that devices hold just now; zero when all is quiet.
 pub fn shared_buffers() -> usize {
-    SHARED.with(|shared| shared.len())
+    SHARED.load(Relaxed)
 }
 
 // SAFETY: `dma_alloc` gives coherent memory, zeroed, aligned to pages, that nobody else has until `dma_dealloc`; the physical
-// address is the device's own view of it. `share` gives the address of a buffer that holds the bytes and outlives
-// the request.
+// address is the device's own view of it. `share` gives the address at which the device has the bytes, or a copy of them, until
+// `unshare`.
 unsafe impl Hal for CoherentHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let none = (0, NonNull::dangling());
@@ -76,36 +75,47 @@ unsafe impl Hal for CoherentHal {
     }
 
     /// # Panics
-    /// If there is no memory: the trait has no way to say so.
+    /// If it cannot be mapped, for want of bounce buffers: the trait has no way to say so.
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
-        let bytes = u32::try_from(buffer.len()).expect("a buffer of less than 4 GiB");
-        let copy = CoherentBox::new(&DEVICE, bytes).expect("coherent memory for a request");
-        let mut copy = copy.share();
-        if direction != BufferDirection::DeviceToDriver {
-            // SAFETY: the caller promises that the buffer is valid, and that nobody writes it while it is lent.
-            copy.write(unsafe { buffer.as_ref() });
-        }
-        let address = copy.dma_address();
-        let kept = SHARED.with(|shared| shared.push(copy));
-        assert!(kept.is_ok(), "more than {SHARES} buffers are lent");
-        PhysAddr::from(address.raw())
+        let (address, bytes) = place(buffer);
+        // SAFETY: the caller promises that the buffer is valid, and that nobody uses it while it is shared.
+        let mapped = unsafe { streaming::map(call("virtio share", direction), address, bytes) };
+        let dma = mapped.unwrap_or_else(|error| panic!("{}: {error}", DEVICE.name()));
+        debug::asked(&DEVICE, dma);
+        SHARED.fetch_add(1, Relaxed);
+        PhysAddr::from(dma.raw())
     }
 
-    unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
-        let copy = SHARED.with(|shared| {
-            let of_address = |copy: &Coherent| PhysAddr::from(copy.dma_address().raw()) == paddr;
-            shared.iter().position(of_address).map(|index| shared.swap_remove(index))
-        });
-        let Some(copy) = copy else {
-            log::error!("virtio: {paddr:#x} was never lent");
+    unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
+        let (_, bytes) = place(buffer);
+        let Ok(dma) = u32::try_from(paddr) else {
+            log::error!("virtio: {paddr:#x} was never shared");
             return;
         };
-        if direction != BufferDirection::DriverToDevice {
-            // The caller has read in the ring that the device is done. Its own barrier orders processors only, the device
-            // is an observer beyond them (ARM DDI 0406C, A3.8.3).
-            arch::barrier::dmb();
-            // SAFETY: the caller promises that the buffer is valid and that nobody uses it before this returns.
-            copy.read(unsafe { buffer.as_mut() });
+        // SAFETY: the caller gives back what `share` gave, for the same buffer and direction, and the device is done.
+        let unmapped = unsafe {
+            streaming::unmap(call("virtio unshare", direction), DmaAddr::new(dma), bytes)
+        };
+        match unmapped {
+            Ok(()) => drop(SHARED.fetch_sub(1, Relaxed)),
+            Err(error) => log::error!("virtio: {paddr:#x} is not unshared: {error}"),
         }
     }
+}
+
+/// Where a buffer lies: its caller may have it anywhere.
+fn place(buffer: NonNull<[u8]>) -> (Memory, u32) {
+    let address = u32::try_from(buffer.addr().get()).expect("addresses have 32 bits");
+    let bytes = u32::try_from(buffer.len()).expect("a buffer of less than 4 GiB");
+    (Memory::Anywhere(VirtAddr::new(address)), bytes)
+}
+
+fn call(name: &'static str, direction: BufferDirection) -> Call<'static> {
+    let flow = match direction {
+        BufferDirection::DriverToDevice => Flow::ToDevice,
+        BufferDirection::DeviceToDriver => Flow::FromDevice,
+        BufferDirection::Both => Flow::Bidirectional,
+    };
+    let caller = arch::backtrace::return_address();
+    Call { name, device: &DEVICE, flow, caller, family: Family::Single }
 }

@@ -1,8 +1,8 @@
 //! The Hal of the `virtio-drivers` crate: where its devices' memory comes from.
 //!
 //! `virtio-drivers` asks for two kinds of memory. Rings are coherent memory, taken once. Buffers of requests belong to
-//! whoever made the request and may lie anywhere (on the stack, at odd addresses), so `share` copies them through
-//! a coherent buffer and `unshare` copies back.
+//! whoever made the request and may lie anywhere (on the stack, in the heap, at odd addresses): `share` maps them for the device,
+//! in place where that can be, else by a copy, and `unshare` ends that.
 //!
 //! It is a crate of its own because `Hal` is an unsafe trait and `drivers` forbids `unsafe`.
 #![no_std]

@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | `coherent_pool=` | size of the atomic DMA pool (S68) | 256 KiB |
 //! | `cma=` | RAM set aside for contiguous buffers, and lent until they ask for it (S101) | none |
+//! | `swiotlb=` | size of the bounce buffers, or `force`: copies are always made; or both, `1M,force` (S106) | 512 KiB |
+//! | `dma_debug=` | `on`: misuse of streaming mappings is reported (S107); or `off` | `off` |
 //! | `vmalloc=` | size of the vmalloc window | the whole window |
 //! | `lowmem=` | RAM that has linear addresses; the rest is high memory | all of it |
 //! | `numa=fake=` | nodes that memory is divided among, 1 or 2 | 1 |
@@ -29,11 +31,13 @@
 
 mod complaint;
 mod size;
+mod streaming;
 #[cfg(test)]
 mod tests;
 
 pub use complaint::{Complaint, Instead, Why};
 pub use size::{NumberError, memparse, number};
+pub use streaming::{Copies, DmaChecks};
 
 use core::num::NonZeroU32;
 
@@ -42,6 +46,8 @@ use crate::zones::Nodes;
 
 /// Size of the atomic pool that nobody set (S68), in bytes.
 pub const DEFAULT_COHERENT_POOL: u32 = 256 << 10;
+/// Size of the bounce buffers that nobody set (S106), in bytes.
+pub const DEFAULT_BOUNCE: u32 = 512 << 10;
 /// The level of messages that nobody set: all but debugging.
 pub const DEFAULT_LOG_LEVEL: u8 = 7;
 /// The level at which everything is printed.
@@ -54,6 +60,12 @@ pub struct Config<'c> {
     pub coherent_pool: u32,
     /// `cma=`, in bytes.
     pub contiguous: Option<u32>,
+    /// `swiotlb=`: their size in bytes, whole pages.
+    pub bounce: u32,
+    /// `swiotlb=force`.
+    pub copies: Copies,
+    /// `dma_debug=`.
+    pub dma_checks: DmaChecks,
     /// `vmalloc=`, in bytes.
     pub vmalloc: Option<u32>,
     /// `mem=`.
@@ -145,6 +157,8 @@ pub struct Limits {
     pub coherent_pool: SizeLimit,
     /// For `cma=`.
     pub contiguous: SizeLimit,
+    /// For `swiotlb=`.
+    pub bounce: SizeLimit,
     /// For `vmalloc=`.
     pub vmalloc: SizeLimit,
     /// For `mem=`.
@@ -157,6 +171,9 @@ impl Config<'_> {
     /// What holds without a command line.
     pub const DEFAULT: Self = Self {
         coherent_pool: DEFAULT_COHERENT_POOL,
+        bounce: DEFAULT_BOUNCE,
+        copies: Copies::WhereNeeded,
+        dma_checks: DmaChecks::Off,
         contiguous: None,
         vmalloc: None,
         memory: Memory::Reported,
@@ -225,6 +242,8 @@ impl<'c> Config<'c> {
             name.bytes().map(plain).eq(known.bytes())
         };
         if let Some(settled) = self.set_size(named, value, limits) {
+            settled
+        } else if let Some(settled) = self.set_streaming(named, value, limits) {
             settled
         } else if named("mem") {
             if value == Some("probe") {

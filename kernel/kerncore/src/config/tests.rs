@@ -3,6 +3,7 @@ use super::*;
 const LIMITS: Limits = Limits {
     coherent_pool: SizeLimit::up_to(64 << 20),
     contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
+    bounce: SizeLimit::up_to(4 << 20),
     vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20 },
     memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE },
     low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
@@ -27,7 +28,7 @@ fn one_complaint(parameter: &str, line: &str) {
 #[test]
 fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
-        "target/kernel.elf coherent_pool=1M cma=8M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
+        "target/kernel.elf coherent_pool=1M swiotlb=2M,force dma_debug=on cma=8M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
          nohugevmalloc ioremap=shared monitor vmallocinfo witness=uart1",
     );
@@ -35,6 +36,9 @@ fn s114_every_parameter_lands_in_its_field() {
     let expected = Config {
         coherent_pool: 1 << 20,
         contiguous: Some(8 << 20),
+        bounce: 2 << 20,
+        copies: Copies::Always,
+        dma_checks: DmaChecks::On,
         vmalloc: Some(256 << 20),
         memory: Memory::Bytes(512 << 20),
         low_memory: Some(64 << 20),
@@ -54,6 +58,34 @@ fn s114_every_parameter_lands_in_its_field() {
         witness: Some("uart1"),
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn bounce_buffers_have_a_size_or_are_forced_or_both_s106() {
+    for (line, bounce, copies) in [
+        ("swiotlb=1M", 1 << 20, Copies::WhereNeeded),
+        ("swiotlb=force", DEFAULT_BOUNCE, Copies::Always),
+        ("swiotlb=64K,force", 64 << 10, Copies::Always),
+        ("swiotlb=force swiotlb=8K", 8 << 10, Copies::Always),
+        ("", DEFAULT_BOUNCE, Copies::WhereNeeded),
+    ] {
+        let words = format!("kernel.elf {line}");
+        assert_eq!(parse(&words), (Config { bounce, copies, ..Config::DEFAULT }, Vec::new()));
+    }
+    let words = "not one of: a size, force, both with a comma, ignored";
+    for wrong in ["swiotlb=1M,1M", "swiotlb=1M,", "swiotlb=force,1M"] {
+        one_complaint(wrong, &format!("{wrong}: {words}"));
+    }
+    one_complaint(
+        "swiotlb=fast",
+        "swiotlb=fast: not a size (digits, then at most one of K, M, G), using 512 KiB",
+    );
+    one_complaint("swiotlb", "swiotlb: a value is missing, using 512 KiB");
+    one_complaint(
+        "swiotlb=8M",
+        "swiotlb=8M: more than the address map allows (4 MiB), using 512 KiB",
+    );
+    one_complaint("dma_debug=1", "dma_debug=1: not one of: on, off, ignored");
 }
 
 #[test]

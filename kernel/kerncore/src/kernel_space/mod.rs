@@ -55,6 +55,7 @@ mod section;
 mod sharing;
 mod shortage;
 mod statics;
+mod stream;
 mod table_memory;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -21,6 +21,8 @@
 //!   as the outer cache has nothing stale to read in again.
 //! * A wrong edge names the call that took it, and the line.
 //!
+//! A buffer that is only synchronised stays the device's: between the two the processor may have it any number of times, or none.
+//!
 //! Lines that are not listed are the processor's, and may be dirty. Of a buffer that a device only reads, lines that hold something else
 //! as well are not followed: their neighbours' owners clean them whenever they like.
 
@@ -32,7 +34,7 @@ mod tests;
 use core::fmt;
 
 use crate::addr::PhysAddr;
-use crate::streaming::{Flow, Levels, Upkeep};
+use crate::streaming::{Flow, Levels, Step, Upkeep};
 use runs::Runs;
 use state::State;
 
@@ -40,13 +42,13 @@ use state::State;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// From now on what is cleaned counts: the processor has written for the last time.
-    Giving(Flow),
+    Giving(Flow, Step),
     /// The device has it.
-    Given(Flow),
+    Given(Flow, Step),
     /// The device is done: from now on what is invalidated counts.
-    Taking(Flow),
+    Taking(Flow, Step),
     /// The processor has it.
-    Taken(Flow),
+    Taken(Flow, Step),
     /// No cacheable mapping is left, nor a translation by one: from now on what is cleaned and invalidated counts.
     Lending,
     /// It is used uncached.
@@ -180,10 +182,10 @@ impl<const N: usize> Lines<N> {
         let levels = self.levels;
         let span = match edge {
             // Of what a device only reads, whole lines.
-            Edge::Giving(Flow::ToDevice)
-            | Edge::Given(Flow::ToDevice)
-            | Edge::Taking(Flow::ToDevice)
-            | Edge::Taken(Flow::ToDevice) => self.inside(first, bytes),
+            Edge::Giving(Flow::ToDevice, _)
+            | Edge::Given(Flow::ToDevice, _)
+            | Edge::Taking(Flow::ToDevice, _)
+            | Edge::Taken(Flow::ToDevice, _) => self.inside(first, bytes),
             _ => self.around(first, bytes),
         };
         self.change(call, span, |state| state.after(edge, levels))

@@ -1,7 +1,7 @@
 //! What one line is in.
 
 use super::{Edge, Level, Wrong};
-use crate::streaming::{Flow, Levels, Upkeep};
+use crate::streaming::{Flow, Levels, Step, Upkeep};
 
 /// Whose a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ enum Owner {
     Leaving,
     /// A device may write it.
     Device(Flow),
+    /// A device's that writes, and the processor's for the moment.
+    Synchronised(Flow),
     /// As many transfers as that read it.
     Readers(u16),
     /// On its way back.
@@ -48,27 +50,39 @@ impl State {
     /// The state after `edge`.
     pub(super) fn after(self, edge: Edge, levels: Levels) -> Result<Self, Wrong> {
         match edge {
-            Edge::Giving(flow) => self.giving(flow),
-            Edge::Given(flow) => match (self.owner, self.held(levels)) {
+            Edge::Giving(flow, Step::Whole) => self.giving(flow),
+            Edge::Giving(flow, Step::Sync) => self.giving_again(flow),
+            Edge::Given(flow, step) => match (self.owner, self.held(levels)) {
                 (Owner::Leaving, None) if flow.device_writes() => Ok(Self::of(Owner::Device(flow))),
-                (Owner::Leaving, None) => Ok(Self::of(Owner::Readers(self.readers + 1))),
+                (Owner::Leaving, None) => {
+                    let more = u16::from(step == Step::Whole);
+                    Ok(Self::of(Owner::Readers(self.readers.saturating_add(more))))
+                }
                 (Owner::Leaving, Some(level)) => Err(Wrong::StillDirty(level)),
                 _ => Err(Wrong::StillDirty(Level::Inner)),
             },
-            Edge::Taking(flow) => match self.owner {
-                Owner::Device(given) if given == flow => Ok(Self::of(Owner::Returning(flow))),
-                Owner::Device(given) => Err(Wrong::OtherFlow { given, taken: flow }),
+            Edge::Taking(flow, _) => match self.owner {
+                Owner::Device(given) | Owner::Synchronised(given) if given == flow => {
+                    Ok(Self::of(Owner::Returning(flow)))
+                }
+                Owner::Device(given) | Owner::Synchronised(given) => {
+                    Err(Wrong::OtherFlow { given, taken: flow })
+                }
                 // Nothing changes before it is taken: others may read on.
                 Owner::Readers(_) if flow == Flow::ToDevice => Ok(self),
                 Owner::Readers(_) => Err(Wrong::OtherFlow { given: Flow::ToDevice, taken: flow }),
                 _ => Err(Wrong::NotTheDevices),
             },
-            Edge::Taken(flow) => match (self.owner, self.held(levels)) {
+            Edge::Taken(flow, step) => match (self.owner, self.held(levels)) {
+                (Owner::Readers(_), _) if flow == Flow::ToDevice && step == Step::Sync => Ok(self),
                 (Owner::Readers(1), _) if flow == Flow::ToDevice => Ok(Self::UNLISTED),
                 (Owner::Readers(more), _) if flow == Flow::ToDevice => {
                     Ok(Self::of(Owner::Readers(more - 1)))
                 }
-                (Owner::Returning(given), None) if given == flow => Ok(Self::UNLISTED),
+                (Owner::Returning(given), None) if given == flow => match step {
+                    Step::Whole => Ok(Self::UNLISTED),
+                    Step::Sync => Ok(Self::of(Owner::Synchronised(flow))),
+                },
                 (Owner::Returning(given), Some(level)) if given == flow => {
                     Err(Wrong::StillStale(level))
                 }
@@ -96,8 +110,24 @@ impl State {
             Owner::Processor => Ok(leaving),
             Owner::Readers(readers) if flow == Flow::ToDevice => Ok(Self { readers, ..leaving }),
             Owner::Readers(_) | Owner::Leaving => Err(Wrong::TheDevices(Flow::ToDevice)),
-            Owner::Device(flow) | Owner::Returning(flow) => Err(Wrong::TheDevices(flow)),
+            Owner::Device(flow) | Owner::Synchronised(flow) | Owner::Returning(flow) => {
+                Err(Wrong::TheDevices(flow))
+            }
             Owner::Uncached => Err(Wrong::Uncached),
+        }
+    }
+
+    /// What is a device's already is given to it once more.
+    fn giving_again(self, flow: Flow) -> Result<Self, Wrong> {
+        let leaving = Self::of(Owner::Leaving);
+        match self.owner {
+            Owner::Device(given) | Owner::Synchronised(given) if given == flow => Ok(leaving),
+            Owner::Device(given) | Owner::Synchronised(given) => {
+                Err(Wrong::OtherFlow { given, taken: flow })
+            }
+            Owner::Readers(readers) if flow == Flow::ToDevice => Ok(Self { readers, ..leaving }),
+            Owner::Readers(_) => Err(Wrong::OtherFlow { given: Flow::ToDevice, taken: flow }),
+            _ => Err(Wrong::NotTheDevices),
         }
     }
 

@@ -24,10 +24,10 @@ impl Lines<8> {
     }
 
     fn give(&mut self, flow: Flow) {
-        assert_eq!(self.step(Edge::Giving(flow)), Ok(()));
+        assert_eq!(self.step(Edge::Giving(flow, Step::Whole)), Ok(()));
         assert_eq!(self.keep(Level::Inner, Upkeep::Clean), Ok(()));
         assert_eq!(self.keep(Level::Outer, Upkeep::Clean), Ok(()));
-        assert_eq!(self.step(Edge::Given(flow)), Ok(()));
+        assert_eq!(self.step(Edge::Given(flow, Step::Whole)), Ok(()));
     }
 }
 
@@ -39,12 +39,12 @@ fn a_transfer_of_each_flow_leaves_nothing_behind_s105() {
     for flow in Flow::ALL {
         lines.give(flow);
         assert_eq!(lines.runs(), 1);
-        assert_eq!(lines.step(Edge::Taking(flow)), Ok(()));
+        assert_eq!(lines.step(Edge::Taking(flow, Step::Whole)), Ok(()));
         if flow.device_writes() {
             assert_eq!(lines.keep(Level::Outer, Upkeep::Invalidate), Ok(()));
             assert_eq!(lines.keep(Level::Inner, Upkeep::Invalidate), Ok(()));
         }
-        assert_eq!(lines.step(Edge::Taken(flow)), Ok(()));
+        assert_eq!(lines.step(Edge::Taken(flow, Step::Whole)), Ok(()));
         assert_eq!(lines.runs(), 0);
     }
 }
@@ -52,34 +52,37 @@ fn a_transfer_of_each_flow_leaves_nothing_behind_s105() {
 #[test]
 fn what_is_not_cleaned_all_the_way_is_not_given_s105() {
     let mut lines = ledger();
-    let _ = lines.step(Edge::Giving(FROM));
+    let _ = lines.step(Edge::Giving(FROM, Step::Whole));
     let inner = wrong(0x6010_0040, Wrong::StillDirty(Level::Inner));
-    assert_eq!(lines.step(Edge::Given(FROM)), inner);
+    assert_eq!(lines.step(Edge::Given(FROM, Step::Whole)), inner);
     let _ = lines.keep(Level::Outer, Upkeep::Clean);
-    assert_eq!(lines.step(Edge::Given(FROM)), inner);
+    assert_eq!(lines.step(Edge::Given(FROM, Step::Whole)), inner);
     let _ = lines.keep(Level::Inner, Upkeep::Clean);
     let outer = wrong(0x6010_0040, Wrong::StillDirty(Level::Outer));
-    assert_eq!(lines.step(Edge::Given(FROM)), outer, "the outer one has it by now");
+    assert_eq!(lines.step(Edge::Given(FROM, Step::Whole)), outer, "the outer one has it by now");
     // The last line is forgotten.
     assert_eq!(lines.maintained(CALL, Level::Outer, Upkeep::Clean, FIRST, 64), Ok(()));
-    assert_eq!(lines.step(Edge::Given(FROM)), wrong(0x6010_0080, Wrong::StillDirty(Level::Outer)));
+    assert_eq!(
+        lines.step(Edge::Given(FROM, Step::Whole)),
+        wrong(0x6010_0080, Wrong::StillDirty(Level::Outer))
+    );
     // A byte of a line is the line.
     let last = PhysAddr::new(0x6010_009f);
     assert_eq!(lines.maintained(CALL, Level::Outer, Upkeep::CleanAndInvalidate, last, 1), Ok(()));
-    assert_eq!(lines.step(Edge::Given(FROM)), Ok(()));
+    assert_eq!(lines.step(Edge::Given(FROM, Step::Whole)), Ok(()));
 }
 
 #[test]
 fn without_an_outer_cache_the_data_cache_is_all_s105() {
     let mut lines: Lines<8> = Lines::new(Levels::Inner, 32);
-    let _ = lines.step(Edge::Giving(FROM));
+    let _ = lines.step(Edge::Giving(FROM, Step::Whole));
     let _ = lines.keep(Level::Inner, Upkeep::Clean);
-    assert_eq!(lines.step(Edge::Given(FROM)), Ok(()));
+    assert_eq!(lines.step(Edge::Given(FROM, Step::Whole)), Ok(()));
     let mut lines: Lines<8> = Lines::new(Levels::Inner, 32);
     lines.add_outer();
-    let _ = lines.step(Edge::Giving(FROM));
+    let _ = lines.step(Edge::Giving(FROM, Step::Whole));
     let _ = lines.keep(Level::Inner, Upkeep::Clean);
-    assert!(lines.step(Edge::Given(FROM)).is_err());
+    assert!(lines.step(Edge::Given(FROM, Step::Whole)).is_err());
 }
 
 #[test]
@@ -89,15 +92,19 @@ fn what_is_not_invalidated_from_the_outside_in_is_not_taken_back_s105() {
     // Before the device is done it does not count.
     let _ = lines.keep(Level::Outer, Upkeep::Invalidate);
     let _ = lines.keep(Level::Inner, Upkeep::Invalidate);
-    assert_eq!(lines.step(Edge::Taking(FROM)), Ok(()));
+    assert_eq!(lines.step(Edge::Taking(FROM, Step::Whole)), Ok(()));
     let inner = wrong(0x6010_0040, Wrong::StillStale(Level::Inner));
-    assert_eq!(lines.step(Edge::Taken(FROM)), inner);
+    assert_eq!(lines.step(Edge::Taken(FROM, Step::Whole)), inner);
     let _ = lines.keep(Level::Inner, Upkeep::Invalidate);
-    assert_eq!(lines.step(Edge::Taken(FROM)), inner, "read in again from the outer one");
+    assert_eq!(
+        lines.step(Edge::Taken(FROM, Step::Whole)),
+        inner,
+        "read in again from the outer one"
+    );
     let _ = lines.keep(Level::Outer, Upkeep::Invalidate);
-    assert_eq!(lines.step(Edge::Taken(FROM)), inner);
+    assert_eq!(lines.step(Edge::Taken(FROM, Step::Whole)), inner);
     let _ = lines.keep(Level::Inner, Upkeep::Invalidate);
-    assert_eq!(lines.step(Edge::Taken(FROM)), Ok(()));
+    assert_eq!(lines.step(Edge::Taken(FROM, Step::Whole)), Ok(()));
 }
 
 #[test]
@@ -105,11 +112,11 @@ fn a_buffer_is_taken_with_the_flow_that_it_was_given_with_s107() {
     let mut lines = ledger();
     let nobodys = wrong(0x6010_0040, Wrong::NotTheDevices);
     for flow in Flow::ALL {
-        assert_eq!(lines.step(Edge::Taking(flow)), nobodys);
+        assert_eq!(lines.step(Edge::Taking(flow, Step::Whole)), nobodys);
         lines.give(flow);
         for taken in Flow::ALL.into_iter().filter(|&taken| taken != flow) {
             let other = wrong(0x6010_0040, Wrong::OtherFlow { given: flow, taken });
-            assert_eq!(lines.step(Edge::Taking(taken)), other);
+            assert_eq!(lines.step(Edge::Taking(taken, Step::Whole)), other);
         }
         lines = ledger();
     }
@@ -121,10 +128,11 @@ fn what_a_device_may_write_is_given_once_and_not_cleaned_s105() {
     lines.give(FROM);
     for flow in Flow::ALL {
         let twice = wrong(0x6010_0040, Wrong::TheDevices(FROM));
-        assert_eq!(lines.step(Edge::Giving(flow)), twice);
+        assert_eq!(lines.step(Edge::Giving(flow, Step::Whole)), twice);
     }
     // The line in the middle, by a buffer beside.
-    let beside = lines.edge(CALL, Edge::Giving(Flow::ToDevice), PhysAddr::new(0x6010_0060), 32);
+    let beside =
+        lines.edge(CALL, Edge::Giving(Flow::ToDevice, Step::Whole), PhysAddr::new(0x6010_0060), 32);
     assert_eq!(beside, wrong(0x6010_0060, Wrong::TheDevices(FROM)));
     for what in [Upkeep::Clean, Upkeep::CleanAndInvalidate] {
         assert_eq!(
@@ -141,16 +149,22 @@ fn what_devices_only_read_several_may_have_at_once() {
     let mut lines = ledger();
     lines.give(to);
     lines.give(to);
-    assert_eq!(lines.step(Edge::Giving(FROM)), wrong(0x6010_0040, Wrong::TheDevices(to)));
+    assert_eq!(
+        lines.step(Edge::Giving(FROM, Step::Whole)),
+        wrong(0x6010_0040, Wrong::TheDevices(to))
+    );
     for _ in 0..2 {
         assert_eq!(lines.runs(), 1);
-        assert_eq!(lines.step(Edge::Taking(to)), Ok(()));
-        assert_eq!(lines.step(Edge::Taken(to)), Ok(()));
+        assert_eq!(lines.step(Edge::Taking(to, Step::Whole)), Ok(()));
+        assert_eq!(lines.step(Edge::Taken(to, Step::Whole)), Ok(()));
     }
     assert_eq!(lines.runs(), 0);
-    assert_eq!(lines.step(Edge::Taking(to)), wrong(0x6010_0040, Wrong::NotTheDevices));
+    assert_eq!(lines.step(Edge::Taking(to, Step::Whole)), wrong(0x6010_0040, Wrong::NotTheDevices));
     // Of what is only read, lines that are shared with others are not followed.
-    assert_eq!(lines.edge(CALL, Edge::Giving(to), PhysAddr::new(0x6010_0041), 62), Ok(()));
+    assert_eq!(
+        lines.edge(CALL, Edge::Giving(to, Step::Whole), PhysAddr::new(0x6010_0041), 62),
+        Ok(())
+    );
     assert_eq!(lines.runs(), 0);
 }
 
@@ -168,7 +182,7 @@ fn memory_is_used_uncached_only_when_no_cache_holds_it_s85() {
     assert_eq!(lines.step(Edge::Lent), cached(Level::Outer));
     let _ = lines.keep(Level::Outer, Upkeep::CleanAndInvalidate);
     assert_eq!(lines.step(Edge::Lent), Ok(()));
-    assert_eq!(lines.step(Edge::Giving(FROM)), wrong(0x6010_0040, Wrong::Uncached));
+    assert_eq!(lines.step(Edge::Giving(FROM, Step::Whole)), wrong(0x6010_0040, Wrong::Uncached));
     assert_eq!(lines.step(Edge::Lending), wrong(0x6010_0040, Wrong::Uncached));
     assert_eq!(lines.step(Edge::Returned), Ok(()));
     assert_eq!(lines.step(Edge::Returned), wrong(0x6010_0040, Wrong::NotUncached));
@@ -223,5 +237,47 @@ fn a_wrong_edge_names_the_call_and_the_line() {
         (Wrong::NoRoom, "the ledger of lines is full"),
     ] {
         assert_eq!(of(wrong), format!("{begin}{end}"));
+    }
+}
+
+#[test]
+fn a_mapped_buffer_is_synchronised_any_number_of_times_in_either_direction_s105() {
+    let back = |lines: &mut Lines<8>, flow, step| {
+        assert_eq!(lines.step(Edge::Taking(flow, step)), Ok(()));
+        if flow.device_writes() {
+            let stale = lines.step(Edge::Taken(flow, step));
+            assert_eq!(stale, wrong(0x6010_0040, Wrong::StillStale(Level::Inner)));
+        }
+        assert_eq!(lines.keep(Level::Outer, Upkeep::Invalidate), Ok(()));
+        assert_eq!(lines.keep(Level::Inner, Upkeep::Invalidate), Ok(()));
+        assert_eq!(lines.step(Edge::Taken(flow, step)), Ok(()));
+    };
+    let out = |lines: &mut Lines<8>, flow| {
+        assert_eq!(lines.step(Edge::Giving(flow, Step::Sync)), Ok(()));
+        let dirty = lines.step(Edge::Given(flow, Step::Sync));
+        assert_eq!(dirty, wrong(0x6010_0040, Wrong::StillDirty(Level::Inner)));
+        assert_eq!(lines.keep(Level::Inner, Upkeep::Clean), Ok(()));
+        assert_eq!(lines.keep(Level::Outer, Upkeep::Clean), Ok(()));
+        assert_eq!(lines.step(Edge::Given(flow, Step::Sync)), Ok(()));
+    };
+    for flow in Flow::ALL {
+        let mut lines = ledger();
+        let nobodys = wrong(0x6010_0040, Wrong::NotTheDevices);
+        assert_eq!(lines.step(Edge::Giving(flow, Step::Sync)), nobodys);
+        lines.give(flow);
+        out(&mut lines, flow);
+        back(&mut lines, flow, Step::Sync);
+        back(&mut lines, flow, Step::Sync);
+        assert_eq!(lines.runs(), 1, "it is mapped");
+        out(&mut lines, flow);
+        out(&mut lines, flow);
+        for other in Flow::ALL.into_iter().filter(|&other| other != flow) {
+            let other_way = wrong(0x6010_0040, Wrong::OtherFlow { given: flow, taken: other });
+            assert_eq!(lines.step(Edge::Giving(other, Step::Sync)), other_way);
+            assert_eq!(lines.step(Edge::Taking(other, Step::Sync)), other_way);
+        }
+        back(&mut lines, flow, Step::Sync);
+        back(&mut lines, flow, Step::Whole);
+        assert_eq!(lines.runs(), 0);
     }
 }

@@ -43,8 +43,10 @@ pub enum Class {
     Contiguous,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
     AtomicPool,
-    /// The coherent copies of buffers that virtio devices have (`virtio-hal`).
-    LentBuffers,
+    /// Which slots of the bounce buffers are taken (`dma::bounce`).
+    BounceBuffers,
+    /// What is mapped for devices, where that is checked (`dma::debug`).
+    MisuseChecker,
     /// Which user address space has which number (`kerncore::user`).
     SpaceNumbers,
     /// What a device's handler and those who set it up share (`drivers::virtio`).
@@ -53,13 +55,17 @@ pub enum Class {
     InterruptController,
     /// A CPU's interface to the interrupt controller (`drivers::interrupts`).
     InterruptInterface,
+    /// The registers of the outer cache's controller (`drivers::pl310`).
+    OuterCache,
+    /// Whose which cache line is, in builds of tests (`arch::lines`).
+    CacheLines,
     /// Locks of tests under which nothing of the kernel's is taken, in an order of their own.
     Test(u8),
 }
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::UserWindows,
@@ -76,11 +82,14 @@ impl Class {
         Self::MovablePages,
         Self::Contiguous,
         Self::AtomicPool,
-        Self::LentBuffers,
+        Self::BounceBuffers,
+        Self::MisuseChecker,
         Self::SpaceNumbers,
         Self::DeviceHandler,
         Self::InterruptController,
         Self::InterruptInterface,
+        Self::OuterCache,
+        Self::CacheLines,
     ];
 
     const fn name(self) -> &'static str {
@@ -101,11 +110,14 @@ impl Class {
             Self::MovablePages => "movable pages",
             Self::Contiguous => "contiguous region",
             Self::AtomicPool => "atomic pool",
-            Self::LentBuffers => "lent buffers",
+            Self::BounceBuffers => "bounce buffers",
+            Self::MisuseChecker => "misuse checker",
             Self::SpaceNumbers => "space numbers",
             Self::DeviceHandler => "device handler",
             Self::InterruptController => "interrupt controller",
             Self::InterruptInterface => "interrupt interface",
+            Self::OuterCache => "outer cache",
+            Self::CacheLines => "cache lines",
             Self::OuterTest(_) => "outer test",
             Self::Test(_) => "test",
         }

@@ -20,4 +20,4 @@ mod upkeep;
 pub use direction::{Bidirectional, Direction, Flow, FromDevice, ToDevice};
 pub use machine::{Levels, OuterCache, StreamMachine, Upkeep};
 pub use route::{Bounced, Question, Refusal, Route, route};
-pub use upkeep::{Handover, Piece, to_device, to_processor};
+pub use upkeep::{Handover, Piece, Step, to_device, to_processor};

@@ -58,20 +58,31 @@ pub struct Handover {
     pub coherency: Coherency,
     /// Which way data flows.
     pub flow: Flow,
+    /// Whether the buffer stays the device's.
+    pub step: Step,
+}
+
+/// Which steps a buffer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All: to the device when it is mapped, back when it is unmapped.
+    Whole,
+    /// In between, for a moment: it stays mapped.
+    Sync,
 }
 
 /// Makes `piece` the device's: it sees what the processor wrote, and nothing dirty is left that could be written back later.
 /// Complete when this returns.
 pub fn to_device<M: StreamMachine>(machine: &M, handover: Handover, piece: Piece) {
-    let Handover { call, coherency, flow } = handover;
+    let Handover { call, coherency, flow, step } = handover;
     let Piece { address, physical, bytes } = piece;
     if coherency == Coherency::NonCoherent {
-        machine.note(call, Edge::Giving(flow), physical, bytes);
+        machine.note(call, Edge::Giving(flow, step), physical, bytes);
         machine.maintain_inner(Upkeep::Clean, address, bytes);
         machine.barrier();
         machine.maintain_outer(Upkeep::Clean, physical, bytes);
         machine.wait_outer();
-        machine.note(call, Edge::Given(flow), physical, bytes);
+        machine.note(call, Edge::Given(flow, step), physical, bytes);
     }
     // Also for a device that snoops: what was written comes before what tells it to begin.
     machine.barrier();
@@ -79,16 +90,16 @@ pub fn to_device<M: StreamMachine>(machine: &M, handover: Handover, piece: Piece
 
 /// Makes `piece` the processor's: it sees what the device wrote. Complete when this returns. The device is done with it.
 pub fn to_processor<M: StreamMachine>(machine: &M, handover: Handover, piece: Piece) {
-    let Handover { call, coherency, flow } = handover;
+    let Handover { call, coherency, flow, step } = handover;
     let Piece { address, physical, bytes } = piece;
     if coherency == Coherency::NonCoherent {
-        machine.note(call, Edge::Taking(flow), physical, bytes);
+        machine.note(call, Edge::Taking(flow, step), physical, bytes);
         if flow.device_writes() {
             machine.maintain_outer(Upkeep::Invalidate, physical, bytes);
             machine.wait_outer();
             machine.maintain_inner(Upkeep::Invalidate, address, bytes);
         }
-        machine.note(call, Edge::Taken(flow), physical, bytes);
+        machine.note(call, Edge::Taken(flow, step), physical, bytes);
     }
     // Also where there is nothing to drop: what says that the device is done comes before what it wrote.
     machine.barrier();

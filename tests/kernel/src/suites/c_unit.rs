@@ -56,6 +56,7 @@ unsafe extern "C" {
     safe fn c_unit_filled_areas() -> c_int;
     safe fn c_unit_copies() -> c_int;
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
+    safe fn c_unit_streaming(device: *const c_void) -> c_int;
     safe fn c_unit_masks(device: *const c_void) -> c_int;
 }
 
@@ -213,4 +214,9 @@ fn coherent_buffers_s66_s85a() -> Completion {
 #[ktest]
 fn how_high_a_device_reaches_s85a_s100() -> Completion {
     in_c!(holds(|| c_unit_masks((&raw const DEVICE).cast())))
+}
+
+#[ktest]
+fn transfers_of_devices_s85a_s105() -> Completion {
+    in_c!(holds(|| c_unit_streaming((&raw const DEVICE).cast())))
 }

@@ -7,7 +7,9 @@ use kerncore::{
     coherent::Coherency,
     lines::{Edge, Level, Lines, WrongEdge},
     machine::Machine,
-    streaming::{Flow, Handover, Levels, Piece, StreamMachine, Upkeep, to_device, to_processor},
+    streaming::{
+        Flow, Handover, Levels, Piece, Step, StreamMachine, Upkeep, to_device, to_processor,
+    },
 };
 use machine::{Behaviour, SoftCpu, SoftMachine, pass_on};
 use std::cell::RefCell;
@@ -42,7 +44,7 @@ impl Transfers for Right {
 
 /// A handover of a device that does not snoop.
 const fn with(flow: Flow) -> Handover {
-    Handover { call: "a transfer", coherency: Coherency::NonCoherent, flow }
+    Handover { call: "a transfer", coherency: Coherency::NonCoherent, flow, step: Step::Whole }
 }
 
 /// One thing that goes wrong.

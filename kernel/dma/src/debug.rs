@@ -1,0 +1,126 @@
+//! The misuse checker of streaming mappings (S107), on with `dma_debug=on`: every mapping is listed, and a call that does not go with one
+//! is an error line that names both parties, with a backtrace. The call is carried out as it would be without.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ptr;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+
+use arch::lock::IrqSpinLock;
+use kerncore::addr::DmaAddr;
+use kerncore::config::DmaChecks;
+use kerncore::lock::Class;
+use kerncore::misuse::{Checker, Entry, Family, Mapping, Misuse, Party};
+use mm::report::{Called, dump_stack};
+
+use crate::device::Device;
+use crate::streaming::Call;
+
+/// Mappings that there may be at once.
+const PLACES: usize = 1024;
+
+static CHECKER: IrqSpinLock<Checker<'static>> =
+    IrqSpinLock::new(Class::MisuseChecker, Checker::off());
+
+/// Whether it is worth a lock.
+static ON: AtomicBool = AtomicBool::new(false);
+
+static FOUND: AtomicU32 = AtomicU32::new(0);
+
+/// Turns it on, if it is to be. At boot.
+pub fn init(checks: DmaChecks) {
+    if checks == DmaChecks::Off || is_on() {
+        return;
+    }
+    let mut entries = Vec::new();
+    if entries.try_reserve_exact(PLACES).is_err() {
+        log::error!("DMA: no memory to check mappings in");
+        return;
+    }
+    entries.resize(PLACES, Entry::FREE);
+    let entries = entries.leak();
+    CHECKER.with(|checker| *checker = Checker::new(entries, mm::kernel().line_bytes()));
+    ON.store(true, Relaxed);
+    log::info!("DMA: mappings are checked, {PLACES} at a time");
+}
+
+/// Whether mappings are checked.
+#[inline]
+pub fn is_on() -> bool {
+    ON.load(Relaxed)
+}
+
+/// How many mappings are listed.
+pub fn mappings() -> usize {
+    CHECKER.with(|checker| checker.mappings())
+}
+
+/// How many misuses were found since boot.
+pub fn found() -> u32 {
+    FOUND.load(Relaxed)
+}
+
+fn party(device: &Device) -> Party {
+    Party { id: ptr::from_ref(device).addr(), name: device.name() }
+}
+
+fn mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Mapping {
+    let Call { device, flow, caller, family, .. } = *call;
+    Mapping { device: party(device), family, dma, bytes, flow, caller }
+}
+
+/// A misuse, with callers by their names, and the function that was called.
+struct Told<'m>(&'m str, &'m Misuse);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.0)?;
+        self.1.tell(f, Called)
+    }
+}
+
+#[cold]
+fn tell(name: &str, misuse: &Misuse) {
+    FOUND.fetch_add(1, Relaxed);
+    log::error!("DMA misuse: {}", Told(name, misuse));
+    dump_stack();
+}
+
+fn judge(name: &str, step: impl FnOnce(&mut Checker<'static>) -> Result<(), Misuse>) {
+    if is_on()
+        && let Err(misuse) = CHECKER.with(step)
+    {
+        tell(name, &misuse);
+    }
+}
+
+/// `call` has mapped `bytes` at `dma`.
+pub(crate) fn mapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
+    judge(call.name, |checker| checker.mapped(mapping(call, dma, bytes)));
+}
+
+/// `call` ends the mapping of `bytes` at `dma`.
+pub(crate) fn unmapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
+    judge(call.name, |checker| checker.unmapped(mapping(call, dma, bytes)));
+}
+
+/// `call` synchronises `bytes` from `dma` on.
+pub(crate) fn synced(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
+    judge(call.name, |checker| checker.synced(mapping(call, dma, bytes)));
+}
+
+/// The driver of `device` has asked whether `dma` stands for a failure.
+pub fn asked(device: &Device, dma: DmaAddr) {
+    if is_on() {
+        CHECKER.with(|checker| checker.asked(party(device), dma));
+    }
+}
+
+/// The driver lets `device` go: mappings that are left are named and forgotten.
+pub fn device_goes(device: &Device) {
+    judge("a device goes", |checker| checker.gone(party(device)));
+}
+
+/// A family for whoever has no other.
+pub(crate) const OWNED: Family = Family::Single;

@@ -1,0 +1,369 @@
+//! Ordinary memory, mapped for a device for one transfer (S105).
+//!
+//! [`map`] and its like are the functions under every name: who calls them promises that nobody uses the memory while it is the
+//! device's. [`Streaming`](crate::mapping::Streaming) is the owner that Rust code holds: it has taken the buffer, and there is no way to its bytes but
+//! by `unsafe`, which says that the device is done.
+//!
+//! ```text
+//!   buffer ──map──▶ Streaming<direction> ──unsafe sync_for_cpu──▶ Synced (a slice) ──drop──▶ the device's again
+//!                          │
+//!                          └──unsafe unmap──▶ buffer
+//! ```
+//! A `Streaming` that is dropped keeps its buffer for good: a device may still be writing there.
+
+use core::fmt;
+
+use arch::machine::Authority;
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::area::AreaSummary;
+use kerncore::bounce::{Exhausted, Found, GiveBackError, Loan, Original};
+use kerncore::kmap::KmapError;
+use kerncore::layout::linear_physical;
+use kerncore::misuse::Family;
+use kerncore::streaming::{self, Bounced, Flow, Handover, Question, Refusal, Route, Step};
+use mm::kernel;
+
+use crate::bounce::{self, Way};
+use crate::debug;
+use crate::device::Device;
+
+/// What a mapping that failed gives to C callers.
+pub const MAPPING_ERROR: DmaAddr = DmaAddr::new(u32::MAX);
+
+/// What is to be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// What is at this linear address.
+    Linear(VirtAddr),
+    /// What is at this address of the kernel's, wherever that may be: a copy is made unless it is linear.
+    Anywhere(VirtAddr),
+    /// What lies there on the bus; it may be high memory.
+    Physical(PhysAddr),
+}
+
+/// Why memory was not mapped. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The size.
+    Refused(Refusal),
+    /// The address is not linear, so that what lies there need not be in one piece on the bus.
+    NotLinear {
+        /// The address.
+        address: VirtAddr,
+        /// The area that it lies in.
+        area: Option<AreaSummary>,
+    },
+    /// It is not ordinary memory that is in use.
+    Memory(KmapError),
+    /// There is no room for the copy that would have to be made.
+    Exhausted {
+        /// Why it would.
+        why: Bounced,
+        /// What there is.
+        error: Exhausted,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::NotLinear { address, area: None } => {
+                write!(f, "{address} is no linear address")
+            }
+            Self::NotLinear { address, area: Some(area) } => {
+                let (kind, start) = (area.kind, area.pages.start());
+                let caller = area.caller;
+                write!(
+                    f,
+                    "{address} is no linear address, but in the area {kind:?} at {start} of {caller}"
+                )
+            }
+            Self::Memory(error) => error.fmt(f),
+            Self::Exhausted { why, error } => write!(f, "{why}, and {error}"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// Why a mapping was not ended, or not synchronised. Nothing has changed, but for the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnmapError {
+    /// The size.
+    Refused(Refusal),
+    /// What is no mapping: a call that failed gave this.
+    MappingError,
+    /// Slots of bounce buffers.
+    Bounce(GiveBackError),
+    /// More than the buffer has.
+    Outside {
+        /// Where.
+        dma: DmaAddr,
+        /// How many bytes.
+        bytes: u32,
+        /// How many there are from there on.
+        left: u32,
+    },
+    /// It is not ordinary memory that is in use; or high memory that has no temporary address.
+    Memory(KmapError),
+}
+
+impl fmt::Display for UnmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::MappingError => f.write_str("the mapping failed, so that there is none"),
+            Self::Bounce(error) => error.fmt(f),
+            Self::Outside { dma, bytes, left } => {
+                write!(f, "{bytes} bytes from {dma}: the mapping has {left} from there on")
+            }
+            Self::Memory(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for UnmapError {}
+
+/// A call by one of the names.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'d> {
+    /// Its name, for messages.
+    pub name: &'static str,
+    /// The device.
+    pub device: &'d Device,
+    /// Which way data flows.
+    pub flow: Flow,
+    /// Who called.
+    pub caller: VirtAddr,
+    /// To which functions it belongs.
+    pub family: Family,
+}
+
+impl Call<'_> {
+    fn handover(&self, step: Step) -> Handover {
+        let Self { name, device, flow, .. } = *self;
+        Handover { call: name, coherency: device.coherency(), flow, step }
+    }
+}
+
+/// The last address that `device` reaches.
+fn reach(device: &Device) -> PhysAddr {
+    device.physical_address(device.mask().last())
+}
+
+/// Maps `bytes` of `memory` for the device. Any context.
+///
+/// # Errors
+/// [`MapError`]; nothing was taken.
+///
+/// # Safety
+/// The memory is mapped for as long as this mapping stands, and nobody uses it meanwhile: what the device may write is neither
+/// read nor written, what it only reads is not written, but between synchronisations.
+pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
+    // SAFETY: by our caller's promise.
+    let dma = unsafe { map_unchecked(call, memory, bytes)? };
+    debug::mapped(&call, dma, bytes);
+    Ok(dma)
+}
+
+/// # Safety
+/// As for [`map`].
+unsafe fn map_unchecked(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
+    let (original, first) = match memory {
+        Memory::Physical(physical) => (Original::Physical(physical), Some(physical)),
+        Memory::Linear(address) => {
+            let first = linear(address, bytes)
+                .ok_or(MapError::NotLinear { address, area: kernel().find_containing(address) })?;
+            (Original::Address(address), Some(first))
+        }
+        Memory::Anywhere(address) => (Original::Address(address), linear(address, bytes)),
+    };
+    let route = match first {
+        Some(first) => judge(&call, first, bytes)?,
+        None if bytes == 0 => return Err(MapError::Refused(Refusal::Empty)),
+        None => Route::Bounce(Bounced::Scattered),
+    };
+    match (route, first) {
+        (Route::Direct, Some(first)) => {
+            // SAFETY: our caller promises that the memory is the device's now.
+            let authority = unsafe { Authority::claim() };
+            kernel()
+                .give_to_device(authority, call.handover(Step::Whole), first, bytes)
+                .map_err(MapError::Memory)?;
+            Ok(call.device.dma_address(first))
+        }
+        (Route::Direct, None) => unreachable!("what is nowhere on the bus is copied"),
+        (Route::Bounce(why), _) => {
+            let Call { flow, device, .. } = call;
+            let loan = Loan { original, bytes, flow, device: device.name() };
+            // SAFETY: by our caller's promise.
+            unsafe { map_copy(call, loan, why) }
+        }
+    }
+}
+
+/// What lies at `address` on the bus, if it and all of `bytes` are linear.
+fn linear(address: VirtAddr, bytes: u32) -> Option<PhysAddr> {
+    let first = linear_physical(address)?;
+    let last = linear_physical(address.checked_add(bytes.max(1) - 1)?)?;
+    let frames = last.page_number() - first.page_number() + 1;
+    kernel().linear().pages_of(first.pfn(), frames).map(|_| first)
+}
+
+fn judge(call: &Call<'_>, first: PhysAddr, bytes: u32) -> Result<Route, MapError> {
+    let question = Question {
+        first,
+        bytes,
+        flow: call.flow,
+        coherency: call.device.coherency(),
+        last: reach(call.device),
+        line: kernel().line_bytes(),
+    };
+    let route = streaming::route(&question).map_err(MapError::Refused)?;
+    kernel().is_streamable(first, bytes).map_err(MapError::Memory)?;
+    Ok(if bounce::is_forced() { Route::Bounce(Bounced::Forced) } else { route })
+}
+
+/// # Safety
+/// As for [`map`].
+unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, MapError> {
+    let taken = bounce::take(loan, reach(call.device));
+    let slots = taken.map_err(|error| MapError::Exhausted { why, error })?;
+    // SAFETY: our caller's buffer, and slots that were just taken for it.
+    let copied = unsafe { bounce::copy(&loan, slots, (0, loan.bytes), Way::In) };
+    // SAFETY: the slots are the device's from now on.
+    let authority = unsafe { Authority::claim() };
+    let handover = call.handover(Step::Whole);
+    let given =
+        copied.and_then(|()| kernel().give_to_device(authority, handover, slots, loan.bytes));
+    match given {
+        Ok(()) => Ok(call.device.dma_address(slots)),
+        Err(error) => {
+            // They were taken a moment ago, by this call.
+            let _loan = bounce::give_back(slots);
+            Err(MapError::Memory(error))
+        }
+    }
+}
+
+/// Ends the mapping at `dma`. Any context.
+///
+/// # Errors
+/// [`UnmapError`].
+///
+/// # Safety
+/// What was mapped there was mapped by [`map`], with as many bytes and the same flow, and the device is done with it. The memory is
+/// as [`map`] demands until this returns.
+pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    debug::unmapped(&call, dma, bytes);
+    let physical = usable(&call, dma, bytes)?;
+    let handover = call.handover(Step::Whole);
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    let Some(Found { first, loan, offset }) = bounce::find(physical) else {
+        kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+        let taken = kernel().take_from_device(authority, handover, physical, bytes);
+        return taken.map_err(UnmapError::Memory);
+    };
+    if offset != 0 {
+        return Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }));
+    }
+    kernel()
+        .take_from_device(authority, handover, first, loan.bytes)
+        .map_err(UnmapError::Memory)?;
+    if loan.flow.device_writes() {
+        // SAFETY: our caller's buffer; the slots were just taken back.
+        unsafe { bounce::copy(&loan, first, (0, loan.bytes), Way::Out) }
+            .map_err(UnmapError::Memory)?;
+    }
+    bounce::give_back(first).map(drop).map_err(UnmapError::Bounce)
+}
+
+/// Makes `bytes` from `dma` on, inside a mapping, the processor's for the moment. Any context.
+///
+/// # Errors
+/// [`UnmapError`].
+///
+/// # Safety
+/// As for [`unmap`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
+pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    debug::synced(&call, dma, bytes);
+    let physical = usable(&call, dma, bytes)?;
+    let handover = call.handover(Step::Sync);
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    let found = bounce::find(physical);
+    within(found, dma, bytes)?;
+    let (from, length) = whole_lines(physical, bytes);
+    if found.is_none() {
+        kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+    }
+    kernel().take_from_device(authority, handover, from, length).map_err(UnmapError::Memory)?;
+    match found {
+        Some(Found { first, loan, offset }) if loan.flow.device_writes() => {
+            // SAFETY: our caller's buffer; these bytes of the slots were just taken back.
+            unsafe { bounce::copy(&loan, first, (offset, bytes), Way::Out) }
+                .map_err(UnmapError::Memory)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes `bytes` from `dma` on, inside a mapping, the device's again. Any context.
+///
+/// # Errors
+/// [`UnmapError`].
+///
+/// # Safety
+/// As for [`map`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
+pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    debug::synced(&call, dma, bytes);
+    let physical = usable(&call, dma, bytes)?;
+    let handover = call.handover(Step::Sync);
+    // SAFETY: our caller promises that the memory is the device's now.
+    let authority = unsafe { Authority::claim() };
+    let found = bounce::find(physical);
+    within(found, dma, bytes)?;
+    match found {
+        Some(Found { first, loan, offset }) if loan.flow.device_reads() => {
+            // SAFETY: our caller's buffer; these bytes of the slots are the processor's.
+            unsafe { bounce::copy(&loan, first, (offset, bytes), Way::In) }
+                .map_err(UnmapError::Memory)?;
+        }
+        Some(_) => {}
+        None => kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
+    }
+    let (from, length) = whole_lines(physical, bytes);
+    kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)
+}
+
+/// Where `dma` is on the bus, if `bytes` from there on can have been mapped.
+fn usable(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<PhysAddr, UnmapError> {
+    let first = call.device.physical_address(dma);
+    if dma == MAPPING_ERROR {
+        return Err(UnmapError::MappingError);
+    }
+    if bytes == 0 {
+        return Err(UnmapError::Refused(Refusal::Empty));
+    }
+    match first.checked_add(bytes - 1) {
+        Some(_) => Ok(first),
+        None => Err(UnmapError::Refused(Refusal::Wraps { first, bytes })),
+    }
+}
+
+/// Whether `bytes` from `dma` on lie in what was found there.
+fn within(found: Option<Found>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    let left = found.map_or(u32::MAX, |found| found.loan.bytes.saturating_sub(found.offset));
+    if bytes > left { Err(UnmapError::Outside { dma, bytes, left }) } else { Ok(()) }
+}
+
+/// Whole lines around `bytes` from `first`: of what is mapped they belong to nobody else.
+fn whole_lines(first: PhysAddr, bytes: u32) -> (PhysAddr, u32) {
+    let line = kernel().line_bytes();
+    let start = first.raw() & !(line - 1);
+    // No RAM lies at the top of the bus.
+    let end = first.raw().saturating_add(bytes).checked_next_multiple_of(line).unwrap_or(start);
+    (PhysAddr::new(start), end - start)
+}

@@ -1,0 +1,109 @@
+//! Memory on its way to a device that masters the bus, and back (S105): low memory through its linear addresses, high memory
+//! through temporary ones.
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::kernel_space::KernelSpace;
+use crate::kernel_space::vmap::{is_lent, is_not_memory};
+use crate::kmap::{KmapError, Mapped};
+use crate::lock::Locks;
+use crate::streaming::{Handover, Piece, StreamMachine, to_device, to_processor};
+
+/// How many frames `bytes` from `first` touch.
+const fn frames_of(first: PhysAddr, bytes: u32) -> u32 {
+    pages_for(bytes.saturating_add(first.page_offset()))
+}
+
+impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
+    /// Bytes in the longest line of any data cache.
+    pub fn line_bytes(&self) -> u32 {
+        self.table.machine().line_bytes()
+    }
+
+    /// Whether all of `bytes` from `first`, which do not wrap, is ordinary memory that is in use: a device may have it for a while.
+    ///
+    /// # Errors
+    /// The first frame that is not.
+    pub fn is_streamable(&self, first: PhysAddr, bytes: u32) -> Result<(), KmapError> {
+        let frame = |index| first.pfn().checked_add(index);
+        (0..frames_of(first, bytes)).map_while(frame).try_for_each(|frame| {
+            let owner = self.zones.table().owner_of(frame);
+            if is_lent(owner) {
+                return Err(KmapError::Lent { frame, owner });
+            }
+            // What the boot loader left reserved is no device's, either.
+            if is_not_memory(owner) { Err(KmapError::NotMemory { frame, owner }) } else { Ok(()) }
+        })
+    }
+
+    /// Gives `bytes` from `first`, which are in use and do not wrap, to a device. Any context.
+    ///
+    /// # Errors
+    /// [`KmapError::Exhausted`], for high memory: the processor has all of it.
+    pub fn give_to_device(
+        &self,
+        authority: M::Authority,
+        handover: Handover,
+        first: PhysAddr,
+        bytes: u32,
+    ) -> Result<(), KmapError> {
+        let mut given = 0;
+        let result = self.each_piece(first, bytes, |machine, piece| {
+            to_device(machine, handover, piece);
+            given += piece.bytes;
+        });
+        if result.is_err() {
+            // What could be mapped once can be mapped again: it was just given back.
+            let _undone = self.take_from_device(authority, handover, first, given);
+        }
+        result
+    }
+
+    /// Takes `bytes` from `first` back from a device that is done with them. Any context.
+    ///
+    /// # Errors
+    /// [`KmapError::Exhausted`], for high memory: the device keeps some of it.
+    pub fn take_from_device(
+        &self,
+        _authority: M::Authority,
+        handover: Handover,
+        first: PhysAddr,
+        bytes: u32,
+    ) -> Result<(), KmapError> {
+        self.each_piece(first, bytes, |machine, piece| to_processor(machine, handover, piece))
+    }
+
+    /// Calls `step` with the pieces that the memory is in for the processor: one of low memory, one a page of high memory.
+    fn each_piece(
+        &self,
+        first: PhysAddr,
+        bytes: u32,
+        mut step: impl FnMut(&M, Piece),
+    ) -> Result<(), KmapError> {
+        let machine = self.table.machine();
+        let offset = first.page_offset();
+        if let Some(pages) = self.linear.pages_of(first.pfn(), frames_of(first, bytes))
+            && let Some(address) = pages.start().checked_add(offset)
+        {
+            step(machine, Piece { address, physical: first, bytes });
+            return Ok(());
+        }
+        let (mut physical, mut left) = (first, bytes);
+        while left > 0 {
+            let here = left.min(PAGE_SIZE - physical.page_offset());
+            let mapped = self.kmap_of(physical.pfn())?;
+            let address = mapped.page().start().raw() | physical.page_offset();
+            step(machine, Piece { address: VirtAddr::new(address), physical, bytes: here });
+            drop(mapped);
+            left -= here;
+            physical = PhysAddr::new(physical.raw().wrapping_add(here));
+        }
+        Ok(())
+    }
+
+    fn kmap_of(&self, frame: Pfn) -> Result<Mapped<'_, M>, KmapError> {
+        match self.linear.pages_of(frame, 1) {
+            Some(page) => Ok(Mapped::linear(page)),
+            None => self.kmap.map::<L>(frame),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The misuse checker of streaming mappings (S107): what was mapped, by whom, and what does not go with it.
+//!
+//! Every mapping has an entry from its beginning to its end. A call that does not fit one is a [`Misuse`], which has both parties in
+//! it: the mapping as it was made, and the call.
+
+use core::fmt;
+
+use crate::addr::{DmaAddr, VirtAddr};
+use crate::streaming::Flow;
+
+/// By which family of functions a mapping was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// One buffer, by its address.
+    Single,
+    /// Part of a page.
+    Page,
+    /// An entry of a scatter list.
+    Scatter,
+}
+
+/// A device, as the checker knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// What tells it from all others: where its record lies.
+    pub id: usize,
+    /// Its name.
+    pub name: &'static str,
+}
+
+/// A mapping, or what a call says of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// For which device.
+    pub device: Party,
+    /// By which functions.
+    pub family: Family,
+    /// Where the device sees it.
+    pub dma: DmaAddr,
+    /// How many bytes.
+    pub bytes: u32,
+    /// Which way they go.
+    pub flow: Flow,
+    /// Who called.
+    pub caller: VirtAddr,
+}
+
+impl Mapping {
+    const fn last(&self) -> u32 {
+        self.dma.raw().saturating_add(self.bytes.saturating_sub(1))
+    }
+
+    fn has(&self, dma: DmaAddr) -> bool {
+        (self.dma.raw()..=self.last()).contains(&dma.raw())
+    }
+
+    /// Whether both have bytes in one line of so many.
+    const fn shares_lines(&self, other: &Self, line: u32) -> bool {
+        self.dma.raw() / line <= other.last() / line && other.dma.raw() / line <= self.last() / line
+    }
+}
+
+/// Whether the driver has asked if the mapping failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    NotYet,
+}
+
+/// A place for a mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry(Option<(Mapping, Asked)>);
+
+impl Entry {
+    /// None.
+    pub const FREE: Self = Self(None);
+}
+
+/// A misuse, with the two parties to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// Ended or synchronised, and never mapped.
+    NeverMapped {
+        /// The call.
+        call: Mapping,
+    },
+    /// Ended from an address inside it, or synchronised beyond its end.
+    OtherAddress {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call.
+        call: Mapping,
+    },
+    /// With another size.
+    OtherSize {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call.
+        call: Mapping,
+    },
+    /// With another direction.
+    OtherFlow {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call.
+        call: Mapping,
+    },
+    /// By functions of another family.
+    OtherFamily {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call.
+        call: Mapping,
+    },
+    /// For another device.
+    OtherDevice {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call.
+        call: Mapping,
+    },
+    /// Nobody has asked whether the mapping failed.
+    Unchecked {
+        /// The mapping.
+        mapped: Mapping,
+        /// The call that ends it.
+        call: Mapping,
+    },
+    /// Two mappings, one of which at least is written by its device, have a cache line in common.
+    SharedLine {
+        /// The first.
+        mapped: Mapping,
+        /// The second.
+        call: Mapping,
+    },
+    /// A device went, and mappings were left.
+    Leak {
+        /// One of them.
+        mapped: Mapping,
+        /// How many there were.
+        count: u32,
+    },
+    /// There are more mappings than places: from now on nothing is checked.
+    NoRoom {
+        /// How many places there are.
+        places: usize,
+    },
+}
+
+impl Misuse {
+    /// Says it, with callers by `name`.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn tell<N: fmt::Display>(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: impl Fn(VirtAddr) -> N,
+    ) -> fmt::Result {
+        let (mapped, call, what) = match self {
+            Self::NoRoom { places } => {
+                return write!(f, "more than {places} mappings: checking ends");
+            }
+            Self::Leak { mapped, count } => {
+                write!(f, "{} goes and {count} of its mappings stay: ", mapped.device.name)?;
+                return mapped.tell(f, &name, "mapped");
+            }
+            Self::NeverMapped { call } => (None, call, "which was never mapped"),
+            Self::OtherAddress { mapped, call } => (Some(mapped), call, "at another address"),
+            Self::OtherSize { mapped, call } => (Some(mapped), call, "with another size"),
+            Self::OtherFlow { mapped, call } => (Some(mapped), call, "with another direction"),
+            Self::OtherFamily { mapped, call } => (Some(mapped), call, "by other functions"),
+            Self::OtherDevice { mapped, call } => (Some(mapped), call, "for another device"),
+            Self::Unchecked { mapped, call } => {
+                (Some(mapped), call, "and nobody asked whether mapping it had failed")
+            }
+            Self::SharedLine { mapped, call } => (Some(mapped), call, "in a cache line of another"),
+        };
+        write!(f, "{}: ", call.device.name)?;
+        call.tell(f, &name, "given")?;
+        write!(f, ", {what}")?;
+        match mapped {
+            Some(mapped) => {
+                f.write_str(": ")?;
+                if mapped.device != call.device {
+                    write!(f, "{}: ", mapped.device.name)?;
+                }
+                mapped.tell(f, &name, "mapped")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Mapping {
+    fn tell<N: fmt::Display>(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: impl Fn(VirtAddr) -> N,
+        verb: &str,
+    ) -> fmt::Result {
+        let Self { family, dma, bytes, flow, caller, .. } = *self;
+        let family = match family {
+            Family::Single => "a buffer",
+            Family::Page => "a page",
+            Family::Scatter => "a scatter list's entry",
+        };
+        write!(f, "{bytes} bytes at {dma}, {family}, {flow}, {verb} by {}", name(caller))
+    }
+}
+
+/// Without names, callers are addresses.
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tell(f, |caller| caller)
+    }
+}
+
+/// All mappings.
+#[derive(Debug)]
+pub struct Checker<'s> {
+    entries: &'s mut [Entry],
+    line: u32,
+    blind: bool,
+}
+
+impl<'s> Checker<'s> {
+    /// Checks nothing.
+    pub const fn off() -> Self {
+        Self { entries: &mut [], line: 32, blind: true }
+    }
+
+    /// Of as many mappings as there are places, on a machine with cache lines of `line` bytes, a power of two.
+    pub fn new(entries: &'s mut [Entry], line: u32) -> Self {
+        entries.fill(Entry::FREE);
+        Self { entries, line, blind: false }
+    }
+
+    /// Whether it checks.
+    pub const fn is_on(&self) -> bool {
+        !self.blind
+    }
+
+    /// How many mappings there are.
+    pub fn mappings(&self) -> usize {
+        self.listed().count()
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Mapping> {
+        self.entries.iter().filter_map(|entry| entry.0.as_ref().map(|(mapping, _)| mapping))
+    }
+
+    /// A mapping begins.
+    ///
+    /// # Errors
+    /// [`Misuse::SharedLine`], and the mapping is entered; [`Misuse::NoRoom`].
+    pub fn mapped(&mut self, mapping: Mapping) -> Result<(), Misuse> {
+        if self.blind {
+            return Ok(());
+        }
+        let line = self.line;
+        let clashes = |other: &&Mapping| {
+            (other.flow.device_writes() || mapping.flow.device_writes())
+                && other.shares_lines(&mapping, line)
+        };
+        let shared = self.listed().find(clashes).copied();
+        let Some(place) = self.entries.iter_mut().find(|entry| entry.0.is_none()) else {
+            self.blind = true;
+            return Err(Misuse::NoRoom { places: self.entries.len() });
+        };
+        place.0 = Some((mapping, Asked::NotYet));
+        shared.map_or(Ok(()), |mapped| Err(Misuse::SharedLine { mapped, call: mapping }))
+    }
+
+    /// Somebody has asked whether mapping what lies at `dma` failed.
+    pub fn asked(&mut self, device: Party, dma: DmaAddr) {
+        let entries = self.entries.iter_mut().filter_map(|entry| entry.0.as_mut());
+        entries
+            .filter(|(mapping, _)| (mapping.device, mapping.dma) == (device, dma))
+            .for_each(|(_, asked)| *asked = Asked::Yes);
+    }
+
+    /// A mapping ends, as `call` says. What is wrong only in part has ended.
+    ///
+    /// # Errors
+    /// [`Misuse`].
+    pub fn unmapped(&mut self, call: Mapping) -> Result<(), Misuse> {
+        if self.blind {
+            return Ok(());
+        }
+        // Of several that begin there, the one that is meant.
+        let fits = |mapping: &Mapping| (mapping.device, mapping.dma) == (call.device, call.dma);
+        let alike = |mapping: &Mapping| {
+            fits(mapping) && (mapping.bytes, mapping.flow) == (call.bytes, call.flow)
+        };
+        let place = self.place(alike).or_else(|| self.place(fits));
+        let Some(entry) = place.and_then(|index| self.entries.get_mut(index)) else {
+            return Err(self.misses(call));
+        };
+        let Some((mapped, asked)) = entry.0.take() else { return Ok(()) };
+        if mapped.family != call.family {
+            Err(Misuse::OtherFamily { mapped, call })
+        } else if mapped.bytes != call.bytes {
+            Err(Misuse::OtherSize { mapped, call })
+        } else if mapped.flow != call.flow {
+            Err(Misuse::OtherFlow { mapped, call })
+        } else if asked == Asked::NotYet && mapped.family != Family::Scatter {
+            Err(Misuse::Unchecked { mapped, call })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn place(&self, is_it: impl Fn(&Mapping) -> bool) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.0.is_some_and(|(mapping, _)| is_it(&mapping)))
+    }
+
+    /// What is wrong with a call whose address no mapping of its device begins at.
+    fn misses(&self, call: Mapping) -> Misuse {
+        let has = |mapping: &&Mapping| mapping.has(call.dma);
+        let of_device = self.listed().filter(|mapping| mapping.device == call.device).find(has);
+        if let Some(&mapped) = of_device {
+            return Misuse::OtherAddress { mapped, call };
+        }
+        match self.listed().find(has) {
+            Some(&mapped) => Misuse::OtherDevice { mapped, call },
+            None => Misuse::NeverMapped { call },
+        }
+    }
+
+    /// Part of a mapping changes hands, as `call` says.
+    ///
+    /// # Errors
+    /// [`Misuse`].
+    pub fn synced(&self, call: Mapping) -> Result<(), Misuse> {
+        if self.blind {
+            return Ok(());
+        }
+        let of_device = |mapping: &&Mapping| mapping.device == call.device && mapping.has(call.dma);
+        let alike = self.listed().filter(of_device).find(|mapping| mapping.flow == call.flow);
+        match alike.or_else(|| self.listed().find(of_device)) {
+            None => Err(self.misses(call)),
+            Some(&mapped) if call.last() > mapped.last() => Err(Misuse::OtherSize { mapped, call }),
+            Some(&mapped) if mapped.flow != call.flow => Err(Misuse::OtherFlow { mapped, call }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A device goes; its mappings are forgotten.
+    ///
+    /// # Errors
+    /// [`Misuse::Leak`] if there were any.
+    pub fn gone(&mut self, device: Party) -> Result<(), Misuse> {
+        let mut left = None;
+        let mut count = 0;
+        for entry in self.entries.iter_mut() {
+            if let Some((mapping, _)) = entry.0
+                && mapping.device == device
+            {
+                left.get_or_insert(mapping);
+                count += 1;
+                *entry = Entry::FREE;
+            }
+        }
+        left.map_or(Ok(()), |mapped| Err(Misuse::Leak { mapped, count }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

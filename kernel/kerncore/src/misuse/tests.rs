@@ -1,0 +1,197 @@
+//! Every class of misuse, and what is none.
+
+use super::*;
+
+const DISK: Party = Party { id: 1, name: "a disk" };
+const CARD: Party = Party { id: 2, name: "a card" };
+
+fn mapping(dma: u32, bytes: u32) -> Mapping {
+    Mapping {
+        device: DISK,
+        family: Family::Single,
+        dma: DmaAddr::new(dma),
+        bytes,
+        flow: Flow::FromDevice,
+        caller: VirtAddr::new(0x8001_0000),
+    }
+}
+
+/// The same call, from elsewhere.
+fn call(mapping: Mapping) -> Mapping {
+    Mapping { caller: VirtAddr::new(0x8002_0000), ..mapping }
+}
+
+fn with(checker: &mut Checker<'_>, mapping: Mapping) {
+    assert_eq!(checker.mapped(mapping), Ok(()));
+    checker.asked(mapping.device, mapping.dma);
+}
+
+fn checking(test: impl FnOnce(&mut Checker<'_>)) {
+    let mut entries = [Entry::FREE; 4];
+    test(&mut Checker::new(&mut entries, 32));
+}
+
+const M: u32 = 0x6010_0000;
+
+#[test]
+fn a_mapping_that_ends_as_it_began_is_no_misuse_s107() {
+    checking(|checker| {
+        for _ in 0..10 {
+            with(checker, mapping(M, 64));
+            assert_eq!(checker.synced(call(mapping(M + 32, 32))), Ok(()));
+            assert_eq!(checker.mappings(), 1);
+            assert_eq!(checker.unmapped(call(mapping(M, 64))), Ok(()));
+        }
+        assert_eq!((checker.mappings(), checker.gone(DISK)), (0, Ok(())));
+    });
+}
+
+type Wrong = fn(Mapping, Mapping) -> Misuse;
+
+#[test]
+fn an_end_with_another_size_direction_or_family_names_both_s107() {
+    let mapped = mapping(M, 64);
+    let cases: [(Mapping, Wrong); 3] = [
+        (mapping(M, 32), |mapped, call| Misuse::OtherSize { mapped, call }),
+        (Mapping { flow: Flow::ToDevice, ..mapped }, |mapped, call| Misuse::OtherFlow {
+            mapped,
+            call,
+        }),
+        (Mapping { family: Family::Page, ..mapped }, |mapped, call| Misuse::OtherFamily {
+            mapped,
+            call,
+        }),
+    ];
+    for (given, wrong) in cases {
+        checking(|checker| {
+            with(checker, mapped);
+            assert_eq!(checker.unmapped(call(given)), Err(wrong(mapped, call(given))));
+            assert_eq!(checker.mappings(), 0, "it has ended");
+        });
+    }
+}
+
+#[test]
+fn an_end_at_another_address_or_of_another_device_ends_nothing_s107() {
+    checking(|checker| {
+        with(checker, mapping(M, 64));
+        let (mapped, inside) = (mapping(M, 64), call(mapping(M + 4, 60)));
+        assert_eq!(checker.unmapped(inside), Err(Misuse::OtherAddress { mapped, call: inside }));
+        let theirs = Mapping { device: CARD, ..call(mapped) };
+        assert_eq!(checker.unmapped(theirs), Err(Misuse::OtherDevice { mapped, call: theirs }));
+        let beyond = call(mapping(M + 64, 64));
+        assert_eq!(checker.unmapped(beyond), Err(Misuse::NeverMapped { call: beyond }));
+        assert_eq!(checker.mappings(), 1);
+    });
+}
+
+#[test]
+fn a_mapping_whose_failure_nobody_asked_for_is_a_misuse_when_it_ends_s107() {
+    checking(|checker| {
+        let mapped = mapping(M, 64);
+        assert_eq!(checker.mapped(mapped), Ok(()));
+        checker.asked(CARD, mapped.dma);
+        checker.asked(DISK, DmaAddr::new(M + 1));
+        let end = call(mapped);
+        assert_eq!(checker.unmapped(end), Err(Misuse::Unchecked { mapped, call: end }));
+        // The entries of a list are checked by their number.
+        let entry = Mapping { family: Family::Scatter, ..mapped };
+        assert_eq!(checker.mapped(entry), Ok(()));
+        assert_eq!(checker.unmapped(call(entry)), Ok(()));
+    });
+}
+
+#[test]
+fn two_mappings_of_one_line_are_a_misuse_if_one_is_written_s107() {
+    checking(|checker| {
+        let first = mapping(M, 33);
+        with(checker, first);
+        for (dma, shares) in [(M + 63, true), (M + 64, false), (M - 32, false)] {
+            let second = call(mapping(dma, 32));
+            let wanted = Misuse::SharedLine { mapped: first, call: second };
+            assert_eq!(checker.mapped(second), if shares { Err(wanted) } else { Ok(()) });
+            checker.asked(DISK, second.dma);
+            assert_eq!(checker.unmapped(second), Ok(()), "it is entered all the same");
+        }
+        let reads = Mapping { flow: Flow::ToDevice, ..call(first) };
+        assert!(checker.mapped(reads).is_err());
+    });
+    checking(|checker| {
+        let reads = Mapping { flow: Flow::ToDevice, ..mapping(M, 33) };
+        with(checker, reads);
+        with(checker, reads);
+    });
+}
+
+#[test]
+fn a_synchronisation_of_what_is_not_mapped_so_is_a_misuse_s107() {
+    checking(|checker| {
+        let mapped = mapping(M, 64);
+        with(checker, mapped);
+        let beyond = call(mapping(M + 32, 33));
+        assert_eq!(checker.synced(beyond), Err(Misuse::OtherSize { mapped, call: beyond }));
+        let other = Mapping { flow: Flow::Bidirectional, ..call(mapped) };
+        assert_eq!(checker.synced(other), Err(Misuse::OtherFlow { mapped, call: other }));
+        let never = call(mapping(M + 64, 4));
+        assert_eq!(checker.synced(never), Err(Misuse::NeverMapped { call: never }));
+    });
+}
+
+#[test]
+fn a_device_that_goes_leaves_its_mappings_named_and_forgotten_s107() {
+    checking(|checker| {
+        with(checker, mapping(M, 64));
+        with(checker, mapping(M + 64, 64));
+        with(checker, Mapping { device: CARD, ..mapping(M + 128, 64) });
+        let mapped = mapping(M, 64);
+        assert_eq!(checker.gone(DISK), Err(Misuse::Leak { mapped, count: 2 }));
+        assert_eq!((checker.mappings(), checker.gone(DISK)), (1, Ok(())));
+    });
+}
+
+#[test]
+fn a_full_checker_says_so_once_and_checks_nothing_more_s107() {
+    checking(|checker| {
+        (0..4).for_each(|index| with(checker, mapping(M + 64 * index, 64)));
+        let more = mapping(M + 256, 64);
+        assert_eq!(checker.mapped(more), Err(Misuse::NoRoom { places: 4 }));
+        assert!(!checker.is_on());
+        assert_eq!((checker.mapped(more), checker.unmapped(more)), (Ok(()), Ok(())));
+        assert_eq!(checker.synced(more), Ok(()));
+    });
+    let mut off = Checker::off();
+    assert_eq!((off.mapped(mapping(M, 1)), off.is_on()), (Ok(()), false));
+}
+
+#[test]
+fn a_misuse_names_both_parties() {
+    let (mapped, end) = (mapping(M, 64), call(mapping(M, 32)));
+    assert_eq!(
+        Misuse::OtherSize { mapped, call: end }.to_string(),
+        "a disk: 32 bytes at 0x60100000, a buffer, from the device, given by 0x80020000, with another size: 64 bytes at \
+         0x60100000, a buffer, from the device, mapped by 0x80010000"
+    );
+    let theirs = Mapping { device: CARD, family: Family::Page, ..end };
+    let told = Misuse::OtherDevice { mapped, call: theirs }.to_string();
+    assert!(told.starts_with("a card: 32 bytes at 0x60100000, a page, "), "{told}");
+    assert!(told.contains("for another device: a disk: 64 bytes"), "{told}");
+    assert_eq!(
+        Misuse::Leak { mapped, count: 3 }.to_string(),
+        "a disk goes and 3 of its mappings stay: 64 bytes at 0x60100000, a buffer, from the device, mapped by 0x80010000"
+    );
+    assert_eq!(Misuse::NoRoom { places: 7 }.to_string(), "more than 7 mappings: checking ends");
+    let ends = [
+        (Misuse::NeverMapped { call: end }, "given by 0x80020000, which was never mapped"),
+        (
+            Misuse::Unchecked { mapped, call: end },
+            "and nobody asked whether mapping it had failed: ",
+        ),
+        (Misuse::SharedLine { mapped, call: end }, "in a cache line of another: "),
+        (Misuse::OtherAddress { mapped, call: end }, "at another address: "),
+        (Misuse::OtherFlow { mapped, call: end }, "with another direction: "),
+        (Misuse::OtherFamily { mapped, call: end }, "by other functions: "),
+    ];
+    for (misuse, words) in ends {
+        assert!(misuse.to_string().contains(words), "{misuse}");
+    }
+}

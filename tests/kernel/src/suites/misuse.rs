@@ -1,0 +1,212 @@
+//! The misuse checker of streaming mappings (S107): every class is provoked, and names both parties. By a device that snoops, with which
+//! the ledger of cache lines has nothing to do.
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::String;
+use core::ffi::c_void;
+use core::ptr;
+
+use dma::debug::{found, is_on, mappings};
+use dma::device::Device;
+use image::capture::capture_log;
+use kerncore::addr::DmaAddr;
+use kerncore::streaming::Flow;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::ktest;
+use linux::page::pointer_to;
+use linux::streaming::{
+    dma_debug_device_goes, dma_map_page, dma_map_single, dma_mapping_error,
+    dma_sync_single_for_cpu, dma_unmap_page, dma_unmap_single,
+};
+use mm::page_alloc::Pages;
+
+static DISK: Device = Device::coherent("a careless disk");
+static CARD: Device = Device::coherent("a careless card");
+
+const FROM: u32 = Flow::FromDevice as u32;
+const TO: u32 = Flow::ToDevice as u32;
+const BYTES: u32 = 256;
+
+/// A page, and a mapping of its first bytes whose failure was asked for.
+struct Scene {
+    page: Pages,
+    dma: DmaAddr,
+}
+
+impl Scene {
+    fn at(&self, offset: usize) -> *mut c_void {
+        ptr::with_exposed_provenance_mut(self.page.address().raw() as usize + offset)
+    }
+
+    fn map(&self, offset: usize, dir: u32) -> DmaAddr {
+        // SAFETY: the test's page, which it leaves alone.
+        unsafe { dma_map_single(&raw const DISK, self.at(offset), BYTES, dir) }
+    }
+}
+
+fn ask(dma: DmaAddr) {
+    // SAFETY: a device.
+    assert_eq!(unsafe { dma_mapping_error(&raw const DISK, dma) }, 0);
+}
+
+/// What `device` says that it ends: `bytes` at `dma`.
+fn end(device: &'static Device, dma: DmaAddr, bytes: u32, dir: u32) {
+    // SAFETY: no device does anything, and the memory is the test's.
+    unsafe { dma_unmap_single(ptr::from_ref(device), dma, bytes, dir) };
+}
+
+/// Provokes one misuse by `act`, of a mapping that is there, and whose end `act` may be; returns what was told.
+fn provoke(act: impl FnOnce(&Scene)) -> String {
+    let page = Pages::new(0).expect("memory");
+    let mut scene = Scene { page, dma: DmaAddr::new(0) };
+    scene.dma = scene.map(0, FROM);
+    ask(scene.dma);
+    let before = found();
+    let ((), log) = capture_log(|| act(&scene));
+    assert_eq!(found(), before + 1, "one misuse: {log:?}");
+    let told = |part| log.text().matches(part).count();
+    assert_eq!((told("DMA misuse: "), told("Backtrace:")), (1, 1), "{log:?}");
+    let line = log.text().lines().find(|line| line.contains("DMA misuse: "));
+    let line = String::from(line.expect("the line that was counted"));
+    if mappings() != 0 {
+        end(&DISK, scene.dma, BYTES, FROM);
+    }
+    assert_eq!((mappings(), found()), (0, before + 1), "{line}");
+    line
+}
+
+/// Both parties are named, by device, address, size and function.
+#[track_caller]
+fn assert_names(line: &str, words: &[&str]) {
+    for word in words {
+        assert!(line.contains(word), "no {word:?} in {line:?}");
+    }
+    assert!(!line.contains("by 0x"), "callers have no names: {line}");
+}
+
+macro_rules! unless_on {
+    () => {
+        if !is_on() {
+            return Skipped("dma_debug is off");
+        }
+    };
+}
+
+#[ktest]
+fn an_end_with_another_size_direction_or_family_names_both_s107() -> Completion {
+    unless_on!();
+    let line = provoke(|scene| end(&DISK, scene.dma, BYTES / 2, FROM));
+    assert_names(
+        &line,
+        &["a careless disk: 128 bytes", "with another size: 256 bytes", "given by", "mapped by"],
+    );
+    let line = provoke(|scene| end(&DISK, scene.dma, BYTES, TO));
+    assert_names(
+        &line,
+        &["with another direction", "to the device, given by", "from the device, mapped by"],
+    );
+    let line = provoke(|scene| {
+        // SAFETY: as in `end`.
+        unsafe { dma_unmap_page(&raw const DISK, scene.dma, BYTES, FROM) };
+    });
+    assert_names(&line, &["a page, ", "by other functions", "a buffer, "]);
+    Ran
+}
+
+#[ktest]
+fn an_end_at_another_address_of_nothing_or_of_anothers_names_both_s107() -> Completion {
+    unless_on!();
+    let line = provoke(|scene| end(&DISK, DmaAddr::new(scene.dma.raw() + 64), 64, FROM));
+    assert_names(&line, &["at another address: 256 bytes"]);
+    let line = provoke(|scene| end(&DISK, DmaAddr::new(scene.dma.raw() + 1024), 64, FROM));
+    assert_names(&line, &["64 bytes", "which was never mapped"]);
+    let line = provoke(|scene| end(&CARD, scene.dma, BYTES, FROM));
+    assert_names(
+        &line,
+        &["a careless card: 256 bytes", "for another device: a careless disk: 256 bytes"],
+    );
+    Ran
+}
+
+#[ktest]
+fn a_mapping_that_was_not_asked_about_is_told_when_it_ends_s107() -> Completion {
+    unless_on!();
+    let line = provoke(|scene| {
+        end(&DISK, scene.dma, BYTES, FROM);
+        let dma = scene.map(512, TO);
+        end(&DISK, dma, BYTES, TO);
+    });
+    assert_names(
+        &line,
+        &["nobody asked whether mapping it had failed", "to the device, mapped by"],
+    );
+    Ran
+}
+
+#[ktest]
+fn two_mappings_of_one_cache_line_are_told_s107() -> Completion {
+    unless_on!();
+    if dma::bounce::is_forced() {
+        return Skipped("copies have lines of their own");
+    }
+    let line = provoke(|scene| {
+        let second = scene.map(240, TO);
+        ask(second);
+        end(&DISK, second, BYTES, TO);
+    });
+    assert_names(&line, &["in a cache line of another: 256 bytes"]);
+    Ran
+}
+
+#[ktest]
+fn a_synchronisation_beyond_a_mapping_is_told_s107() -> Completion {
+    unless_on!();
+    let line = provoke(|scene| {
+        // SAFETY: as in `end`.
+        unsafe { dma_sync_single_for_cpu(&raw const DISK, scene.dma, BYTES, TO) };
+    });
+    assert_names(&line, &["dma_sync_single_for_cpu", "with another direction"]);
+    Ran
+}
+
+#[ktest]
+fn a_device_that_goes_with_mappings_is_told_s107() -> Completion {
+    unless_on!();
+    let mut left = DmaAddr::new(0);
+    let line = provoke(|scene| {
+        // SAFETY: the test's page, which it leaves alone.
+        left = unsafe {
+            dma_map_page(&raw const CARD, pointer_to(scene.page.first()), 1024, 64, FROM)
+        };
+        // SAFETY: a device.
+        unsafe { dma_debug_device_goes(&raw const CARD) };
+    });
+    let words =
+        format!("a careless card goes and 1 of its mappings stay: 64 bytes at {left}, a page");
+    assert_names(&line, &[&words]);
+    // The mapping itself is there still, and nobody checks it any more.
+    let ((), _log) = capture_log(|| {
+        // SAFETY: as in `end`.
+        unsafe { dma_unmap_page(&raw const CARD, left, 64, FROM) };
+    });
+    Ran
+}
+
+/// What is right says nothing.
+#[ktest]
+fn right_use_is_no_misuse_s107() -> Completion {
+    unless_on!();
+    let before = found();
+    let page = Pages::new(0).expect("memory");
+    let scene = Scene { page, dma: DmaAddr::new(0) };
+    for dir in [TO, FROM] {
+        let dma = scene.map(0, dir);
+        ask(dma);
+        assert_eq!(mappings(), 1);
+        end(&DISK, dma, BYTES, dir);
+    }
+    assert_eq!((mappings(), found()), (0, before));
+    Ran
+}
