@@ -90,7 +90,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 38] = [
+const SPECIAL: [Special; 39] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -146,6 +146,8 @@ const SPECIAL: [Special; 38] = [
     Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),
+    // Alone, so that nobody has left tables where they come and go.
+    Special::with("loglevel=6", "ioremap_large::"),
     // Two nodes, both of low memory: what is to be on the second could be on the first.
     Special::with("numa=fake=2", "versions::"),
     Special::with("numa=fake=2", "nodes::"),

@@ -12,6 +12,7 @@ use core::ptr::{self, null, null_mut};
 use arch::exception::FaultStatus;
 use arch::probe;
 use board::vexpress_a9::SYSTEM_REGISTERS;
+use image::capture::capture_log;
 use kerncore::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use ktest::ktest;
 use mm::kernel;
@@ -56,6 +57,7 @@ unsafe extern "C" {
     fn vunmap(address: *const c_void);
     safe fn ioremap(physical: c_uint, size: c_uint) -> *mut c_void;
     fn iounmap(address: *const c_void);
+    fn memunmap(address: *const c_void);
     safe fn find_vm_area(address: *const c_void) -> *const Descriptor;
     safe fn vmalloc_to_page(address: *const c_void) -> *const Page;
     safe fn alloc_pages(gfp: c_uint, order: c_uint) -> *const Page;
@@ -108,9 +110,12 @@ fn map(pages: &[*const Page], flags: c_uint, prot: c_uint) -> *mut c_void {
 #[ktest]
 fn null_is_freed_and_found_by_nobody_s32() {
     let books = Books::now();
-    for remove in [vfree as Remove, vfree_atomic, vunmap, iounmap] {
-        call(remove, null());
-    }
+    let ((), log) = capture_log(|| {
+        for remove in [vfree as Remove, vfree_atomic, vunmap, iounmap, memunmap] {
+            call(remove, null());
+        }
+    });
+    assert_eq!(log.text(), "", "and nothing is said of it");
     assert!(find_vm_area(null()).is_null());
     assert!(vmalloc_to_page(null()).is_null());
     books.assert_unchanged();

@@ -13,8 +13,8 @@ use kerncore::frames::FrameOwner;
 use kerncore::kernel_space::{IoRemapError, MemRemapError};
 use ktest::{assert_err, ktest};
 use linux::ioremap::{
-    MEMREMAP_WB, MEMREMAP_WC, MEMREMAP_WT, ioremap_exec, ioremap_np, ioremap_wc, iounmap, memremap,
-    memunmap,
+    MEMREMAP_WB, MEMREMAP_WC, MEMREMAP_WT, ioremap, ioremap_exec, ioremap_np, ioremap_shared,
+    ioremap_wc, iounmap, memremap, memunmap,
 };
 use mm::kernel;
 use mm::page_alloc::Pages;
@@ -28,6 +28,9 @@ const CODE: u32 = SRAM.base.raw() + 7 * SECTION_SIZE;
 /// `mov r0, #n`, for n below 256, and `bx lr`.
 const MOVE: u32 = 0xe3a0_0000;
 const RETURN: u32 = 0xe12f_ff1e;
+
+/// As `ioremap`.
+type Name = extern "C" fn(c_uint, c_uint) -> *mut c_void;
 
 fn at(pointer: *mut c_void) -> VirtAddr {
     assert!(!pointer.is_null(), "no mapping");
@@ -55,14 +58,19 @@ fn attributes_at(address: VirtAddr) -> Attributes {
 #[ktest]
 fn each_name_maps_its_memory_type_and_nothing_of_it_is_executed_s93() {
     let books = Books::now();
-    let names: [(extern "C" fn(c_uint, c_uint) -> *mut c_void, Attributes); 2] =
-        [(ioremap_wc, Attributes::WRITE_COMBINE), (ioremap_np, Attributes::STRONGLY_ORDERED)];
+    let names: [(Name, Attributes); 4] = [
+        (ioremap, Attributes::DEVICE),
+        (ioremap_shared, Attributes::DEVICE),
+        (ioremap_wc, Attributes::WRITE_COMBINE),
+        (ioremap_np, Attributes::STRONGLY_ORDERED),
+    ];
     for (name, wanted) in names {
         for (offset, bytes) in [(0x1404, 8), (0, SECTION_SIZE), (0x1_0000, 0x1_0000)] {
             let physical = VRAM.base.raw() + offset;
             let pointer = name(physical, bytes);
             let address = at(pointer);
             assert_eq!(attributes_at(address), wanted);
+            assert_ne!(kernel().find_containing(address).expect("live").caller, NOBODY);
             assert_leads(address, PhysAddr::new(physical));
             assert_leads(plus(address, bytes - 1), PhysAddr::new(physical + bytes - 1));
             write(address, 0x600d_0000 | offset);
@@ -147,11 +155,21 @@ fn memremap_of_ram_is_the_linear_address_or_nothing_s93_s97() {
     let text =
         kernel().memremap(PhysAddr::new(0x6001_0000), 4, MemoryType::NormalWriteBack, NOBODY);
     assert_err!(text, MemRemapError::RamOtherwise { had, .. } if !had.is_writable());
+    // Nor is all of a range there as its first byte is.
+    let before_text =
+        kernel().memremap(PhysAddr::new(0x6000_fffc), 8, MemoryType::NormalWriteBack, NOBODY);
+    let text = PhysAddr::new(0x6001_0000);
+    assert_err!(before_text, MemRemapError::RamOtherwise { physical, .. } if physical == text);
     // Half RAM is nothing.
-    let below = PhysAddr::new(0x5fff_fffc);
-    let half = kernel().memremap(below, 8, MemoryType::NormalWriteBack, NOBODY);
-    let ram = PhysAddr::new(0x6000_0000);
-    assert_eq!(half, Err(MemRemapError::PartlyRam { physical: below, bytes: 8, ram }));
+    let (first, count) = (kernel().zones().table().first().base(), kernel().zones().table().len());
+    let last = PhysAddr::new(first.raw() + (count * PAGE_SIZE - 4));
+    for (physical, ram) in [(PhysAddr::new(first.raw() - 4), first), (last, last)] {
+        let half = kernel().memremap(physical, 8, MemoryType::NormalWriteBack, NOBODY);
+        assert_eq!(half, Err(MemRemapError::PartlyRam { physical, bytes: 8, ram }));
+    }
+    // There is nothing to end, and nobody minds.
+    assert_eq!(kernel().memunmap(authority(), plus(address, 0x123)), Ok(()));
+    assert_leads(address, physical);
     books.assert_unchanged();
 }
 
@@ -202,6 +220,29 @@ fn code_in_on_chip_memory_runs_and_cannot_be_written_s93_s112() {
         assert_absent(address);
     }
     books.assert_unchanged();
+}
+
+/// S97, S112: while it may be written by one name it is not executed by another, nor the other way round; to read it is no harm.
+#[ktest]
+fn code_in_on_chip_memory_is_written_by_nobody_else_s97_s112() {
+    let books = Books::now();
+    for (first, second, both) in [
+        (ioremap_wc as Name, ioremap_exec as Name, false),
+        (ioremap_exec, ioremap_wc, false),
+        (ioremap_exec, ioremap_np, false),
+        (ioremap_exec, ioremap_exec, true),
+    ] {
+        let live = first(CODE, PAGE_SIZE + 8);
+        let leads = attributes_at(at(live));
+        let pointer = second(CODE + PAGE_SIZE, 4);
+        assert_eq!(!pointer.is_null(), both, "beside {leads}");
+        end(pointer);
+        end(live);
+        let alone = second(CODE + PAGE_SIZE, 4);
+        assert!(!alone.is_null(), "when nobody has it");
+        end(alone);
+        books.assert_unchanged();
+    }
 }
 
 /// S93: of on-chip memory only, to its last byte.

@@ -10,17 +10,20 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use arch::{probe, smp};
 use board::vexpress_a9::SRAM;
-use kerncore::addr::{PAGE_SIZE, PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE, VirtAddr, pages_for};
+use kerncore::addr::{
+    LARGE_PAGE_SIZE, PAGE_SIZE, PhysAddr, SECTION_SIZE, SUPERSECTION_SIZE, VirtAddr, pages_for,
+};
 use kerncore::attributes::Attributes;
 use kerncore::descriptor::PageSize::{self, Large, Section, Small, Supersection};
-use ktest::ktest;
+use kerncore::descriptor::l1;
+use ktest::{Completion, ktest};
 use mm::area_list::Line;
 use mm::kernel;
 
 use super::smp::{another, on_each};
 use super::witness::{
     Books, NOBODY, assert_absent, assert_fenced, assert_leads, assert_walkers_lead, authority,
-    plus, word_at,
+    lowest_fit, plus, word_at,
 };
 
 /// What a test writes lies behind the first MiB: with a raw image other CPUs may wait in the first page.
@@ -28,10 +31,15 @@ const BASE: u32 = SRAM.base.raw();
 const MIB: u32 = SECTION_SIZE;
 
 #[track_caller]
-fn map(physical: u32, bytes: u32) -> VirtAddr {
+fn map_as(physical: u32, bytes: u32, attributes: Attributes) -> VirtAddr {
     kernel()
-        .ioremap(PhysAddr::new(physical), bytes, Attributes::DEVICE, NOBODY)
+        .ioremap(PhysAddr::new(physical), bytes, attributes, NOBODY)
         .unwrap_or_else(|error| panic!("{bytes:#x} bytes at {physical:#010x}: {error}"))
+}
+
+#[track_caller]
+fn map(physical: u32, bytes: u32) -> VirtAddr {
+    map_as(physical, bytes, Attributes::DEVICE)
 }
 
 #[track_caller]
@@ -45,12 +53,14 @@ fn write(address: VirtAddr, value: u32) {
     unsafe { probe::write_u32(address, value) }.unwrap_or_else(|fault| panic!("{fault}"));
 }
 
-/// The sizes by which an area of registers is mapped, each as often as it serves one after the other.
-fn sizes(base: VirtAddr, pages: u32) -> Vec<(PageSize, u32)> {
+/// The sizes by which an area is mapped, with `attributes` each, as often as it serves one after the other.
+#[track_caller]
+fn sizes(base: VirtAddr, pages: u32, attributes: Attributes) -> Vec<(PageSize, u32)> {
     let mut sizes: Vec<(PageSize, u32)> = Vec::new();
     for page in 0..pages {
-        let found = kernel().table().translate(plus(base, page * PAGE_SIZE));
-        let size = found.expect("mapped").size;
+        let found = kernel().table().translate(plus(base, page * PAGE_SIZE)).expect("mapped");
+        assert_eq!(found.attributes(), Ok(attributes), "page {page}, {:?}", found.size);
+        let size = found.size;
         match sizes.last_mut() {
             Some((last, count)) if *last == size => *count += 1,
             _ => sizes.push((size, 1)),
@@ -60,10 +70,10 @@ fn sizes(base: VirtAddr, pages: u32) -> Vec<(PageSize, u32)> {
 }
 
 /// The sizes by which pages are mapped, each as often as it serves one after the other.
-type Sizes = &'static [(PageSize, u32)];
+type Sizes<'a> = &'a [(PageSize, u32)];
 
 /// Offset in static RAM, bytes, and the entries that serve them, in pages.
-const CASES: [(u32, u32, Sizes); 10] = [
+const CASES: [(u32, u32, Sizes<'static>); 10] = [
     (0, SUPERSECTION_SIZE, &[(Supersection, 4096)]),
     (0, MIB + PAGE_SIZE, &[(Section, 256), (Small, 1)]),
     (0, 2 * SUPERSECTION_SIZE, &[(Supersection, 8192)]),
@@ -77,40 +87,110 @@ const CASES: [(u32, u32, Sizes); 10] = [
     (5 * MIB + 0x1000, MIB, &[(Small, 256)]),
 ];
 
-/// S94, S96: by as few entries as both sides permit, to the last byte; the same entries go, and the addresses come back.
+/// Every memory type that registers have.
+const WAYS: [Attributes; 3] =
+    [Attributes::DEVICE, Attributes::WRITE_COMBINE, Attributes::STRONGLY_ORDERED];
+
+/// Maps so many bytes there, which must be done by the entries that are wanted, as is asked for, to the last byte; and ends it,
+/// whereupon none of them is left.
+#[track_caller]
+fn come_and_go(physical: u32, bytes: u32, wanted: Sizes, attributes: Attributes) -> VirtAddr {
+    let address = map_as(physical, bytes, attributes);
+    let pages = pages_for(physical % PAGE_SIZE + bytes);
+    assert_eq!(address.page_offset(), physical % PAGE_SIZE);
+    assert_eq!(sizes(address.page_base(), pages, attributes), wanted, "{bytes:#x}, {physical:#x}");
+    let last = bytes - 1;
+    assert_leads(address, PhysAddr::new(physical));
+    assert_leads(plus(address, last), PhysAddr::new(physical + last));
+    for at in (0..bytes).step_by(MIB as usize / 2) {
+        assert_walkers_lead(plus(address, at), PhysAddr::new(physical + at));
+    }
+    // The last word, written through small pages of its own, is read here.
+    let word = (last & !3) - 4;
+    let other = map_as(physical + word, 4, attributes);
+    for value in [0x1234_5678, !0, 0] {
+        write(other, value);
+        assert_eq!(word_at(plus(address, word)), value, "{bytes:#x} at {physical:#x}");
+    }
+    unmap(other);
+    // What any TLB may hold of it must go with it.
+    let places = || (0..bytes).step_by(LARGE_PAGE_SIZE as usize).chain([last]);
+    for at in places() {
+        assert!(probe::read_u8(plus(address, at)).is_ok(), "{at:#x}");
+    }
+    assert_fenced(kernel().find_containing(address).expect("a live area").pages);
+    // By its base it may end in one go, by any other address it never does.
+    unmap(if attributes == Attributes::DEVICE { plus(address, last) } else { address });
+    for at in places() {
+        let reached = probe::read_u8(plus(address, at));
+        assert!(reached.is_err(), "{bytes:#x} at {physical:#x} were reached at {at:#x}");
+    }
+    for at in (0..bytes).step_by(MIB as usize / 2).chain([last]) {
+        assert_absent(plus(address, at));
+    }
+    address
+}
+
+/// S94, S96: by as few entries as both sides permit, to the last byte, each in the type that is asked for; the same entries go,
+/// and the addresses come back.
 #[ktest]
 fn what_is_large_is_mapped_by_the_largest_entries_to_the_last_byte_s94_s96() {
     let books = Books::now();
-    for (offset, bytes, wanted) in CASES {
-        let physical = BASE + offset;
-        // So that it is not its neighbour's end that aligns it.
-        let below = map(BASE, 1);
-        let address = map(physical, bytes);
-        let pages = pages_for(physical % PAGE_SIZE + bytes);
-        assert_eq!(address.page_offset(), physical % PAGE_SIZE);
-        assert_eq!(sizes(address.page_base(), pages), wanted, "{bytes:#x} at {physical:#x}");
-        let last = bytes - 1;
-        assert_leads(address, PhysAddr::new(physical));
-        assert_leads(plus(address, last), PhysAddr::new(physical + last));
-        for at in (0..bytes).step_by(MIB as usize / 2) {
-            assert_walkers_lead(plus(address, at), PhysAddr::new(physical + at));
+    for (number, (offset, bytes, wanted)) in CASES.into_iter().enumerate() {
+        for attributes in [WAYS[number % 3], WAYS[(number + 1) % 3]] {
+            // So that it is not its neighbour's end that aligns it.
+            let below = map_as(BASE, 1, attributes);
+            come_and_go(BASE + offset, bytes, wanted, attributes);
+            unmap(below);
+            books.assert_unchanged();
         }
-        // The last word, written through small pages of its own, is read here.
-        let word = (last & !3) - 4;
-        let other = map(physical + word, 4);
-        for value in [0x1234_5678, !0, 0] {
-            write(other, value);
-            assert_eq!(word_at(plus(address, word)), value, "{bytes:#x} at {physical:#x}");
-        }
-        unmap(other);
-        assert_fenced(kernel().find_containing(address).expect("a live area").pages);
-        unmap(plus(address, last));
-        for at in (0..bytes).step_by(MIB as usize / 2).chain([last]) {
-            assert_absent(plus(address, at));
-        }
-        unmap(below);
-        books.assert_unchanged();
     }
+}
+
+/// Whether nothing at all, not even a table, is above any of `bytes` bytes at `address`.
+fn is_fresh(address: VirtAddr, bytes: u32) -> bool {
+    let table = kernel().table();
+    (0..bytes).step_by(MIB as usize).all(|at| {
+        let slot = table.root().checked_add(4 * l1::index(plus(address, at))).expect("a table");
+        table.read_descriptor(slot) == 0
+    })
+}
+
+/// Where the next mapping of `bytes` bytes will lie once nothing was there before, behind what is put `below` it; `None` if there is no
+/// such place.
+fn fresh_place(bytes: u32, below: &mut Vec<VirtAddr>) -> Option<VirtAddr> {
+    let order = bytes.next_power_of_two().trailing_zeros() - PAGE_SIZE.trailing_zeros();
+    loop {
+        let at = lowest_fit(pages_for(bytes), order)?;
+        if is_fresh(at, bytes) {
+            return Some(at);
+        }
+        // Flash: it is not touched.
+        let flash = PhysAddr::new(0x4000_0000);
+        below.push(kernel().ioremap(flash, bytes, Attributes::DEVICE, NOBODY).ok()?);
+    }
+}
+
+/// S22, S96: where there was no table yet, large entries of one size are written, and cleared, in one go.
+#[ktest]
+fn large_registers_come_and_go_where_there_is_no_table_s22_s96() -> Completion {
+    let books = Books::now();
+    let mut below = Vec::new();
+    for bytes in [SUPERSECTION_SIZE, MIB, 3 * MIB, 16 * MIB - MIB] {
+        let entry = if bytes == SUPERSECTION_SIZE { Supersection } else { Section };
+        let wanted = [(entry, bytes / PAGE_SIZE)];
+        for attributes in WAYS {
+            let Some(at) = fresh_place(bytes, &mut below) else {
+                below.into_iter().for_each(unmap);
+                return Completion::Skipped("there are tables everywhere");
+            };
+            assert_eq!(come_and_go(BASE + SUPERSECTION_SIZE, bytes, &wanted, attributes), at);
+            assert!(is_fresh(at, bytes), "{bytes:#x} at {at}");
+        }
+    }
+    below.into_iter().for_each(unmap);
+    books.assert_unchanged();
+    Completion::Ran
 }
 
 /// S22: between neighbours that stay, entry by entry, in whatever order they go.
@@ -151,14 +231,14 @@ fn supersections_and_small_pages_take_turns_at_an_address_s24() {
     for _ in 0..4 {
         let large = map(BASE, SUPERSECTION_SIZE);
         assert_eq!(large, first);
-        assert_eq!(sizes(large, 4096), [(Supersection, 4096)]);
+        assert_eq!(sizes(large, 4096, Attributes::DEVICE), [(Supersection, 4096)]);
         for at in [0, 5 * MIB, SUPERSECTION_SIZE - 4] {
             assert_walkers_lead(plus(large, at), PhysAddr::new(BASE + at));
         }
         unmap(large);
         let pages = small();
         assert_eq!(pages, first);
-        assert_eq!(sizes(pages, 4096), [(Small, 4096)]);
+        assert_eq!(sizes(pages, 4096, Attributes::DEVICE), [(Small, 4096)]);
         for at in [0, 5 * MIB, SUPERSECTION_SIZE - 4] {
             assert_walkers_lead(plus(pages, at), PhysAddr::new(BASE + 0x1000 + at));
         }

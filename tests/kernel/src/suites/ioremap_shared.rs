@@ -2,19 +2,23 @@
 
 extern crate alloc;
 
+use alloc::format;
 use alloc::string::ToString;
 use core::ffi::c_void;
 
 use arch::smp;
 use board::vexpress_a9::{GIC_CPU, GLOBAL_TIMER, SCU, VRAM};
-use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use image::start;
+use kerncore::addr::{PAGE_SIZE, PhysAddr, SECTION_SIZE, VirtAddr};
 use kerncore::area::AreaKind;
-use kerncore::attributes::Attributes;
-use kerncore::kernel_space::{IoRemapError, NoArea, RemoveError, VmapError};
+use kerncore::attributes::{Access, Attributes};
+use kerncore::config::IoMappings;
+use kerncore::kernel_space::{Fill, IoRemapError, NoArea, RemoveError, VmapError};
 use ktest::{Completion, assert_err, ktest};
 use linux::ioremap::{ioremap_shared, iounmap};
 use mm::io_mem::IoMem;
 use mm::kernel;
+use mm::vm_area::VmArea;
 
 use super::witness::{Books, NOBODY, assert_absent, assert_leads, authority, plus, word_at};
 
@@ -124,6 +128,67 @@ fn a_use_that_nobody_has_is_refused_and_none_is_lost_s59_s62() {
     }
 }
 
+/// S58, S59: who asks for some of it gets a pointer as far in; who asks for more than all of it, or for other rights, shares nothing.
+#[ktest]
+fn what_lies_wholly_inside_is_shared_and_what_reaches_beyond_is_not_s58_s59() {
+    let books = Books::now();
+    let page = |number: u32| VRAM.base.raw() + number * PAGE_SIZE;
+    let whole = share(page(1), 2 * PAGE_SIZE);
+    for (physical, bytes, inside) in [
+        (page(1), 2 * PAGE_SIZE, true),
+        (page(2) + 8, 4, true),
+        (page(3) - 1, 1, true),
+        (page(3) - 1, 2, false),
+        (page(1) - 1, 2, false),
+        (page(0), 4 * PAGE_SIZE, false),
+        (page(0), PAGE_SIZE, false),
+        (page(3), PAGE_SIZE, false),
+    ] {
+        let user = share(physical, bytes);
+        assert_leads(user, PhysAddr::new(physical));
+        assert_leads(plus(user, bytes - 1), PhysAddr::new(physical + bytes - 1));
+        let as_far_in = whole.raw().wrapping_add(physical.wrapping_sub(page(1)));
+        assert_eq!(user.raw() == as_far_in, inside, "{bytes:#x} bytes at {physical:#x}");
+        assert_eq!(kernel().users_of(whole), Some(1 + u32::from(inside)));
+        unmap(user);
+    }
+    let device = Attributes::DEVICE;
+    let (memory, execute, scope) = (device.memory(), device.execute(), device.scope());
+    let read_only = Attributes::new(memory, Access::KernelReadOnly, execute, scope);
+    let read_only = read_only.expect("registers that are only read");
+    let first = PhysAddr::new(page(1));
+    let user = kernel().ioremap_shared(first, 4, read_only, NOBODY).expect("the same type");
+    let entry = kernel().table().translate(user).expect("mapped");
+    assert_eq!((entry.physical, entry.attributes()), (first, Ok(read_only)));
+    assert_eq!(kernel().users_of(whole), Some(1));
+    unmap(user);
+    unmap(whole);
+    books.assert_unchanged();
+}
+
+/// S34, S59: iounmap ends what ioremap made, and nothing else.
+#[ktest]
+fn iounmap_of_what_is_no_registers_is_refused_and_changes_nothing_s34() {
+    let device = [VRAM.base.pfn()];
+    let listed = kernel().vmap_devices(device.into_iter(), Attributes::DEVICE, NOBODY);
+    let listed = listed.expect("addresses").pages.start();
+    let memory = VmArea::new(PAGE_SIZE).expect("memory");
+    let large = VmArea::huge(SECTION_SIZE, Fill::Uninitialised).expect("memory");
+    let books = Books::now();
+    for (address, found) in [
+        (listed, AreaKind::Vmap),
+        (memory.address(), AreaKind::Vmalloc),
+        (large.address(), AreaKind::Vmalloc),
+    ] {
+        let refused = Err(RemoveError::WrongKind { address, found });
+        assert_eq!(kernel().iounmap(authority(), address), refused);
+        assert_eq!(kernel().users_of(address), Some(0));
+        assert!(kernel().table().translate(address).is_some(), "{found} stays");
+    }
+    books.assert_unchanged();
+    kernel().vunmap(authority(), listed).expect("a live area");
+}
+
 /// S58, S97: a page has one type, whoever maps it; the refusal names both.
 #[ktest]
 fn a_page_is_mapped_with_one_type_whoever_asks_s58_s97() {
@@ -132,16 +197,22 @@ fn a_page_is_mapped_with_one_type_whoever_asks_s58_s97() {
     for live in [share(page.raw(), 2 * PAGE_SIZE), own(page, 2 * PAGE_SIZE)] {
         let books = Books::now();
         let inside = PhysAddr::new(page.raw() + PAGE_SIZE);
-        for refused in [
-            kernel().ioremap_own(inside, 4, combined, NOBODY),
-            kernel().ioremap_shared(inside, 4, combined, NOBODY),
-            kernel().ioremap_own(page, 0x10_0000, combined, NOBODY),
+        let below = PhysAddr::new(page.raw() - PAGE_SIZE);
+        let second = plus(live, PAGE_SIZE);
+        for (refused, address) in [
+            (kernel().ioremap_own(inside, 4, combined, NOBODY), second),
+            (kernel().ioremap_shared(inside, 4, combined, NOBODY), second),
+            (kernel().ioremap_own(inside, 0x10_0000, combined, NOBODY), second),
+            (kernel().ioremap_own(page, 0x10_0000, combined, NOBODY), live),
+            // By its last page alone.
+            (kernel().ioremap_own(below, 2 * PAGE_SIZE, combined, NOBODY), live),
         ] {
             let refused = refused.expect_err("it is device memory already");
             let told = refused.to_string();
             let is_alias = matches!(refused, IoRemapError::Area(NoArea::Alias(_)));
             assert!(is_alias && told.contains("device, by ioremap"), "{told}");
             assert!(told.contains("non-cacheable"), "{told}");
+            assert!(told.contains(&format!("at {address} they are")), "{told}");
         }
         let frames = [inside.pfn()];
         let refused = kernel().vmap_devices(frames.into_iter(), combined, NOBODY);
@@ -198,9 +269,11 @@ fn all_cpus_share_one_page_again_and_again_s60_s61() {
 /// `ioremap=shared`: who does not say shares. Its drivers' own mappings are shared, too.
 #[ktest]
 fn ioremap_shares_when_the_command_line_says_so_s57() -> Completion {
-    if !kernel().shares_by_default() {
+    let config = &start::started().expect("the kernel has started").config;
+    if config.ioremap != IoMappings::Shared {
         return Completion::Skipped("each has a mapping of his own (ioremap=shared)");
     }
+    assert!(kernel().shares_by_default(), "as it says");
     let books = Books::now();
     let map = |base: PhysAddr| IoMem::<u32>::map(base).expect("addresses");
     let (one, two) = (map(SCU.base), map(GLOBAL_TIMER.base));

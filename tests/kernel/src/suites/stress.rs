@@ -13,6 +13,7 @@
 //! | here | the rounds, the exchange, the handler |
 //! | [`held`] | what can be held, and its pattern |
 //! | [`named`] | what is had by a C name and has no owner in Rust |
+//! | [`on_bus`] | what is mapped of the bus: registers, and memory that is no RAM |
 //! | [`operations`] | how things are made, made longer and shorter, mapped anew, read and written |
 //!
 //! Whatever is held is filled with a pattern of its own and checked: a page that two have, or that was used again too early,
@@ -22,6 +23,7 @@ extern crate alloc;
 
 mod held;
 mod named;
+mod on_bus;
 mod operations;
 
 use alloc::vec::Vec;

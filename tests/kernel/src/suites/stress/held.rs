@@ -16,6 +16,7 @@ use mm::vm_area::VmArea;
 use safe_mmio::fields::ReadPure;
 
 use super::named::{self, Named, Reserve};
+use super::on_bus::OnBus;
 use crate::suites::witness::guard_of;
 
 /// What is longer is marked in one word of each page, or a section would take as long as all else.
@@ -23,7 +24,7 @@ const WHOLE: usize = 64 * PAGE_SIZE as usize;
 /// From one word of what is long to the next: a page later, at another place of it.
 const STRIDE: usize = PAGE_SIZE as usize - 4;
 
-/// The board's first register, which says which board it is.
+/// A block's first register, which says what it is.
 pub(super) type Id = [ReadPure<u32>; 1];
 
 /// Something that was had, filled with its pattern.
@@ -44,6 +45,7 @@ pub(super) enum What {
     Text(ExecText),
     Named(Named),
     Registers(IoMem<Id>),
+    OnBus(OnBus),
 }
 
 /// What `vread` shows of it.
@@ -65,6 +67,7 @@ impl What {
             Self::Code(memory) => memory,
             Self::Text(memory) => memory,
             Self::Named(memory) => memory,
+            Self::OnBus(memory) => memory.bytes(),
             Self::Registers(_) => &[],
         }
     }
@@ -79,6 +82,7 @@ impl What {
             Self::Heap(memory) => Some(memory),
             Self::Code(memory) => Some(memory),
             Self::Named(memory) => Some(memory),
+            Self::OnBus(memory) => Some(memory.bytes_mut()),
             Self::Text(_) | Self::Registers(_) => None,
         }
     }
@@ -95,6 +99,7 @@ impl What {
             Self::Text(_) => "sealed vmalloc_exec",
             Self::Named(memory) => memory.name(),
             Self::Registers(_) => "ioremap",
+            Self::OnBus(memory) => memory.name(),
         }
     }
 
@@ -106,6 +111,7 @@ impl What {
             }
             Self::Named(Named::Bare { reserved: Reserve::Plainly, .. }) => Some(Shown::Contents),
             Self::Named(Named::Bare { .. } | Named::ShortLived { .. }) => Some(Shown::Zeros),
+            Self::OnBus(memory) => (!memory.bytes().is_empty()).then_some(Shown::Zeros),
             Self::Named(Named::Object { .. })
             | Self::Block(_)
             | Self::Coherent(_)
@@ -160,12 +166,18 @@ impl Held {
                 *place = byte;
             }
         }
+        if let What::OnBus(memory) = &mut self.what {
+            memory.mark(self.pattern);
+        }
     }
 
     /// Every word is still what was put there.
     pub(super) fn check(&self) {
         if let What::Registers(registers) = &self.what {
             assert_eq!(identification(registers), self.pattern, "a register of the board");
+        }
+        if let What::OnBus(memory) = &self.what {
+            memory.check(self.pattern);
         }
         self.check_first(self.what.bytes().len());
     }

@@ -42,11 +42,11 @@ pub(super) enum Reserve {
     WithTables,
 }
 
-fn pointer<T>(address: VirtAddr) -> *mut T {
+pub(super) fn pointer<T>(address: VirtAddr) -> *mut T {
     ptr::with_exposed_provenance_mut(address.raw() as usize)
 }
 
-fn address<T>(pointer: *const T) -> VirtAddr {
+pub(super) fn address<T>(pointer: *const T) -> VirtAddr {
     VirtAddr::new(u32::try_from(pointer.expose_provenance()).expect("32 bits"))
 }
 

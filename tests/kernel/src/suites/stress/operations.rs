@@ -4,7 +4,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use board::vexpress_a9::SYSTEM_REGISTERS;
+use board::vexpress_a9::{L2_CACHE_CONTROLLER, SYSTEM_REGISTERS};
 use dma::coherent::CoherentBox;
 use kerncore::addr::{PAGE_SIZE, SECTION_SIZE, VirtAddr};
 use kerncore::kernel_space::Fill;
@@ -14,8 +14,9 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 
-use super::held::{Held, What};
+use super::held::{Held, Id, What};
 use super::named::{self, Named, Reserve};
+use super::on_bus::{By, OnBus};
 use super::{DEVICE, PAGES, Worker};
 
 impl Worker<'_> {
@@ -23,14 +24,14 @@ impl Worker<'_> {
     pub(super) fn make(&mut self) {
         let pages = 1 + self.draw.below(PAGES);
         let bytes = pages * PAGE_SIZE - self.draw.below(PAGE_SIZE);
-        let what = match self.draw.below(17) {
+        let what = match self.draw.below(21) {
             0 | 1 => What::Memory(VmArea::new(bytes).expect("memory")),
             2 => What::Memory(VmArea::zeroed(bytes).expect("memory")),
             3 => What::Mapped(VmArea::map(blocks(pages)).expect("addresses")),
             4 => What::Block(Pages::exactly(pages).expect("memory")),
             5 => What::Coherent(CoherentBox::new(&DEVICE, bytes).expect("memory")),
             6 => What::Heap(alloc::vec![0; bytes as usize]),
-            7 => What::Registers(IoMem::map(SYSTEM_REGISTERS.base).expect("addresses")),
+            7 => What::Registers(self.registers()),
             8 => {
                 let fill = Fill::Uninitialised;
                 What::Huge(VmArea::huge(SECTION_SIZE + bytes, fill).expect("memory"))
@@ -45,10 +46,31 @@ impl Worker<'_> {
             12 => What::Named(Named::object(1 + bytes % PAGE_SIZE)),
             13 | 14 => What::Named(Named::short_lived(blocks(pages))),
             15 => What::Named(Named::bare(blocks(pages), Reserve::Plainly)),
+            16 | 17 => return self.map_of_bus(By::IoRemapWc),
+            18 => return self.map_of_bus(By::MemRemap),
+            19 => return self.map_of_bus(By::IoRemapShared),
             _ => What::Named(Named::bare(blocks(pages), Reserve::WithTables)),
         };
         let held = Held::new(what, self.draw.next());
         self.mine.push(held);
+    }
+
+    /// Registers that several CPUs have: each by a mapping of its own, by one that they share, or where the board has them.
+    fn registers(&mut self) -> IoMem<Id> {
+        let mapped = match self.draw.below(4) {
+            0 => IoMem::map(SYSTEM_REGISTERS.base),
+            1 | 2 => IoMem::map_shared(SYSTEM_REGISTERS.base),
+            _ => IoMem::map(L2_CACHE_CONTROLLER.base),
+        };
+        mapped.expect("addresses")
+    }
+
+    /// Maps memory or registers on the bus, if a place is nobody's.
+    fn map_of_bus(&mut self, by: By) {
+        if let Some(memory) = OnBus::new(by, &mut self.draw) {
+            let held = Held::new(What::OnBus(memory), self.draw.next());
+            self.mine.push(held);
+        }
     }
 
     /// Makes memory of vmalloc longer or shorter.

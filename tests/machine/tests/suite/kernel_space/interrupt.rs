@@ -4,7 +4,7 @@ use super::bed::{Bed, CALLER, RAM_PAGES, WINDOW_PAGES};
 use kerncore::{
     addr::{PAGE_SIZE, Pfn, PhysAddr, SECTION_SIZE, VirtAddr},
     area::{AreaFlags, AreaKind},
-    attributes::Attributes,
+    attributes::{Attributes, MemoryType},
     frames::{FrameOwner, FrameRequest},
     kernel_space::{Access, Fill, RemoveError},
     va_space::Request,
@@ -83,6 +83,34 @@ const WIDER: [(&str, Call); 16] = [
     }),
     ("remove_vm_area", |bed, areas| {
         let _removed = bed.space.remove_area((), areas.bare);
+    }),
+];
+
+/// Registers' ways: what is at hand by large entries, what is not, what is shared, and ioremap's kin.
+const REGISTERS: [(&str, Call); 7] = [
+    ("ioremap", |bed, _| {
+        let border = PhysAddr::new(0x4000_0000);
+        let _area = bed.space.ioremap(border, SECTION_SIZE, Attributes::DEVICE, CALLER);
+    }),
+    ("ioremap", |bed, _| {
+        let _area = bed.space.ioremap(DEVICE, 99 * PAGE_SIZE, Attributes::DEVICE, CALLER);
+    }),
+    ("ioremap_shared", |bed, _| {
+        let _area = bed.space.ioremap_shared(DEVICE, 4, Attributes::DEVICE, CALLER);
+    }),
+    ("memremap", |bed, areas| {
+        let memory = MemoryType::NormalWriteBack;
+        let _area = bed.space.memremap(areas.frame.base(), 4, memory, CALLER);
+    }),
+    ("memremap", |bed, _| {
+        let _area = bed.space.memremap(DEVICE, 4, MemoryType::NormalNonCacheable, CALLER);
+    }),
+    ("memunmap", |bed, areas| {
+        let linear = bed.space.linear().pages_of(areas.frame, 1).expect("low RAM").start();
+        let _ended = bed.space.memunmap((), linear);
+    }),
+    ("ioremap_exec", |bed, _| {
+        let _area = bed.space.ioremap_exec((DEVICE, 4), &[], CALLER);
     }),
 ];
 
@@ -186,7 +214,9 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
             bed.space.free_deferred();
         }),
     ];
-    for (name, call) in calls.into_iter().chain(WIDER).chain(AT_HAND).chain(REFUSED) {
+    for (name, call) in
+        calls.into_iter().chain(WIDER).chain(REGISTERS).chain(AT_HAND).chain(REFUSED)
+    {
         bed.changes_nothing(|bed| {
             let handler = AssertUnwindSafe(|| bed.machine.cpu(0).interrupt(|| call(bed, &areas)));
             let died = catch_unwind(handler).expect_err(name);
@@ -197,7 +227,9 @@ fn areas_are_made_and_removed_outside_of_handlers_alone_s10_s35_s49() {
     }
     // The space is CPU 0's here, so what CPU 1 handles is no matter.
     bed.machine.cpu(1).interrupt(|| {
-        for (_, call) in calls.into_iter().chain(WIDER).chain(AT_HAND).chain(REFUSED) {
+        for (_, call) in
+            calls.into_iter().chain(WIDER).chain(REGISTERS).chain(AT_HAND).chain(REFUSED)
+        {
             call(&bed, &areas);
         }
     });

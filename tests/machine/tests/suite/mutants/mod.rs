@@ -22,6 +22,7 @@ mod huge;
 mod long_arrays;
 mod machine;
 mod map_ram;
+mod mappings;
 mod moving;
 mod page_arrays;
 mod placement;
@@ -136,6 +137,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         long_arrays::LISTED,
         machine::LISTED,
         map_ram::LISTED,
+        mappings::LISTED,
         moving::LISTED,
         page_arrays::LISTED,
         placement::LISTED,

@@ -192,10 +192,13 @@ fn no_cpu_reaches_large_registers_that_are_gone<D: Drives<Cpu: Told>>(drives: &D
 fn no_cpu_reaches_registers_ended_at_once<D: Drives<Cpu: flushes::Told>>(drives: &D) -> Verdict {
     use flushes::Told;
     on_all(drives, |bed| {
+        // Where it lies there is a table, and behind it none.
+        map(bed, DEVICE, 1)?;
         for bytes in [16 * MIB, 3 * MIB, 0x1_0000, 0x3000] {
             let base = map(bed, DEVICE, bytes)?;
             let pages = PageRange::new(base, bytes / PAGE_SIZE).ok_or("a range")?;
-            let places = [0, 1, pages.count() / 2, pages.count() - 1];
+            let whole = pages.count();
+            let places = [0, 1, whole / 2, whole - PAGES_PER_SECTION.min(whole), whole - 1];
             let look = |is_led: bool| -> Verdict {
                 for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {
                     for place in places {
