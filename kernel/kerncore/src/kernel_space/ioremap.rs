@@ -179,7 +179,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         }
         let first = physical.pfn();
         let pages = last.pfn().number() - first.number() + 1;
+        // Whoever is far from what the board has mapped has looked already.
         if sharing == Sharing::Shared
+            && self.statics.may_have(physical, last)
             && let Some(address) = self.use_again((first, last.pfn()), attributes)
         {
             return Ok(VirtAddr::new(address.raw() | physical.page_offset()));
