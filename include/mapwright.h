@@ -85,6 +85,35 @@ struct vm_struct {
 
 struct mm_struct;
 struct device;
+struct dma_pool;
+
+/* What is asked of a DMA buffer beyond its size. Bits up to 0x200 that have no name here mean nothing; others are refused. */
+#define DMA_ATTR_WRITE_COMBINE 0x004u
+#define DMA_ATTR_NO_KERNEL_MAPPING 0x010u /* the pointer may be a cookie, for the functions that take attributes */
+#define DMA_ATTR_SKIP_CPU_SYNC 0x020u
+#define DMA_ATTR_FORCE_CONTIGUOUS 0x040u
+#define DMA_ATTR_NO_WARN 0x100u
+
+/* A piece of memory in a list. */
+struct scatterlist {
+    unsigned long page_link; /* a page pointer, and two bits: see below */
+    unsigned int offset;
+    unsigned int length;
+    dma_addr_t dma_address;
+    unsigned int dma_length;
+};
+struct sg_table {
+    struct scatterlist *sgl;
+    unsigned int nents;
+    unsigned int orig_nents;
+};
+#define SG_CHAIN 1ul /* no piece: it points to the entries that follow */
+#define SG_END 2ul   /* the last entry */
+#define sg_is_chain(sg) ((sg)->page_link & SG_CHAIN)
+#define sg_is_last(sg) ((sg)->page_link & SG_END)
+#define sg_page(sg) ((struct page *)((sg)->page_link & ~(SG_CHAIN | SG_END)))
+#define sg_dma_address(sg) ((sg)->dma_address)
+#define sg_dma_len(sg) ((sg)->dma_length)
 
 /* A window in a program's addresses. */
 #define VM_RESERVED 0x00080000u
@@ -112,6 +141,9 @@ _Static_assert(offsetof(struct vm_area_struct, vm_start) == 4, "vm_start");
 _Static_assert(offsetof(struct vm_area_struct, vm_end) == 8, "vm_end");
 _Static_assert(offsetof(struct vm_area_struct, vm_pgoff) == 12, "vm_pgoff");
 _Static_assert(offsetof(struct vm_area_struct, vm_flags) == 16, "vm_flags");
+_Static_assert(sizeof(struct scatterlist) == 20, "five words");
+_Static_assert(offsetof(struct scatterlist, dma_address) == 12, "dma_address");
+_Static_assert(sizeof(struct sg_table) == 12, "three words");
 
 /* Memory. */
 void *vmalloc(unsigned int size);
@@ -188,9 +220,36 @@ void kunmap_local(const void *addr);
 /* Coherent buffers, and windows of programs. */
 void *dma_alloc_coherent(const struct device *dev, unsigned int size, dma_addr_t *dma_handle, gfp_t gfp);
 void dma_free_coherent(const struct device *dev, unsigned int size, const void *cpu_addr, dma_addr_t dma_handle);
+void *dma_alloc_attrs(const struct device *dev, unsigned int size, dma_addr_t *dma_handle, gfp_t gfp, unsigned int attrs);
+void dma_free_attrs(const struct device *dev, unsigned int size, const void *cpu_addr, dma_addr_t dma_handle,
+                    unsigned int attrs);
+void *dma_alloc_wc(const struct device *dev, unsigned int size, dma_addr_t *dma_handle, gfp_t gfp);
+void dma_free_wc(const struct device *dev, unsigned int size, const void *cpu_addr, dma_addr_t dma_handle);
+int dma_mmap_wc(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
+                unsigned int size);
+int dma_mmap_attrs(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
+                   unsigned int size, unsigned int attrs);
+int dma_get_sgtable(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t handle,
+                    unsigned int size);
+int dma_get_sgtable_attrs(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t handle,
+                          unsigned int size, unsigned int attrs);
 int dma_mmap_coherent(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
                       unsigned int size);
 void init_consistent_dma_size(unsigned int size);
+/* Lists of pieces of memory. */
+int sg_alloc_table(struct sg_table *table, unsigned int nents, gfp_t gfp);
+void sg_free_table(struct sg_table *table);
+void sg_init_table(struct scatterlist *sgl, unsigned int nents);
+/* Memory of a device's own, where all its coherent buffers lie from then on. */
+int dma_declare_coherent_memory(const struct device *dev, phys_addr_t phys_addr, dma_addr_t device_addr, unsigned int size);
+void dma_release_coherent_memory(const struct device *dev);
+/* Small blocks of coherent memory. */
+struct dma_pool *dma_pool_create(const char *name, const struct device *dev, unsigned int size, unsigned int align,
+                                 unsigned int boundary);
+void *dma_pool_alloc(struct dma_pool *pool, gfp_t mem_flags, dma_addr_t *handle);
+void dma_pool_free(struct dma_pool *pool, const void *vaddr, dma_addr_t dma);
+void dma_pool_destroy(struct dma_pool *pool);
+#define dma_pool_zalloc(pool, mem_flags, handle) dma_pool_alloc(pool, (mem_flags) | __GFP_ZERO, handle)
 /* The last address that a device reaches: of memory that is mapped for it, of its coherent buffers, of both. */
 #define DMA_BIT_MASK(n) ((n) == 64 ? ~0ull : (1ull << (n)) - 1)
 int dma_set_mask(const struct device *dev, uint64_t mask);

@@ -271,6 +271,11 @@ fn complain(error: PoolError) {
     }
 }
 
+/// Whether the byte at `address` is the pool's.
+pub(crate) fn contains(address: VirtAddr) -> bool {
+    POOL.offset_of(address).is_some()
+}
+
 /// Why the pool did not take a run back. No bit was touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PoolFreeError {

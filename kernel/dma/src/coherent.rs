@@ -10,20 +10,22 @@ use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PageRange, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::area::AreaSummary;
-use kerncore::coherent::{BackEnd, ContiguousRegion, Sleep};
+use kerncore::coherent::{BackEnd, Coherency, ContiguousRegion, Sleep};
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames::{self, FrameOwner, FrameRequest, Freed, order_for};
-use kerncore::kernel_space::{CoherentError, RemoveError, ShareError};
+use kerncore::kernel_space::{CoherentError, RemoveError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::user::ShowError;
 use mm::report::dump_stack;
 use mm::user::AddressSpace;
 
 use crate::atomic_pool::{self, PoolFreeError};
+use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
 pub use crate::error::{AllocateError, Found, FreeError};
+pub use crate::shown::{first_frame, show};
 
 /// Where a buffer lies, for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,18 @@ fn region(device: &Device) -> ContiguousRegion {
     }
 }
 
+/// Where a buffer of a device without memory of its own comes from.
+pub(crate) fn back_end(device: &Device, sleep: Sleep) -> BackEnd {
+    BackEnd::for_request(device.coherency(), region(device), sleep)
+}
+
+/// Whether memory of `device` there has no mapping of its own: it is the atomic pool's, the device's own, or the linear map's.
+pub(crate) fn lies_in_shared_memory(device: &Device, address: VirtAddr) -> bool {
+    device.coherency() == Coherency::Coherent
+        || atomic_pool::contains(address)
+        || device.declared().is_some_and(|declared| declared.contains(address))
+}
+
 /// Takes a buffer of at least `bytes` for `device`, rounded up to pages, in the name of `caller`. With [`Sleep::MayNot`]
 /// any context will do (S77), and the memory holds whatever it held (S85); with [`Sleep::May`] it is zeroed.
 ///
@@ -62,8 +76,11 @@ pub fn allocate(
     if bytes == 0 {
         return Err(AllocateError::ZeroSize);
     }
-    let (address, physical) = match BackEnd::for_request(device.coherency(), region(device), sleep)
-    {
+    if let Some(declared) = device.declared() {
+        let device = device.name();
+        return declared.allocate(bytes).map_err(|error| AllocateError::Declared { device, error });
+    }
+    let (address, physical) = match back_end(device, sleep) {
         BackEnd::AtomicPool => from_pool(device, bytes)?,
         BackEnd::Remap => {
             let area = remapped(device, bytes, caller)?;
@@ -163,7 +180,12 @@ pub unsafe fn free(
     address: VirtAddr,
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
-    // The pool is asked first, always (S75).
+    if let Some(declared) = device.declared()
+        && declared.contains(address)
+    {
+        return declared_free(device, declared, bytes, address, dma);
+    }
+    // The pool is asked first of all that serve more than one, always (S75).
     match atomic_pool::free(address, bytes, device.physical_address(dma)) {
         Ok(()) => return Ok(()),
         Err(PoolFreeError::NotMine) => {}
@@ -189,6 +211,20 @@ pub unsafe fn free(
 #[inline(always)]
 pub unsafe fn give_back(device: &Device, bytes: u32, address: VirtAddr, dma: DmaAddr) -> Freed {
     atomic_pool::give_back(address, bytes, device.physical_address(dma))
+}
+
+#[cold]
+fn declared_free(
+    device: &Device,
+    declared: &Declared,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    declared.free(address, bytes, dma).map_err(|error| match error {
+        DeclaredFreeError::Handle { wanted } => wrong_view(address, wanted, dma),
+        DeclaredFreeError::Pages(error) => FreeError::Declared { device: device.name(), error },
+    })
 }
 
 fn remap_free(
@@ -235,7 +271,12 @@ fn wrong_handle(
     physical: PhysAddr,
     given: DmaAddr,
 ) -> FreeError {
-    let error = FreeError::Handle { address, wanted: device.dma_address(physical), given };
+    wrong_view(address, device.dma_address(physical), given)
+}
+
+#[cold]
+fn wrong_view(address: VirtAddr, wanted: DmaAddr, given: DmaAddr) -> FreeError {
+    let error = FreeError::Handle { address, wanted, given };
     log::error!("DMA: {error}");
     dump_stack();
     error
@@ -279,28 +320,6 @@ fn simple_free(
         invalid(address, &error);
         FreeError::Simple(error)
     })
-}
-
-/// Shows a buffer that [`allocate`] gave a device, from its page `offset` on, in all of the reserved window of `space` that begins
-/// at `start` (S78). Until that window ends, the buffer cannot be freed. Only buffers of their own area can be shown: those of the
-/// atomic pool were never zeroed and share their area, and those of devices that snoop have none.
-///
-/// # Errors
-/// [`ShowError`]; nothing is mapped if the window does not lie in the buffer.
-pub fn show(
-    device: &Device,
-    space: &AddressSpace,
-    start: VirtAddr,
-    (buffer, bytes): (Buffer, u32),
-    offset: u32,
-) -> Result<(), ShowError> {
-    let area = pages_for(bytes);
-    let window = space.window_of(start).map_or(0, PageRange::count);
-    // Of what the caller says the buffer has, and then of what it has: subtracted, never added.
-    if window != 0 && (offset >= area || window > area - offset) {
-        return Err(ShowError::Share(ShareError::Outside { area, offset, window }));
-    }
-    space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
 }
 
 /// The memory of a buffer, as the processor reaches it.

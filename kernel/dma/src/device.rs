@@ -1,11 +1,15 @@
 //! What DMA needs to know of a device.
 
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::Relaxed;
+use alloc::boxed::Box;
+use core::ptr;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr};
 
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::Coherency;
 use kerncore::dma_mask::{DmaMask, DmaMasks, MaskError};
+
+use crate::declared::{DeclareError, Declared, ReleaseError};
 
 /// A bus master.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Device {
     coherency: Coherency,
     name: &'static str,
     masks: DmaMasks,
+    /// Memory of its own, or null (S102).
+    declared: AtomicPtr<Declared>,
 }
 
 impl Device {
@@ -32,7 +38,13 @@ impl Device {
 
     const fn of(name: &'static str, coherency: Coherency) -> Self {
         let any = matches!(coherency, Coherency::NonCoherent);
-        Self { any_pool_memory: AtomicBool::new(any), coherency, name, masks: DmaMasks::new() }
+        Self {
+            any_pool_memory: AtomicBool::new(any),
+            coherency,
+            name,
+            masks: DmaMasks::new(),
+            declared: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     /// Its name, for messages.
@@ -98,8 +110,74 @@ impl Device {
     }
 
     fn find_short_cut(&self) {
-        let any = self.coherency == Coherency::NonCoherent && self.coherent_mask() == DmaMask::ALL;
+        let any = self.coherency == Coherency::NonCoherent
+            && self.coherent_mask() == DmaMask::ALL
+            && self.declared().is_none();
         self.any_pool_memory.store(any, Relaxed);
+    }
+
+    /// Declares the `bytes` at `physical`, which the device sees at `dma`, to be memory of its own: from now on its coherent buffers
+    /// lie there and nowhere else, in any context (S102). It is no RAM, and nobody may have mapped it in another way (S97). Where
+    /// one may sleep, in the name of `caller`.
+    ///
+    /// # Errors
+    /// [`DeclareError`]; nothing was taken.
+    pub fn declare_memory(
+        &self,
+        (physical, dma): (PhysAddr, DmaAddr),
+        bytes: u32,
+        caller: VirtAddr,
+    ) -> Result<(), DeclareError> {
+        let again = DeclareError::Again { device: self.name };
+        if self.declared().is_some() {
+            return Err(again);
+        }
+        let new = Box::into_raw(Declared::new((physical, dma), bytes, caller)?);
+        let null = ptr::null_mut();
+        if self.declared.compare_exchange(null, new, AcqRel, Acquire).is_err() {
+            // SAFETY: the pointer was made of a box, and nobody else has seen it.
+            let own = unsafe { Box::from_raw(new) };
+            // SAFETY: as above.
+            let released = unsafe { own.release() };
+            debug_assert!(released.is_ok(), "mapped by this call alone");
+            return Err(again);
+        }
+        self.find_short_cut();
+        Ok(())
+    }
+
+    /// Takes the memory away that [`Device::declare_memory`] gave. Where one may sleep.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; nothing has changed.
+    ///
+    /// # Safety
+    /// Nobody allocates, frees or shows buffers of this device meanwhile.
+    pub unsafe fn release_memory(&self) -> Result<(), ReleaseError> {
+        let device = self.name;
+        let Some(declared) = self.declared() else { return Err(ReleaseError::None { device }) };
+        match declared.taken() {
+            0 => {}
+            pages => return Err(ReleaseError::InUse { device, pages }),
+        }
+        let old = self.declared.swap(ptr::null_mut(), AcqRel);
+        // SAFETY: `declare_memory` made it of a box, and by the caller's promise nobody uses it.
+        let own = unsafe { Box::from_raw(old) };
+        // SAFETY: as above; no buffer lies in it.
+        let released = unsafe { own.release() };
+        let released = released.map_err(|(error, own)| {
+            self.declared.store(Box::into_raw(own), Release);
+            ReleaseError::Unmap(error)
+        });
+        self.find_short_cut();
+        released
+    }
+
+    /// Memory of its own, if some was declared.
+    pub(crate) fn declared(&self) -> Option<&Declared> {
+        let declared = self.declared.load(Acquire);
+        // SAFETY: it is null, or what `declare_memory` made of a box; that goes in `release_memory` alone, while nobody asks.
+        unsafe { declared.as_ref() }
     }
 
     /// The address at which it sees `physical`: the same, on a board without an IOMMU.

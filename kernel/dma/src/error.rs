@@ -32,6 +32,18 @@ pub enum AllocateError {
         /// What there is of that kind of memory.
         found: Found,
     },
+    /// No memory for the kernel's own note of a buffer that is given out by a cookie.
+    NoEntry {
+        /// What was wanted.
+        bytes: u32,
+    },
+    /// The memory that was declared for the device has none; no other is used (S102).
+    Declared {
+        /// The device.
+        device: &'static str,
+        /// Why.
+        error: pool::AllocateError,
+    },
 }
 
 /// What there was for a device that does not reach all memory.
@@ -57,6 +69,10 @@ impl fmt::Display for AllocateError {
                     Found::Pool(dma) => write!(f, "the atomic pool has {dma}"),
                 }
             }
+            Self::NoEntry { bytes } => {
+                write!(f, "no memory for the note of a buffer of {bytes} bytes without a mapping")
+            }
+            Self::Declared { device, error } => write!(f, "the memory of {device} has {error}"),
         }
     }
 }
@@ -81,6 +97,20 @@ pub enum FreeError {
         /// What was given.
         given: DmaAddr,
     },
+    /// What was given is no cookie of a buffer without a mapping (S99).
+    Cookie {
+        /// What was given.
+        given: VirtAddr,
+        /// The device's address that was given with it.
+        dma: DmaAddr,
+    },
+    /// It lies in the memory that was declared for the device, which refuses (S102).
+    Declared {
+        /// The device.
+        device: &'static str,
+        /// Why.
+        error: pool::FreeError,
+    },
 }
 
 impl fmt::Display for FreeError {
@@ -91,6 +121,12 @@ impl fmt::Display for FreeError {
             Self::Simple(error) => error.fmt(f),
             Self::Handle { address, wanted, given } => {
                 write!(f, "the buffer at {address} is the device's {wanted}, not {given}")
+            }
+            Self::Cookie { given, dma } => {
+                write!(f, "{given} is no cookie of a buffer that the device sees at {dma}")
+            }
+            Self::Declared { device, error } => {
+                write!(f, "a free of memory of {device} was refused: {error}")
             }
         }
     }

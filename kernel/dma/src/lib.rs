@@ -6,6 +6,7 @@
 //!   may sleep     ──▶ remap                           ──▶  contiguous frames, uncached, no cacheable view left
 //!   may not sleep ──▶ atomic pool                     ──▶  a piece of uncached memory made at boot
 //!   any, and the device snoops ──▶ simple             ──▶  ordinary frames
+//!   any, and the device has its own ──▶ declared      ──▶  a piece of that
 //! ```
 //!
 //! Memory that a device has for one transfer is ordinary memory, and stays where it is ([`streaming`]), or is copied
@@ -20,10 +21,16 @@
 extern crate alloc;
 
 pub mod atomic_pool;
+pub mod attributes;
+mod book;
 pub mod bounce;
 pub mod coherent;
 pub mod debug;
+pub mod declared;
 pub mod device;
+pub mod dma_pool;
 mod error;
 pub mod mapping;
+pub mod scatter;
+mod shown;
 pub mod streaming;

@@ -12,7 +12,7 @@ use mm::report::RateLimit;
 
 use crate::{address, pointer};
 
-static REFUSED: RateLimit = RateLimit::new();
+pub(crate) static REFUSED: RateLimit = RateLimit::new();
 
 /// Allocates `size` bytes of coherent memory for `dev`, rounded up to pages, and stores the device's view of it in
 /// `dma_handle`; null on failure. With flags that let it sleep the memory is zeroed; without, it comes from the atomic pool as
@@ -86,7 +86,7 @@ unsafe fn alloc_otherwise(
 /// Fills with zeros what was just allocated.
 #[cold]
 #[inline(never)]
-fn zero(buffer: Buffer, size: c_uint) {
+pub(crate) fn zero(buffer: Buffer, size: c_uint) {
     let memory: *mut u8 = pointer(buffer.address);
     // SAFETY: the buffer has `size` bytes, is mapped and writable, and nobody else knows of it yet.
     unsafe { memory.write_bytes(0, size as usize) };

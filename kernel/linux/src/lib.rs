@@ -11,7 +11,11 @@
 pub mod areas;
 mod cause;
 pub mod dma;
+pub mod dma_attrs;
+pub mod dma_declare;
 pub mod dma_mask;
+pub mod dma_pool;
+pub mod dma_sgtable;
 pub mod errno;
 pub mod exec;
 pub mod free;

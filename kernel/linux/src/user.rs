@@ -2,9 +2,11 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 
-use dma::coherent::{self, Buffer};
+use dma::attributes;
+use dma::coherent::Buffer;
 use dma::device::Device;
 use kerncore::addr::{DmaAddr, PageRange, VirtAddr};
+use kerncore::dma_attributes::DmaAttributes;
 use kerncore::user::ShowError;
 use mm::user::AddressSpace;
 
@@ -95,14 +97,67 @@ pub unsafe extern "C" fn dma_mmap_coherent(
     dma_handle: DmaAddr,
     size: c_uint,
 ) -> c_int {
+    let buffer = Buffer { address: address(cpu_addr), dma: dma_handle };
+    // SAFETY: by the caller's promise.
+    unsafe { show(dev, vma, (buffer, size), DmaAttributes::NONE) }
+}
+
+/// [`dma_mmap_coherent`] of what [`crate::dma_attrs::dma_alloc_wc`] gave (S78, S99).
+///
+/// # Safety
+/// As for [`dma_mmap_coherent`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn dma_mmap_wc(
+    dev: *const Device,
+    vma: *mut VmAreaStruct,
+    cpu_addr: *const c_void,
+    dma_handle: DmaAddr,
+    size: c_uint,
+) -> c_int {
+    let buffer = Buffer { address: address(cpu_addr), dma: dma_handle };
+    // SAFETY: by the caller's promise.
+    unsafe { show(dev, vma, (buffer, size), DmaAttributes::WRITE_COMBINE) }
+}
+
+/// [`dma_mmap_coherent`] of what [`crate::dma_attrs::dma_alloc_attrs`] gave with the attributes `attrs`: by its cookie, if it is one
+/// without a mapping (S78, S99). `-EINVAL` if they mean nothing.
+///
+/// # Safety
+/// As for [`dma_mmap_coherent`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn dma_mmap_attrs(
+    dev: *const Device,
+    vma: *mut VmAreaStruct,
+    cpu_addr: *const c_void,
+    dma_handle: DmaAddr,
+    size: c_uint,
+    attrs: c_uint,
+) -> c_int {
+    let Ok(attributes) = DmaAttributes::from_bits(attrs) else { return -EINVAL };
+    let buffer = Buffer { address: address(cpu_addr), dma: dma_handle };
+    // SAFETY: by the caller's promise.
+    unsafe { show(dev, vma, (buffer, size), attributes) }
+}
+
+/// # Safety
+/// As for [`dma_mmap_coherent`].
+unsafe fn show(
+    dev: *const Device,
+    vma: *mut VmAreaStruct,
+    buffer: (Buffer, c_uint),
+    attributes: DmaAttributes,
+) -> c_int {
     // SAFETY: the caller promises a device, or passes null.
     let Some(device) = (unsafe { dev.as_ref() }) else { return -EINVAL };
     // SAFETY: the caller promises a window, or passes null.
     let Some(vma) = (unsafe { vma.as_mut() }) else { return -EINVAL };
-    let buffer = Buffer { address: address(cpu_addr), dma: dma_handle };
     // SAFETY: the caller promises that its space lives.
     let shown = match unsafe { vma.space() } {
-        Some(space) => coherent::show(device, space, vma.vm_start, (buffer, size), vma.vm_pgoff),
+        Some(space) => {
+            attributes::show(device, space, vma.vm_start, buffer, vma.vm_pgoff, attributes)
+        }
         None => return -EINVAL,
     };
     vma.answer(shown, ENXIO)

@@ -427,3 +427,88 @@ int c_unit_streaming(const struct device *device)
     __free_pages(page, 0);
     return 0;
 }
+
+/* With a cookie in the place of an address, and without. */
+int c_unit_attributes(const struct device *device);
+int c_unit_attributes(const struct device *device)
+{
+    dma_addr_t handle = 0;
+    struct sg_table table = { NULL, 0, 0 };
+    unsigned int hidden = DMA_ATTR_NO_KERNEL_MAPPING | DMA_ATTR_FORCE_CONTIGUOUS | DMA_ATTR_SKIP_CPU_SYNC;
+    void *buffer = dma_alloc_attrs(device, 3 * PAGE_SIZE, &handle, GFP_KERNEL, hidden);
+    CHECK(buffer != NULL && handle != 0 && is_vmalloc_addr(buffer) == 0 && find_vm_area(buffer) == NULL);
+    CHECK(dma_get_sgtable(device, &table, buffer, handle, 3 * PAGE_SIZE) == -ENXIO && table.sgl == NULL);
+    CHECK(dma_get_sgtable_attrs(device, &table, buffer, handle, 2 * PAGE_SIZE + 1, hidden) == 0);
+    CHECK(table.nents == 1 && table.orig_nents == 1 && sg_is_last(table.sgl) && !sg_is_chain(table.sgl));
+    CHECK(sg_page(table.sgl) == buffer && table.sgl->length == 3 * PAGE_SIZE && table.sgl->offset == 0);
+    sg_free_table(&table);
+    CHECK(table.sgl == NULL && table.nents == 0);
+    CHECK(dma_mmap_attrs(device, NULL, buffer, handle, PAGE_SIZE, hidden) == -EINVAL);
+    dma_free_attrs(device, 3 * PAGE_SIZE, buffer, handle, hidden);
+    dma_free_attrs(device, 3 * PAGE_SIZE, NULL, 0, hidden);
+
+    buffer = dma_alloc_wc(device, PAGE_SIZE, &handle, GFP_KERNEL);
+    CHECK(buffer != NULL && is_zero(buffer, 1) && holds_bytes(buffer, 1));
+    CHECK(dma_get_sgtable(device, &table, buffer, handle, PAGE_SIZE) == 0);
+    CHECK(sg_page(table.sgl) == vmalloc_to_page(buffer));
+    sg_free_table(&table);
+    sg_free_table(&table);
+    CHECK(dma_get_sgtable(device, &table, buffer, handle, 2 * PAGE_SIZE) == -ENXIO);
+    CHECK(dma_mmap_wc(device, NULL, buffer, handle, PAGE_SIZE) == -EINVAL);
+    dma_free_wc(device, PAGE_SIZE, buffer, handle);
+    CHECK(dma_alloc_attrs(device, PAGE_SIZE, &handle, GFP_KERNEL, 0x80000000u | DMA_ATTR_WRITE_COMBINE) == NULL);
+    CHECK(dma_alloc_attrs(device, ~0u, &handle, GFP_KERNEL, DMA_ATTR_NO_WARN) == NULL);
+
+    struct scatterlist list[3];
+    sg_init_table(list, 3);
+    CHECK(!sg_is_last(list) && !sg_is_last(list + 1) && sg_is_last(list + 2) && sg_page(list) == NULL);
+    CHECK(sg_alloc_table(&table, 0, GFP_KERNEL) == -EINVAL && sg_alloc_table(&table, 3, GFP_KERNEL) == 0);
+    CHECK(sg_is_last(table.sgl + 2) && sg_dma_len(table.sgl) == 0 && sg_dma_address(table.sgl) == 0);
+    sg_free_table(&table);
+    return 0;
+}
+
+/* Video memory, which the device sees somewhere else. */
+int c_unit_declared(const struct device *device, unsigned int physical);
+int c_unit_declared(const struct device *device, unsigned int physical)
+{
+    dma_addr_t handle = 0, first = 0;
+    CHECK(dma_declare_coherent_memory(NULL, physical, 0x1000, 4 * PAGE_SIZE) == -EINVAL);
+    CHECK(dma_declare_coherent_memory(device, physical, 0x1000, PAGE_SIZE - 1) == -EINVAL);
+    CHECK(dma_declare_coherent_memory(device, 0x60000000u, 0x1000, PAGE_SIZE) == -ENOMEM);
+    CHECK(dma_declare_coherent_memory(device, physical, 0x1000, 4 * PAGE_SIZE) == 0);
+    CHECK(dma_declare_coherent_memory(device, physical, 0x1000, 4 * PAGE_SIZE) == -EBUSY);
+    void *one = dma_alloc_coherent(device, 1, &first, GFP_KERNEL);
+    void *two = dma_alloc_coherent(device, PAGE_SIZE + 1, &handle, GFP_ATOMIC);
+    CHECK(one != NULL && first == 0x1000 && two != NULL && handle == 0x3000 && is_zero(two, 2));
+    CHECK(vmalloc_to_pfn(two) == (physical >> PAGE_SHIFT) + 2);
+    CHECK(dma_alloc_coherent(device, 2 * PAGE_SIZE, &handle, GFP_KERNEL) == NULL);
+    dma_release_coherent_memory(device);
+    dma_free_coherent(device, PAGE_SIZE + 1, two, 0x3000);
+    dma_free_coherent(device, 1, one, first);
+    dma_release_coherent_memory(device);
+    CHECK(find_area_containing(one) == NULL);
+    return 0;
+}
+
+int c_unit_pools(const struct device *device);
+int c_unit_pools(const struct device *device)
+{
+    dma_addr_t handle = 0, other = 0;
+    CHECK(dma_pool_create("none", NULL, 16, 16, 0) == NULL && dma_pool_create("none", device, 0, 0, 0) == NULL);
+    struct dma_pool *pool = dma_pool_create("descriptors", device, 24, 8, 64);
+    CHECK(pool != NULL);
+    void *first = dma_pool_alloc(pool, GFP_KERNEL, &handle);
+    void *second = dma_pool_zalloc(pool, GFP_ATOMIC, &other);
+    CHECK(first != NULL && (char *)second == (char *)first + 24 && other == handle + 24);
+    CHECK(words(second)[0] == 0 && words(second)[5] == 0);
+    dma_pool_free(pool, first, handle);
+    dma_pool_free(pool, first, handle);
+    dma_pool_free(pool, NULL, 0);
+    CHECK(dma_pool_alloc(pool, GFP_KERNEL, &other) == first && other == handle);
+    dma_pool_free(pool, first, handle);
+    dma_pool_free(pool, second, handle + 24);
+    dma_pool_destroy(pool);
+    dma_pool_destroy(NULL);
+    return 0;
+}

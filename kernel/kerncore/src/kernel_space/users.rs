@@ -90,6 +90,8 @@ pub(crate) enum Shared {
     Vmalloc,
     /// A coherent buffer that lies there on the bus.
     Coherent(PhysAddr),
+    /// Memory of a device's own, whose mapping begins there on the bus.
+    Device(PhysAddr),
 }
 
 impl Shared {
@@ -97,7 +99,7 @@ impl Shared {
     pub(crate) const fn memory(self) -> MemoryType {
         match self {
             Self::Vmalloc => MemoryType::NormalWriteBack,
-            Self::Coherent(_) => MemoryType::NormalNonCacheable,
+            Self::Coherent(_) | Self::Device(_) => MemoryType::NormalNonCacheable,
         }
     }
 }
@@ -151,9 +153,27 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                     Ok(())
                 }
             }
+            (Mapping::Devices { .. } | Mapping::Large { .. }, Shared::Device(physical))
+                if self.is_device_memory(record, base, what) =>
+            {
+                let found = record.vm.phys_addr();
+                if found == physical {
+                    Ok(())
+                } else {
+                    Err(ShareError::Elsewhere { address: base, found })
+                }
+            }
             // Frames that were only borrowed may go although the area stays.
             _ => Err(ShareError::NotForUsers { address: base, found: record.kind }),
         }
+    }
+
+    /// Whether it is a mapping of what is no RAM, by the type that programs are to see it by (S97).
+    #[cold]
+    fn is_device_memory(&self, record: &AreaRecord, base: VirtAddr, what: Shared) -> bool {
+        let attributes = self.table.translate(base).and_then(|found| found.attributes().ok());
+        record.kind == AreaKind::IoRemap
+            && attributes.is_some_and(|attributes| attributes.memory() == what.memory())
     }
 
     /// A window that [`KernelSpace::pin`] counted has ended, and no TLB remembers it.
@@ -175,7 +195,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     ) -> impl ExactSizeIterator<Item = Option<Pfn>> + Clone {
         (0..pages).map(move |index| {
             let bytes = offset.checked_add(index)?.checked_mul(PAGE_SIZE)?;
-            self.table.small_page(base.checked_add(bytes)?)
+            let address = base.checked_add(bytes)?;
+            // What is large is a device's own memory alone.
+            let large = || Some(self.table.translate(address)?.physical.pfn());
+            self.table.small_page(address).or_else(large)
         })
     }
 

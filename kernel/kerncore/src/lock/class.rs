@@ -43,6 +43,12 @@ pub enum Class {
     Contiguous,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
     AtomicPool,
+    /// Which pages of a device's own memory are taken (`dma::declared`).
+    DeclaredMemory,
+    /// Which blocks of a DMA pool are taken (`dma::dma_pool`).
+    DmaBlocks,
+    /// The cookies of coherent buffers without a mapping (`dma::attributes`).
+    HiddenBuffers,
     /// Which slots of the bounce buffers are taken (`dma::bounce`).
     BounceBuffers,
     /// What is mapped for devices, where that is checked (`dma::debug`).
@@ -65,7 +71,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::UserWindows,
@@ -82,6 +88,9 @@ impl Class {
         Self::MovablePages,
         Self::Contiguous,
         Self::AtomicPool,
+        Self::DeclaredMemory,
+        Self::DmaBlocks,
+        Self::HiddenBuffers,
         Self::BounceBuffers,
         Self::MisuseChecker,
         Self::SpaceNumbers,
@@ -110,6 +119,9 @@ impl Class {
             Self::MovablePages => "movable pages",
             Self::Contiguous => "contiguous region",
             Self::AtomicPool => "atomic pool",
+            Self::DeclaredMemory => "declared memory",
+            Self::DmaBlocks => "dma blocks",
+            Self::HiddenBuffers => "hidden buffers",
             Self::BounceBuffers => "bounce buffers",
             Self::MisuseChecker => "misuse checker",
             Self::SpaceNumbers => "space numbers",

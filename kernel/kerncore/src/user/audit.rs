@@ -138,6 +138,8 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
                 let owner = match what {
                     Shared::Vmalloc => FrameOwner::Vmalloc,
                     Shared::Coherent(_) => FrameOwner::Dma,
+                    // It is no RAM.
+                    Shared::Device(_) => FrameOwner::Absent,
                 };
                 let frames = self.space.kernel.shown_frames(base, (offset, mapped)).flatten();
                 self.pages(window, Some(owner), frames);

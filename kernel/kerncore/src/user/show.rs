@@ -56,6 +56,21 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         self.show(start, base, offset, Shared::Coherent(physical))
     }
 
+    /// Shows memory of a device's own, whose uncached mapping begins at `base` and at `physical` on the bus, from the mapping's page
+    /// `offset` on, in all of the reserved window that begins at `start` (S102).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_device_memory(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        physical: PhysAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.show(start, base, offset, Shared::Device(physical))
+    }
+
     fn show(
         &self,
         start: VirtAddr,

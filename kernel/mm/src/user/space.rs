@@ -156,6 +156,20 @@ impl AddressSpace {
         self.space.show_coherent(start, base, physical, offset)
     }
 
+    /// Shows memory of a device's own, whose uncached mapping by ioremap begins at `base`, and at `physical` on the bus (S102).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_device_memory(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        physical: PhysAddr,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.space.show_device_memory(start, base, physical, offset)
+    }
+
     /// What the tables promise at `address`, if something is mapped there.
     pub fn attributes_at(&self, address: VirtAddr) -> Option<Attributes> {
         self.space.translate(address)?.attributes().ok()

@@ -58,6 +58,9 @@ unsafe extern "C" {
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
     safe fn c_unit_streaming(device: *const c_void) -> c_int;
     safe fn c_unit_masks(device: *const c_void) -> c_int;
+    safe fn c_unit_attributes(device: *const c_void) -> c_int;
+    safe fn c_unit_declared(device: *const c_void, physical: c_uint) -> c_int;
+    safe fn c_unit_pools(device: *const c_void) -> c_int;
 }
 
 /// Runs what is behind it, if there is C code in the image.
@@ -219,4 +222,19 @@ fn how_high_a_device_reaches_s85a_s100() -> Completion {
 #[ktest]
 fn transfers_of_devices_s85a_s105() -> Completion {
     in_c!(holds(|| c_unit_streaming((&raw const DEVICE).cast())))
+}
+
+#[ktest]
+fn buffers_with_attributes_and_their_pages_s85a_s99() -> Completion {
+    in_c!(holds(|| c_unit_attributes((&raw const DEVICE).cast())))
+}
+
+#[ktest]
+fn memory_of_a_device_s_own_s85a_s102() -> Completion {
+    in_c!(holds(|| c_unit_declared((&raw const DEVICE).cast(), VRAM.base.raw())))
+}
+
+#[ktest]
+fn pools_of_blocks_s85a_s103() -> Completion {
+    in_c!(holds(|| c_unit_pools((&raw const DEVICE).cast())))
 }

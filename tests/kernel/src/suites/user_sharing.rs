@@ -32,7 +32,7 @@ use super::user::{DATA, FORBIDDEN, NO_PAGE, TEXT, assert_killed, at, pages, prog
 use super::user_programs as code;
 
 /// Where the tests show things: pages in the middle of a section, so that what lies around them has a table.
-const WINDOW: u32 = 0x5008_0000;
+pub(super) const WINDOW: u32 = 0x5008_0000;
 
 static DEVICE: Device = Device::new("user sharing test");
 

@@ -1,0 +1,241 @@
+//! Memory of a device's own: what was declared for it answers before everything else (S102).
+//!
+//! ```text
+//!   bus       ┌───┬───┬───────┬───────────────┬ … ┐   no RAM: on the device, or beside it
+//!   kernel    └───┴───┴───────┴───────────────┴ … ┘   mapped uncached once, one bit a page, runs aligned to their order
+//! ```
+//! A device that has such memory gets its coherent buffers there and nowhere else, whoever asks and in any context; a free, and a
+//! window of a program, look there first.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ptr;
+
+use arch::lock::IrqSpinLock;
+use arch::machine::Authority;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::kernel_space::{IoRemapError, RemoveError};
+use kerncore::lock::Class;
+use kerncore::pool::{self, Pool, Word};
+use mm::report::dump_stack;
+
+use crate::coherent::Buffer;
+
+/// Why no memory was declared. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclareError {
+    /// The device has such memory already.
+    Again {
+        /// The device.
+        device: &'static str,
+    },
+    /// It does not begin a page, on the bus or for the device.
+    Misaligned {
+        /// Where it lies on the bus.
+        physical: PhysAddr,
+        /// Where the device sees it.
+        dma: DmaAddr,
+    },
+    /// For the device it passes the top of its addresses.
+    Wraps {
+        /// Where the device sees it.
+        dma: DmaAddr,
+        /// Its size.
+        bytes: u32,
+    },
+    /// It holds no page.
+    Pages(pool::NewError),
+    /// It cannot be mapped: it is RAM, or another's.
+    Map(IoRemapError),
+    /// No memory for its books.
+    NoBooks,
+}
+
+impl fmt::Display for DeclareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Again { device } => write!(f, "{device} has memory of its own already"),
+            Self::Misaligned { physical, dma } => {
+                write!(f, "{physical}, for the device {dma}, does not begin a page")
+            }
+            Self::Wraps { dma, bytes } => {
+                write!(f, "{bytes:#x} bytes at {dma} pass the top of the device's addresses")
+            }
+            Self::Pages(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::NoBooks => f.write_str("no memory for its books"),
+        }
+    }
+}
+
+impl core::error::Error for DeclareError {}
+
+/// Why the memory is not taken away from its device. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseError {
+    /// It has none.
+    None {
+        /// The device.
+        device: &'static str,
+    },
+    /// Buffers lie in it.
+    InUse {
+        /// The device.
+        device: &'static str,
+        /// Pages of buffers.
+        pages: u32,
+    },
+    /// Its mapping does not go.
+    Unmap(RemoveError),
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None { device } => write!(f, "{device} has no memory of its own"),
+            Self::InUse { device, pages } => {
+                write!(f, "{pages} pages of the memory of {device} are in use")
+            }
+            Self::Unmap(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ReleaseError {}
+
+/// The memory that was declared for a device.
+pub(crate) struct Declared {
+    base: VirtAddr,
+    physical: PhysAddr,
+    dma: DmaAddr,
+    pages: IrqSpinLock<Pool<'static>>,
+    /// What `pages` has borrowed.
+    words: *mut [Word],
+}
+
+impl Declared {
+    /// Maps it. Where one may sleep.
+    pub(crate) fn new(
+        (physical, dma): (PhysAddr, DmaAddr),
+        bytes: u32,
+        caller: VirtAddr,
+    ) -> Result<Box<Self>, DeclareError> {
+        if !physical.is_page_aligned() || !dma.is_page_aligned() {
+            return Err(DeclareError::Misaligned { physical, dma });
+        }
+        // A tail that is no whole page is not used.
+        let usable = bytes / PAGE_SIZE * PAGE_SIZE;
+        if usable == 0 {
+            return Err(DeclareError::Pages(pool::NewError::NoPages { bytes }));
+        }
+        if dma.checked_add(usable - 1).is_none() {
+            return Err(DeclareError::Wraps { dma, bytes });
+        }
+        let mut words = Vec::new();
+        let wanted = Pool::words_for(usable);
+        words.try_reserve_exact(wanted).map_err(|_| DeclareError::NoBooks)?;
+        words.resize(wanted, Word::FREE);
+        let mut own = Vec::new();
+        own.try_reserve_exact(1).map_err(|_| DeclareError::NoBooks)?;
+        let base = mm::kernel()
+            .ioremap_own(physical, usable, Attributes::WRITE_COMBINE, caller)
+            .map_err(DeclareError::Map)?;
+        let words = Box::into_raw(words.into_boxed_slice());
+        // SAFETY: the words were boxed a line before, and are freed by `release` alone, when the pool is gone.
+        let lent = unsafe { &mut *words };
+        // As many words as were asked for, a base that begins a page, a page at least.
+        let pages = Pool::new(base, usable, lent).map_err(DeclareError::Pages)?;
+        let pages = IrqSpinLock::new(Class::DeclaredMemory, pages);
+        own.push(Self { base, physical, dma, pages, words });
+        let own: Box<[Self; 1]> =
+            own.into_boxed_slice().try_into().map_err(|_| DeclareError::NoBooks)?;
+        // SAFETY: an array of one has its element's layout, and the pointer is the box's own.
+        Ok(unsafe { Box::from_raw(Box::into_raw(own).cast()) })
+    }
+
+    /// Whether a buffer there is the device's own memory.
+    pub(crate) fn contains(&self, address: VirtAddr) -> bool {
+        self.pages.with(|pages| pages.contains(address))
+    }
+
+    /// Where `address`, which is inside, lies on the bus, and the device's view of it.
+    fn view(&self, address: VirtAddr) -> (PhysAddr, DmaAddr) {
+        // Neither wraps; see `new`.
+        let offset = address.raw().wrapping_sub(self.base.raw());
+        let physical = PhysAddr::new(self.physical.raw().wrapping_add(offset));
+        (physical, DmaAddr::new(self.dma.raw().wrapping_add(offset)))
+    }
+
+    /// A zeroed run of pages. Any context.
+    pub(crate) fn allocate(&self, bytes: u32) -> Result<Buffer, pool::AllocateError> {
+        let run = self.pages.with(|pages| pages.allocate(bytes))?;
+        let memory: *mut u8 = ptr::with_exposed_provenance_mut(run.start.raw() as usize);
+        // SAFETY: the run is mapped, writable, and was given to nobody else.
+        unsafe { memory.write_bytes(0, (run.pages * PAGE_SIZE) as usize) };
+        Ok(Buffer { address: run.start, dma: self.view(run.start).1 })
+    }
+
+    /// Gives a run back that lies inside, if the device sees it there. Any context.
+    pub(crate) fn free(
+        &self,
+        address: VirtAddr,
+        bytes: u32,
+        dma: DmaAddr,
+    ) -> Result<(), DeclaredFreeError> {
+        let wanted = self.view(address).1;
+        if wanted != dma {
+            return Err(DeclaredFreeError::Handle { wanted });
+        }
+        self.pages.with(|pages| pages.free(address, bytes)).map_err(|error| {
+            log::error!("DMA: a free of a device's own memory was refused: {error}");
+            dump_stack();
+            DeclaredFreeError::Pages(error)
+        })
+    }
+
+    /// Where the mapping that programs are shown begins, and how many pages of it lie before `address`.
+    pub(crate) fn place_of(&self, address: VirtAddr) -> (VirtAddr, PhysAddr, u32) {
+        let offset = address.raw().wrapping_sub(self.base.raw());
+        (self.base, self.physical, offset / PAGE_SIZE)
+    }
+
+    /// Whether a buffer of so many pages begins at `address`.
+    pub(crate) fn has_run(&self, address: VirtAddr, pages: u32) -> bool {
+        self.pages.with(|pool| pool.runs().any(|run| (run.start, run.pages) == (address, pages)))
+    }
+
+    /// Pages of buffers.
+    pub(crate) fn taken(&self) -> u32 {
+        self.pages.with(|pages| pages.taken_pages())
+    }
+
+    /// Ends the mapping.
+    ///
+    /// # Safety
+    /// Nobody uses it any more: it was taken from its device, and no buffer lies in it.
+    pub(crate) unsafe fn release(self: Box<Self>) -> Result<(), (RemoveError, Box<Self>)> {
+        // SAFETY: by the caller's promise nobody has a pointer into it.
+        let authority = unsafe { Authority::claim() };
+        if let Err(error) = mm::kernel().iounmap(authority, self.base) {
+            return Err((error, self));
+        }
+        let words = self.words;
+        drop(self);
+        // SAFETY: `new` made the pointer of a box, and the pool that borrowed from it is gone.
+        drop(unsafe { Box::from_raw(words) });
+        Ok(())
+    }
+}
+
+/// Why a run was not taken back.
+pub(crate) enum DeclaredFreeError {
+    /// The device sees it elsewhere.
+    Handle {
+        /// There.
+        wanted: DmaAddr,
+    },
+    /// The books say otherwise. It was printed, with a backtrace.
+    Pages(pool::FreeError),
+}

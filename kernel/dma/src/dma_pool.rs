@@ -1,0 +1,244 @@
+//! Pools of small coherent blocks for one device (S103).
+//!
+//! [`kerncore::dma_pool`] cuts; here the runs of pages come from [`crate::coherent`], one whenever no block is free, and go back
+//! when the pool goes.
+
+use core::fmt;
+
+use arch::lock::IrqSpinLock;
+use kerncore::addr::{DmaAddr, VirtAddr};
+use kerncore::coherent::Sleep;
+use kerncore::dma_pool::{BlockError, BlockLayout, Blocks, LayoutError};
+use kerncore::lock::Class;
+use mm::report::dump_stack;
+
+use crate::book::{Book, Leaf};
+use crate::coherent::{self, AllocateError, Buffer};
+use crate::device::Device;
+
+/// Bytes of a pool's name that are kept.
+const NAME: usize = 32;
+
+/// A run of pages, and which of its blocks are taken.
+struct Run {
+    buffer: Buffer,
+    blocks: Blocks,
+}
+
+/// Why there is no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeError {
+    /// No pages for more blocks.
+    Pages(AllocateError),
+    /// No memory for the books of more blocks.
+    NoBooks,
+}
+
+impl fmt::Display for TakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pages(error) => error.fmt(f),
+            Self::NoBooks => f.write_str("no memory for the books of more blocks"),
+        }
+    }
+}
+
+impl core::error::Error for TakeError {}
+
+/// Why a block was not taken back. Nothing has changed; the error was printed, with a backtrace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveBackError {
+    /// No run of the pool has that address.
+    Foreign {
+        /// The address given.
+        address: VirtAddr,
+    },
+    /// The device sees the block elsewhere.
+    Handle {
+        /// The block.
+        address: VirtAddr,
+        /// Where the device sees it.
+        wanted: DmaAddr,
+        /// What was given.
+        given: DmaAddr,
+    },
+    /// The books of its run say otherwise.
+    Block {
+        /// The address given.
+        address: VirtAddr,
+        /// Why.
+        error: BlockError,
+    },
+}
+
+impl fmt::Display for GiveBackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign { address } => write!(f, "{address} is not the pool's"),
+            Self::Handle { address, wanted, given } => {
+                write!(f, "the block at {address} is the device's {wanted}, not {given}")
+            }
+            Self::Block { address, error } => write!(f, "{address}: of its pages, {error}"),
+        }
+    }
+}
+
+impl core::error::Error for GiveBackError {}
+
+/// A pool of blocks of one size for one device.
+pub struct DmaPool<'d> {
+    name: [u8; NAME],
+    device: &'d Device,
+    layout: BlockLayout,
+    runs: IrqSpinLock<Book<Run>>,
+}
+
+impl fmt::Debug for DmaPool<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaPool({} of {}, {:?})", self.name(), self.device.name(), self.layout)
+    }
+}
+
+impl<'d> DmaPool<'d> {
+    /// A pool without pages yet. Of `name` 32 bytes are kept. Any context.
+    ///
+    /// # Errors
+    /// [`LayoutError`].
+    pub fn new(
+        name: &str,
+        device: &'d Device,
+        size: u32,
+        alignment: u32,
+        boundary: u32,
+    ) -> Result<Self, LayoutError> {
+        let layout = BlockLayout::new(size, alignment, boundary)?;
+        let mut kept = [0; NAME];
+        for (to, &from) in kept.iter_mut().zip(name.as_bytes()) {
+            *to = from;
+        }
+        let runs = IrqSpinLock::new(Class::DmaBlocks, Book::new());
+        Ok(Self { name: kept, device, layout, runs })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(NAME);
+        match core::str::from_utf8(&self.name[..end]) {
+            Ok(name) => name,
+            // A character was cut in two, or never was one.
+            Err(error) => core::str::from_utf8(&self.name[..error.valid_up_to()]).unwrap_or(""),
+        }
+    }
+
+    /// Bytes of a block, the alignment's share included.
+    pub const fn block_bytes(&self) -> u32 {
+        self.layout.size()
+    }
+
+    fn take(&self) -> Option<Buffer> {
+        self.runs.with(|runs| {
+            runs.find(|run| {
+                let offset = run.blocks.take(&self.layout)?;
+                Some(at(run.buffer, offset))
+            })
+        })
+    }
+
+    /// Takes a block, which holds whatever it held. With [`Sleep::MayNot`] any context will do.
+    ///
+    /// # Errors
+    /// [`TakeError`]; nothing was taken.
+    pub fn allocate(&self, sleep: Sleep, caller: VirtAddr) -> Result<Buffer, TakeError> {
+        if let Some(block) = self.take() {
+            return Ok(block);
+        }
+        // Under no lock: who may sleep may do so here. Meanwhile others may come first, or bring pages, too.
+        let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
+        let books = Leaf::new(Run { buffer: nothing, blocks: Blocks::FREE });
+        let mut leaf = books.ok_or(TakeError::NoBooks)?;
+        let pages = coherent::allocate(self.device, self.layout.run(), sleep, caller);
+        let buffer = pages.map_err(TakeError::Pages)?;
+        let run = leaf.value_mut();
+        run.buffer = buffer;
+        // A run has one block at least.
+        let first = run.blocks.take(&self.layout).unwrap_or(0);
+        self.runs.with(|runs| runs.add(leaf));
+        Ok(at(buffer, first))
+    }
+
+    /// Gives a block back. Any context.
+    ///
+    /// # Errors
+    /// [`GiveBackError`]: a double free, a foreign one, or one of another handle.
+    pub fn free(&self, block: Buffer) -> Result<(), GiveBackError> {
+        let freed = self.runs.with(|runs| {
+            runs.find(|run| {
+                let offset = block.address.checked_sub(run.buffer.address)?;
+                (offset < self.layout.run()).then(|| self.give_back(run, block, offset))
+            })
+        });
+        let address = block.address;
+        freed.unwrap_or(Err(GiveBackError::Foreign { address })).map_err(|error| self.refuse(error))
+    }
+
+    fn give_back(&self, run: &mut Run, block: Buffer, offset: u32) -> Result<(), GiveBackError> {
+        let Buffer { address, dma: given } = block;
+        let wanted = at(run.buffer, offset).dma;
+        if wanted != given {
+            return Err(GiveBackError::Handle { address, wanted, given });
+        }
+        let freed = run.blocks.give_back(&self.layout, offset);
+        freed.map_err(|error| GiveBackError::Block { address, error })
+    }
+
+    #[cold]
+    fn refuse(&self, error: GiveBackError) -> GiveBackError {
+        log::error!(
+            "dma_pool_free: a free to {} of {} was refused: {error}",
+            self.name(),
+            self.device.name()
+        );
+        dump_stack();
+        error
+    }
+
+    /// Ends the pool where one may sleep, and says how many blocks were still taken: each is named, and its pages stay out of use,
+    /// since somebody may write there yet.
+    ///
+    /// # Safety
+    /// Nobody uses a block that was given back: neither the processor nor the device.
+    #[must_use = "blocks that are still taken are lost"]
+    pub unsafe fn destroy(self) -> u32 {
+        let mut live = 0;
+        while let Some(leaf) = self.runs.with(|runs| runs.take(|_| true)) {
+            let run = leaf.value();
+            let mut here = 0;
+            for offset in run.blocks.taken(&self.layout) {
+                here += 1;
+                log::error!(
+                    "dma_pool_destroy: {} of {}: the block at {} is busy",
+                    self.name(),
+                    self.device.name(),
+                    at(run.buffer, offset).address
+                );
+            }
+            live += here;
+            if here == 0 {
+                let Buffer { address, dma } = run.buffer;
+                // What goes wrong is printed.
+                // SAFETY: no block of the run is taken, and by the caller's promise nobody uses those that were.
+                let _printed =
+                    unsafe { coherent::free(self.device, self.layout.run(), address, dma) };
+            }
+        }
+        live
+    }
+}
+
+/// What lies `offset` bytes into a buffer, which it does not leave.
+const fn at(buffer: Buffer, offset: u32) -> Buffer {
+    Buffer {
+        address: VirtAddr::new(buffer.address.raw().wrapping_add(offset)),
+        dma: DmaAddr::new(buffer.dma.raw().wrapping_add(offset)),
+    }
+}

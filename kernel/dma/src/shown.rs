@@ -1,0 +1,74 @@
+//! Coherent buffers as others see them: programs, by windows (S78), and whoever asks for their pages (S99).
+
+use kerncore::addr::{PageRange, Pfn, VirtAddr, pages_for};
+use kerncore::area::AreaKind;
+use kerncore::coherent::Coherency;
+use kerncore::frames::FrameOwner;
+use kerncore::kernel_space::ShareError;
+use kerncore::layout::linear_physical;
+use kerncore::user::ShowError;
+use mm::user::AddressSpace;
+
+use crate::coherent::Buffer;
+use crate::declared::Declared;
+use crate::device::Device;
+
+/// Shows a buffer that [`crate::coherent::allocate`] gave a device, from its page `offset` on, in all of the reserved window of `space` that begins
+/// at `start` (S78). Until that window ends, the buffer cannot be freed. Only buffers of their own area can be shown: those of the
+/// atomic pool were never zeroed and share their area, and those of devices that snoop have none.
+///
+/// # Errors
+/// [`ShowError`]; nothing is mapped if the window does not lie in the buffer.
+pub fn show(
+    device: &Device,
+    space: &AddressSpace,
+    start: VirtAddr,
+    (buffer, bytes): (Buffer, u32),
+    offset: u32,
+) -> Result<(), ShowError> {
+    let area = pages_for(bytes);
+    let window = space.window_of(start).map_or(0, PageRange::count);
+    // Of what the caller says the buffer has, and then of what it has: subtracted, never added.
+    if window != 0 && (offset >= area || window > area - offset) {
+        return Err(ShowError::Share(ShareError::Outside { area, offset, window }));
+    }
+    if let Some(declared) = device.declared() {
+        return show_declared(declared, space, start, (buffer, area), offset);
+    }
+    space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
+}
+
+/// As [`show`], of memory of the device's own, which answers first (S102). It was zeroed when it was given.
+fn show_declared(
+    declared: &Declared,
+    space: &AddressSpace,
+    start: VirtAddr,
+    (buffer, pages): (Buffer, u32),
+    offset: u32,
+) -> Result<(), ShowError> {
+    if !declared.has_run(buffer.address, pages) {
+        return Err(ShowError::Share(ShareError::Unknown { address: buffer.address }));
+    }
+    let (base, physical, before) = declared.place_of(buffer.address);
+    space.show_device_memory(start, base, physical, before.saturating_add(offset))
+}
+
+/// The first frame of the `bytes` of `device` that begin at `buffer`, if they are RAM that is given out as coherent memory, adjacent,
+/// and the device sees them where it is said. Memory of a device's own has no frames.
+pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
+    let (kernel, physical) = (mm::kernel(), device.physical_address(buffer.dma));
+    if device.declared().is_some() || bytes == 0 || !buffer.address.is_page_aligned() {
+        return None;
+    }
+    let frame = physical.pfn();
+    let owner = kernel.zones().table().owner_of(frame);
+    if device.coherency() == Coherency::Coherent {
+        let is_there = linear_physical(buffer.address) == Some(physical);
+        return (is_there && owner == FrameOwner::Pages).then_some(frame);
+    }
+    let area = kernel.find_containing(buffer.address).filter(|area| area.kind == AreaKind::Dma)?;
+    let offset = buffer.address.checked_sub(area.pages.start())?;
+    let left = area.pages.bytes().checked_sub(offset)?;
+    let is_there = area.physical.checked_add(offset) == Some(physical);
+    (is_there && pages_for(bytes) <= pages_for(left)).then_some(frame)
+}
