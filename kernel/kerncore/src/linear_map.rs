@@ -53,6 +53,7 @@ use crate::{
 use core::fmt;
 
 pub mod list;
+mod page;
 mod protect;
 
 pub use protect::ProtectError;

@@ -109,6 +109,16 @@ impl<'r, L: Locks> Contiguous<'r, L> {
         }
     }
 
+    /// As [`Contiguous::take`] of one page that nobody has. `None` says nothing about the region: ask that.
+    #[inline(always)]
+    pub(crate) fn take_waiting(&self, owner: FrameOwner) -> Option<FrameBlock> {
+        if L::fails(Point::ShortCut) {
+            return None;
+        }
+        let page = self.region.with(|region| region.take(1))?;
+        Some(self.hand_out(page, 1, owner))
+    }
+
     /// When there is no run that nobody has.
     #[cold]
     #[inline(never)]

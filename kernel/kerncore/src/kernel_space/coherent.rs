@@ -85,6 +85,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
+        self.may_sleep_for("dma_alloc_coherent");
+        self.bound_backlog();
+        if let Some(area) = self.coherent_at_hand(bytes, owner, caller) {
+            return Ok(area);
+        }
         self.coherent_from(bytes, caller, |pages| {
             self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)
         })
@@ -120,7 +125,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         caller: VirtAddr,
         take: impl Fn(u32) -> Result<FrameBlock, CoherentError>,
     ) -> Result<AreaSummary, CoherentError> {
-        self.may_sleep_for("dma_alloc_coherent");
         let pages = pages_for(bytes);
         let alignment = Alignment::Order(order_for(pages).min(SECTION_ORDER));
         let attributes = Attributes::WRITE_COMBINE;
@@ -201,6 +205,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             return Err(RemoveError::Misaligned { address: base });
         }
         self.may_sleep_for("dma_free_coherent");
+        if let Some(freed) = self.coherent_free_at_hand(base, physical, bytes) {
+            return freed;
+        }
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
         L::memory_goes(|| Some((base, dying.pages().bytes())));
         self.free_dying(dying, bytes)
@@ -232,7 +239,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// As [`KernelSpace::take_back`], of a block that nobody but this call has seen.
-    fn take_back_own(&self, absent: Absent) {
+    pub(super) fn take_back_own(&self, absent: Absent) {
         let taken = self.take_back(absent);
         debug_assert!(taken.is_ok(), "frames changed hands behind their owner's back: {taken:?}");
     }

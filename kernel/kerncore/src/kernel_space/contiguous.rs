@@ -33,6 +33,11 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         owner: FrameOwner,
         caller: VirtAddr,
     ) -> Result<AreaSummary, CoherentError> {
+        self.may_sleep_for("dma_alloc_coherent");
+        self.bound_backlog();
+        if let Some(area) = self.contiguous_at_hand(bytes, owner, caller) {
+            return Ok(area);
+        }
         self.coherent_from(bytes, caller, |pages| {
             let contiguous = self.contiguous.ok_or(ContiguousError::Absent);
             let taken = contiguous.and_then(|contiguous| {

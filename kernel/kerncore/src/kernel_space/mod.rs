@@ -28,6 +28,7 @@ mod at_once;
 mod bare;
 mod change;
 mod coherent;
+mod coherent_at_hand;
 mod contiguous;
 mod copy;
 mod descriptors;
