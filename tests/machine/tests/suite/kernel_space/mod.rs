@@ -5,6 +5,7 @@ mod alias;
 mod at_once;
 mod bare;
 mod coherent;
+mod coherent_at_hand;
 mod contiguous;
 mod copy;
 mod damage;
