@@ -32,8 +32,8 @@ const WITHOUT_UNSAFE: [&str; 4] =
 const RAM: u32 = 0x6000_0000;
 /// Nothing lies lower but an alias of flash; smaller numbers are sizes and offsets.
 const LOWEST_DEVICE: u32 = 0x1000_0000;
-/// Numbers of that size that are none: what RAM is tried with, and the mark of the symbols.
-const NO_ADDRESSES: [u32; 2] = [0x5aa5_c33c, 0x4d59_534b];
+/// Numbers of that size that are none: what RAM is tried with, the mark of the symbols, what the L2 controller calls itself.
+const NO_ADDRESSES: [u32; 3] = [0x5aa5_c33c, 0x4d59_534b, 0x4100_00c0];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
