@@ -18,8 +18,9 @@ const MAY_MAKE: [&str; 2] = ["kernel/mm/src/io_mem.rs", "kernel/drivers/virtio-h
 /// What maps registers and leaves the end to whoever asked.
 const MAPPERS: [&str; 6] =
     [".ioremap(", ".ioremap_own(", ".ioremap_shared(", ".ioremap_exec(", ".memremap(", "::ioremap"];
-/// The owners, the C names, and those who define what they call.
-const MAY_MAP: [&str; 4] = [
+/// The owners, a device's own memory among them, the C names, and those who define what they call.
+const MAY_MAP: [&str; 5] = [
+    "kernel/dma/src/declared.rs",
     "kernel/mm/src/io_mem.rs",
     "kernel/mm/src/io_memory.rs",
     "kernel/linux/src/",
