@@ -13,6 +13,8 @@
 pub mod run;
 
 #[cfg(test)]
+mod bounce;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 mod pool;

@@ -1,10 +1,12 @@
 //! Transfers of devices, beside the same with one step of the caches' maintenance forgotten or misplaced (S105).
 
 use super::{Goes, Verdict, board, same};
-use crate::support::{ROOT, SEEDS};
+use crate::linear_map::life_of_a_coherent_buffer;
+use crate::support::{ROOT, SEEDS, World};
 use kerncore::{
-    addr::{PhysAddr, VirtAddr},
+    addr::{PageRange, Pfn, PhysAddr, VirtAddr},
     coherent::Coherency,
+    frames::FrameBlock,
     lines::{Edge, Level, Lines, WrongEdge},
     machine::Machine,
     streaming::{
@@ -68,6 +70,10 @@ enum Mistake {
     SkipsOuterInvalidate,
     /// The data cache is, before the outer one.
     InnerFirst,
+    /// Memory is used uncached that nobody has cleaned.
+    LendsDirty,
+    /// It was, while the linear map still had it.
+    CleansBeforeWithdrawal,
     /// The transfer ends as if data had gone the other way.
     WrongDirection,
 }
@@ -95,6 +101,13 @@ impl<'machine> Wrong<'machine> {
         *first = first.and_then(|()| step(lines));
     }
 
+    fn clean_now(&self, pages: PageRange, first: Pfn) {
+        self.cpu.clean_and_invalidate(pages, first);
+        let (what, bytes) = (Upkeep::CleanAndInvalidate, pages.bytes());
+        let call = "the data cache";
+        self.tell(|lines| lines.maintained(call, Level::Inner, what, first.base(), bytes));
+    }
+
     fn inner(&self, what: Upkeep, start: VirtAddr, bytes: u32) {
         self.cpu.maintain_inner(what, start, bytes);
         let first = PhysAddr::new(start.raw() - BUFFER.address.raw() + BUFFER.physical.raw());
@@ -120,8 +133,13 @@ impl Machine for Wrong<'_> {
         self.tell(|lines| lines.edge(call, edge, first, bytes));
     }
 
-    pass_on!(cpu: read_descriptor write_descriptors clean_descriptors invalidate_tlb clean_and_invalidate zero_pages
-        in_interrupt cpu);
+    fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
+        if !matches!(self.mistake, Mistake::LendsDirty | Mistake::CleansBeforeWithdrawal) {
+            self.clean_now(pages, first);
+        }
+    }
+
+    pass_on!(cpu: read_descriptor write_descriptors clean_descriptors invalidate_tlb zero_pages in_interrupt cpu);
 }
 
 impl StreamMachine for Wrong<'_> {
@@ -268,7 +286,32 @@ fn the_ledger_of_lines_finds_every_edge_right(way: &impl Goes<Mistake>) -> Verdi
     same("runs that are left", &lines.runs(), &0)
 }
 
+/// The ledger of lines finds that no cache holds anything of memory that is used uncached (S85); also on the machine that never shows
+/// that one does.
+fn the_ledger_of_lines_finds_lent_memory_in_no_cache(way: &impl Goes<Mistake>) -> Verdict {
+    let world = World::new(Behaviour::Forgetful);
+    let ledger = RefCell::new((Lines::new(Levels::Inner, 32), Ok(())));
+    let machine = Wrong::new(world.cpu(0), way.how(), &ledger);
+    let before = |machine: &&Wrong<'_>, block: &FrameBlock| {
+        if machine.mistake == Mistake::CleansBeforeWithdrawal {
+            let (first, count) = (block.first(), block.pages());
+            // The linear map of that world lies 0x20000 pages above memory.
+            let pages = PageRange::from_numbers(first.number() + 0x2_0000, count);
+            machine.clean_now(pages.expect("linear pages"), first);
+        }
+    };
+    life_of_a_coherent_buffer(&world, &machine, before)?;
+    let (lines, first) = ledger.into_inner();
+    first.map_err(|wrong| wrong.to_string())?;
+    same("runs that are left", &lines.runs(), &0)
+}
+
 board! {
+    the_ledger_of_lines_finds_lent_memory_in_no_cache(Mistake::None) {
+        ledger_sees_a_dirty_alias: "S85", "memory is used uncached that was never cleaned", Mistake::LendsDirty;
+        ledger_sees_a_clean_too_early: "S85", "it was cleaned while the linear map still had it",
+            Mistake::CleansBeforeWithdrawal;
+    }
     the_ledger_of_lines_finds_every_edge_right(Mistake::None) {
         ledger_sees_no_clean: "S105", "the data cache is not cleaned before the device has the buffer", Mistake::SkipsClean;
         ledger_sees_no_outer_clean: "S105", "the outer cache is not cleaned", Mistake::SkipsOuterClean;
