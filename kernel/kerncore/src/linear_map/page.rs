@@ -5,11 +5,12 @@
 
 use core::iter;
 
-use super::{ATTRIBUTES, Absent, Lent, LinearMap};
+use super::{ATTRIBUTES, Absent, LENDING, Lent, LinearMap};
 use crate::addr::{PageRange, Pfn, PhysAddr};
 use crate::descriptor::SLOT_SIZE;
 use crate::descriptor::l2::SmallPages;
 use crate::frames::FrameBlock;
+use crate::lines::Edge;
 use crate::lock::Locks;
 use crate::machine::Machine;
 use crate::owned_range::OwnedRange;
@@ -79,8 +80,10 @@ impl Absent {
     #[inline(always)]
     pub(crate) fn lent_at(self, machine: &impl Machine, range: OwnedRange) -> Lent {
         let pages = range.pages();
+        machine.note(LENDING, Edge::Lending, self.first().base(), pages.bytes());
         machine.clean_and_invalidate(pages, self.first());
         machine.barrier();
+        machine.note(LENDING, Edge::Lent, self.first().base(), pages.bytes());
         Lent { range, pages, block: self.0 }
     }
 }
@@ -89,7 +92,12 @@ impl Lent {
     /// Clears and flushes its mapping, if that is below one table, all of small pages. Says whether; otherwise nothing has changed.
     #[inline(always)]
     pub(crate) fn clear_at_hand<M: Machine, L: Locks>(&mut self, table: &PageTable<M, L>) -> bool {
-        table.clear_at_hand(&mut self.range)
+        let cleared = table.clear_at_hand(&mut self.range);
+        if cleared {
+            let first = self.block.first().base();
+            table.machine().note(LENDING, Edge::Returned, first, self.pages.bytes());
+        }
+        cleared
     }
 
     /// The block, whose mapping was cleared and flushed. The addresses are for their books to free.
