@@ -79,11 +79,19 @@ pub struct DeferredWork {
     pub run: fn(),
 }
 
-static DEFERRED_WORK: Once<DeferredWork> = Once::new();
+/// One for each who has some: the memory of areas, and the atomic pool.
+static DEFERRED_WORK: [Once<DeferredWork>; 2] = [const { Once::new() }; 2];
 
-/// Names the work that is done by whoever waits, before he sleeps. The first one counts.
-pub fn set_deferred_work(work: DeferredWork) {
-    DEFERRED_WORK.call_once(|| work);
+/// Names work that is done by whoever waits, before he sleeps. Says whether there was room to note it.
+pub fn add_deferred_work(work: DeferredWork) -> bool {
+    DEFERRED_WORK.iter().any(|place| {
+        let mut is_new = false;
+        place.call_once(|| {
+            is_new = true;
+            work
+        });
+        is_new
+    })
 }
 
 /// Waits until `condition` holds, asleep between the interrupts whose handlers make it hold. Where one may sleep: with
@@ -98,7 +106,8 @@ pub fn wait_until(mut condition: impl FnMut() -> bool) {
             if condition() {
                 return Some(Awake::Holds);
             }
-            DEFERRED_WORK.get().filter(|work| (work.is_pending)()).map(Awake::HasWork)
+            let mut works = DEFERRED_WORK.iter().filter_map(Once::get);
+            works.find(|work| (work.is_pending)()).map(Awake::HasWork)
         });
         match awake {
             Some(Awake::Holds) => return,

@@ -5,44 +5,52 @@
 //!   one bit a page                 └───┴───────┴───┴───────────┴ … ┘
 //! ```
 //!
-//! Its memory is the contiguous region's, if there is one, and else is taken by remapping.
+//! Its memory is the contiguous region's, if there is one, and else is taken by remapping. When it runs low it grows by further parts,
+//! which are pools like it ([`crate::pool_growth`]).
 //!
 //! Taking and giving back touches the pages' bits under a lock that masks interrupts, and nothing else: no page table, no
 //! frame, no waiting (S77). Where the pool lies never changes, so whose an address is can be told without the lock.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
+use core::{fmt, mem, ptr};
 
 use arch::failure;
 use arch::lock::IrqSpinLock;
+use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::failure::Point;
 use kerncore::frames::{FrameOwner, Freed};
 use kerncore::kernel_space::CoherentError;
 use kerncore::lock::Class;
-use kerncore::pool::{self, Pool, Word};
-use mm::report::{RateLimit, dump_stack};
+use kerncore::pool::{self, Holders, Pool, Word, end_behind};
+use mm::report::dump_stack;
+
+use crate::device::Device;
+use crate::pool_growth;
 
 /// The pool: where it lies, and which of its pages are taken. Where it lies is written once, its number of pages last; while that is
 /// zero there is no pool, and no address is the pool's.
 #[repr(C)] // with the lock at the start, where it is cheap to reach
-struct AtomicPool {
-    pages: IrqSpinLock<Pool<'static>>,
+pub(crate) struct AtomicPool {
+    pub(crate) pages: IrqSpinLock<Pool<'static>>,
     base: AtomicU32,
     physical: AtomicU32,
     /// How many pages it has.
-    count: AtomicU32,
+    pub(crate) count: AtomicU32,
+    /// For each page a word: who took the run that it is the first of.
+    callers: AtomicPtr<AtomicU32>,
     /// Somebody makes it, or has made it.
-    claimed: AtomicBool,
+    pub(crate) claimed: AtomicBool,
 }
 
 impl AtomicPool {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             pages: IrqSpinLock::new(Class::AtomicPool, Pool::empty()),
+            callers: AtomicPtr::new(ptr::null_mut()),
             base: AtomicU32::new(0),
             physical: AtomicU32::new(0),
             count: AtomicU32::new(0),
@@ -52,12 +60,12 @@ impl AtomicPool {
 
     /// Whether it is there. Who was told so sees where it lies.
     #[inline(always)]
-    fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         self.count.load(Acquire) != 0
     }
 
     /// How far `address` lies from the pool's start, if inside.
-    fn offset_of(&self, address: VirtAddr) -> Option<u32> {
+    pub(crate) fn offset_of(&self, address: VirtAddr) -> Option<u32> {
         let count = self.count.load(Acquire);
         let offset = address.raw().wrapping_sub(self.base.load(Relaxed));
         (offset / PAGE_SIZE < count).then_some(offset)
@@ -82,17 +90,107 @@ impl AtomicPool {
 
     /// What begins with `page`, which is one of the pool's.
     #[inline(always)]
-    fn buffer_at(&self, page: u32) -> PoolBuffer {
+    pub(crate) fn buffer_at(&self, page: u32) -> PoolBuffer {
         let offset = page.wrapping_mul(PAGE_SIZE);
         let address = VirtAddr::new(self.base.load(Relaxed).wrapping_add(offset));
         PoolBuffer { address, physical: self.physical_at(offset) }
     }
+
+    /// Who took the run that begins with `page`, which is one of the pool's.
+    #[inline(always)]
+    fn caller_of(&self, page: u32) -> &AtomicU32 {
+        let callers = self.callers.load(Relaxed);
+        // SAFETY: there is a word for each page of the pool, since before any of them was given, until after the last came back.
+        let word = unsafe { callers.add(page as usize) };
+        // SAFETY: as above.
+        unsafe { &*word }
+    }
+
+    /// Takes a run of at least `bytes` in the name of `caller`.
+    pub(crate) fn allocate(
+        &self,
+        bytes: u32,
+        caller: VirtAddr,
+    ) -> Result<PoolBuffer, pool::AllocateError> {
+        let run = self.pages.with(|pages| pages.allocate(bytes))?;
+        self.caller_of(run.first).store(caller.raw(), Relaxed);
+        Ok(self.buffer_at(run.first))
+    }
+
+    /// Gives the run of `bytes` at `address`, which is inside, back.
+    fn free(&self, address: VirtAddr, bytes: u32) -> Result<(), pool::FreeError> {
+        self.pages.with(|pages| pages.free(address, bytes))
+    }
+
+    /// Notes who holds it in `holders`; what `end` says, its runs put behind that.
+    pub(crate) fn note_holders(&self, holders: &mut Holders, end: u32) -> u32 {
+        self.pages.with(|pages| {
+            pages.runs().fold(end, |end, run| {
+                let caller = VirtAddr::new(self.caller_of(run.first).load(Relaxed));
+                holders.note(caller, run.pages);
+                end_behind(end, run.pages)
+            })
+        })
+    }
+
+    /// Makes it, of `bytes`, for whoever has claimed it.
+    pub(crate) fn build(&self, bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
+        let words = filled(Pool::words_for(bytes), || Word::FREE).ok_or(InitError::NoBitmap)?;
+        // What the pool cannot use is not taken either: a tail that is no whole page (S69).
+        let usable = bytes / PAGE_SIZE * PAGE_SIZE;
+        let none = InitError::Pool(pool::NewError::NoPages { bytes });
+        if usable == 0 {
+            return Err(none);
+        }
+        let callers = filled((usable / PAGE_SIZE) as usize, || AtomicU32::new(0));
+        let callers = callers.ok_or(InitError::NoBitmap)?;
+        let kernel = mm::kernel();
+        // From the contiguous region, if there is one: it was set aside when memory came up, before this (S68).
+        let area = match kernel.contiguous() {
+            Some(_) => kernel.contiguous_alloc(usable, FrameOwner::AtomicPool, caller),
+            None => kernel.coherent_alloc(usable, FrameOwner::AtomicPool, caller),
+        };
+        let area = area.map_err(InitError::NoMemory)?;
+        let base = area.pages.start();
+        // Nothing below can fail: the base is a page's, the size is whole pages, the words are as many as were asked for.
+        let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;
+        self.base.store(base.raw(), Relaxed);
+        self.physical.store(area.physical.raw(), Relaxed);
+        self.callers.store(Box::leak(callers).as_mut_ptr(), Relaxed);
+        self.count.store(usable / PAGE_SIZE, Release);
+        self.pages.with(|slot| *slot = pages);
+        Ok(())
+    }
+
+    /// Gives all of its memory back, if none of it is taken: how many pages that were. Where one may sleep, by one at a time.
+    pub(crate) fn give_up(&self) -> u32 {
+        let idle = self.pages.with(|pages| {
+            let is_idle = pages.pages() != 0 && pages.taken_pages() == 0;
+            is_idle.then(|| mem::replace(pages, Pool::empty()))
+        });
+        let Some(pages) = idle else { return 0 };
+        let (base, count) = (pages.base(), pages.pages());
+        let physical = PhysAddr::new(self.physical.load(Relaxed));
+        self.count.store(0, Release);
+        let callers = self.callers.swap(ptr::null_mut(), Relaxed);
+        let callers = ptr::slice_from_raw_parts_mut(callers, count as usize);
+        // SAFETY: `build` made it of a box of so many words, and nobody asks for callers of a pool that has no pages.
+        drop(unsafe { Box::from_raw(callers) });
+        // SAFETY: as above: a box of the bits' words, which the pool alone had.
+        drop(unsafe { Box::from_raw(ptr::from_mut(pages.into_words())) });
+        // SAFETY: none of its pages was taken, and none can be any more.
+        let authority = unsafe { Authority::claim() };
+        let freed = mm::kernel().coherent_free_at(authority, base, physical, count * PAGE_SIZE);
+        if let Err(error) = freed {
+            log::error!("DMA: memory of the atomic pool did not come back: {error}");
+        }
+        self.claimed.store(false, Relaxed);
+        count
+    }
 }
 
-static POOL: AtomicPool = AtomicPool::new();
-
-/// Warned once and then ever more rarely.
-static EXHAUSTED: RateLimit = RateLimit::new();
+/// The pool that is made at boot, where most are served.
+pub(crate) static POOL: AtomicPool = AtomicPool::new();
 
 /// Why there is no pool (S69). Atomic allocations fail until the next boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +269,7 @@ pub fn init(bytes: u32) -> Result<(), InitError> {
     match made {
         Ok(()) => {
             log::info!("DMA: preallocated {kibibytes} KiB pool for atomic coherent allocations");
+            pool_growth::begin();
         }
         Err(error) => {
             log::error!(
@@ -186,94 +285,63 @@ fn make(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
     if POOL.claimed.swap(true, Relaxed) {
         return Err(InitError::Again);
     }
-    let made = build(bytes, caller);
+    let made = POOL.build(bytes, caller);
     if made.is_err() {
         POOL.claimed.store(false, Relaxed);
     }
     made
 }
 
-fn build(bytes: u32, caller: VirtAddr) -> Result<(), InitError> {
-    let words = free_words(Pool::words_for(bytes)).ok_or(InitError::NoBitmap)?;
-    // What the pool cannot use is not taken either: a tail that is no whole page (S69).
-    let usable = bytes / PAGE_SIZE * PAGE_SIZE;
-    let none = InitError::Pool(pool::NewError::NoPages { bytes });
-    if usable == 0 {
-        return Err(none);
-    }
-    let kernel = mm::kernel();
-    // From the contiguous region, if there is one: it was set aside when memory came up, before this (S68).
-    let area = match kernel.contiguous() {
-        Some(_) => kernel.contiguous_alloc(usable, FrameOwner::AtomicPool, caller),
-        None => kernel.coherent_alloc(usable, FrameOwner::AtomicPool, caller),
-    };
-    let area = area.map_err(InitError::NoMemory)?;
-    let base = area.pages.start();
-    // Nothing below can fail: the base is a page's, the size is whole pages, the words are as many as were asked for.
-    let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;
-    POOL.base.store(base.raw(), Relaxed);
-    POOL.physical.store(area.physical.raw(), Relaxed);
-    POOL.count.store(usable / PAGE_SIZE, Release);
-    POOL.pages.with(|slot| *slot = pages);
-    Ok(())
-}
-
-fn free_words(words: usize) -> Option<Box<[Word]>> {
+/// `count` of what `make` makes, if the heap has room.
+fn filled<T>(count: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
     let mut memory = Vec::new();
-    memory.try_reserve_exact(words).ok()?;
-    memory.resize(words, Word::FREE);
+    memory.try_reserve_exact(count).ok()?;
+    memory.resize_with(count, make);
     Some(memory.into_boxed_slice())
 }
 
-/// Takes the lowest aligned run that holds `bytes`. Any context. The memory is as its last user left it (S85).
+/// Takes the lowest aligned run that holds `bytes`, for `device` and in the name of `caller`. Any context. The memory is as its last
+/// user left it (S85).
 ///
 /// # Errors
 /// [`PoolError`]; nothing was taken.
-pub(crate) fn allocate(bytes: u32) -> Result<PoolBuffer, PoolError> {
-    let taken = if POOL.is_made() {
-        let run = POOL.pages.with(|pages| {
-            if failure::fails(Point::Pool) {
-                return Err(pages.exhausted(pages_for(bytes)));
-            }
-            pages.allocate(bytes)
-        });
-        run.map(|run| POOL.buffer_at(run.first)).map_err(PoolError::Refused)
-    } else {
-        Err(PoolError::NotInitialised)
-    };
-    if let Err(error) = taken {
-        complain(error);
+pub(crate) fn allocate(
+    device: &Device,
+    bytes: u32,
+    caller: VirtAddr,
+) -> Result<PoolBuffer, PoolError> {
+    if !POOL.is_made() {
+        log::error!("coherent pool not initialised!");
+        dump_stack();
+        return Err(PoolError::NotInitialised);
     }
-    taken
+    let taken = if failure::fails(Point::Pool) {
+        Err(POOL.pages.with(|pages| pages.exhausted(pages_for(bytes))))
+    } else {
+        POOL.allocate(bytes, caller)
+            .or_else(|refusal| pool_growth::allocate(bytes, caller).ok_or(refusal))
+    };
+    taken.map_err(|refusal| {
+        pool_growth::complain(device, bytes, refusal);
+        PoolError::Refused(refusal)
+    })
 }
 
 /// As [`allocate`], without a word when there is nothing: [`allocate`] says why.
 #[inline(always)]
-pub(crate) fn take(bytes: u32) -> Option<PoolBuffer> {
+pub(crate) fn take(bytes: u32, caller: VirtAddr) -> Option<PoolBuffer> {
     if failure::fails(Point::ShortCut) {
         return None;
     }
     // Where there is no pool, it has no pages either.
     let first = POOL.pages.with(|pages| pages.take(bytes))?;
+    POOL.caller_of(first).store(caller.raw(), Relaxed);
     Some(POOL.buffer_at(first))
-}
-
-#[cold]
-fn complain(error: PoolError) {
-    match error {
-        PoolError::NotInitialised => {
-            log::error!("coherent pool not initialised!");
-            dump_stack();
-        }
-        PoolError::Refused(refusal) => EXHAUSTED.warn(format_args!(
-            "DMA: the atomic pool has {refusal}; raise it with coherent_pool=<size>"
-        )),
-    }
 }
 
 /// Whether the byte at `address` is the pool's.
 pub(crate) fn contains(address: VirtAddr) -> bool {
-    POOL.offset_of(address).is_some()
+    pool_growth::part_of(address).is_some()
 }
 
 /// Why the pool did not take a run back. No bit was touched.
@@ -295,12 +363,13 @@ pub(crate) enum PoolFreeError {
 /// # Errors
 /// [`PoolFreeError`].
 pub(crate) fn free(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Result<(), PoolFreeError> {
-    let offset = POOL.offset_of(address).ok_or(PoolFreeError::NotMine)?;
-    let wanted = POOL.physical_at(offset);
+    let part = pool_growth::part_of(address).ok_or(PoolFreeError::NotMine)?;
+    let offset = part.offset_of(address).ok_or(PoolFreeError::NotMine)?;
+    let wanted = part.physical_at(offset);
     if wanted != physical {
         return Err(PoolFreeError::Elsewhere { wanted });
     }
-    POOL.pages.with(|pages| pages.free(address, bytes)).map_err(|error| {
+    part.free(address, bytes).map_err(|error| {
         refuse(error);
         PoolFreeError::Refused(error)
     })
@@ -326,7 +395,7 @@ fn refuse(error: pool::FreeError) {
     dump_stack();
 }
 
-/// How full the pool is, or `None` if there is none. Looks at every page; for listings and the ledger.
+/// How full the pool is that was made at boot, or `None` if there is none. Looks at every page; for listings and the ledger.
 pub fn usage() -> Option<PoolUse> {
     POOL.is_made().then(|| {
         POOL.pages.with(|pages| PoolUse {

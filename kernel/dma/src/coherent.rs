@@ -81,7 +81,7 @@ pub fn allocate(
         return declared.allocate(bytes).map_err(|error| AllocateError::Declared { device, error });
     }
     let (address, physical) = match back_end(device, sleep) {
-        BackEnd::AtomicPool => from_pool(device, bytes)?,
+        BackEnd::AtomicPool => from_pool(device, bytes, caller)?,
         BackEnd::Remap => {
             let area = remapped(device, bytes, caller)?;
             (area.pages.start(), area.physical)
@@ -110,8 +110,12 @@ fn request_of(device: &Device) -> FrameRequest {
 
 /// A buffer of the pool that the device reaches. What the pool gives lies as low as any that it has of that size; so a buffer out
 /// of reach goes back, and there is no other.
-fn from_pool(device: &Device, bytes: u32) -> Result<(VirtAddr, PhysAddr), AllocateError> {
-    let buffer = atomic_pool::allocate(bytes).map_err(AllocateError::Pool)?;
+fn from_pool(
+    device: &Device,
+    bytes: u32,
+    caller: VirtAddr,
+) -> Result<(VirtAddr, PhysAddr), AllocateError> {
+    let buffer = atomic_pool::allocate(device, bytes, caller).map_err(AllocateError::Pool)?;
     let (mask, dma) = (device.coherent_mask(), device.dma_address(buffer.physical));
     if mask.reaches(dma, bytes) {
         return Ok((buffer.address, buffer.physical));
@@ -154,11 +158,11 @@ fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Opt
 /// As [`allocate`] of what the atomic pool has at once; otherwise `None`, nothing was taken, and [`allocate`] goes on or says
 /// why not.
 #[inline(always)]
-pub fn take(device: &Device, bytes: u32, sleep: Sleep) -> Option<Buffer> {
+pub fn take(device: &Device, bytes: u32, sleep: Sleep, caller: VirtAddr) -> Option<Buffer> {
     if sleep == Sleep::May || !device.takes_any_pool_memory() {
         return None;
     }
-    let buffer = atomic_pool::take(bytes)?;
+    let buffer = atomic_pool::take(bytes, caller)?;
     let dma = device.dma_address(buffer.physical);
     Some(Buffer { address: buffer.address, dma })
 }

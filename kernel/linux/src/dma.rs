@@ -32,8 +32,8 @@ pub unsafe extern "C" fn dma_alloc_coherent(
     let Some(device) = (unsafe { dev.as_ref() }) else {
         return alloc_without_device();
     };
-    let Some(buffer) = coherent::take(device, size, gfp.sleep()) else {
-        let caller = arch::backtrace::return_address();
+    let caller = arch::backtrace::return_address();
+    let Some(buffer) = coherent::take(device, size, gfp.sleep(), caller) else {
         // SAFETY: by the caller's promise.
         return unsafe { alloc_otherwise(device, size, dma_handle, gfp, caller) };
     };

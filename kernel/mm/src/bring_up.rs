@@ -224,7 +224,7 @@ impl EarlySpace {
         // SAFETY: as above.
         unsafe { DESK.records.set(kernel.zones().records_of_spares()) };
         heap::init(self.heap);
-        arch::cpu::set_deferred_work(DeferredWork {
+        let _first = arch::cpu::add_deferred_work(DeferredWork {
             is_pending: || crate::kernel().deferred() > 0,
             run: || _ = crate::kernel().free_deferred(),
         });

@@ -84,7 +84,9 @@ impl Ledger for Dma {
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         let taken = dma::atomic_pool::usage().map_or(0, |pool| pool.taken);
-        snapshot.record_in("pages", "atomic pool", u64::from(taken));
+        let (parts, taken_of_them) = dma::pool_growth::grown();
+        snapshot.record_in("pages", "atomic pool", u64::from(taken + taken_of_them));
+        snapshot.record_in("pages", "atomic pool's further parts", u64::from(parts));
         snapshot.record("buffers shared with devices", virtio_hal::shared_buffers() as u64);
         snapshot.record("slots of bounce buffers", u64::from(dma::bounce::usage().taken));
         snapshot

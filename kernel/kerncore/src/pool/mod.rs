@@ -17,10 +17,12 @@
 //! The words' memory is lent by the caller. Nothing here allocates, sleeps or locks.
 
 mod error;
+mod holders;
 #[cfg(test)]
 mod tests;
 
 pub use error::{AllocateError, FreeError, NewError};
+pub use holders::{Holder, Holders};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, pages_for};
 use crate::frames::Freed;
@@ -210,6 +212,32 @@ impl<'p> Pool<'p> {
             largest = largest.max(run.min(alignment));
         }
         largest
+    }
+
+    /// Whether fewer than `pages` are free. Looks at no more words than it takes to find so many.
+    pub fn has_fewer_free_than(&self, pages: u32) -> bool {
+        let mut missing = pages;
+        for word in self.words.iter() {
+            if missing == 0 {
+                break;
+            }
+            missing = missing.saturating_sub(word.used.count_zeros());
+        }
+        missing != 0
+    }
+
+    /// How many pages a pool would have to have to hold in one piece what this one holds and, behind that, runs of `further` pages one
+    /// after the other. For the last run that found no room here, and those that went elsewhere before it, this is the smallest pool
+    /// that would have given it: first fit places all others as it did here, whatever lies behind them.
+    pub fn enough_for(&self, further: impl Iterator<Item = u32>) -> u32 {
+        let behind =
+            (0..self.pages).rev().find(|&page| self.is_used(page)).map_or(0, |last| last + 1);
+        further.fold(behind, end_behind)
+    }
+
+    /// Gives the pool up: the memory of its bits.
+    pub fn into_words(self) -> &'p mut [Word] {
+        self.words
     }
 
     /// The runs that are taken, lowest first. Looks at every page.
@@ -404,6 +432,12 @@ impl Pool<'_> {
             taken: self.taken_pages(),
         }
     }
+}
+
+/// Where a run of `pages` ends that begins at the first page from `end` on at which it may.
+pub fn end_behind(end: u32, pages: u32) -> u32 {
+    let alignment = pages.max(1).checked_next_power_of_two().unwrap_or(1);
+    end.checked_next_multiple_of(alignment).unwrap_or(end).saturating_add(pages)
 }
 
 /// The word of a page, and the bit in it.

@@ -273,3 +273,73 @@ fn s74_runs_side_by_side_are_not_freed_as_one() {
         assert_eq!(pool.taken_pages(), 64);
     }
 }
+
+/// S104: what is said to have been enough is so, and a page less is not: whoever repeats this boot's own requests finds that out.
+#[test]
+fn the_smallest_pool_that_would_have_been_enough_is_just_that() {
+    let mut random = 11_u32;
+    for round in 0..400 {
+        let size = 8 + round % 90;
+        let mut words = vec![Word::FREE; 8];
+        let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut words).expect("a pool");
+        // What was asked for: pages to take, or which of the taken runs to give back.
+        let mut trace: Vec<Result<u32, usize>> = Vec::new();
+        let mut live: Vec<(u32, u32)> = Vec::new();
+        let (wanted, enough) = loop {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let choice = random >> 12;
+            if choice.is_multiple_of(3) && !live.is_empty() {
+                let place = choice as usize / 3 % live.len();
+                let (first, pages) = live.swap_remove(place);
+                assert_eq!(pool.give_back(first, pages * PAGE_SIZE), Freed::Yes);
+                trace.push(Err(place));
+            } else {
+                let pages = choice / 3 % 9 + 1;
+                match pool.take(pages * PAGE_SIZE) {
+                    Some(first) => {
+                        live.push((first, pages));
+                        trace.push(Ok(pages));
+                    }
+                    None => break (pages, pool.enough_for([pages].into_iter())),
+                }
+            }
+        };
+        assert!(enough > size);
+        for (size, fits) in [(enough, true), (enough - 1, false)] {
+            let mut words = vec![Word::FREE; 8];
+            let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut words).expect("a pool");
+            let mut live: Vec<(u32, u32)> = Vec::new();
+            for step in &trace {
+                match *step {
+                    Ok(pages) => {
+                        live.push((pool.take(pages * PAGE_SIZE).expect("as before"), pages));
+                    }
+                    Err(place) => {
+                        let (first, pages) = live.swap_remove(place);
+                        assert_eq!(pool.give_back(first, pages * PAGE_SIZE), Freed::Yes);
+                    }
+                }
+            }
+            let given = pool.take(wanted * PAGE_SIZE);
+            assert_eq!(given.is_some(), fits, "{wanted} pages of {size}");
+        }
+    }
+    // Runs that went elsewhere count, too, each aligned.
+    let mut words = [Word::FREE; 1];
+    let mut pool = Pool::new(BASE, 8 * PAGE_SIZE, &mut words).expect("a pool");
+    assert_eq!(pool.enough_for([].into_iter()), 0);
+    assert_eq!(pool.take(5 * PAGE_SIZE), Some(0));
+    assert_eq!(pool.enough_for([1, 4, 2].into_iter()), 14);
+}
+
+#[test]
+fn whether_a_pool_is_low_is_told_page_by_page() {
+    let mut words = [Word::FREE; 3];
+    let mut pool = Pool::new(BASE, 70 * PAGE_SIZE, &mut words).expect("a pool");
+    for taken in 0..=70 {
+        for pages in [0, 1, 16, 32, 69, 70, 71] {
+            assert_eq!(pool.has_fewer_free_than(pages), 70 - taken < pages, "{taken} of 70");
+        }
+        let _taken = pool.take(PAGE_SIZE);
+    }
+}

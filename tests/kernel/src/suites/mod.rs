@@ -52,6 +52,7 @@ mod page_arrays;
 mod pages;
 mod peers_linux;
 mod peers_zephyr;
+mod pool_growth;
 mod ram;
 mod read_write;
 mod realloc;

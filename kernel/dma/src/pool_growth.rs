@@ -1,0 +1,148 @@
+//! The atomic pool grows in the background when it runs low, and says what it would have taken when it did not suffice (S104).
+//!
+//! ```text
+//!   made at boot   ┌────────────┐   a quarter of its size free?  else, when somebody waits who may sleep:
+//!   grown          ┌────────────┐┌────────────────────────┐ …    each part as large as all before it
+//! ```
+//! Who takes from the pool looks into the part of boot first, as if there were no other, and so pays nothing for the others. Whether
+//! the pool is low is asked by who waits (`arch::cpu::wait_until`), which is where growing, too, is done: no timer, no task.
+
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+
+use arch::cpu::DeferredWork;
+use kerncore::addr::{PAGE_SIZE, VirtAddr, pages_for};
+use kerncore::pool::{AllocateError, Holders, end_behind};
+use mm::report::{Called, RateLimit};
+
+use crate::atomic_pool::{AtomicPool, InitError, POOL, PoolBuffer};
+use crate::device::Device;
+
+/// The parts that there can be beside that of boot.
+const MOST: usize = 7;
+
+static GROWN: [AtomicPool; MOST] = [const { AtomicPool::new() }; MOST];
+
+/// It could not grow. It is not tried again until it was not low for a while.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// The most pages that one pool would have needed, as far as somebody found no room.
+static ENOUGH: AtomicU32 = AtomicU32::new(0);
+
+/// Warned once and then ever more rarely.
+static EXHAUSTED: RateLimit = RateLimit::new();
+
+/// All parts that there are.
+fn parts() -> impl Iterator<Item = &'static AtomicPool> {
+    [&POOL].into_iter().chain(&GROWN).filter(|part| part.is_made())
+}
+
+/// The part that `address` lies in.
+pub(crate) fn part_of(address: VirtAddr) -> Option<&'static AtomicPool> {
+    parts().find(|part| part.offset_of(address).is_some())
+}
+
+/// From now on it grows when it is low.
+pub(crate) fn begin() {
+    let noted = arch::cpu::add_deferred_work(DeferredWork {
+        is_pending: wants_to_grow,
+        run: || _ = grow(),
+    });
+    debug_assert!(noted, "no room for the pool among the deferred work");
+}
+
+/// Takes a run from a part that has grown.
+pub(crate) fn allocate(bytes: u32, caller: VirtAddr) -> Option<PoolBuffer> {
+    GROWN.iter().filter(|part| part.is_made()).find_map(|part| part.allocate(bytes, caller).ok())
+}
+
+/// Whether no part has as many pages free as a quarter of the part of boot. Any context.
+pub fn is_low() -> bool {
+    let target = POOL.count.load(Relaxed).div_ceil(4);
+    parts().all(|part| part.pages.with(|pages| pages.has_fewer_free_than(target)))
+}
+
+fn wants_to_grow() -> bool {
+    if !is_low() {
+        GIVEN_UP.store(false, Relaxed);
+        return false;
+    }
+    let has_room = GROWN.iter().any(|part| !part.claimed.load(Relaxed));
+    has_room && !GIVEN_UP.load(Relaxed)
+}
+
+/// Doubles the pool; if there is no memory for that, adds as much as it had at boot. Where one may sleep. Says how it went.
+///
+/// # Errors
+/// [`InitError`]: there is no memory, or the pool has as many parts as it can.
+#[inline(never)] // so that the caller recorded is the one who asked
+pub fn grow() -> Result<u32, InitError> {
+    let caller = arch::backtrace::return_address();
+    let free = GROWN.iter().find(|part| !part.claimed.swap(true, Relaxed));
+    let part = free.ok_or(InitError::Again)?;
+    let all: u32 = parts().map(|part| part.count.load(Relaxed)).sum();
+    let sizes = [all, POOL.count.load(Relaxed)].map(|pages| pages.saturating_mul(PAGE_SIZE));
+    let grown = part.build(sizes[0], caller).map(|()| sizes[0]);
+    let grown = grown.or_else(|_| part.build(sizes[1], caller).map(|()| sizes[1]));
+    match grown {
+        Ok(bytes) => {
+            let (by, to) = (bytes >> 10, (all << 2).saturating_add(bytes >> 10));
+            log::info!("DMA: the atomic pool was low and grew by {by} KiB to {to} KiB");
+        }
+        Err(error) => {
+            part.claimed.store(false, Relaxed);
+            GIVEN_UP.store(true, Relaxed);
+            log::warn!("DMA: the atomic pool is low and does not grow: {error}");
+        }
+    }
+    grown
+}
+
+/// Gives back the parts that have grown and of which nothing is taken, and says how many pages those had. Where one may sleep.
+pub fn release_idle() -> u32 {
+    GROWN.iter().map(AtomicPool::give_up).sum()
+}
+
+/// What the parts that have grown have: pages, and how many of them are taken. Looks at every page.
+pub fn grown() -> (u32, u32) {
+    GROWN.iter().fold((0, 0), |(pages, taken), part| {
+        let (more, of_them) = part.pages.with(|pool| (pool.pages(), pool.taken_pages()));
+        (pages + more, taken + of_them)
+    })
+}
+
+/// The smallest `coherent_pool=`, in KiB, that would have been enough for all that this boot has asked of the pool so far: what it held
+/// when somebody found no room, and that request, in one piece. Zero while nobody was refused.
+pub fn enough() -> u32 {
+    ENOUGH.load(Relaxed) * (PAGE_SIZE >> 10)
+}
+
+/// Says what was wanted and for whom, what there is, who has the rest, and what to raise.
+#[cold]
+pub(crate) fn complain(device: &Device, bytes: u32, refusal: AllocateError) {
+    let mut holders = Holders::new();
+    let end = POOL.pages.with(|pages| pages.enough_for([].into_iter()));
+    let _the_same = POOL.note_holders(&mut holders, 0);
+    let grown = GROWN.iter().filter(|part| part.is_made());
+    let end = grown.fold(end, |end, part| part.note_holders(&mut holders, end));
+    ENOUGH.fetch_max(end_behind(end, pages_for(bytes)), Relaxed);
+    let (before, enough) = (EXHAUSTED.count(), enough());
+    EXHAUSTED.warn(format_args!(
+        "DMA: the atomic pool has no {bytes} bytes for {}: {refusal}; raise it with coherent_pool=<size>, {enough}K would have been \
+         enough so far",
+        device.name()
+    ));
+    // Who has it is said as often as that.
+    let due = before < 4 || (before + 1).is_power_of_two();
+    for holder in holders.sorted().filter(|_| due) {
+        let (pages, runs) = (holder.pages, holder.runs);
+        if holder.caller == VirtAddr::new(0) {
+            log::warn!("DMA:   {pages} of its pages, in {runs} buffers, are others'");
+        } else {
+            log::warn!(
+                "DMA:   {pages} of its pages, in {runs} buffers, are of {}",
+                Called(holder.caller)
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The atomic pool when it runs low, and what it says when it has nothing (S104).
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+
+use dma::atomic_pool;
+use dma::coherent::{Buffer, allocate, free};
+use dma::device::Device;
+use dma::pool_growth::{enough, grow, grown, is_low, release_idle};
+use image::capture::capture_log;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::coherent::{AllocationFlags, Sleep};
+use kerncore::frames::FrameOwner;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::ktest;
+use linux::dma::dma_alloc_coherent;
+use mm::kernel;
+
+use super::witness::{Books, NOBODY, assert_leads};
+
+static DEVICE: Device = Device::new("a thirsty device");
+
+const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
+
+/// Pages of the pool, if it has a few; all are free.
+fn pages() -> Option<u32> {
+    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
+    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
+    Some(pool.pages)
+}
+
+/// A page as C callers ask for it.
+#[inline(never)]
+fn one_page() -> Option<Buffer> {
+    let mut dma = DmaAddr::new(0);
+    let flags = AllocationFlags::ATOMIC;
+    // SAFETY: a device, and a place for an address.
+    let memory = unsafe { dma_alloc_coherent(&raw const DEVICE, PAGE_SIZE, &raw mut dma, flags) };
+    #[expect(clippy::cast_possible_truncation, reason = "pointers have 32 bits")]
+    let address = VirtAddr::new(memory.addr() as u32);
+    (!memory.is_null()).then_some(Buffer { address, dma })
+}
+
+fn give(buffers: Vec<Buffer>) {
+    for buffer in buffers {
+        // SAFETY: no reference to its memory was ever made.
+        let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
+        assert_eq!(freed, Ok(()), "{}", buffer.address);
+    }
+}
+
+/// Device, size, the largest run left, who has the rest, what to raise, and to what.
+#[ktest]
+fn who_finds_no_room_learns_who_has_it_and_what_would_have_been_enough_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    let mut buffers: Vec<Buffer> = (1..pages).filter_map(|_| one_page()).collect();
+    assert_eq!(buffers.len(), pages as usize - 1);
+    let bytes = 2 * PAGE_SIZE;
+    let (refused, log) = capture_log(|| {
+        // Each repetition is printed more seldom; one of a few is.
+        (0..40).filter(|_| allocate(&DEVICE, bytes, Sleep::MayNot, NOBODY).is_err()).count()
+    });
+    assert_eq!(refused, 40);
+    // First fit, behind what is held: two pages from the next even page.
+    let wanted = (pages - 1).next_multiple_of(2) + 2;
+    assert!(enough() >= wanted * 4, "{} KiB", enough());
+    let kib = enough();
+    for part in [
+        alloc::format!("no {bytes} bytes for a thirsty device"),
+        alloc::format!("no run of 2 pages: 1 of {pages} are free, at most 1 in a run"),
+        alloc::format!("raise it with coherent_pool=<size>, {kib}K would have been enough so far"),
+        alloc::format!("{} of its pages, in {} buffers, are of ", pages - 1, pages - 1),
+        "pool_growth".into(),
+    ] {
+        assert!(log.text().contains(&part), "\"{part}\" is missing: {log:?}");
+    }
+    buffers.extend(one_page());
+    assert_eq!(one_page(), None, "nobody waits, so nothing grows");
+    give(buffers);
+    Ran
+}
+
+/// Who waits finds the pool low and makes it larger; what was grown serves, is freed, and goes back when it is idle.
+#[ktest]
+fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    let books = Books::now();
+    let mut buffers: Vec<Buffer> = (0..pages / 2).filter_map(|_| one_page()).collect();
+    assert!(!is_low(), "half of it is free");
+    let mut looks = 0;
+    arch::cpu::wait_until(|| {
+        looks += 1;
+        looks > 1 || grown().0 == 0
+    });
+    assert_eq!(grown(), (0, 0), "there was no need");
+    buffers.extend((pages / 2..pages).filter_map(|_| one_page()));
+    assert!(is_low());
+    arch::cpu::wait_until(|| grown().0 != 0);
+    assert_eq!(grown(), (pages, 0), "as much again");
+    assert!(!is_low());
+    let more: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    assert_eq!((more.len(), grown()), (pages as usize, (pages, pages)));
+    let part = kernel().find_containing(more[0].address).expect("an area");
+    assert!(more.iter().all(|buffer| part.pages.contains(buffer.address)));
+    for buffer in &more {
+        let physical = PhysAddr::new(buffer.dma.raw());
+        assert_leads(buffer.address, physical);
+        let owner = kernel().zones().table().owner_of(physical.pfn());
+        assert_eq!(owner, FrameOwner::AtomicPool);
+    }
+    // The first part is found again, and one that is used stays.
+    give(buffers);
+    assert_eq!((release_idle(), grown()), (0, (pages, pages)));
+    assert_eq!(atomic_pool::usage().map(|pool| pool.taken), Some(0));
+    give(more);
+    assert_eq!((release_idle(), grown()), (pages, (0, 0)));
+    books.assert_unchanged();
+    Ran
+}
+
+/// Where no memory is, that is said once, and who waits is not kept busy.
+#[ktest]
+fn a_pool_that_cannot_grow_says_so_and_goes_on_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    if kernel().contiguous().is_some() {
+        return Skipped("the region has memory for it");
+    }
+    let books = Books::now();
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let list = super::witness::starve(0);
+    let (refused, log) = capture_log(|| grow().is_err());
+    let mut looks = 0;
+    arch::cpu::wait_until(|| {
+        looks += 1;
+        looks > 1 || grown().0 == 0
+    });
+    super::witness::feed(list);
+    assert!(refused, "there was memory: this test has no teeth");
+    let said = log.text().matches("the atomic pool is low and does not grow").count();
+    assert_eq!(said, 1, "{log:?}");
+    assert_eq!(grown(), (0, 0));
+    give(buffers);
+    // When it was not low for a while, it may grow again.
+    let mut looks = 0;
+    arch::cpu::wait_until(|| {
+        looks += 1;
+        looks > 1 || !is_low()
+    });
+    books.assert_unchanged();
+    Ran
+}
