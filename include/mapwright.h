@@ -274,6 +274,13 @@ void dma_sync_single_for_cpu(const struct device *dev, dma_addr_t dma_addr, unsi
 void dma_sync_single_for_device(const struct device *dev, dma_addr_t dma_addr, unsigned int size,
                                 enum dma_data_direction dir);
 int dma_mapping_error(const struct device *dev, dma_addr_t dma_addr);
+/* Lists: each entry then says where the device sees it; 0 if nothing was mapped. */
+int dma_map_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
+void dma_unmap_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
+void dma_sync_sg_for_cpu(const struct device *dev, struct scatterlist *sg, unsigned int nelems,
+                         enum dma_data_direction dir);
+void dma_sync_sg_for_device(const struct device *dev, struct scatterlist *sg, unsigned int nelems,
+                            enum dma_data_direction dir);
 /* The driver lets a device go: with dma_debug=on, mappings that are left are named. */
 void dma_debug_device_goes(const struct device *dev);
 

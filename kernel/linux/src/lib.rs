@@ -30,6 +30,7 @@ pub mod realloc;
 pub mod refusal;
 mod request;
 pub mod streaming;
+pub mod streaming_sg;
 pub mod sync_all;
 pub mod user;
 pub mod vmalloc;

@@ -417,6 +417,28 @@ int c_unit_streaming(const struct device *device)
         dma_unmap_page(device, handle, 64, (enum dma_data_direction)dir);
         CHECK(buffer[64] == 64 && buffer[127] == 127);
     }
+    struct scatterlist list[2];
+    sg_init_table(list, 2);
+    for (unsigned int i = 0; i < 2; i++) {
+        list[i].page_link |= (unsigned long)page;
+        list[i].offset = 128 * i;
+        list[i].length = 64 + 32 * i;
+    }
+    CHECK(sg_is_last(&list[1]) && !sg_is_last(&list[0]));
+    for (unsigned int dir = DMA_BIDIRECTIONAL; dir < DMA_NONE; dir++) {
+        CHECK(dma_map_sg(device, list, 2, (enum dma_data_direction)dir) == 2);
+        CHECK(sg_dma_len(&list[0]) == 64 && sg_dma_len(&list[1]) == 96);
+        CHECK(sg_dma_address(&list[1]) != sg_dma_address(&list[0]));
+        dma_sync_sg_for_cpu(device, list, 2, (enum dma_data_direction)dir);
+        CHECK(buffer[128] == 128 && buffer[223] == 223);
+        dma_sync_sg_for_device(device, list, 2, (enum dma_data_direction)dir);
+        dma_unmap_sg(device, list, 2, (enum dma_data_direction)dir);
+        CHECK(buffer[0] == 0 && buffer[128] == 128 && buffer[223] == 223);
+    }
+    CHECK(dma_map_sg(device, list, 0, DMA_TO_DEVICE) == 0);
+    /* The second entry has no bytes: the first is not left mapped. */
+    list[1].length = 0;
+    CHECK(dma_map_sg(device, list, 2, DMA_TO_DEVICE) == 0);
     CHECK(dma_map_single(device, buffer, 0, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
     CHECK(dma_map_single(device, buffer, 64, DMA_NONE) == DMA_MAPPING_ERROR);
     CHECK(dma_map_single(NULL, buffer, 64, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
