@@ -59,12 +59,16 @@ pub(crate) fn allocate(bytes: u32, caller: VirtAddr) -> Option<PoolBuffer> {
 /// Whether no part has as many pages free as a quarter of the part of boot. Any context.
 pub fn is_low() -> bool {
     let target = POOL.count.load(Relaxed).div_ceil(4);
-    parts().all(|part| part.pages.with(|pages| pages.has_fewer_free_than(target)))
+    let low = parts().all(|part| part.pages.with(|pages| pages.has_fewer_free_than(target)));
+    if !low {
+        // Whoever finds it low later may try again.
+        GIVEN_UP.store(false, Relaxed);
+    }
+    low
 }
 
 fn wants_to_grow() -> bool {
     if !is_low() {
-        GIVEN_UP.store(false, Relaxed);
         return false;
     }
     let has_room = GROWN.iter().any(|part| !part.claimed.load(Relaxed));
