@@ -330,11 +330,14 @@ impl Pool<'_> {
     /// First fit for more than 32 pages, which begin with a word: for one and `behind` behind it.
     #[inline(never)]
     fn take_words(&mut self, behind: u32) -> Option<u32> {
+        let (whole, tail) = words_of(behind);
+        if whole == 1 {
+            return self.take_pair(tail);
+        }
         if behind >= self.pages {
             return None;
         }
         self.step_over_full();
-        let (whole, tail) = words_of(behind);
         let step = 1_u32.wrapping_shl(WORD_BITS.wrapping_sub(whole.leading_zeros()));
         let mut index = self.open.wrapping_add(step - 1) & !(step - 1);
         loop {
@@ -350,14 +353,37 @@ impl Pool<'_> {
         }
     }
 
+    /// As [`Pool::take_words`], for all pages of a word and those of `tail` in the next.
+    #[inline(always)]
+    fn take_pair(&mut self, tail: u32) -> Option<u32> {
+        // Two words from an even one on.
+        let mut index = self.open.wrapping_add(1) & !1;
+        loop {
+            let [first, second] = self.words.get_mut(index as usize..)?.first_chunk_mut()?;
+            if first.used | second.used & tail == 0 {
+                *first = Word::INSIDE;
+                second.used |= tail;
+                second.last |= end_of(tail);
+                return Some(index << WORD_BITS.trailing_zeros());
+            }
+            index = index.wrapping_add(2);
+        }
+    }
+
     /// The free of a run of more than one word, or of none.
     #[inline(never)]
     fn give_back_words(&mut self, first: u32, behind: u32) -> Freed {
         let (index, bit) = place(first);
-        if bit != 0 || behind >= self.pages || self.is_gone_on_into(index) {
+        if bit != 0 || self.is_gone_on_into(index) {
             return Freed::No;
         }
         let (whole, tail) = words_of(behind);
+        if whole == 1 {
+            return self.give_back_pair(index, tail);
+        }
+        if behind >= self.pages {
+            return Freed::No;
+        }
         let Some((whole, end)) = self.words_from(index, whole) else { return Freed::No };
         let ends_there = end.used & tail == tail && end.last & tail == end_of(tail);
         if !ends_there || whole.iter().any(|&word| word != Word::INSIDE) {
@@ -369,6 +395,24 @@ impl Pool<'_> {
         }
         end.used &= !tail;
         end.last &= !tail;
+        if index < self.open {
+            self.open = index;
+        }
+        Freed::Yes
+    }
+
+    /// As [`Pool::give_back_words`], of what no run goes on into.
+    #[inline(always)]
+    fn give_back_pair(&mut self, index: u32, tail: u32) -> Freed {
+        let words = self.words.get_mut(index as usize..).and_then(<[Word]>::first_chunk_mut);
+        let Some([first, second]) = words else { return Freed::No };
+        let ends_there = second.used & tail == tail && second.last & tail == end_of(tail);
+        if *first != Word::INSIDE || !ends_there {
+            return Freed::No;
+        }
+        *first = Word::FREE;
+        second.used &= !tail;
+        second.last &= !tail;
         if index < self.open {
             self.open = index;
         }
