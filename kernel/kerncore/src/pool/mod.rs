@@ -20,6 +20,7 @@ mod error;
 mod holders;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use error::{AllocateError, FreeError, NewError};
 pub use holders::{Holder, Holders};
@@ -327,106 +328,6 @@ impl Pool<'_> {
         }
     }
 
-    /// First fit for more than 32 pages, which begin with a word: for one and `behind` behind it.
-    #[inline(never)]
-    fn take_words(&mut self, behind: u32) -> Option<u32> {
-        let (whole, tail) = words_of(behind);
-        if whole == 1 {
-            return self.take_pair(tail);
-        }
-        if behind >= self.pages {
-            return None;
-        }
-        self.step_over_full();
-        let step = 1_u32.wrapping_shl(WORD_BITS.wrapping_sub(whole.leading_zeros()));
-        let mut index = self.open.wrapping_add(step - 1) & !(step - 1);
-        loop {
-            let (whole, end) = self.words_from(index, whole)?;
-            if end.used & tail != 0 || whole.iter().any(|word| word.used != 0) {
-                index = index.wrapping_add(step);
-                continue;
-            }
-            whole.fill(Word::INSIDE);
-            end.used |= tail;
-            end.last |= end_of(tail);
-            return Some(index << WORD_BITS.trailing_zeros());
-        }
-    }
-
-    /// As [`Pool::take_words`], for all pages of a word and those of `tail` in the next.
-    #[inline(always)]
-    fn take_pair(&mut self, tail: u32) -> Option<u32> {
-        // Two words from an even one on.
-        let mut index = self.open.wrapping_add(1) & !1;
-        loop {
-            let [first, second] = self.words.get_mut(index as usize..)?.first_chunk_mut()?;
-            if first.used | second.used & tail == 0 {
-                *first = Word::INSIDE;
-                second.used |= tail;
-                second.last |= end_of(tail);
-                return Some(index << WORD_BITS.trailing_zeros());
-            }
-            index = index.wrapping_add(2);
-        }
-    }
-
-    /// The free of a run of more than one word, or of none.
-    #[inline(never)]
-    fn give_back_words(&mut self, first: u32, behind: u32) -> Freed {
-        let (index, bit) = place(first);
-        if bit != 0 || self.is_gone_on_into(index) {
-            return Freed::No;
-        }
-        let (whole, tail) = words_of(behind);
-        if whole == 1 {
-            return self.give_back_pair(index, tail);
-        }
-        if behind >= self.pages {
-            return Freed::No;
-        }
-        let Some((whole, end)) = self.words_from(index, whole) else { return Freed::No };
-        let ends_there = end.used & tail == tail && end.last & tail == end_of(tail);
-        if !ends_there || whole.iter().any(|&word| word != Word::INSIDE) {
-            return Freed::No;
-        }
-        for word in whole {
-            // All ones become zeros, without a call for what is mostly a word or two.
-            word.used = !word.used;
-        }
-        end.used &= !tail;
-        end.last &= !tail;
-        if index < self.open {
-            self.open = index;
-        }
-        Freed::Yes
-    }
-
-    /// As [`Pool::give_back_words`], of what no run goes on into.
-    #[inline(always)]
-    fn give_back_pair(&mut self, index: u32, tail: u32) -> Freed {
-        let words = self.words.get_mut(index as usize..).and_then(<[Word]>::first_chunk_mut);
-        let Some([first, second]) = words else { return Freed::No };
-        let ends_there = second.used & tail == tail && second.last & tail == end_of(tail);
-        if *first != Word::INSIDE || !ends_there {
-            return Freed::No;
-        }
-        *first = Word::FREE;
-        second.used &= !tail;
-        second.last &= !tail;
-        if index < self.open {
-            self.open = index;
-        }
-        Freed::Yes
-    }
-
-    /// So many words from that at `index`, and the next.
-    #[inline(always)]
-    fn words_from(&mut self, index: u32, count: u32) -> Option<(&mut [Word], &mut Word)> {
-        let from = self.words.get_mut(index as usize..)?;
-        let (words, rest) = from.split_at_mut_checked(count as usize)?;
-        Some((words, rest.first_mut()?))
-    }
-
     /// What is wrong with a free that was refused: every check of it, one by one.
     #[cold]
     fn refusal(&self, start: VirtAddr, offset: u32, bytes: u32) -> FreeError {
@@ -530,10 +431,4 @@ fn aligned_starts(behind: u32) -> u32 {
         [0xffff_ffff, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001, 0x0000_0001];
     let order = WORD_BITS.wrapping_sub(behind.leading_zeros());
     STARTS.get(order as usize).copied().unwrap_or(1)
-}
-
-/// How many words a page and `behind` behind it fill, and the bits that they have in the next: 1 to 32.
-#[inline(always)]
-const fn words_of(behind: u32) -> (u32, u32) {
-    (behind / WORD_BITS, run_of(0, behind % WORD_BITS))
 }
