@@ -149,6 +149,8 @@ impl Kind {
         let kind = kernel().with_area(base, |record| match record.mapping {
             Mapping::Code { stage: CodeStage::Writable, .. } => Self::Code,
             Mapping::Code { stage: CodeStage::Sealed, .. } => Self::Sealed,
+            // Of vmap_pfn: what is no RAM.
+            Mapping::Devices { .. } => Self::IoRemap,
             Mapping::Large { parts, .. } if page < parts.pages_in_sections() => Self::Section,
             Mapping::Large { parts, .. } if page < parts.pages() => Self::LargePage,
             _ => small,

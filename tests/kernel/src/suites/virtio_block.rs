@@ -15,6 +15,8 @@ use drivers::virtio::block::{Disk, DiskError, ReadError, SECTOR, Wait, is_disk};
 use drivers::virtio::completion::Completion as DiskInterrupt;
 use drivers::virtio::transport::SlotError;
 use kerncore::addr::PAGE_SIZE;
+use kerncore::contiguous::{MAX_ALIGNMENT, Unmovable};
+use kerncore::frames::{FrameBlock, FrameOwner};
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
@@ -265,16 +267,38 @@ fn a_disk_comes_up_again_and_again() -> Completion {
     Ran
 }
 
+/// Takes all that nobody has of the contiguous region, if there is one: rings come from there.
+fn rest_of_region() -> Vec<FrameBlock> {
+    let mut taken = Vec::new();
+    let Some(region) = mm::kernel().contiguous() else { return taken };
+    for order in (0..=MAX_ALIGNMENT).rev() {
+        let take = || region.take(1 << order, FrameOwner::Dma, |_, _| Err(Unmovable::Busy));
+        while let Ok(block) = take() {
+            taken.push(block);
+        }
+    }
+    taken
+}
+
+fn give_back(buffers: Vec<FrameBlock>) {
+    for block in buffers {
+        let region = mm::kernel().contiguous().expect("they are from there");
+        region.give_back(block).expect("our own");
+    }
+}
+
 /// Without memory for its rings the disk does not come up; the device is reset, and comes up later.
 #[ktest]
 fn a_disk_without_memory_for_its_rings_takes_nothing() -> Completion {
     let Some(mut registers) = slot() else { return NO_DISK };
     let before = Books::now();
+    let buffers = rest_of_region();
     let list = starve(0);
     let starved = Books::now();
     let refused = Disk::new(&mut registers, Wait::Polling).map(drop);
     let after = Books::now();
     feed(list);
+    give_back(buffers);
     assert_eq!(refused, Err(DiskError::Device(ReadError::DmaError)));
     assert_eq!(starved, after);
     before.assert_unchanged();
