@@ -26,7 +26,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     #[cold]
     #[inline(never)]
     fn end_use(&self, address: VirtAddr) -> Result<(), RemoveError> {
-        self.may_sleep_for("iounmap");
         // What is mapped for good stays (S95).
         if self.static_mapping_at(address).is_some() {
             return Ok(());

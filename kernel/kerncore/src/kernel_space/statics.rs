@@ -209,10 +209,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         if !self.statics.may_have(first, last) {
             return Answer::Nothing;
         }
-        let pages = (first.page_base(), PhysAddr::new(last.raw() | (crate::addr::PAGE_SIZE - 1)));
         for mapping in self.statics.all() {
             let StaticMapping { range, attributes, pages: at } = mapping;
-            if pages.0 > range.last || pages.1 < range.first {
+            // The mapping is of whole pages: who wants none of its bytes wants none of its pages.
+            if first > range.last || last < range.first {
                 continue;
             }
             if *attributes != wanted {

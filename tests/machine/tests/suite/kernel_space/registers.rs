@@ -41,7 +41,9 @@ fn sizes(bed: &Bed, base: VirtAddr, pages: u32) -> Vec<(PageSize, u32)> {
     let mut sizes: Vec<(PageSize, u32)> = Vec::new();
     for number in 0..pages {
         let found = bed.space.table().translate(page(base.page_number() + number));
-        let size = found.expect("mapped").size;
+        let found = found.expect("mapped");
+        assert_eq!(found.attributes(), Ok(Attributes::DEVICE), "page {number}");
+        let size = found.size;
         match sizes.last_mut() {
             Some((last, count)) if *last == size => *count += 1,
             _ => sizes.push((size, 1)),
@@ -92,6 +94,10 @@ fn registers_are_mapped_by_the_largest_entries_and_no_tlb_remembers_them_s23_s24
                     assert_eq!(address.page_offset(), offset);
                     let pages = pages_for(offset + bytes);
                     let (start, end) = (address.page_base(), address.page_number() + pages);
+                    // The lowest place that S4 allows, behind the other and its guard.
+                    let order = pages.next_power_of_two().min(PAGES_PER_SUPERSECTION);
+                    let lowest = (below.page_number() + 2).next_multiple_of(order);
+                    assert_eq!(start, page(lowest), "{bytes:#x} at {physical:#x}");
                     assert_eq!(sizes(bed, start, pages), wanted, "{bytes:#x} at {physical:#x}");
                     let guard = Err(Fault::Translation(page(end)));
                     for cpu in [bed.machine.cpu(0), bed.machine.cpu(1)] {

@@ -57,6 +57,36 @@ fn two_devices_in_one_page_have_one_mapping_and_a_pointer_each_s59_s62() {
     }
 }
 
+/// S58, S61: also where many others are mapped, so that the index keeps the run in its tree, under another name for each state.
+#[test]
+fn a_mapping_is_shared_and_ends_beside_many_others_s58_s61() {
+    let bed = Bed::warm();
+    bed.gives_back(|bed| {
+        let others: Vec<_> = (0..40)
+            .map(|page| {
+                let physical = at(0x10_0000 + page * PAGE_SIZE);
+                bed.space.ioremap_own(physical, 4, Attributes::DEVICE, CALLER).expect("addresses")
+            })
+            .collect();
+        for _ in 0..3 {
+            let users = [share(bed, 0, 0x400), share(bed, 0x400, 0x400), share(bed, 0x800, 4)];
+            assert_eq!(bed.space.users_of(users[0]), Some(3), "one mapping");
+            for address in users {
+                leads(bed, address, address.page_offset());
+                assert_eq!(bed.space.iounmap((), address), Ok(()));
+                bed.clean();
+            }
+            assert_eq!(bed.space.users_of(users[0]), None);
+            // Nobody has the page any more: it may be of another type (S97).
+            let combined = bed.space.ioremap_own(DEVICE, 4, Attributes::WRITE_COMBINE, CALLER);
+            assert_eq!(bed.space.iounmap((), combined.expect("nobody's")), Ok(()));
+        }
+        for address in others {
+            assert_eq!(bed.space.iounmap((), address), Ok(()));
+        }
+    });
+}
+
 /// S58: only what lies wholly inside is shared, to the last page, also where sums would wrap.
 #[test]
 fn a_request_wholly_inside_is_shared_and_no_other_s58() {
