@@ -35,3 +35,4 @@ pub mod pool_growth;
 pub mod scatter;
 mod shown;
 pub mod streaming;
+pub mod write_combined;

@@ -12,6 +12,7 @@ pub mod gic;
 pub mod interrupts;
 pub mod pen;
 pub mod pl011;
+pub mod pl111;
 pub mod pl310;
 pub mod private_timer;
 pub mod sp804;

@@ -33,6 +33,7 @@ pub mod handover;
 pub mod kernel_space;
 pub mod kmap;
 pub mod layout;
+pub mod lcd;
 pub mod ledger;
 pub mod linear_map;
 pub mod lines;

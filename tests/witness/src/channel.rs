@@ -9,7 +9,7 @@ use drivers::pl011::SerialPort;
 use kerncore::lock::Class;
 use mm::io_mem::IoMem;
 
-use crate::Testimony;
+use crate::{Picture, Testimony};
 
 /// How long a request waits for its answer, in hundredths of a second of the emulator's processor time.
 pub const PATIENCE: u32 = 30_00;
@@ -95,7 +95,23 @@ pub fn is_open() -> bool {
 /// # Errors
 /// [`Failure`].
 pub fn ask(testimonies: &[Testimony]) -> Result<(), Failure> {
-    if testimonies.is_empty() || !is_open() {
+    if testimonies.is_empty() {
+        return Ok(());
+    }
+    request(testimonies)
+}
+
+/// Asks the host whether the emulator's screen shows `picture`; without a host, nothing. Any context; allocates nothing.
+///
+/// # Errors
+/// [`Failure`].
+pub fn ask_screen(picture: Picture) -> Result<(), Failure> {
+    request(&[picture])
+}
+
+/// Sends a request of these lines, and waits for the answer.
+fn request(lines: &[impl fmt::Display]) -> Result<(), Failure> {
+    if !is_open() {
         return Ok(());
     }
     let number = CHANNEL.with(|channel| {
@@ -110,8 +126,8 @@ pub fn ask(testimonies: &[Testimony]) -> Result<(), Failure> {
     say(format_args!(
         "q {number} {cpu} {ttbr0:#x} {ttbr1:#x} {ttbcr:#x} {dacr:#x} {sctlr:#x} {test}\n"
     ));
-    for testimony in testimonies {
-        say(format_args!("{testimony}\n"));
+    for line in lines {
+        say(format_args!("{line}\n"));
     }
     say(format_args!("e {number}\n"));
     answer(number, PATIENCE)

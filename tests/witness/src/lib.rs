@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A request is lines of text. `q NUMBER CPU TTBR0 TTBR1 TTBCR DACR SCTLR TEST` begins it, each [`Testimony`] is a line, and
-//! `e NUMBER` ends it. The answer is `+NUMBER`, or `-NUMBER` and what is wrong.
+//! `e NUMBER` ends it. In the place of testimonies a [`Picture`] asks what the emulator's screen shows. The answer is `+NUMBER`, or `-NUMBER` and what is wrong.
 //!
 //! A kernel without such a host (`witness=` says that there is one) hears the three witnesses that it has itself, in the
 //! assertions of the suites. Whoever asks fails when there is no answer: nothing here waits for ever.
@@ -22,10 +22,12 @@
 
 mod channel;
 mod kind;
+mod picture;
 mod sample;
 mod testimony;
 
-pub use channel::{Failure, PATIENCE, answer, ask, is_open, open, say};
+pub use channel::{Failure, PATIENCE, answer, ask, ask_screen, is_open, open, say};
 pub use kind::Kind;
+pub use picture::Picture;
 pub use sample::{after_a_test, check, check_pages};
 pub use testimony::{Access, Entry, Testimony};

@@ -1,6 +1,7 @@
 //! Whether the witnesses agree: the kernel's, the emulator's walker, and the decoder over physical memory.
 
 use crate::witness::decode::{self, Fault, Mapping, Memory, Size};
+use crate::witness::screen;
 use crate::witness::testimony::{Head, Testimony, hex};
 
 /// The emulator, stopped.
@@ -80,9 +81,9 @@ const RULES: [Rule; 27] = [
     rule("user", USER, Mapped::Nothing),
 ];
 
-/// Every kind that there is.
+/// Every kind that there is: of mappings, and what the screen shows.
 pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
-    RULES.iter().map(|rule| rule.kind)
+    RULES.iter().map(|rule| rule.kind).chain([screen::KIND])
 }
 
 /// Compares what all of them say of one address, on a machine with `ram` bytes. What they say comes along if they do not

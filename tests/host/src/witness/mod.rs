@@ -11,6 +11,7 @@
 mod decode;
 mod judge;
 mod qmp;
+mod screen;
 mod stand;
 mod testimony;
 mod witnessed;

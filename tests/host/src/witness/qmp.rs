@@ -78,6 +78,11 @@ impl Qmp {
         read_words(&answer).ok_or_else(|| format!("xp said: {answer}"))
     }
 
+    /// Writes what the first screen shows to `file`, as a PPM.
+    pub(crate) fn dump_screen(&mut self, file: &str) -> Result<(), String> {
+        self.execute("screendump", &json!({ "filename": file })).map(drop)
+    }
+
     /// A command for a human reader.
     fn monitor(&mut self, cpu: u32, line: &str) -> Result<String, String> {
         let arguments = json!({ "command-line": line, "cpu-index": cpu });

@@ -11,6 +11,7 @@ use std::{fs, thread};
 use crate::witness::decode::Memory;
 use crate::witness::judge::{Emulator, judge};
 use crate::witness::qmp::Qmp;
+use crate::witness::screen::{self, Wanted};
 use crate::witness::testimony::{Head, Testimony};
 use crate::witness::witnessed::Witnessed;
 
@@ -122,7 +123,7 @@ impl Stand {
                 let Some(request) = request.take_in(&line) else { continue };
                 let emulator = match &mut emulator {
                     Some(emulator) => emulator,
-                    none => none.insert(Stopped::new(Qmp::connect(&self.qmp)?)),
+                    none => none.insert(Stopped::new(Qmp::connect(&self.qmp)?, &self.qmp)),
                 };
                 let answer = request.answer(self.ram, emulator, heard);
                 // An emulator that is gone reads no answer, and the next read says so.
@@ -156,16 +157,17 @@ fn has_end(text: &[u8]) -> bool {
 }
 
 /// A request as far as it has been read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Request {
     head: Option<Head>,
     testimonies: Vec<Testimony>,
+    picture: Option<Wanted>,
     wrong: Option<String>,
 }
 
 impl Request {
     fn is_begun(&self) -> bool {
-        self.head.is_some() || !self.testimonies.is_empty() || self.wrong.is_some()
+        *self != Self::default()
     }
 
     /// Takes in a line; gives the request when that was its last.
@@ -173,6 +175,8 @@ impl Request {
         let is_end = line.starts_with("e ");
         if let Some(testimony) = Testimony::read(line) {
             self.testimonies.push(testimony);
+        } else if let (None, Some(picture)) = (&self.picture, Wanted::read(line)) {
+            self.picture = Some(picture);
         } else if let (None, Some(head)) = (&self.head, Head::read(line)) {
             self.head = Some(head);
         } else if !is_end {
@@ -194,17 +198,22 @@ impl Request {
         };
         let judged = match self.wrong {
             Some(wrong) => Err(wrong),
-            None if self.testimonies.is_empty() => Err("a request without a testimony".into()),
+            None if self.testimonies.is_empty() && self.picture.is_none() => {
+                Err("a request without a testimony".into())
+            }
             None => emulator.stopped(|emulator| {
-                self.testimonies
-                    .iter()
-                    .try_for_each(|testimony| judge(ram, &head, testimony, emulator))
+                let mut each = self.testimonies.iter();
+                each.try_for_each(|testimony| judge(ram, &head, testimony, emulator))?;
+                self.picture.as_ref().map_or(Ok(()), |wanted| emulator.shows(wanted))
             }),
         };
         match judged {
             Ok(()) => {
                 for testimony in &self.testimonies {
                     heard.witnessed.add(head.suite(), &testimony.kind);
+                }
+                if self.picture.is_some() {
+                    heard.witnessed.add(head.suite(), screen::KIND);
                 }
                 format!("+{}\n", head.number)
             }
@@ -226,11 +235,23 @@ struct Stopped {
     qmp: Qmp,
     /// The words that were read since it stopped.
     words: HashMap<u64, [u32; 16]>,
+    /// Where it may write what its screen shows.
+    dump: PathBuf,
 }
 
 impl Stopped {
-    fn new(qmp: Qmp) -> Self {
-        Self { qmp, words: HashMap::new() }
+    fn new(qmp: Qmp, socket: &Path) -> Self {
+        Self { qmp, words: HashMap::new(), dump: socket.with_extension("ppm") }
+    }
+
+    /// Whether its screen shows what is wanted.
+    fn shows(&mut self, wanted: &Wanted) -> Result<(), String> {
+        self.qmp.dump_screen(&self.dump.to_string_lossy())?;
+        let dumped = fs::read(&self.dump);
+        let file = |error: std::io::Error| format!("{}: {error}", self.dump.display());
+        wanted.compare(&dumped.map_err(file)?)?;
+        // A picture that is wrong is left for whoever looks.
+        fs::remove_file(&self.dump).map_err(file)
     }
 
     fn stopped(

@@ -7,7 +7,7 @@ use crate::witness::judge;
 
 /// The kinds that a suite makes itself, and must have shown while they lived, by its own tests: what is asked after a test is
 /// another with each order.
-const MADE: [(&str, &[&str]); 19] = [
+const MADE: [(&str, &[&str]); 20] = [
     ("areas", &["vmalloc", "vmap", "ioremap", "coherent", "guard"]),
     ("atomic_pool", &["pool"]),
     ("bare_areas", &["vmap"]),
@@ -22,6 +22,7 @@ const MADE: [(&str, &[&str]); 19] = [
     ("map_ram", &["vmap", "guard"]),
     ("memory_functions", &["vmap"]),
     ("pages", &["linear"]),
+    ("screen", &["picture"]),
     ("serial", &["ioremap"]),
     ("tables", &["text", "constants", "data", "stack", "linear", "vmalloc", "coherent", "lent"]),
     ("virtio_block", &["vmalloc"]),

@@ -57,6 +57,7 @@ mod ram;
 mod read_write;
 mod realloc;
 mod refusals;
+mod screen;
 mod serial;
 mod smp;
 mod smp_locks;
