@@ -30,6 +30,7 @@ pub mod declared;
 pub mod device;
 pub mod dma_pool;
 mod error;
+pub mod in_place;
 pub mod mapping;
 pub mod pool_growth;
 pub mod scatter;

@@ -4,8 +4,9 @@ use core::fmt::{self, Write};
 
 use board::vexpress_a9::{VIRTIO_INTERRUPTS, VIRTIO_SLOTS};
 use drivers::interrupts::InterruptError;
-use drivers::virtio::block::{self, Disk, DiskError, ReadError, SECTOR, Wait};
+use drivers::virtio::block::{self, Disk, SECTOR};
 use drivers::virtio::completion::Completion;
+use drivers::virtio::{DeviceError, RequestError, Wait};
 use mm::io_mem::{IoMem, IoMemError};
 use sha2::{Digest, Sha256};
 use virtio_hal::Slot;
@@ -20,13 +21,13 @@ pub(crate) enum DigestError {
     /// The disk's interrupt could not be had.
     Interrupt(InterruptError),
     /// The disk did not come up.
-    Disk(DiskError),
+    Disk(DeviceError),
     /// A sector could not be read.
     Read {
         /// Its number.
         sector: u64,
         /// What the device said.
-        error: ReadError,
+        error: RequestError,
     },
     /// The console took no more text.
     Console,

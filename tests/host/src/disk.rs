@@ -31,7 +31,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// The output of `SplitMix64` (Steele, Lea and Flood, 2014).
-fn random_bytes(size: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn random_bytes(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {

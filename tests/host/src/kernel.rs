@@ -13,7 +13,9 @@ use ktest::Filter;
 use crate::context::Context;
 use crate::kernel::session::Session;
 use crate::pool::Job;
-use crate::qemu::{self, Console, DEFAULT_DISK, KERNEL_TESTS, Machine, Start, Transport};
+use crate::qemu::{
+    self, Console, DEFAULT_DISK, Equipment, KERNEL_TESTS, Machine, Start, Transport,
+};
 use crate::tally::Verdict;
 
 /// All.
@@ -47,6 +49,8 @@ struct Special {
     transport: Transport,
     /// What is started: the image, and further options of `scripts/qemu`.
     start: (&'static str, &'static [&'static str]),
+    /// What its machine has.
+    equipment: Equipment,
 }
 
 impl Special {
@@ -55,7 +59,8 @@ impl Special {
         let memory = Machine::USUAL.memory;
         let transport = Machine::USUAL.transport;
         let start = (KERNEL_TESTS, [].as_slice());
-        Self { memory, cpus: 1, found: memory, parameters, filter, transport, start }
+        let equipment = Equipment::Disk;
+        Self { memory, cpus: 1, found: memory, parameters, filter, transport, start, equipment }
     }
 
     /// The same with the other face of the disk.
@@ -80,7 +85,12 @@ impl Special {
 
     fn start(&self) -> Start {
         let options = self.start.1.iter().map(|&option| option.to_owned()).collect();
-        Start { options, ..Start::of(self.start.0) }
+        Start { options, equipment: self.equipment, ..Start::of(self.start.0) }
+    }
+
+    /// The same on a machine with all devices.
+    const fn equipped(self) -> Self {
+        Self { equipment: Equipment::Everything, ..self }
     }
 
     /// The same, started so.
@@ -94,7 +104,7 @@ const SPECIAL: [Special; 39] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
-    Special::with("", MOST).on(777),
+    Special::with("", MOST).on(777).equipped(),
     Special::with("", MOST).on(128),
     // Most of memory high, on two nodes: everything.
     Special::with("lowmem=64M numa=fake=2", MOST_HIGH).on(256),
@@ -105,8 +115,8 @@ const SPECIAL: [Special; 39] = [
         .started(&["--boot", "atags", "--dirty", "--icount", "5"]),
     // What drives the disk, by its other face; the rest knows nothing of that, and meets it on four CPUs.
     Special::with("loglevel=7", "virtio").on(128).modern(),
-    Special::with("loglevel=7", "virtio").modern(),
-    Special::with("loglevel=7", "virtio").on(777).modern(),
+    Special::with("loglevel=7", "virtio").modern().equipped(),
+    Special::with("swiotlb=force", "virtio").on(777).modern().equipped(),
     Special::with("loglevel=7", "virtio").on(1024).modern(),
     // By Linux's boot protocol, with an initial RAM disk; further down everything that way.
     Special::with("loglevel=6", "handover::").on(128).by(4).started(&[
@@ -141,7 +151,7 @@ const SPECIAL: [Special; 39] = [
     // Whatever is mapped for a device is copied; and misuse of mappings is looked for, also the project's own.
     Special::with("swiotlb=force", "streaming::"),
     Special::with("swiotlb=64K,force lowmem=64M", "streaming::").on(256),
-    Special::with("swiotlb=force dma_debug=on", "virtio"),
+    Special::with("swiotlb=force dma_debug=on", "virtio").equipped(),
     Special::with("dma_debug=on", "misuse::"),
     Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.

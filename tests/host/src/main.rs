@@ -8,6 +8,7 @@
 mod board;
 mod cargo;
 mod context;
+mod devices;
 mod disk;
 #[cfg(test)]
 mod documents;

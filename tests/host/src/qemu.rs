@@ -67,12 +67,23 @@ pub(crate) struct Start {
     pub(crate) image: String,
     /// Further options of `scripts/qemu`; they win over those that every boot has.
     pub(crate) options: Vec<String>,
+    /// What its machine has.
+    pub(crate) equipment: Equipment,
+}
+
+/// The devices that can move data by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Equipment {
+    /// A disk that may not be written.
+    Disk,
+    /// Another that may, a source of random bytes, and a network card, with everything that they are connected to.
+    Everything,
 }
 
 impl Start {
     /// An image as it is usually started.
     pub(crate) fn of(image: &str) -> Self {
-        Self { image: image.to_owned(), options: vec![] }
+        Self { image: image.to_owned(), options: vec![], equipment: Equipment::Disk }
     }
 }
 

@@ -2,14 +2,12 @@
 
 use core::fmt;
 
-use safe_mmio::field_shared;
-pub use virtio_drivers::Error as ReadError;
-use virtio_drivers::Error;
+use mm::io_mem::IoMem;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_hal::{CoherentHal, Slot};
 
-use super::transport::{SlotError, SlotTransport};
-use mm::io_mem::IoMem;
+use super::transport::{SlotTransport, device_in};
+use super::{DeviceError, RequestError, Wait};
 
 /// The device number of a disk (Virtio 1.2, 5.2).
 const BLOCK: u32 = 2;
@@ -20,48 +18,9 @@ pub const SECTOR: usize = SECTOR_SIZE;
 /// The most bytes of one request: one whose buffer the device cannot have in place is copied, and bounce buffers are scarce.
 const REQUEST: usize = 64 << 10;
 
-/// Why there is no disk in a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskError {
-    /// The slot gives no transport.
-    Slot(SlotError),
-    /// The device did not come up.
-    Device(Error),
-}
-
-impl fmt::Display for DiskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Slot(error) => error.fmt(f),
-            Self::Device(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for DiskError {}
-
 /// Whether the device in a slot is a disk.
 pub fn is_disk(slot: &mut IoMem<Slot>) -> bool {
-    field_shared!(slot.registers(), device_id).read() == BLOCK
-}
-
-/// How requests are waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// By looking into the ring all the time. Any context.
-    Polling,
-    /// Asleep, until an interrupt comes: the slot has a [`Completion`](super::completion::Completion). Where one may
-    /// sleep.
-    Interrupt,
-}
-
-impl Wait {
-    fn until(self, done: &mut dyn FnMut() -> bool) {
-        match self {
-            Self::Polling => core::hint::spin_loop(),
-            Self::Interrupt => arch::cpu::wait_until(done),
-        }
-    }
+    device_in(slot) == BLOCK
 }
 
 /// A disk. Its rings are coherent memory; requests are waited for.
@@ -74,10 +33,10 @@ impl<'a> Disk<'a> {
     /// Brings the disk in `slot` up, whose requests will be waited for by `wait`. Where one may sleep.
     ///
     /// # Errors
-    /// [`DiskError`]; the device is reset and its memory freed.
-    pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DiskError> {
-        let transport = SlotTransport::new(slot.registers()).map_err(DiskError::Slot)?;
-        let mut disk = VirtIOBlk::new(transport).map_err(DiskError::Device)?;
+    /// [`DeviceError`]; the device is reset and its memory freed.
+    pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DeviceError> {
+        let transport = SlotTransport::new(slot.registers(), BLOCK).map_err(DeviceError::Slot)?;
+        let mut disk = VirtIOBlk::new(transport).map_err(DeviceError::Device)?;
         match wait {
             Wait::Polling => disk.disable_interrupts(),
             Wait::Interrupt => disk.enable_interrupts(),
@@ -100,18 +59,37 @@ impl<'a> Disk<'a> {
     /// # Errors
     /// What the device says, such as a sector that it does not have; `InvalidParam` for a buffer that is empty or not
     /// whole sectors. The buffer then holds what was read before.
-    pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        if buffer.is_empty() || !buffer.len().is_multiple_of(SECTOR) {
-            return Err(Error::InvalidParam);
-        }
-        let sector = usize::try_from(sector).map_err(|_| Error::InvalidParam)?;
-        let mut first = sector;
+    pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), RequestError> {
+        let mut first = checked(sector, buffer)?;
+        let wait = self.wait;
         for part in buffer.chunks_mut(REQUEST) {
-            virtio_hal::read_blocks(&mut self.disk, first, part, |done| self.wait.until(done))?;
-            first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
+            virtio_hal::read_blocks(&mut self.disk, first, part, |done| wait.until(done))?;
+            first = first.checked_add(part.len() / SECTOR).ok_or(RequestError::InvalidParam)?;
         }
         Ok(())
     }
+
+    /// Writes `buffer`, a whole number of sectors, from number `sector` on, and waits for it.
+    ///
+    /// # Errors
+    /// As for [`Disk::read`]; a disk that refuses to be written gives `IoError`. What was written before is on the disk.
+    pub fn write(&mut self, sector: u64, buffer: &[u8]) -> Result<(), RequestError> {
+        let mut first = checked(sector, buffer)?;
+        let wait = self.wait;
+        for part in buffer.chunks(REQUEST) {
+            virtio_hal::write_blocks(&mut self.disk, first, part, |done| wait.until(done))?;
+            first = first.checked_add(part.len() / SECTOR).ok_or(RequestError::InvalidParam)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first sector of a request with `buffer`, as the crate counts.
+fn checked(sector: u64, buffer: &[u8]) -> Result<usize, RequestError> {
+    if buffer.is_empty() || !buffer.len().is_multiple_of(SECTOR) {
+        return Err(RequestError::InvalidParam);
+    }
+    usize::try_from(sector).map_err(|_| RequestError::InvalidParam)
 }
 
 impl fmt::Debug for Disk<'_> {

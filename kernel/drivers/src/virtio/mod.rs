@@ -5,5 +5,12 @@
 
 pub mod block;
 pub mod completion;
+pub mod entropy;
 mod legacy;
+pub mod network;
+mod start;
 pub mod transport;
+mod wait;
+
+pub use start::{DeviceError, RequestError};
+pub use wait::Wait;

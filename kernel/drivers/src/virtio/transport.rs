@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use mm::io_mem::IoMem;
 use safe_mmio::{UniqueMmioPointer, field_shared};
 use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -27,6 +28,13 @@ pub enum SlotError {
     },
     /// A slot without a device.
     Empty,
+    /// Another device than the one that was asked for.
+    Other {
+        /// The device's number.
+        device: u32,
+        /// The number of the one that was.
+        wanted: u32,
+    },
     /// A device of a type or generation that is not known.
     Unknown {
         /// The generation of the registers.
@@ -41,6 +49,9 @@ impl fmt::Display for SlotError {
         match self {
             Self::NotVirtio { magic } => write!(f, "no virtio slot: it reads {magic:#010x}"),
             Self::Empty => f.write_str("an empty slot"),
+            Self::Other { device, wanted } => {
+                write!(f, "device {device}, and {wanted} is wanted")
+            }
             Self::Unknown { version, device } => {
                 write!(f, "device {device} with registers of version {version} is not known")
             }
@@ -49,6 +60,11 @@ impl fmt::Display for SlotError {
 }
 
 impl core::error::Error for SlotError {}
+
+/// The number of the device in a slot; zero for none.
+pub(super) fn device_in(slot: &mut IoMem<Slot>) -> u32 {
+    field_shared!(slot.registers(), device_id).read()
+}
 
 /// The way to one device.
 pub enum SlotTransport<'a> {
@@ -59,17 +75,21 @@ pub enum SlotTransport<'a> {
 }
 
 impl<'a> SlotTransport<'a> {
-    /// Finds out what lies in `slot`.
+    /// Takes `slot` over, in which a device with the number `wanted` is to be.
     ///
     /// # Errors
-    /// [`SlotError`].
-    pub fn new(slot: UniqueMmioPointer<'a, Slot>) -> core::result::Result<Self, SlotError> {
+    /// [`SlotError`]; nothing was written there.
+    pub fn new(
+        slot: UniqueMmioPointer<'a, Slot>,
+        wanted: u32,
+    ) -> core::result::Result<Self, SlotError> {
         let magic = field_shared!(slot, magic).read();
         let version = field_shared!(slot, version).read();
         let device = field_shared!(slot, device_id).read();
         let unknown = SlotError::Unknown { version, device };
         match (magic, version, device) {
             (MAGIC, _, 0) => Err(SlotError::Empty),
+            (MAGIC, 1 | 2, _) if device != wanted => Err(SlotError::Other { device, wanted }),
             (MAGIC, 1, _) => DeviceType::try_from(device)
                 .map(|kind| Self::Legacy(LegacyTransport::new(slot, kind)))
                 .map_err(|_| unknown),

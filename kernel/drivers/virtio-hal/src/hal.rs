@@ -1,4 +1,4 @@
-//! Coherent memory for rings, streaming mappings for buffers.
+//! Coherent memory for rings; for buffers streaming mappings, unless they are coherent memory themselves.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicUsize;
@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use dma::coherent;
 use dma::debug;
 use dma::device::Device;
+use dma::in_place;
 use dma::streaming::{self, Call, Memory};
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::Sleep;
@@ -31,7 +32,7 @@ pub fn shared_buffers() -> usize {
 
 // SAFETY: `dma_alloc` gives coherent memory, zeroed, aligned to pages, that nobody else has until `dma_dealloc`; the physical
 // address is the device's own view of it. `share` gives the address at which the device has the bytes, or a copy of them, until
-// `unshare`.
+// `unshare`; coherent memory it has at that address anyway.
 unsafe impl Hal for CoherentHal {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let none = (0, NonNull::dangling());
@@ -78,8 +79,13 @@ unsafe impl Hal for CoherentHal {
     /// If it cannot be mapped, for want of bounce buffers: the trait has no way to say so.
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
         let (address, bytes) = place(buffer);
+        if let Some(dma) = in_place::seen_at(&DEVICE, address, bytes) {
+            SHARED.fetch_add(1, Relaxed);
+            return PhysAddr::from(dma.raw());
+        }
+        let (call, memory) = (call("virtio share", direction), Memory::Anywhere(address));
         // SAFETY: the caller promises that the buffer is valid, and that nobody uses it while it is shared.
-        let mapped = unsafe { streaming::map(call("virtio share", direction), address, bytes) };
+        let mapped = unsafe { streaming::map(call, memory, bytes) };
         let dma = mapped.unwrap_or_else(|error| panic!("{}: {error}", DEVICE.name()));
         debug::asked(&DEVICE, dma);
         SHARED.fetch_add(1, Relaxed);
@@ -87,7 +93,11 @@ unsafe impl Hal for CoherentHal {
     }
 
     unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
-        let (_, bytes) = place(buffer);
+        let (address, bytes) = place(buffer);
+        if in_place::seen_at(&DEVICE, address, bytes).is_some() {
+            SHARED.fetch_sub(1, Relaxed);
+            return;
+        }
         let Ok(dma) = u32::try_from(paddr) else {
             log::error!("virtio: {paddr:#x} was never shared");
             return;
@@ -104,10 +114,10 @@ unsafe impl Hal for CoherentHal {
 }
 
 /// Where a buffer lies: its caller may have it anywhere.
-fn place(buffer: NonNull<[u8]>) -> (Memory, u32) {
+pub(crate) fn place(buffer: NonNull<[u8]>) -> (VirtAddr, u32) {
     let address = u32::try_from(buffer.addr().get()).expect("addresses have 32 bits");
     let bytes = u32::try_from(buffer.len()).expect("a buffer of less than 4 GiB");
-    (Memory::Anywhere(VirtAddr::new(address)), bytes)
+    (VirtAddr::new(address), bytes)
 }
 
 fn call(name: &'static str, direction: BufferDirection) -> Call<'static> {

@@ -27,3 +27,24 @@ pub fn read_blocks<T: Transport>(
     // SAFETY: the same that were given to the request of this token.
     unsafe { disk.complete_read_blocks(token, &request, buffer, &mut response) }
 }
+
+/// Writes `buffer`, whole sectors, from sector `first` on. `wait` is as for [`read_blocks`].
+///
+/// # Errors
+/// What the device says, or that the queue is full.
+pub fn write_blocks<T: Transport>(
+    disk: &mut VirtIOBlk<CoherentHal, T>,
+    first: usize,
+    buffer: &[u8],
+    mut wait: impl FnMut(&mut dyn FnMut() -> bool),
+) -> Result<()> {
+    let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
+    // SAFETY: the request, the buffer and the response are borrowed or owned by this call, which does not return before the
+    // device is done with them, and nobody writes to them meanwhile.
+    let token = unsafe { disk.write_blocks_nb(first, &mut request, buffer, &mut response)? };
+    while disk.peek_used() != Some(token) {
+        wait(&mut || disk.peek_used() == Some(token));
+    }
+    // SAFETY: the same that were given to the request of this token.
+    unsafe { disk.complete_write_blocks(token, &request, buffer, &mut response) }
+}

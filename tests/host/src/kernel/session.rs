@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use crate::context::Context;
+use crate::devices::Devices;
 use crate::ktap::{Asked, Line, Report};
-use crate::qemu::{self, Console, DEFAULT_DISK, Ended, Machine, Start};
+use crate::qemu::{self, Console, DEFAULT_DISK, Ended, Equipment, Machine, Start};
 use crate::tally::{Outcome, Verdict};
 use crate::witness::{self, Heard, Stand, Witnessed};
 
@@ -121,14 +122,26 @@ impl Session {
         let stand = Stand::open(&self.scratch, u64::from(self.found) << 20)?;
         let mut start = self.start.clone();
         start.options.extend(stand.options());
+        let devices = match start.equipment {
+            Equipment::Disk => None,
+            Equipment::Everything => Some(Devices::open(&self.scratch)?),
+        };
+        start.options.extend(devices.iter().flat_map(Devices::options));
         let (words, over) = (self.words(from), AtomicBool::new(false));
-        thread::scope(|scope| {
+        let (booted, mut heard) = thread::scope(|scope| {
             let listener = scope.spawn(|| stand.serve(&over));
+            let peer = scope.spawn(|| devices.as_ref().map(|devices| devices.serve(&over)));
             let booted = qemu::boot(self.machine, Console::Test, &start, disk, &words);
             over.store(true, Relaxed);
-            let heard = listener.join().map_err(|_| "who listens to the kernel has panicked")?;
-            Ok((booted?, heard))
-        })
+            let heard = listener.join().map_err(|_| "who listens to the kernel has panicked");
+            let faults = peer.join().map_err(|_| "the peer on the network has panicked");
+            let mut heard = heard?;
+            heard.faults.extend(faults?.into_iter().flatten());
+            Ok::<_, String>((booted, heard))
+        })?;
+        let report = booted.as_ref().map_or("", |ended| &ended.output);
+        heard.faults.extend(devices.into_iter().flat_map(|devices| devices.close(report)));
+        Ok((booted?, heard))
     }
 
     /// Takes in what the witnesses of a boot said, after its results.

@@ -16,7 +16,7 @@ mod stand;
 mod testimony;
 mod witnessed;
 
-pub(crate) use stand::{Heard, Stand};
+pub(crate) use stand::{Heard, Stand, accept, socket_in};
 pub(crate) use witnessed::Witnessed;
 
 /// The word of the kernel's command line that says who listens.

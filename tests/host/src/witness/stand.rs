@@ -52,11 +52,7 @@ impl Stand {
     pub(crate) fn open(folder: &Path, ram: u64) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);
-        let mut uart = folder.join(format!("{number}.uart"));
-        if uart.as_os_str().len() > LONGEST_NAME {
-            let short = format!("mapwright-{}-{number}.uart", std::process::id());
-            uart = std::env::temp_dir().join(short);
-        }
+        let uart = socket_in(folder, number, "uart");
         let qmp = uart.with_extension("qmp");
         let listener = UnixListener::bind(&uart)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -137,8 +133,20 @@ impl Stand {
     }
 }
 
+/// A name for a socket in `folder`, or elsewhere if that would be too long.
+pub(crate) fn socket_in(folder: &Path, number: u32, kind: &str) -> PathBuf {
+    let name = folder.join(format!("{number}.{kind}"));
+    if name.as_os_str().len() <= LONGEST_NAME {
+        return name;
+    }
+    std::env::temp_dir().join(format!("mapwright-{}-{number}.{kind}", std::process::id()))
+}
+
 /// The emulator's connection; `None` when the boot ended without one.
-fn accept(listener: &UnixListener, ended: &AtomicBool) -> std::io::Result<Option<UnixStream>> {
+pub(crate) fn accept(
+    listener: &UnixListener,
+    ended: &AtomicBool,
+) -> std::io::Result<Option<UnixStream>> {
     loop {
         match listener.accept() {
             Ok((stream, _)) => return Ok(Some(stream)),

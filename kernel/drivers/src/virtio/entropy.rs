@@ -1,0 +1,64 @@
+//! A source of random bytes.
+
+use core::fmt;
+
+use mm::io_mem::IoMem;
+use virtio_hal::{EntropySource, Notices, Slot};
+
+use super::transport::{SlotTransport, device_in};
+use super::{DeviceError, RequestError, Wait};
+
+/// The device number of a source of random bytes (Virtio 1.2, 5.4).
+const ENTROPY: u32 = 4;
+
+/// The most bytes of one request: one whose buffer the device cannot have in place is copied, and bounce buffers are scarce.
+const REQUEST: usize = 64 << 10;
+
+/// Whether the device in a slot is a source of random bytes.
+pub fn is_entropy(slot: &mut IoMem<Slot>) -> bool {
+    device_in(slot) == ENTROPY
+}
+
+/// A source of random bytes. Its ring is coherent memory; requests are waited for.
+pub struct Entropy<'a> {
+    source: EntropySource<SlotTransport<'a>>,
+    wait: Wait,
+}
+
+impl<'a> Entropy<'a> {
+    /// Brings the source in `slot` up, whose requests will be waited for by `wait`. Where one may sleep.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the device is reset and its memory freed.
+    pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DeviceError> {
+        let transport = SlotTransport::new(slot.registers(), ENTROPY).map_err(DeviceError::Slot)?;
+        let mut source = EntropySource::new(transport).map_err(DeviceError::Device)?;
+        source.notify(match wait {
+            Wait::Polling => Notices::Unwanted,
+            Wait::Interrupt => Notices::Wanted,
+        });
+        Ok(Self { source, wait })
+    }
+
+    /// Fills `buffer`, and waits for it.
+    ///
+    /// # Errors
+    /// What the device did wrong. The buffer then begins with what came before.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
+        for part in buffer.chunks_mut(REQUEST) {
+            let mut done = 0;
+            // A device may give fewer bytes than it was asked for.
+            while done < part.len() {
+                let wait = self.wait;
+                done += self.source.read(&mut part[done..], |came| wait.until(came))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Entropy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entropy").field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
