@@ -13,10 +13,11 @@ use kerncore::attributes::Attributes;
 use kerncore::audit::{Expected, FixedPart, Summary, Violation};
 use kerncore::descriptor::{SLOT_SIZE, l1};
 use kerncore::frames::FrameOwner;
+use kerncore::iommu::DomainViolation;
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, linear_physical};
 use kerncore::user::UserViolation;
 
-use crate::{heap, kernel, user};
+use crate::{domain, heap, kernel, user};
 
 /// A rule broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum Finding {
     },
     /// In the tables of a program.
     User(UserViolation),
+    /// In the tables of a device's domain.
+    Domain(DomainViolation),
     /// Frames of programs, or of text, that nobody has: they leaked.
     UserFrames {
         /// Whose they are.
@@ -65,6 +68,7 @@ impl fmt::Display for Finding {
         match self {
             Self::Table(violation) => violation.fmt(f),
             Self::User(violation) => violation.fmt(f),
+            Self::Domain(violation) => violation.fmt(f),
             Self::Shown { counted, found } => {
                 write!(f, "areas count {counted} windows of programs, and there are {found}")
             }
@@ -110,16 +114,18 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
     kerncore::audit::audit(kernel(), &expected, &mut |violation| report(Finding::Table(violation)))
 }
 
-/// Every program's tables, and the frames that programs have, or, of text, areas: those have `code_pages`.
+/// Every program's tables, every device's, and the frames that these have, or, of text, areas: those have `code_pages`.
 fn programs(code_pages: u32, report: &mut dyn FnMut(Finding)) {
     let found = user::audit(&mut |violation| report(Finding::User(violation)));
+    let domains = domain::audit(&mut |violation| report(Finding::Domain(violation)));
     let counted = kernel().windows_shown();
     if counted != found.shown {
         report(Finding::Shown { counted, found: found.shown });
     }
     let census = kernel().zones().census();
+    let tables_and_data = found.frames + domains.summary.frames;
     for (owner, found) in
-        [(FrameOwner::User, found.frames), (FrameOwner::Text, found.text_frames + code_pages)]
+        [(FrameOwner::User, tables_and_data), (FrameOwner::Text, found.text_frames + code_pages)]
     {
         let owned = census.of(owner);
         if owned != found {

@@ -24,6 +24,7 @@ pub mod bare_area;
 pub mod bring_up;
 pub mod bus;
 mod contiguous;
+pub mod domain;
 pub mod exec_area;
 mod frame_plan;
 pub mod heap;

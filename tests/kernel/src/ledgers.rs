@@ -91,6 +91,9 @@ impl Ledger for Dma {
         snapshot.record("slots of bounce buffers", u64::from(dma::bounce::usage().taken));
         snapshot
             .record("runs of cache lines that are not the processor's", arch::lines::runs() as u64);
+        let (domains, pages) = mm::domain::usage();
+        snapshot.record("domains of devices", u64::from(domains));
+        snapshot.record_in("pages", "device addresses", u64::from(pages));
         snapshot.record("mappings that are checked", dma::debug::mappings() as u64);
         snapshot
     }

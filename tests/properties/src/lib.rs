@@ -17,6 +17,8 @@ mod bounce;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod iova;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod va_space;

@@ -34,7 +34,7 @@ pub enum FrameOwner {
     Dma,
     /// The atomic DMA pool.
     AtomicPool,
-    /// User address spaces: their tables, and programs' data.
+    /// User address spaces, and those of devices: their tables, and programs' data.
     User,
     /// Taken page by page through the raw, Linux-named calls, which keep no handle.
     Pages,

@@ -15,6 +15,8 @@ pub enum Class {
     CommandLine,
     /// Which user address spaces live (`mm::user`).
     UserSpaces,
+    /// Which domains of devices live (`mm::domain`); their audit reports under it.
+    Domains,
     /// The windows of a user address space (`kerncore::user`); its audit reports under it.
     UserWindows,
     /// The log, while a test reads along (`image::capture`): messages are put into words under it.
@@ -45,6 +47,8 @@ pub enum Class {
     AtomicPool,
     /// Which pages of a device's own memory are taken (`dma::declared`).
     DeclaredMemory,
+    /// Which addresses of an IOMMU domain are taken (`kerncore::iommu`).
+    DeviceAddresses,
     /// Which blocks of a DMA pool are taken (`dma::dma_pool`).
     DmaBlocks,
     /// The cookies of coherent buffers without a mapping (`dma::attributes`).
@@ -71,9 +75,10 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::CommandLine,
         Self::UserSpaces,
+        Self::Domains,
         Self::UserWindows,
         Self::LogCapture,
         Self::WitnessAnswer,
@@ -89,6 +94,7 @@ impl Class {
         Self::Contiguous,
         Self::AtomicPool,
         Self::DeclaredMemory,
+        Self::DeviceAddresses,
         Self::DmaBlocks,
         Self::HiddenBuffers,
         Self::BounceBuffers,
@@ -105,6 +111,7 @@ impl Class {
         match self {
             Self::CommandLine => "command line",
             Self::UserSpaces => "user spaces",
+            Self::Domains => "domains",
             Self::UserWindows => "user windows",
             Self::LogCapture => "log capture",
             Self::WitnessAnswer => "witness answer",
@@ -120,6 +127,7 @@ impl Class {
             Self::Contiguous => "contiguous region",
             Self::AtomicPool => "atomic pool",
             Self::DeclaredMemory => "declared memory",
+            Self::DeviceAddresses => "device addresses",
             Self::DmaBlocks => "dma blocks",
             Self::HiddenBuffers => "hidden buffers",
             Self::BounceBuffers => "bounce buffers",

@@ -33,6 +33,7 @@ use core::fmt;
 
 mod at_hand;
 mod backlog;
+mod entries;
 mod large;
 mod large_pages;
 mod map;
@@ -50,6 +51,7 @@ pub(crate) use run::{FEW, Paired, Slots};
 pub(crate) use sections::Walk;
 
 pub use backlog::Backlog;
+pub use entries::UnmappedEntries;
 pub use large::{LargeParts, Mapped, UnmappedLarge};
 pub use map::{MapError, consecutive};
 pub use sections::Parked;

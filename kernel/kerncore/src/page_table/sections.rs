@@ -226,8 +226,15 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         parked.head = table.raw();
     }
 
+    /// Links all of `more`, which are parked, to the others.
+    pub(crate) fn park_all(&self, mut more: Parked, parked: &mut Parked) {
+        while let Some(table) = self.unpark(&mut more) {
+            self.park(table, parked);
+        }
+    }
+
     /// Takes one table out, its first word made empty again.
-    fn unpark(&self, parked: &mut Parked) -> Option<PhysAddr> {
+    pub(crate) fn unpark(&self, parked: &mut Parked) -> Option<PhysAddr> {
         if parked.head == 0 {
             return None;
         }

@@ -16,12 +16,14 @@
 //!
 //! The words' memory is lent by the caller. Nothing here allocates, sleeps or locks.
 
+mod capped;
 mod error;
 mod holders;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use capped::MOST_ALIGNED;
 pub use error::{AllocateError, FreeError, NewError};
 pub use holders::{Holder, Holders};
 

@@ -100,7 +100,11 @@ impl Pool<'_> {
 
     /// So many words from that at `index`, and the next.
     #[inline(always)]
-    fn words_from(&mut self, index: u32, count: u32) -> Option<(&mut [Word], &mut Word)> {
+    pub(super) fn words_from(
+        &mut self,
+        index: u32,
+        count: u32,
+    ) -> Option<(&mut [Word], &mut Word)> {
         let from = self.words.get_mut(index as usize..)?;
         let (words, rest) = from.split_at_mut_checked(count as usize)?;
         Some((words, rest.first_mut()?))
@@ -109,6 +113,6 @@ impl Pool<'_> {
 
 /// How many words a page and `behind` behind it fill, and the bits that they have in the next: 1 to 32.
 #[inline(always)]
-const fn words_of(behind: u32) -> (u32, u32) {
+pub(super) const fn words_of(behind: u32) -> (u32, u32) {
     (behind / WORD_BITS, run_of(0, behind % WORD_BITS))
 }

@@ -23,12 +23,14 @@ pub mod machine;
 mod map;
 mod show;
 mod space;
-mod tables;
+pub(crate) mod tables;
+mod visit;
 mod window;
 pub mod windows;
 
 pub use audit::{UserSummary, UserViolation};
 pub use space::{CPUS, Spaces, UserSpace, WINDOWS};
+pub use visit::Visitor;
 pub use window::{CloseError, PlaceError, Protection, ShowError};
 pub use windows::WindowError;
 

@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::page_table::{PageTable, Released, Removal, Translation};
 use crate::user::USER_PAGES;
 use crate::user::asid::{Asid, Asids, SpaceId};
-use crate::user::machine::{SpaceMachine, UserMachine, close, open};
+use crate::user::machine::{SpaceMachine, UserMachine};
 use crate::user::tables::SpaceTables;
 use crate::user::window::{Backing, CloseError, Window};
 use crate::user::windows::Windows;
@@ -40,9 +40,9 @@ const L1_ORDER: u32 = 1;
 /// What all address spaces share.
 #[expect(missing_debug_implementations, reason = "a lock shows nothing")]
 pub struct Spaces<L: Locks> {
-    asids: L::Lock<Asids<CPUS>>,
+    pub(super) asids: L::Lock<Asids<CPUS>>,
     /// The table for the lower half while no program's is in use: all of its slots are empty.
-    empty: PhysAddr,
+    pub(super) empty: PhysAddr,
 }
 
 impl<L: Locks> Spaces<L> {
@@ -127,20 +127,8 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
     /// # Panics
     /// In interrupt context, or if this CPU has a space open already.
     pub fn with_open_on<R>(&self, machine: &M, act: impl FnOnce() -> R) -> R {
-        assert!(!machine.in_interrupt(), "user memory is opened in interrupt context");
-        let cpu = machine.cpu();
         let current = &self.table.machine().current;
-        let asid = self.spaces.asids.with(|asids| {
-            asids.enter(cpu, self.id, current, || {
-                machine.invalidate_tlb_everything();
-                machine.barrier();
-            })
-        });
-        open(machine, self.table.root(), asid);
-        let result = act();
-        close(machine, self.spaces.empty);
-        self.spaces.asids.with(|asids| asids.leave(cpu));
-        result
+        self.spaces.with_open(machine, (self.id, current), self.table.root(), act)
     }
 
     /// Lends the processor, for what is written to frames of the caller's own.

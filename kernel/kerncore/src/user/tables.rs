@@ -23,31 +23,31 @@ impl Stock {
 }
 
 /// The tables of one space.
-pub(super) struct SpaceTables<L: Locks>(L::Lock<Stock>);
+pub(crate) struct SpaceTables<L: Locks>(L::Lock<Stock>);
 
 impl<L: Locks> SpaceTables<L> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Lock::new(Class::TableMemory, Stock::new()))
     }
 
     /// A view that can take frames when the stock is empty.
-    pub(super) const fn source<'a, 's>(&'a self, zones: &'a Zones<'s, L>) -> Source<'a, 's, L> {
+    pub(crate) const fn source<'a, 's>(&'a self, zones: &'a Zones<'s, L>) -> Source<'a, 's, L> {
         Source { tables: self, zones }
     }
 
     /// How many tables were made, and how many frames they lie in.
-    pub(super) fn made(&self) -> (u32, u32) {
+    pub(crate) fn made(&self) -> (u32, u32) {
         self.0.with(|stock| (stock.made, stock.frames.pages()))
     }
 
     /// Takes all frames out. No first-level slot names a table any more, and no TLB remembers one.
-    pub(super) fn take(&self) -> FrameList {
+    pub(crate) fn take(&self) -> FrameList {
         self.0.with(|stock| core::mem::replace(stock, Stock::new()).frames)
     }
 }
 
 /// [`SpaceTables`] with the means to refill them.
-pub(super) struct Source<'a, 's, L: Locks> {
+pub(crate) struct Source<'a, 's, L: Locks> {
     tables: &'a SpaceTables<L>,
     zones: &'a Zones<'s, L>,
 }

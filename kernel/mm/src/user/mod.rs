@@ -15,7 +15,7 @@ mod register;
 mod space;
 
 pub use program::{Answer, Call, End, Program};
-pub(crate) use space::move_out;
 pub use space::{
     AddressSpace, CopyError, SpaceError, audit, live, numbers_taken, rollovers, waits,
 };
+pub(crate) use space::{move_out, spaces};

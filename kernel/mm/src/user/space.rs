@@ -25,7 +25,7 @@ use crate::kernel;
 pub(super) type Space = UserSpace<'static, 'static, CortexA9, IrqLocks>;
 
 /// What all spaces share. The stub's table for the lower half, which is empty, is in use while no program's is.
-fn spaces() -> &'static Spaces<IrqLocks> {
+pub(crate) fn spaces() -> &'static Spaces<IrqLocks> {
     static SPACES: Once<Spaces<IrqLocks>> = Once::new();
     SPACES.call_once(|| {
         let empty = linear_physical(boot::layout::user_l1());

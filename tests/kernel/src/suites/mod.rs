@@ -30,6 +30,7 @@ mod instructions;
 mod interrupt_lines;
 mod interrupts;
 mod io_owners;
+mod iommu_witness;
 mod ioremap;
 mod ioremap_family;
 mod ioremap_large;

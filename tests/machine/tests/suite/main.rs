@@ -1,6 +1,7 @@
 //! On SoftMachine: its own rules; `kerncore`'s page table and linear map held to them; the kernel's whole address space;
 //! and the board of mutants, which says of the tests that they bite.
 
+mod iommu;
 mod kernel_space;
 mod linear_list;
 mod linear_map;

@@ -19,6 +19,7 @@ mod flushes;
 mod frames;
 mod freeing;
 mod huge;
+pub(crate) mod iommu;
 mod long_arrays;
 mod machine;
 mod map_ram;
@@ -134,6 +135,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         frames::LISTED,
         freeing::LISTED,
         huge::LISTED,
+        iommu::LISTED,
         long_arrays::LISTED,
         machine::LISTED,
         map_ram::LISTED,
