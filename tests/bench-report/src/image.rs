@@ -1,12 +1,20 @@
 //! The benchmark image: how it is booted, and what it says.
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use object::{Object as _, ObjectSection as _};
 
 /// The image.
 pub(crate) const IMAGE: &str = "target/kernel-bench.elf";
+/// The disk of the rows that read one; made anew by each run.
+const DISK: &str = "target/bench.disk";
+/// Bytes of the disk, and of a part of it, of which one page holds something.
+const DISK_BYTES: u64 = 64 << 20;
+const PART: u64 = 64 << 10;
+const PAGE: u64 = 4 << 10;
 /// RAM, enough for all areas of the largest row.
 pub(crate) const MEMORY: &str = "1G";
 
@@ -35,9 +43,40 @@ impl Cost {
 pub(crate) fn command(options: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new("scripts/qemu");
     command.args(["--memory", MEMORY, "--console", "test"]).args(options);
+    if is_of_the_disk(words) {
+        command.args(["--disk", DISK]);
+    }
     command.args([IMAGE, "--", "loglevel=5"]).args(parameter_for(words)).args(words);
     command.stdin(Stdio::null());
     command
+}
+
+fn is_of_the_disk(words: &[&str]) -> bool {
+    words.iter().any(|word| word.starts_with("test=disk_"))
+}
+
+/// Makes the disk, whose holes take no room on the host: in part n, page n of the part, counted round, holds ever greater words.
+/// `tests/bench/src/disk.rs` has the same in mind.
+fn make_disk(path: &str) -> std::io::Result<()> {
+    let own = format!("{path}.{}", std::process::id());
+    let mut file = fs::File::create(&own)?;
+    file.set_len(DISK_BYTES)?;
+    for part in 0..u32::try_from(DISK_BYTES / PART).expect("few parts") {
+        let page = u64::from(part) % (PART / PAGE);
+        let first = part.wrapping_mul(0x9e37_79b1);
+        let word = |index: u32| first.wrapping_add(index).to_le_bytes();
+        let words: Vec<u8> = (0..1024).flat_map(word).collect();
+        file.seek(SeekFrom::Start(u64::from(part) * PART + page * PAGE))?;
+        file.write_all(&words)?;
+    }
+    drop(file);
+    fs::rename(own, path)
+}
+
+/// The same, once in a run.
+fn have_disk() -> Result<(), String> {
+    static MADE: OnceLock<Result<(), String>> = OnceLock::new();
+    MADE.get_or_init(|| make_disk(DISK).map_err(|error| format!("{DISK}: {error}"))).clone()
 }
 
 /// What the kernel is told beside the row's name: rows of the contiguous region need one, and others are to be without.
@@ -50,6 +89,9 @@ fn parameter_for(words: &[&str]) -> Option<&'static str> {
 
 /// Boots the image where time is instructions, and gives its output.
 fn boot(words: &[&str]) -> Result<String, String> {
+    if is_of_the_disk(words) {
+        have_disk()?;
+    }
     let output = command(&["--icount", "5"], words).output();
     let output = output.map_err(|error| format!("scripts/qemu: {error}"))?;
     let (said, complaints) =
@@ -114,6 +156,23 @@ mod tests {
         assert_eq!(parameter_for(&["test=dma_coherent_cma_4K", "operations=2"]), Some("cma=16M"));
         assert_eq!(parameter_for(&["test=dma_coherent_sleeping_4K"]), None);
         assert_eq!(parameter_for(&["list"]), None);
+    }
+
+    #[test]
+    fn rows_of_the_disk_have_one_of_known_bytes_and_others_have_none() {
+        assert!(is_of_the_disk(&["test=disk_read_64M_bounced"]));
+        assert!(!is_of_the_disk(&["test=vmalloc_to_page", "list"]));
+        let path = std::env::temp_dir().join(format!("bench-disk-{}", std::process::id()));
+        let path = path.to_str().expect("a name of ours");
+        make_disk(path).expect("a file can be made");
+        let disk = fs::read(path).expect("it was made");
+        let _ = fs::remove_file(path);
+        assert_eq!(disk.len(), 64 << 20);
+        let place = 17 * (64 << 10) + 4096;
+        let word = 17_u32.wrapping_mul(0x9e37_79b1).wrapping_add(3).to_le_bytes();
+        assert_eq!(disk[place + 12..place + 16], word);
+        assert!(disk[17 << 16..place].iter().all(|&byte| byte == 0));
+        assert!(disk[place + 4096..18 << 16].iter().all(|&byte| byte == 0));
     }
 
     #[test]

@@ -104,6 +104,7 @@ enum WithRecord {
 fn run(filter: &str, jobs: usize, with_record: WithRecord) -> Result<(), String> {
     let figures = measure::all(filter, jobs)?;
     print!("{}", table::text(rows::ROWS, &figures));
+    print!("{}", table::rates(rows::RATES, &figures));
     write(JSON, &measure::json(&figures))?;
     write(PLOT, &plot::svg(&figures))?;
     println!("\nwritten: {JSON}, {PLOT}");

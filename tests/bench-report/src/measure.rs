@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::{Map, Value};
 
 use crate::image::{self, Cost};
-use crate::rows::{EMPTY_CALL, ROWS};
+use crate::rows::{self, EMPTY_CALL};
 
 /// What was measured, by row.
 pub(crate) type Figures = BTreeMap<String, Cost>;
@@ -41,7 +41,7 @@ pub(crate) fn all(filter: &str, jobs: usize) -> Result<Figures, String> {
 }
 
 fn is_known(name: &str) -> bool {
-    name == EMPTY_CALL || ROWS.iter().any(|row| row.name == name)
+    name == EMPTY_CALL || rows::names().any(|row| row == name)
 }
 
 /// A figure that is not the same the second time is none.
@@ -59,9 +59,9 @@ fn agree(name: &str, one: Cost, other: Cost) -> Result<Cost, String> {
 
 /// The figures as JSON, in the order of the table.
 pub(crate) fn json(figures: &Figures) -> String {
-    let names = ROWS.iter().map(|row| row.name);
-    let means = names.filter_map(|name| Some((name.into(), figures.get(name)?.mean().into())));
-    pretty(&Value::Object(means.collect::<Map<_, _>>()))
+    let figure =
+        |name: &'static str| Some((name.into(), rows::figure(name, figures.get(name)?).into()));
+    pretty(&Value::Object(rows::names().filter_map(figure).collect::<Map<_, _>>()))
 }
 
 /// Readable JSON with an end of line.
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_the_means_of_the_rows_that_were_measured() {
+    fn the_json_has_the_figures_of_the_rows_that_were_measured() {
         let figures: Figures = [("vmalloc_to_page".into(), COST), (EMPTY_CALL.into(), COST)].into();
         assert_eq!(json(&figures), "{\n  \"vmalloc_to_page\": 10\n}\n");
     }

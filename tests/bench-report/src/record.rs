@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::image::Cost;
 use crate::measure::{Figures, pretty};
-use crate::rows::{EMPTY_CALL, ROWS};
+use crate::rows::{self, EMPTY_CALL};
 
 /// The figures of one compiler, by row.
 pub(crate) type Recorded = BTreeMap<String, u32>;
@@ -44,7 +43,7 @@ impl Record {
     /// The record with `figures` in the place of what `compiler` had.
     pub(crate) fn with(mut self, compiler: &str, figures: &Figures) -> Self {
         let rows = figures.iter().filter(|(name, _)| *name != EMPTY_CALL);
-        let recorded = rows.map(|(name, cost)| (name.clone(), cost.mean())).collect();
+        let recorded = rows.map(|(name, cost)| (name.clone(), rows::figure(name, cost))).collect();
         self.0.insert(compiler.to_owned(), recorded);
         self
     }
@@ -52,9 +51,8 @@ impl Record {
     /// As it is written to its file: rows in the order of the table.
     pub(crate) fn text(&self) -> String {
         let rows = |recorded: &Recorded| {
-            let names = ROWS.iter().map(|row| row.name);
-            let rows =
-                names.filter_map(|name| Some((name.to_owned(), (*recorded.get(name)?).into())));
+            let rows = rows::names()
+                .filter_map(|name| Some((name.to_owned(), (*recorded.get(name)?).into())));
             Value::Object(rows.collect::<Map<_, _>>())
         };
         let compilers =
@@ -68,13 +66,26 @@ fn limit(recorded: u32) -> u64 {
     u64::from(recorded) * 102 / 100
 }
 
+/// The least that a row may move that is recorded with this: 2 % less.
+fn least(recorded: u32) -> u64 {
+    (u64::from(recorded) * 98).div_ceil(100)
+}
+
+/// Whether a row has got worse than is allowed.
+fn is_worse(name: &str, before: u32, now: u32) -> bool {
+    match rows::rate(name) {
+        Some(_) => u64::from(now) < least(before),
+        None => u64::from(now) > limit(before),
+    }
+}
+
 /// A line for each row that got dearer, or vanished, or was never recorded.
 pub(crate) fn complaints(recorded: &Recorded, figures: &Figures) -> Vec<String> {
     let mut complaints = Vec::new();
     for (name, &before) in recorded {
-        match figures.get(name).map(Cost::mean) {
+        match figures.get(name).map(|cost| rows::figure(name, cost)) {
             None => complaints.push(format!("{name}: recorded, and not measured any more")),
-            Some(now) if u64::from(now) > limit(before) => {
+            Some(now) if is_worse(name, before, now) => {
                 let percent = (f64::from(now) / f64::from(before) - 1.0) * 100.0;
                 complaints.push(format!("{name}: {now}, recorded {before}: {percent:+.1} %"));
             }
@@ -90,6 +101,7 @@ pub(crate) fn complaints(recorded: &Recorded, figures: &Figures) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Cost;
 
     const COMPILER: &str = "rustc 1.2.3 (abc 2026-01-02)";
 
@@ -123,6 +135,21 @@ mod tests {
             assert_eq!(complaints(&before, &figures(&[("a", most)])), [""; 0]);
             assert_eq!(complaints(&before, &figures(&[("a", most + 1)])).len(), 1);
         }
+    }
+
+    #[test]
+    fn of_a_row_that_moves_data_more_is_better() {
+        let name = "disk_read_64M_bounced";
+        let moved = |total| -> Figures {
+            let cost = Cost { operations: 1000, total, first: 0, dearest: 0 };
+            [(name.to_owned(), cost)].into()
+        };
+        let before = recorded(&[(name, 65_536)]);
+        assert_eq!(complaints(&before, &moved(1_000_000)), [""; 0]);
+        assert_eq!(complaints(&before, &moved(500_000)), [""; 0], "twice as much");
+        assert_eq!(complaints(&before, &moved(1_020_000)), [""; 0]);
+        let slower = complaints(&before, &moved(1_021_000));
+        assert_eq!(slower, [format!("{name}: 64188, recorded 65536: -2.1 %")]);
     }
 
     #[test]

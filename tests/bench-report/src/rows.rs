@@ -4,6 +4,8 @@
 //! that could be made of each: one CPU only, no hardening, no debugging. *Smp* is 6.12 in the board's configuration without
 //! drivers, with the code for several CPUs, one of them online: what is run in practice.
 
+use crate::image::Cost;
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -80,5 +82,66 @@ pub(crate) const ROWS: &[Row] = &[
     row("page_alloc_free_order4", Some(888), Some(1_223), 130, ""),
 ];
 
+/// A row that moves data: its figure is how many bytes a thousand instructions move, and more is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Its name, in the image and in all files.
+    pub(crate) name: &'static str,
+    /// Bytes that an operation moves.
+    pub(crate) bytes: u32,
+    /// What the name does not say.
+    pub(crate) note: &'static str,
+}
+
+/// All of them: a disk of 64 MiB, read in requests of 64 KiB.
+pub(crate) const RATES: &[Rate] = &[
+    Rate { name: "disk_read_64M_coherent", bytes: 64 << 10, note: "where the device has it" },
+    Rate {
+        name: "disk_read_64M_mapped",
+        bytes: 64 << 10,
+        note: "ordinary memory, mapped in place",
+    },
+    Rate { name: "disk_read_64M_bounced", bytes: 64 << 10, note: "copied" },
+];
+
+/// The names of all rows, in the order of the table.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.name).chain(RATES.iter().map(|rate| rate.name))
+}
+
+/// The row of this name, if it moves data.
+pub(crate) fn rate(name: &str) -> Option<&'static Rate> {
+    RATES.iter().find(|rate| rate.name == name)
+}
+
+/// What is said of a row, recorded and compared: instructions of an operation; or bytes that a thousand instructions move, of
+/// which a fraction does not count.
+pub(crate) fn figure(name: &str, cost: &Cost) -> u32 {
+    let Some(rate) = rate(name) else { return cost.mean() };
+    let bytes = u128::from(rate.bytes) * u128::from(cost.operations);
+    u32::try_from(bytes * 1000 / u128::from(cost.total.max(1))).unwrap_or(u32::MAX)
+}
+
 /// What the image measures for comparison only: a call that does nothing, of the form of the others.
 pub(crate) const EMPTY_CALL: &str = "empty_call";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_told_by_bytes_and_everything_else_by_instructions() {
+        let cost = Cost { operations: 1024, total: 2_048_001, first: 0, dearest: 0 };
+        assert_eq!(figure("vmalloc_to_page", &cost), 2001, "a fraction counts as a whole");
+        assert_eq!(figure("disk_read_64M_bounced", &cost), 32_767, "and here not at all");
+        assert_eq!(figure("disk_read_64M_bounced", &Cost { total: 0, ..cost }), u32::MAX);
+    }
+
+    #[test]
+    fn no_name_stands_for_two_rows() {
+        let mut all: Vec<&str> = names().collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), ROWS.len() + RATES.len());
+    }
+}

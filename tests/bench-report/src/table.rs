@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::image::Cost;
 use crate::measure::Figures;
-use crate::rows::{EMPTY_CALL, Row};
+use crate::rows::{self, EMPTY_CALL, Rate, Row};
 
 /// Where a row has no figure.
 const NONE: &str = "–";
@@ -35,6 +35,27 @@ pub(crate) fn text(rows: &[Row], figures: &Figures) -> String {
         );
     }
     text
+}
+
+/// The table of the rows that move data, as text; nothing if none was measured.
+pub(crate) fn rates(rates: &[Rate], figures: &Figures) -> String {
+    let there = rates.iter().filter_map(|rate| Some((rate, figures.get(rate.name)?)));
+    let mut lines = there.map(|(rate, cost)| {
+        let figures = [rows::figure(rate.name, cost), cost.mean(), cost.first, cost.dearest];
+        let [bytes, mean, first, dearest] = figures.map(grouped);
+        let (name, note) = (rate.name, rate.note);
+        format!("{name:<33}{bytes:>12}{mean:>12}{first:>9}{dearest:>9}  ({note})\n")
+    });
+    let Some(first) = lines.next() else { return String::new() };
+    format!(
+        "\n{:<33}{:>12}{:>12}{:>9}{:>9}\n{first}{}",
+        "bytes per thousand instructions",
+        "Mapwright",
+        "a request",
+        "first",
+        "dearest",
+        lines.collect::<String>()
+    )
 }
 
 fn line(row: &Row, cost: Option<&Cost>) -> String {
@@ -96,6 +117,16 @@ mod tests {
         assert!(line(&ROW, None).contains("not there yet"));
         let table = text(&[ROW], &Figures::new());
         assert!(table.contains("0 of 0 goals are met (*); 1 rows are not there yet"), "{table}");
+    }
+
+    #[test]
+    fn rows_that_move_data_have_a_table_of_their_own() {
+        let name = rows::RATES[0].name;
+        let figures: Figures = [(name.to_owned(), cost(500))].into();
+        let table = rates(rows::RATES, &figures);
+        let words: Vec<&str> = table.lines().last().expect("lines").split_whitespace().collect();
+        assert_eq!(words[..5], [name, "131,072", "500", "2,000", "600"]);
+        assert_eq!(rates(rows::RATES, &Figures::new()), "");
     }
 
     #[test]

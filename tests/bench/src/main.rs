@@ -9,11 +9,14 @@
 //! row NAME                                       one line each, with `list`
 //! cost NAME OPERATIONS TOTAL FIRST DEAREST       in instructions; the dearest is that of all but the first
 //! ```
+//! Rows of the disk move data; how much in an operation, the host knows.
 #![cfg_attr(target_arch = "arm", no_std, no_main)]
 
 #[cfg(target_arch = "arm")]
 extern crate alloc;
 
+#[cfg(target_arch = "arm")]
+mod disk;
 #[cfg(target_arch = "arm")]
 mod meter;
 #[cfg(target_arch = "arm")]
@@ -28,13 +31,10 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{report, start};
+    use image::{interrupts, report, start};
 
     use crate::meter::Meter;
     use crate::rows::{ROWS, Row};
-
-    /// How often an operation is repeated when nobody says.
-    const OPERATIONS: u32 = 1000;
 
     /// Entered by the stub, high, with the MMU on.
     #[unsafe(no_mangle)]
@@ -61,7 +61,7 @@ mod kernel {
             log::error!("no row is called \"{wanted}\": test= names one, list prints them");
             return Err(());
         };
-        measure(row, config.operations.unwrap_or(OPERATIONS))
+        measure(row, config.operations.unwrap_or(row.operations))
     }
 
     fn measure(row: &Row, operations: u32) -> Result<(), ()> {
@@ -78,6 +78,9 @@ mod kernel {
 
     #[unsafe(no_mangle)]
     extern "C" fn kernel_exception(frame: &mut arch::exception::Frame) {
+        if interrupts::serve(frame) {
+            return;
+        }
         arch::smp::end_of_all();
         report::exception(frame);
         exit(Code::Exception)

@@ -24,18 +24,26 @@ use linux::protection::PageProtection;
 use linux::vmalloc::{vmalloc, vmalloc_huge, vzalloc};
 use linux::vmap::vmap;
 
+use crate::disk;
 use crate::meter::Meter;
 
 /// One row.
 pub(crate) struct Row {
     /// Its name on the host.
     pub(crate) name: &'static str,
+    /// How often the operation is repeated when nobody says.
+    pub(crate) operations: u32,
     /// Prepares it and measures it.
     pub(crate) run: fn(&mut Meter),
 }
 
 const fn row(name: &'static str, run: fn(&mut Meter)) -> Row {
-    Row { name, run }
+    Row { name, operations: 1000, run }
+}
+
+/// A row that reads the whole disk.
+const fn disk_row(name: &'static str, run: fn(&mut Meter)) -> Row {
+    Row { name, operations: disk::REQUESTS, run }
 }
 
 const KIB: u32 = 1 << 10;
@@ -91,6 +99,9 @@ pub(crate) static ROWS: &[Row] = &[
     row("vmalloc_to_page", page_behind),
     row("page_alloc_free_order0", |meter| pages(meter, 0)),
     row("page_alloc_free_order4", |meter| pages(meter, 4)),
+    disk_row("disk_read_64M_coherent", disk::read_coherent),
+    disk_row("disk_read_64M_mapped", disk::read_mapped),
+    disk_row("disk_read_64M_bounced", disk::read_bounced),
 ];
 
 type Allocate = extern "C" fn(c_uint) -> *mut c_void;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use mm::io_mem::IoMem;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
-use virtio_hal::{CoherentHal, Slot};
+use virtio_hal::{CoherentHal, Slot, Waits};
 
 use super::transport::{SlotTransport, device_in};
 use super::{DeviceError, RequestError, Wait};
@@ -60,10 +60,24 @@ impl<'a> Disk<'a> {
     /// What the device says, such as a sector that it does not have; `InvalidParam` for a buffer that is empty or not
     /// whole sectors. The buffer then holds what was read before.
     pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), RequestError> {
-        let mut first = checked(sector, buffer)?;
         let wait = self.wait;
+        self.read_by(sector, buffer, &mut |done| wait.until(done))
+    }
+
+    /// As [`Disk::read`]; what waits is the caller's. It is called once for each request, and again while the device is not done,
+    /// with the question whether it is.
+    ///
+    /// # Errors
+    /// As for [`Disk::read`].
+    pub fn read_by(
+        &mut self,
+        sector: u64,
+        buffer: &mut [u8],
+        wait: Waits<'_>,
+    ) -> Result<(), RequestError> {
+        let mut first = checked(sector, buffer)?;
         for part in buffer.chunks_mut(REQUEST) {
-            virtio_hal::read_blocks(&mut self.disk, first, part, |done| wait.until(done))?;
+            virtio_hal::read_blocks(&mut self.disk, first, part, &mut *wait)?;
             first = first.checked_add(part.len() / SECTOR).ok_or(RequestError::InvalidParam)?;
         }
         Ok(())
