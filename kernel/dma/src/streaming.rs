@@ -295,7 +295,7 @@ pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
     let authority = unsafe { Authority::claim() };
     let found = bounce::find(physical);
     within(found, dma, bytes)?;
-    let (from, length) = whole_lines(physical, bytes);
+    let (from, length) = lines_of(call.flow, physical, bytes);
     if found.is_none() {
         kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
     }
@@ -334,7 +334,7 @@ pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Resul
         Some(_) => {}
         None => kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
     }
-    let (from, length) = whole_lines(physical, bytes);
+    let (from, length) = lines_of(call.flow, physical, bytes);
     kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)
 }
 
@@ -359,8 +359,12 @@ fn within(found: Option<Found>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapErr
     if bytes > left { Err(UnmapError::Outside { dma, bytes, left }) } else { Ok(()) }
 }
 
-/// Whole lines around `bytes` from `first`: of what is mapped they belong to nobody else.
-fn whole_lines(first: PhysAddr, bytes: u32) -> (PhysAddr, u32) {
+/// Whole lines around `bytes` from `first`, if the device writes: of what is mapped they belong to nobody else. Of what it only reads its
+/// first and last line may hold something else, too, and were not given as a whole either.
+fn lines_of(flow: Flow, first: PhysAddr, bytes: u32) -> (PhysAddr, u32) {
+    if !flow.device_writes() {
+        return (first, bytes);
+    }
     let line = kernel().line_bytes();
     let start = first.raw() & !(line - 1);
     // No RAM lies at the top of the bus.

@@ -152,7 +152,7 @@ pub(super) fn no_vmalloc(point: Point, error: &VmallocError) -> bool {
     }
 }
 
-fn no_coherent(point: Point, error: &CoherentError) -> bool {
+pub(super) fn no_coherent(point: Point, error: &CoherentError) -> bool {
     match error {
         CoherentError::Frames(error) => point == Point::Frames && is_exhausted(error),
         CoherentError::Contiguous(_) => point == Point::Frames,
@@ -162,7 +162,7 @@ fn no_coherent(point: Point, error: &CoherentError) -> bool {
     }
 }
 
-fn no_place(point: Point, error: &PlaceError) -> bool {
+pub(super) fn no_place(point: Point, error: &PlaceError) -> bool {
     match error {
         PlaceError::Window(error) => {
             point == Point::Window && matches!(error, WindowError::Full { .. })

@@ -10,6 +10,7 @@ use core::ptr;
 
 use dma::debug::{found, is_on, mappings};
 use dma::device::Device;
+use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
 use kerncore::addr::DmaAddr;
 use kerncore::streaming::Flow;
@@ -18,8 +19,9 @@ use ktest::ktest;
 use linux::page::pointer_to;
 use linux::streaming::{
     dma_debug_device_goes, dma_map_page, dma_map_single, dma_mapping_error,
-    dma_sync_single_for_cpu, dma_unmap_page, dma_unmap_single,
+    dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_page, dma_unmap_single,
 };
+use linux::streaming_sg::dma_map_sg;
 use mm::page_alloc::Pages;
 
 static DISK: Device = Device::coherent("a careless disk");
@@ -160,14 +162,60 @@ fn two_mappings_of_one_cache_line_are_told_s107() -> Completion {
     Ran
 }
 
+type Sync = unsafe extern "C" fn(*const Device, DmaAddr, u32, u32);
+
+/// By both names, in each way in which it can fit no mapping.
 #[ktest]
-fn a_synchronisation_beyond_a_mapping_is_told_s107() -> Completion {
+fn a_synchronisation_that_fits_no_mapping_names_both_s107() -> Completion {
+    unless_on!();
+    let ways: [(&str, Sync); 2] = [
+        ("dma_sync_single_for_cpu: ", dma_sync_single_for_cpu),
+        ("dma_sync_single_for_device: ", dma_sync_single_for_device),
+    ];
+    for (name, sync) in ways {
+        let beside = |scene: &Scene, bytes| DmaAddr::new(scene.dma.raw() + bytes);
+        // SAFETY: as in `end`.
+        let line = provoke(|scene| unsafe { sync(&raw const DISK, scene.dma, BYTES, TO) });
+        assert_names(&line, &[name, "with another direction: 256 bytes", "given by", "mapped by"]);
+        // Of a copy nothing is beyond its end: that is refused besides.
+        if !dma::bounce::is_forced() {
+            // SAFETY: as above.
+            let line =
+                provoke(|scene| unsafe { sync(&raw const DISK, beside(scene, 128), 129, FROM) });
+            assert_names(&line, &[name, "129 bytes", "with another size: 256 bytes", "mapped by"]);
+            // SAFETY: as above.
+            let line =
+                provoke(|scene| unsafe { sync(&raw const DISK, beside(scene, 512), 64, FROM) });
+            assert_names(&line, &[name, "which was never mapped", "given by"]);
+        }
+        // SAFETY: as above.
+        let line = provoke(|scene| unsafe { sync(&raw const CARD, scene.dma, 64, FROM) });
+        assert_names(
+            &line,
+            &[name, "a careless card: 64 bytes", "for another device: a careless disk"],
+        );
+    }
+    Ran
+}
+
+/// An entry of a list is no buffer by itself, nor is its address another entry's.
+#[ktest]
+fn a_list_s_entry_that_is_ended_otherwise_names_both_s107() -> Completion {
     unless_on!();
     let line = provoke(|scene| {
-        // SAFETY: as in `end`.
-        unsafe { dma_sync_single_for_cpu(&raw const DISK, scene.dma, BYTES, TO) };
+        let mut list = [ScatterEntry::EMPTY];
+        ScatterEntry::initialise(&mut list);
+        let record = pointer_to(scene.page.first());
+        list[0].set_page(u32::try_from(record.addr()).expect("32 bits"), 64, 1024);
+        // SAFETY: the test's page, which it leaves alone.
+        assert_eq!(unsafe { dma_map_sg(&raw const DISK, list.as_mut_ptr(), 1, FROM) }, 1);
+        // Nobody asks about entries one by one.
+        end(&DISK, list[0].dma_address, 64, FROM);
     });
-    assert_names(&line, &["dma_sync_single_for_cpu", "with another direction"]);
+    assert_names(
+        &line,
+        &["dma_unmap_single", "a buffer, ", "by other functions", "a scatter list's entry, "],
+    );
     Ran
 }
 
