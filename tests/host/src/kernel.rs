@@ -100,11 +100,12 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 39] = [
+const SPECIAL: [Special; 40] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
-    Special::with("", MOST).on(777).equipped(),
+    // With a contiguous region, from which buffers come.
+    Special::with("cma=32M", MOST_CONTIGUOUS).on(777).equipped(),
     Special::with("", MOST).on(128),
     // Most of memory high, on two nodes: everything.
     Special::with("lowmem=64M numa=fake=2", MOST_HIGH).on(256),
@@ -141,9 +142,10 @@ const SPECIAL: [Special; 39] = [
     Special::with("coherent_pool=1G", "without_a_pool"),
     Special::with("coherent_pool=1M", "atomic_pool::"),
     Special::with("coherent_pool=100K", "atomic_pool::"),
-    // A contiguous region: nearly everything with one; where it lies between low and high memory, on the second node; and where all
-    // of RAM is asked for, so that there is none.
-    Special::with("cma=32M", MOST_CONTIGUOUS).by(4),
+    // A contiguous region: on four CPUs (further up nearly everything with one); where it lies between low and high memory, on the
+    // second node; and where all of RAM is asked for, so that there is none.
+    Special::with("cma=32M", "cma").by(4),
+    Special::with("cma=32M", "stress::").by(4),
     Special::with("cma=8M lowmem=64M numa=fake=2 coherent_pool=100K", "cma").on(256),
     Special::with("cma=512M", "cma::"),
     Special::with("cma=16M", "failures::coherent").modern(),
@@ -281,9 +283,9 @@ mod tests {
         let whole = usual(None);
         assert_eq!(whole, Machine::USUAL);
         for memory in [128, 512, 777, 1024] {
-            let most = row(memory, MOST).map_or(whole.transport, |row| row.transport);
-            assert_eq!(most, Machine::USUAL.transport);
-            assert!(row(memory, MOST).is_some() || whole.memory == memory);
+            let most = row(memory, MOST).or_else(|| row(memory, MOST_CONTIGUOUS));
+            assert_eq!(most.map_or(whole.transport, |row| row.transport), whole.transport);
+            assert!(most.is_some() || whole.memory == memory);
             assert_eq!(row(memory, "virtio").map(|row| row.transport), Some(Transport::Modern));
         }
         let with_four = SPECIAL.iter().filter(|row| row.cpus == 4 && row.filter == ALL);

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         }
     };
     println!("seed {}", context.seed);
+    want_small_pages();
 
     let (suites, said) = run(&context);
     let written = junit::write(&context, &suites);
@@ -123,4 +124,13 @@ fn jobs(context: &Context) -> Vec<Job> {
     jobs.extend(typed::jobs());
     jobs.retain(|job| job.is_wanted(context));
     jobs
+}
+
+/// The emulators begun from here on get their memory by small pages. A boot touches a page here and there of all its RAM, which
+/// by huge pages would all have to be found and zeroed: most of what a short boot costs.
+fn want_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        eprintln!("note: the emulators get huge pages, and take longer: {error}");
+    }
 }

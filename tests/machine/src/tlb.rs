@@ -1,5 +1,7 @@
 //! One CPU's memory of translations, and the permission check that every access passes.
 
+use std::collections::BTreeMap;
+
 use crate::context::Asid;
 use kerncore::addr::{PAGE_SHIFT, PageRange, PhysAddr, VirtAddr};
 
@@ -57,10 +59,6 @@ pub(crate) struct Translation {
 }
 
 impl Translation {
-    pub(crate) const fn covers(&self, page: u32) -> bool {
-        page >= self.first && page - self.first < self.count
-    }
-
     fn covers_any_of(&self, pages: PageRange) -> bool {
         self.first < pages.end() && pages.first() < self.first + self.count
     }
@@ -147,20 +145,23 @@ pub(crate) enum Found {
     Conflict,
 }
 
-/// One CPU's translations.
+/// Pages of what the walker may find: a small page, a large page, a section, a supersection.
+const SIZES: [u32; 4] = [1, 16, 256, 4096];
+
+/// One CPU's translations, by size and by first page.
 ///
 /// An entry is one of the table's: a supersection, a section or a large page is held as a whole, and goes as a whole with any
 /// address in it.
 #[derive(Debug, Default)]
-pub(crate) struct Tlb(Vec<Translation>);
+pub(crate) struct Tlb([BTreeMap<u32, Vec<Translation>>; SIZES.len()]);
 
 impl Tlb {
     /// What translates `page` in the address space `asid`.
     pub(crate) fn find(&self, page: u32, asid: Asid) -> Found {
-        let serves = |entry: &&Translation| {
-            entry.covers(page) && entry.asid.is_none_or(|owner| owner == asid)
-        };
-        let mut serving = self.0.iter().filter(serves);
+        let by_size = self.0.iter().zip(SIZES);
+        let covering = by_size.filter_map(|(held, count)| held.get(&(page & !(count - 1))));
+        let mut serving =
+            covering.flatten().filter(|entry| entry.asid.is_none_or(|owner| owner == asid));
         match serving.next() {
             None => Found::Nothing,
             Some(entry) if serving.all(|other| other == entry) => Found::Entry(*entry),
@@ -169,20 +170,27 @@ impl Tlb {
     }
 
     pub(crate) fn insert(&mut self, entry: Translation) {
-        self.0.push(entry);
+        let size = SIZES.iter().position(|&count| count == entry.count);
+        let size = size.expect("the walker finds entries of four sizes");
+        self.0[size].entry(entry.first).or_default().push(entry);
     }
 
     /// Drops every entry that `scope` names, and nothing else.
     pub(crate) fn invalidate(&mut self, scope: Scope) {
-        self.0.retain(|entry| !scope.names(entry));
+        self.retain(|entry| !scope.names(entry));
     }
 
     /// Keeps the entries for which `keep` says so.
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&Translation) -> bool) {
-        self.0.retain(keep);
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Translation) -> bool) {
+        for held in &mut self.0 {
+            held.retain(|_, entries| {
+                entries.retain(&mut keep);
+                !entries.is_empty()
+            });
+        }
     }
 
-    pub(crate) fn entries(&self) -> &[Translation] {
-        &self.0
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Translation> {
+        self.0.iter().flat_map(BTreeMap::values).flatten()
     }
 }

@@ -35,7 +35,7 @@ enum Mapped {
 }
 
 /// Where RAM begins.
-const RAM: u64 = 0x6000_0000;
+pub(crate) const RAM: u64 = 0x6000_0000;
 /// The board's static memory, from which code may be run.
 const ON_CHIP: std::ops::Range<u64> = 0x4800_0000..0x4a00_0000;
 /// From a linear address to a physical one.

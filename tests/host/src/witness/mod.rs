@@ -13,6 +13,7 @@ mod judge;
 mod qmp;
 mod screen;
 mod stand;
+mod stopped;
 mod testimony;
 mod witnessed;
 

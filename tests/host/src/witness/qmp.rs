@@ -1,5 +1,7 @@
-//! A client of QEMU's machine protocol: one command, one answer, each a line of JSON.
+//! A client of QEMU's machine protocol: one command, one answer, each a line of JSON. Several commands may be under way, for what
+//! takes long is to wake the emulator and to be woken by it; answers come in the commands' order.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,6 +18,47 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Qmp {
     reader: BufReader<UnixStream>,
     writer: UnixStream,
+    /// Commands whose answers have not been read.
+    under_way: VecDeque<String>,
+}
+
+/// What a stopped emulator may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    /// Where a privileged load by this CPU from this address would be led.
+    Translation(u32, u32),
+    /// The 16 words of physical memory from this address on, a multiple of 64.
+    Words(u64),
+}
+
+/// What it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// By its own walker; `None` if the load would fault.
+    Translation(Option<u64>),
+    /// As it has them.
+    Words([u32; 16]),
+}
+
+impl Question {
+    /// The command for it, and for which CPU.
+    fn command(self) -> (u32, String) {
+        match self {
+            Self::Translation(cpu, address) => (cpu, format!("gva2gpa {address:#x}")),
+            Self::Words(address) => (0, format!("xp /16wx {address:#x}")),
+        }
+    }
+
+    /// The answer in what the emulator prints.
+    fn read(self, text: &str) -> Result<Answer, String> {
+        match self {
+            Self::Translation(..) => read_translation(text.trim()).map(Answer::Translation),
+            Self::Words(_) => {
+                let words = read_words(text).map(Answer::Words);
+                words.ok_or_else(|| format!("xp said: {text}"))
+            }
+        }
+    }
 }
 
 impl Qmp {
@@ -37,66 +80,73 @@ impl Qmp {
         let said = |error: std::io::Error| format!("QMP: {error}");
         stream.set_read_timeout(Some(PATIENCE)).map_err(said)?;
         let writer = stream.try_clone().map_err(said)?;
-        let mut qmp = Self { reader: BufReader::new(stream), writer };
+        let under_way = VecDeque::new();
+        let mut qmp = Self { reader: BufReader::new(stream), writer, under_way };
         let greeting = qmp.line()?;
         if greeting.get("QMP").is_none() {
             return Err(format!("this is no greeting of QMP's: {greeting}"));
         }
-        qmp.execute("qmp_capabilities", &json!({}))?;
-        Ok(qmp)
+        qmp.send("qmp_capabilities", &json!({}))?;
+        qmp.answer().map(|_| qmp)
     }
 
-    /// Stops all CPUs.
-    pub(crate) fn stop(&mut self) -> Result<(), String> {
-        self.execute("stop", &json!({})).map(drop)
-    }
-
-    /// Lets them go on.
-    pub(crate) fn go_on(&mut self) -> Result<(), String> {
-        self.execute("cont", &json!({})).map(drop)
-    }
-
-    /// Where a privileged load by `cpu` would be led, by the emulator's own walker; `None` if it would fault.
-    pub(crate) fn translate(&mut self, cpu: u32, address: u32) -> Result<Option<u64>, String> {
-        let answer = self.monitor(cpu, &format!("gva2gpa {address:#x}"))?;
-        match answer.trim() {
-            "Unmapped" => Ok(None),
-            // The one number that C prints without its 0x.
-            "gpa: 0" => Ok(Some(0)),
-            other => match other.strip_prefix("gpa: 0x") {
-                Some(digits) => u64::from_str_radix(digits, 16)
-                    .map(Some)
-                    .map_err(|_| format!("gva2gpa said: {other}")),
-                None => Err(format!("gva2gpa said: {other}")),
-            },
+    /// Stops all CPUs, and asks all that.
+    pub(crate) fn stop_and_ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, String> {
+        self.send("stop", &json!({}))?;
+        for question in questions {
+            let (cpu, line) = question.command();
+            self.send("human-monitor-command", &monitor(cpu, &line))?;
         }
+        while self.under_way.len() > questions.len() {
+            self.answer()?;
+        }
+        questions.iter().map(|question| question.read(&self.text()?)).collect()
     }
 
-    /// The 16 words of physical memory from `address` on, a multiple of 64.
-    pub(crate) fn words(&mut self, address: u64) -> Result<[u32; 16], String> {
-        let answer = self.monitor(0, &format!("xp /16wx {address:#x}"))?;
-        read_words(&answer).ok_or_else(|| format!("xp said: {answer}"))
+    /// Asks that.
+    pub(crate) fn ask(&mut self, question: Question) -> Result<Answer, String> {
+        let (cpu, line) = question.command();
+        self.send("human-monitor-command", &monitor(cpu, &line))?;
+        while self.under_way.len() > 1 {
+            self.answer()?;
+        }
+        question.read(&self.text()?)
+    }
+
+    /// Lets the CPUs go on. Whether the emulator did so is read with the next answer.
+    pub(crate) fn go_on(&mut self) -> Result<(), String> {
+        self.send("cont", &json!({}))
     }
 
     /// Writes what the first screen shows to `file`, as a PPM.
     pub(crate) fn dump_screen(&mut self, file: &str) -> Result<(), String> {
-        self.execute("screendump", &json!({ "filename": file })).map(drop)
+        self.send("screendump", &json!({ "filename": file }))?;
+        while self.under_way.len() > 1 {
+            self.answer()?;
+        }
+        self.answer().map(drop)
     }
 
-    /// A command for a human reader.
-    fn monitor(&mut self, cpu: u32, line: &str) -> Result<String, String> {
-        let arguments = json!({ "command-line": line, "cpu-index": cpu });
-        match self.execute("human-monitor-command", &arguments)? {
+    /// The answer to a command for a human reader, the first that is under way.
+    fn text(&mut self) -> Result<String, String> {
+        match self.answer()? {
             Value::String(text) => Ok(text),
-            other => Err(format!("QMP: {line}: {other}")),
+            other => Err(format!("QMP: this is no text: {other}")),
         }
     }
 
-    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
-        let line = json!({ "execute": command, "arguments": arguments });
+    fn send(&mut self, command: &str, arguments: &Value) -> Result<(), String> {
+        let line = json!({ "execute": command, "arguments": arguments }).to_string();
         self.writer
             .write_all(format!("{line}\n").as_bytes())
-            .map_err(|error| format!("QMP: {command}: {error}"))?;
+            .map_err(|error| format!("QMP: {line}: {error}"))?;
+        self.under_way.push_back(line);
+        Ok(())
+    }
+
+    /// The answer to the first command that is under way.
+    fn answer(&mut self) -> Result<Value, String> {
+        let command = self.under_way.pop_front().unwrap_or_default();
         loop {
             let mut answer = self.line()?;
             if let Some(value) = answer.get_mut("return") {
@@ -117,6 +167,23 @@ impl Qmp {
             Err(error) => Err(format!("QMP: {error}")),
         }
     }
+}
+
+/// The arguments of a command for a human reader.
+fn monitor(cpu: u32, line: &str) -> Value {
+    json!({ "command-line": line, "cpu-index": cpu })
+}
+
+/// `Unmapped`, or `gpa: ADDRESS`.
+fn read_translation(text: &str) -> Result<Option<u64>, String> {
+    let digits = match text {
+        "Unmapped" => return Ok(None),
+        // The one number that C prints without its 0x.
+        "gpa: 0" => Some("0"),
+        other => other.strip_prefix("gpa: 0x"),
+    };
+    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.map(Some).ok_or_else(|| format!("gva2gpa said: {text}"))
 }
 
 /// Four lines of `ADDRESS: 0x… 0x… 0x… 0x…`.
@@ -166,14 +233,43 @@ mod tests {
             r#"{"return": "gpa: 0\r\n"}"#,
         ]);
         let mut qmp = Qmp::over(stream).expect("a session");
-        assert_eq!(qmp.translate(3, 0xc000_0000), Ok(Some(0x6044_0000)));
-        assert_eq!(qmp.translate(3, 0), Ok(None));
-        assert_eq!(qmp.translate(3, 0), Ok(Some(0)));
+        assert_eq!(
+            qmp.ask(Question::Translation(3, 0xc000_0000)),
+            Ok(Answer::Translation(Some(0x6044_0000)))
+        );
+        assert_eq!(qmp.ask(Question::Translation(3, 0)), Ok(Answer::Translation(None)));
+        assert_eq!(qmp.ask(Question::Translation(3, 0)), Ok(Answer::Translation(Some(0))));
         drop(qmp);
         let asked = emulator.join().expect("it ends");
         let second: Value = serde_json::from_str(&asked[1]).expect("JSON");
         assert_eq!(second["arguments"]["cpu-index"], 3);
         assert_eq!(second["arguments"]["command-line"], "gva2gpa 0xc0000000");
+    }
+
+    #[test]
+    fn questions_ahead_are_answered_in_their_order_behind_what_was_under_way() {
+        let words = "0: 0x00000001 0x00000002 0x00000003 0x00000004\\r\\n".repeat(4);
+        let words = format!(r#"{{"return": "{words}"}}"#);
+        let words: &'static str = Box::leak(words.into_boxed_str());
+        let empty = r#"{"return": {}}"#;
+        let answers = vec![empty, empty, empty, r#"{"return": "gpa: 0x40\r\n"}"#, words, words];
+        let (stream, emulator) = emulator(Box::leak(answers.into_boxed_slice()));
+        let mut qmp = Qmp::over(stream).expect("a session");
+        qmp.go_on().expect("somebody reads");
+        let asked = [Question::Translation(1, 0x8000_0040), Question::Words(0x6000_0000)];
+        let words = Answer::Words([1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]);
+        let answered = qmp.stop_and_ask(&asked);
+        assert_eq!(answered, Ok(vec![Answer::Translation(Some(0x40)), words]));
+        assert_eq!(qmp.ask(Question::Words(0x6000_0040)), Ok(words));
+        drop(qmp);
+        let asked = emulator.join().expect("it ends");
+        let commands: Vec<Value> =
+            asked.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let executed: Vec<&str> =
+            commands.iter().filter_map(|command| command["execute"].as_str()).collect();
+        let monitor = "human-monitor-command";
+        assert_eq!(executed[..4], ["qmp_capabilities", "cont", "stop", monitor]);
+        assert_eq!(executed[4..], [monitor, monitor]);
     }
 
     #[test]
@@ -188,11 +284,11 @@ mod tests {
             let answers = Box::leak(Box::new([r#"{"return": {}}"#, error]));
             let (stream, _emulator) = emulator(answers);
             let mut qmp = Qmp::over(stream).expect("a session");
-            assert!(qmp.translate(0, 0).is_err(), "{error}");
+            assert!(qmp.ask(Question::Translation(0, 0)).is_err(), "{error}");
         }
         let (stream, _emulator) = emulator(&[r#"{"return": {}}"#]);
         let mut qmp = Qmp::over(stream).expect("a session");
-        assert!(qmp.stop().is_err(), "nobody is there");
+        assert!(qmp.stop_and_ask(&[]).is_err(), "nobody is there");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Where the kernel's requests arrive and are answered, for one boot.
 
-use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -8,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use std::{fs, thread};
 
-use crate::witness::decode::Memory;
-use crate::witness::judge::{Emulator, judge};
+use crate::witness::judge::judge;
 use crate::witness::qmp::Qmp;
 use crate::witness::screen::{self, Wanted};
+use crate::witness::stopped::Stopped;
 use crate::witness::testimony::{Head, Testimony};
 use crate::witness::witnessed::Witnessed;
 
@@ -209,10 +208,11 @@ impl Request {
             None if self.testimonies.is_empty() && self.picture.is_none() => {
                 Err("a request without a testimony".into())
             }
-            None => emulator.stopped(|emulator| {
-                let mut each = self.testimonies.iter();
-                each.try_for_each(|testimony| judge(ram, &head, testimony, emulator))?;
-                self.picture.as_ref().map_or(Ok(()), |wanted| emulator.shows(wanted))
+            None => emulator.stopped(ram, self.picture.as_ref(), |emulator| {
+                self.testimonies
+                    .iter()
+                    .map(|testimony| judge(ram, &head, testimony, emulator))
+                    .fold(Ok(()), Result::and)
             }),
         };
         match judged {
@@ -234,60 +234,6 @@ impl Request {
                 line + "\n"
             }
         }
-    }
-}
-
-/// The emulator, stopped while it is looked at.
-#[derive(Debug)]
-struct Stopped {
-    qmp: Qmp,
-    /// The words that were read since it stopped.
-    words: HashMap<u64, [u32; 16]>,
-    /// Where it may write what its screen shows.
-    dump: PathBuf,
-}
-
-impl Stopped {
-    fn new(qmp: Qmp, socket: &Path) -> Self {
-        Self { qmp, words: HashMap::new(), dump: socket.with_extension("ppm") }
-    }
-
-    /// Whether its screen shows what is wanted.
-    fn shows(&mut self, wanted: &Wanted) -> Result<(), String> {
-        self.qmp.dump_screen(&self.dump.to_string_lossy())?;
-        let dumped = fs::read(&self.dump);
-        let file = |error: std::io::Error| format!("{}: {error}", self.dump.display());
-        wanted.compare(&dumped.map_err(file)?)?;
-        // A picture that is wrong is left for whoever looks.
-        fs::remove_file(&self.dump).map_err(file)
-    }
-
-    fn stopped(
-        &mut self,
-        look: impl FnOnce(&mut Self) -> Result<(), String>,
-    ) -> Result<(), String> {
-        self.words.clear();
-        self.qmp.stop()?;
-        let seen = look(self);
-        // Whatever was seen: a machine that stays stopped can hear of nothing.
-        self.qmp.go_on().and(seen)
-    }
-}
-
-impl Memory for Stopped {
-    fn words(&mut self, address: u64) -> Result<[u32; 16], String> {
-        if let Some(words) = self.words.get(&address) {
-            return Ok(*words);
-        }
-        let words = self.qmp.words(address)?;
-        self.words.insert(address, words);
-        Ok(words)
-    }
-}
-
-impl Emulator for Stopped {
-    fn translate(&mut self, cpu: u32, address: u32) -> Result<Option<u64>, String> {
-        self.qmp.translate(cpu, address)
     }
 }
 
