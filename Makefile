@@ -1,7 +1,7 @@
 # The door to everything; the work is done by scripts/.
 
 # As typed: a file's name may have a $ in it, and so may a word for the kernel or a regular expression.
-variables := BOOT DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS TARGET OUTPUT
+variables := BOOT SCREEN DISK FILTER SEED MEM SMP JOBS IMAGE ARGS FILE CHECK RECORD PROFILE BY OPERATIONS TARGET OUTPUT
 $(foreach variable,$(variables),$(eval override $(variable) := $$(value $(variable))))
 # Bash has a SECONDS of its own.
 override SECONDS_ASKED := $(value SECONDS)
@@ -11,7 +11,7 @@ export $(variables) SECONDS_ASKED
 help:
 	@echo 'make run     boot the kernel; it reads a disk through coherent DMA and prints its SHA-256'
 	@echo '                 DISK=FILE (a small image is made), MEM=512M, SMP=1, BOOT=elf (or atags, dtb),'
-	@echo '                 ARGS="vmalloc=256M ..."'
+	@echo '                 SCREEN=gtk (who shows the screen: sdl, vnc=:1, ...), ARGS="vmalloc=256M ..."'
 	@echo 'make test    all tests, on the host and in the kernel'
 	@echo '                 FILTER=part-of-a-name, SEED=number, MEM=512M (one memory size only), JOBS=number'
 	@echo 'make bench   what operations cost in instructions, beside Linux; target/bench.json, target/bench.svg'

@@ -20,6 +20,7 @@ pub mod exit;
 pub mod interrupts;
 pub mod loader;
 pub mod outer_cache;
+pub mod panel;
 pub mod programs;
 pub mod report;
 pub mod secondaries;

@@ -16,7 +16,8 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, outer_cache, report, secondaries, shell, start};
+    use image::{interrupts, outer_cache, panel, report, secondaries, shell, start};
+    use kerncore::config::Screen;
     use mm::io_mem::IoMem;
 
     /// Entered by the stub, high, with the MMU on.
@@ -44,8 +45,7 @@ mod kernel {
         if let Err(error) = open_console() {
             log::warn!("no serial port: {error}");
         }
-        let version = env!("CARGO_PKG_VERSION");
-        say(format_args!("Mapwright {version} on vexpress-a9, {} of RAM\n\n", started.ram));
+        say(format_args!("{}\n\n", started.banner()));
         monitor::execute("map", &mut Console).map_err(|error| log::error!("{error}"))?;
         say(format_args!("\n"));
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
@@ -53,6 +53,11 @@ mod kernel {
         // Without bounce buffers only what a device cannot have in place goes without; they have said so themselves.
         let _printed = dma::bounce::init(started.config.bounce, started.config.copies);
         dma::debug::init(started.config.dma_checks);
+        // Until the end, whatever that is.
+        let _shown = (started.config.screen == Screen::Memory).then(|| {
+            // What is not shown there can still be read here.
+            panel::show(started).map_err(|error| log::warn!("nothing on the screen: {error}"))
+        });
         super::disk::digest(&mut Console).map_err(|error| log::error!("{error}"))?;
         if started.config.vmallocinfo {
             monitor::execute("vmallocinfo", &mut Console)

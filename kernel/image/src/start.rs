@@ -201,6 +201,17 @@ fn ram(early: &mut EarlySpace, config: &Config<'_>, loaded: Option<u32>) -> Ram 
     Ram { used, told, probed }
 }
 
+impl Started {
+    /// Who this is, and where: the first line that a user sees.
+    pub fn banner(&self) -> impl fmt::Display {
+        let ram = self.ram;
+        fmt::from_fn(move |f| {
+            let version = env!("CARGO_PKG_VERSION");
+            write!(f, "Mapwright {version} on vexpress-a9, {ram} of RAM")
+        })
+    }
+}
+
 impl fmt::Display for Ram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} MiB", self.used >> 20)

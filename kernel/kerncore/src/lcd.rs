@@ -94,6 +94,14 @@ impl Mode {
         vertical: blanking(10, 2, 33, Pulse::Low),
     };
 
+    /// 800 × 600, at 60 Hz with a pixel clock of 40 MHz.
+    pub const SVGA: Self = Self {
+        width: 800,
+        height: 600,
+        horizontal: blanking(40, 128, 88, Pulse::High),
+        vertical: blanking(1, 4, 23, Pulse::High),
+    };
+
     /// A picture of `width` by `height` pixels, and what surrounds it.
     ///
     /// # Errors
@@ -200,6 +208,13 @@ mod tests {
         assert_eq!(down, 0x21_0a_05_df);
         // The clock is not divided, 640 clocks a line, both pulses low.
         assert_eq!(third, 0x067f_1800);
+    }
+
+    #[test]
+    fn svga_is_a_mode_that_could_be_made() {
+        let svga = Mode::SVGA;
+        assert_eq!(Mode::new((800, 600), svga.horizontal, svga.vertical), Ok(svga));
+        assert_eq!(svga.timings(), [0x57_27_7f_c4, 0x17_01_0e_57, 0x071f_0000]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod junit;
 mod kernel;
 mod ktap;
 mod listing;
+mod panel;
 mod pool;
 mod progress;
 mod qemu;
@@ -115,6 +116,7 @@ fn jobs(context: &Context) -> Vec<Job> {
     }
     jobs.extend(harness::jobs());
     jobs.extend(run::jobs());
+    jobs.extend(panel::jobs());
     jobs.extend(listing::jobs());
     jobs.extend(stress::jobs());
     jobs.extend(gdb::jobs());

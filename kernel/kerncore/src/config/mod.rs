@@ -24,6 +24,7 @@
 //! | `nohugevmalloc` | no large mappings: `vmalloc_huge` and vmap map small pages (S90) | – |
 //! | `ioremap=` | `shared`: ioremap uses what is mapped already, if it can (S58); or `own` | `own` |
 //! | `monitor` | read commands from the serial port when the work is done | – |
+//! | `screen` | show how memory lies on the LCD controller's screen, until the work is done | – |
 //! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
 //!
@@ -97,6 +98,8 @@ pub struct Config<'c> {
     pub ioremap: IoMappings,
     /// `monitor`.
     pub monitor: bool,
+    /// `screen`.
+    pub screen: Screen,
     /// `vmallocinfo`.
     pub vmallocinfo: bool,
     /// `witness=`.
@@ -119,6 +122,15 @@ pub enum LargeMappings {
     Allowed,
     /// By nobody.
     Forbidden,
+}
+
+/// What the LCD controller's screen shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// Nothing.
+    Dark,
+    /// How memory lies.
+    Memory,
 }
 
 /// How much RAM is used.
@@ -190,6 +202,7 @@ impl Config<'_> {
         large_mappings: LargeMappings::Allowed,
         ioremap: IoMappings::Own,
         monitor: false,
+        screen: Screen::Dark,
         vmallocinfo: false,
         witness: None,
     };
@@ -345,6 +358,8 @@ impl<'c> Config<'c> {
             self.large_mappings = LargeMappings::Forbidden;
         } else if named("monitor") {
             self.monitor = true;
+        } else if named("screen") {
+            self.screen = Screen::Memory;
         } else if named("vmallocinfo") {
             self.vmallocinfo = true;
         } else {

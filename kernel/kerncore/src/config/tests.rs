@@ -30,7 +30,7 @@ fn s114_every_parameter_lands_in_its_field() {
     let (config, lines) = parse(
         "target/kernel.elf coherent_pool=1M swiotlb=2M,force dma_debug=on cma=8M vmalloc=0x10000000 mem=512m lowmem=64M numa=fake=2 loglevel=4 test=vmalloc:: \
          seed=18446744073709551615 from=17 fatal=vfree_in_interrupt fail-nth=3 operations=5 list \
-         nohugevmalloc ioremap=shared monitor vmallocinfo witness=uart1",
+         nohugevmalloc ioremap=shared monitor screen vmallocinfo witness=uart1",
     );
     assert_eq!(lines, [""; 0]);
     let expected = Config {
@@ -54,6 +54,7 @@ fn s114_every_parameter_lands_in_its_field() {
         large_mappings: LargeMappings::Forbidden,
         ioremap: IoMappings::Shared,
         monitor: true,
+        screen: Screen::Memory,
         vmallocinfo: true,
         witness: Some("uart1"),
     };

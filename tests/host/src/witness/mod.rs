@@ -11,12 +11,13 @@
 mod decode;
 mod judge;
 mod qmp;
-mod screen;
+pub(crate) mod screen;
 mod stand;
 mod stopped;
 mod testimony;
 mod witnessed;
 
+pub(crate) use qmp::Qmp;
 pub(crate) use stand::{Heard, Stand, accept, socket_in};
 pub(crate) use witnessed::Witnessed;
 

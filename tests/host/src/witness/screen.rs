@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
 }
 
 /// Red, green, blue.
-type Seen = [u8; 3];
+pub(crate) type Seen = [u8; 3];
 
 impl Wanted {
     /// Reads `p WIDTH HEIGHT FORMAT SEED`.
@@ -90,9 +90,9 @@ impl Wanted {
 }
 
 /// Colours, one a pixel.
-struct Array<C> {
-    size: Size,
-    pixels: Vec<C>,
+pub(crate) struct Array<C> {
+    pub(crate) size: Size,
+    pub(crate) pixels: Vec<C>,
 }
 
 impl<C> OriginDimensions for Array<C> {
@@ -118,7 +118,7 @@ impl<C: RgbColor> DrawTarget for Array<C> {
 }
 
 /// Size and pixels of a PPM as the emulator writes it: `P6`, width, height and 255 between white space, then three bytes a pixel.
-fn read_ppm(file: &[u8]) -> Option<((u32, u32), Vec<Seen>)> {
+pub(crate) fn read_ppm(file: &[u8]) -> Option<((u32, u32), Vec<Seen>)> {
     let mut rest = file;
     let mut word = || {
         let end = rest.iter().position(u8::is_ascii_whitespace)?;
