@@ -86,6 +86,7 @@ struct vm_struct {
 struct mm_struct;
 struct device;
 struct dma_pool;
+struct dma_iommu_mapping;
 
 /* What is asked of a DMA buffer beyond its size. Bits up to 0x200 that have no name here mean nothing; others are refused. */
 #define DMA_ATTR_WRITE_COMBINE 0x004u
@@ -283,6 +284,33 @@ void dma_sync_sg_for_device(const struct device *dev, struct scatterlist *sg, un
                             enum dma_data_direction dir);
 /* The driver lets a device go: with dma_debug=on, mappings that are left are named. */
 void dma_debug_device_goes(const struct device *dev);
+
+/* Devices behind an IOMMU: a device that is attached sees all that it is given, by whatever name, at addresses of the mapping. One that
+ * is attached to nothing is refused by the names here. The mapping lives until it is let go and no device is attached any more. */
+struct dma_iommu_mapping *arm_iommu_create_mapping(dma_addr_t base, unsigned int size);
+void arm_iommu_release_mapping(struct dma_iommu_mapping *mapping);
+int arm_iommu_attach_device(const struct device *dev, struct dma_iommu_mapping *mapping);
+void arm_iommu_detach_device(const struct device *dev);
+void *arm_iommu_alloc_attrs(const struct device *dev, unsigned int size, dma_addr_t *handle, gfp_t gfp, unsigned int attrs);
+void arm_iommu_free_attrs(const struct device *dev, unsigned int size, const void *cpu_addr, dma_addr_t handle,
+                          unsigned int attrs);
+int arm_iommu_mmap_attrs(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_addr,
+                         unsigned int size, unsigned int attrs);
+int arm_iommu_get_sgtable(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t dma_addr,
+                          unsigned int size, unsigned int attrs);
+dma_addr_t arm_iommu_map_page(const struct device *dev, const struct page *page, unsigned int offset, unsigned int size,
+                              enum dma_data_direction dir);
+void arm_iommu_unmap_page(const struct device *dev, dma_addr_t handle, unsigned int size, enum dma_data_direction dir);
+int arm_iommu_map_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
+void arm_iommu_unmap_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
+void arm_iommu_sync_single_for_cpu(const struct device *dev, dma_addr_t handle, unsigned int size,
+                                   enum dma_data_direction dir);
+void arm_iommu_sync_single_for_device(const struct device *dev, dma_addr_t handle, unsigned int size,
+                                      enum dma_data_direction dir);
+void arm_iommu_sync_sg_for_cpu(const struct device *dev, struct scatterlist *sg, unsigned int nelems,
+                               enum dma_data_direction dir);
+void arm_iommu_sync_sg_for_device(const struct device *dev, struct scatterlist *sg, unsigned int nelems,
+                                  enum dma_data_direction dir);
 
 int remap_vmalloc_range(struct vm_area_struct *vma, const void *addr, unsigned int pgoff);
 

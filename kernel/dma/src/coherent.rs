@@ -4,7 +4,6 @@
 //! Rust code holds. A box is the processor's alone and reads as a slice; [`CoherentBox::share`] makes it a [`Coherent`]
 //! that a device may write at any time, and which therefore is copied in and out, never borrowed.
 
-use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
 use core::slice;
@@ -15,7 +14,7 @@ use kerncore::area::AreaSummary;
 use kerncore::coherent::{BackEnd, Coherency, ContiguousRegion, Sleep};
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames::{self, FrameOwner, FrameRequest, Freed, order_for};
-use kerncore::kernel_space::{CoherentError, RemoveError};
+use kerncore::kernel_space::{CoherentError, CoherentFreed, RemoveError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::user::ShowError;
 use mm::report::dump_stack;
@@ -25,6 +24,8 @@ use crate::atomic_pool::{self, PoolFreeError};
 use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
 pub use crate::error::{AllocateError, Found, FreeError};
+use crate::error::{invalid, wrong_handle, wrong_view};
+use crate::iommu::coherent as view;
 pub use crate::shown::{first_frame, show};
 
 /// Where a buffer lies, for whom.
@@ -37,13 +38,14 @@ pub struct Buffer {
 }
 
 /// Whether a contiguous region was set aside at boot (S101), all of which the device reaches (S100).
-fn region(device: &Device) -> ContiguousRegion {
+pub(crate) fn region(device: &Device) -> ContiguousRegion {
     match mm::kernel().contiguous() {
         Some(region) => {
             let first = device.dma_address(region.first().base());
             // All of RAM is less than the processor's addresses.
             let bytes = region.pages().saturating_mul(PAGE_SIZE);
-            let whole = device.coherent_mask().reaches(first, bytes);
+            let mask = device.coherent_mask();
+            let whole = device.iommu().is_some() || mask.reaches(first, bytes);
             if whole { ContiguousRegion::Present } else { ContiguousRegion::Absent }
         }
         None => ContiguousRegion::Absent,
@@ -100,11 +102,17 @@ pub fn allocate(
             })?
         }
     };
-    Ok(Buffer { address, dma: device.dma_address(physical) })
+    match device.iommu() {
+        None => Ok(Buffer { address, dma: device.dma_address(physical) }),
+        Some(iommu) => view::seen(device, iommu, (address, physical), bytes),
+    }
 }
 
-/// The frames that will do for `device`.
+/// The frames that will do for `device`. Behind an IOMMU all do: it is their device addresses that must be within reach.
 fn request_of(device: &Device) -> FrameRequest {
+    if device.iommu().is_some() {
+        return FrameRequest::LOW;
+    }
     device.coherent_mask().narrow(FrameRequest::LOW)
 }
 
@@ -117,7 +125,7 @@ fn from_pool(
 ) -> Result<(VirtAddr, PhysAddr), AllocateError> {
     let buffer = atomic_pool::allocate(device, bytes, caller).map_err(AllocateError::Pool)?;
     let (mask, dma) = (device.coherent_mask(), device.dma_address(buffer.physical));
-    if mask.reaches(dma, bytes) {
+    if device.iommu().is_some() || mask.reaches(dma, bytes) {
         return Ok((buffer.address, buffer.physical));
     }
     let returned = atomic_pool::free(buffer.address, bytes, buffer.physical);
@@ -184,6 +192,10 @@ pub unsafe fn free(
     address: VirtAddr,
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
+    if device.iommu().is_some() {
+        // SAFETY: by our caller's promise.
+        return unsafe { view::free(device, bytes, address, dma) };
+    }
     if let Some(declared) = device.declared()
         && declared.contains(address)
     {
@@ -214,7 +226,10 @@ pub unsafe fn free(
 /// As for [`free`].
 #[inline(always)]
 pub unsafe fn give_back(device: &Device, bytes: u32, address: VirtAddr, dma: DmaAddr) -> Freed {
-    atomic_pool::give_back(address, bytes, device.physical_address(dma))
+    if !device.takes_any_pool_memory() {
+        return Freed::No;
+    }
+    atomic_pool::give_back(address, bytes, PhysAddr::new(dma.raw()))
 }
 
 #[cold]
@@ -240,6 +255,15 @@ fn remap_free(
 ) -> Result<(), FreeError> {
     let physical = device.physical_address(dma);
     let freed = mm::kernel().coherent_free_at(authority, address, physical, bytes);
+    told(device, (address, dma), freed)
+}
+
+/// Says what was odd about the free of a remapped buffer, or why there was none.
+pub(crate) fn told(
+    device: &Device,
+    (address, dma): (VirtAddr, DmaAddr),
+    freed: Result<CoherentFreed, RemoveError>,
+) -> Result<(), FreeError> {
     let freed = match freed {
         Ok(freed) => freed,
         Err(RemoveError::Elsewhere { found, .. }) => {
@@ -261,31 +285,6 @@ fn remap_free(
     Ok(())
 }
 
-#[cold]
-fn invalid(address: VirtAddr, why: &dyn fmt::Display) {
-    log::error!("trying to free invalid coherent area: {address}");
-    log::error!("DMA: {why}");
-    dump_stack();
-}
-
-#[cold]
-fn wrong_handle(
-    device: &Device,
-    address: VirtAddr,
-    physical: PhysAddr,
-    given: DmaAddr,
-) -> FreeError {
-    wrong_view(address, device.dma_address(physical), given)
-}
-
-#[cold]
-fn wrong_view(address: VirtAddr, wanted: DmaAddr, given: DmaAddr) -> FreeError {
-    let error = FreeError::Handle { address, wanted, given };
-    log::error!("DMA: {error}");
-    dump_stack();
-    error
-}
-
 /// Memory for a device that snoops: frames at their linear addresses, zeroed.
 fn simple_alloc(
     device: &Device,
@@ -297,7 +296,7 @@ fn simple_alloc(
     Ok((address, first.base()))
 }
 
-fn simple_free(
+pub(crate) fn simple_free(
     authority: Authority,
     device: &Device,
     bytes: u32,

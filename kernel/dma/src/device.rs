@@ -10,6 +10,7 @@ use kerncore::coherent::Coherency;
 use kerncore::dma_mask::{DmaMask, DmaMasks, MaskError};
 
 use crate::declared::{DeclareError, Declared, ReleaseError};
+use crate::iommu::Shared;
 
 /// A bus master.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Device {
     masks: DmaMasks,
     /// Memory of its own, or null (S102).
     declared: AtomicPtr<Declared>,
+    /// The IOMMU mapping that it is attached to, of which it is a holder, or null (S108).
+    iommu: AtomicPtr<Shared>,
 }
 
 impl Device {
@@ -44,6 +47,7 @@ impl Device {
             name,
             masks: DmaMasks::new(),
             declared: AtomicPtr::new(ptr::null_mut()),
+            iommu: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -112,7 +116,8 @@ impl Device {
     fn find_short_cut(&self) {
         let any = self.coherency == Coherency::NonCoherent
             && self.coherent_mask() == DmaMask::ALL
-            && self.declared().is_none();
+            && self.declared().is_none()
+            && self.iommu().is_none();
         self.any_pool_memory.store(any, Relaxed);
     }
 
@@ -180,21 +185,42 @@ impl Device {
         unsafe { declared.as_ref() }
     }
 
-    /// The address at which it sees `physical`: the same, on a board without an IOMMU.
-    #[expect(
-        clippy::unused_self,
-        reason = "which device it is matters as soon as one has an IOMMU"
-    )]
+    /// The mapping that it is attached to, if it is behind an IOMMU.
+    #[inline]
+    pub fn iommu(&self) -> Option<&Shared> {
+        // Relaxed: who attaches or detaches promises that nobody asks meanwhile, and so has told those who do later.
+        let iommu = self.iommu.load(Relaxed);
+        // SAFETY: it is null, or a mapping of which this device is a holder until `take_iommu`, when nobody asks.
+        unsafe { iommu.as_ref() }
+    }
+
+    /// Makes it a holder of `iommu`, if it is none yet. Says whether.
+    pub(crate) fn set_iommu(&self, iommu: *mut Shared) -> bool {
+        let null = ptr::null_mut();
+        let was_null = self.iommu.compare_exchange(null, iommu, AcqRel, Acquire).is_ok();
+        self.find_short_cut();
+        was_null
+    }
+
+    /// Takes out what it is a holder of, or null.
+    pub(crate) fn take_iommu(&self) -> *mut Shared {
+        let iommu = self.iommu.swap(ptr::null_mut(), AcqRel);
+        self.find_short_cut();
+        iommu
+    }
+
+    /// The address of `physical` on the bus, at which it sees it unless it is behind an IOMMU: on this board the same.
+    #[expect(clippy::unused_self, reason = "on other boards devices have buses of their own")]
     pub const fn dma_address(&self, physical: PhysAddr) -> DmaAddr {
         DmaAddr::new(physical.raw())
     }
 
-    /// What lies at `address` as it sees it.
-    #[expect(
-        clippy::unused_self,
-        reason = "which device it is matters as soon as one has an IOMMU"
-    )]
-    pub const fn physical_address(&self, address: DmaAddr) -> PhysAddr {
-        PhysAddr::new(address.raw())
+    /// What lies at `address` as it sees it; the very last address, where nothing is, if that leads nowhere.
+    #[inline]
+    pub fn physical_address(&self, address: DmaAddr) -> PhysAddr {
+        match self.iommu() {
+            None => PhysAddr::new(address.raw()),
+            Some(iommu) => iommu.on_bus(address).unwrap_or(PhysAddr::new(u32::MAX)),
+        }
     }
 }

@@ -2,11 +2,15 @@
 
 use core::fmt;
 
-use kerncore::addr::{DmaAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames;
+use kerncore::iommu::{DomainMapError, IovaError};
 use kerncore::kernel_space::{CoherentError, RemoveError};
 use kerncore::pool;
+use mm::report::dump_stack;
+
+use crate::device::Device;
 
 use crate::atomic_pool::PoolError;
 
@@ -36,6 +40,13 @@ pub enum AllocateError {
     NoEntry {
         /// What was wanted.
         bytes: u32,
+    },
+    /// The device is behind an IOMMU, by which it cannot see the buffer (S108).
+    Iommu {
+        /// The device.
+        device: &'static str,
+        /// Why.
+        error: DomainMapError,
     },
     /// The memory that was declared for the device has none; no other is used (S102).
     Declared {
@@ -72,6 +83,7 @@ impl fmt::Display for AllocateError {
             Self::NoEntry { bytes } => {
                 write!(f, "no memory for the note of a buffer of {bytes} bytes without a mapping")
             }
+            Self::Iommu { device, error } => write!(f, "the IOMMU of {device} has {error}"),
             Self::Declared { device, error } => write!(f, "the memory of {device} has {error}"),
         }
     }
@@ -104,6 +116,13 @@ pub enum FreeError {
         /// The device's address that was given with it.
         dma: DmaAddr,
     },
+    /// The device is behind an IOMMU, and sees no buffer of that size there (S67).
+    Iommu {
+        /// The device.
+        device: &'static str,
+        /// Why.
+        error: IovaError,
+    },
     /// It lies in the memory that was declared for the device, which refuses (S102).
     Declared {
         /// The device.
@@ -125,6 +144,9 @@ impl fmt::Display for FreeError {
             Self::Cookie { given, dma } => {
                 write!(f, "{given} is no cookie of a buffer that the device sees at {dma}")
             }
+            Self::Iommu { device, error } => {
+                write!(f, "a free of a buffer of {device} behind its IOMMU was refused: {error}")
+            }
             Self::Declared { device, error } => {
                 write!(f, "a free of memory of {device} was refused: {error}")
             }
@@ -133,3 +155,31 @@ impl fmt::Display for FreeError {
 }
 
 impl core::error::Error for FreeError {}
+
+/// Says that nothing that can be freed is at `address`.
+#[cold]
+pub(crate) fn invalid(address: VirtAddr, why: &dyn fmt::Display) {
+    log::error!("trying to free invalid coherent area: {address}");
+    log::error!("DMA: {why}");
+    dump_stack();
+}
+
+/// The error of a buffer that lies at `physical`, and was given back as if it lay elsewhere.
+#[cold]
+pub(crate) fn wrong_handle(
+    device: &Device,
+    address: VirtAddr,
+    physical: PhysAddr,
+    given: DmaAddr,
+) -> FreeError {
+    wrong_view(address, device.dma_address(physical), given)
+}
+
+/// The error of a buffer that the device sees at `wanted`.
+#[cold]
+pub(crate) fn wrong_view(address: VirtAddr, wanted: DmaAddr, given: DmaAddr) -> FreeError {
+    let error = FreeError::Handle { address, wanted, given };
+    log::error!("DMA: {error}");
+    dump_stack();
+    error
+}

@@ -9,8 +9,8 @@ use crate::device::Device;
 /// Where `device` sees the `bytes` at `address`, if all of them lie in one coherent buffer with addresses of its own, or in the
 /// atomic pool, and it reaches them; whoever asks has that buffer. Any context.
 pub fn seen_at(device: &Device, address: VirtAddr, bytes: u32) -> Option<DmaAddr> {
-    // Most memory is ordinary, and needs no search.
-    if linear_physical(address).is_some() {
+    // Most memory is ordinary, and needs no search. Behind an IOMMU a device sees what was mapped for it, and nothing else.
+    if linear_physical(address).is_some() || device.iommu().is_some() {
         return None;
     }
     let area = mm::kernel().find_containing(address).filter(|area| area.kind == AreaKind::Dma)?;

@@ -31,6 +31,7 @@ pub mod device;
 pub mod dma_pool;
 mod error;
 pub mod in_place;
+pub mod iommu;
 pub mod mapping;
 pub mod pool_growth;
 pub mod scatter;

@@ -17,6 +17,7 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::bounce::{Exhausted, Found, GiveBackError, Loan, Original};
+use kerncore::iommu::{DomainMapError, Grant, IovaError};
 use kerncore::kmap::KmapError;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
@@ -26,6 +27,8 @@ use mm::kernel;
 use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
+use crate::iommu::Shared;
+use crate::iommu::view::type_for;
 
 /// What a mapping that failed gives to C callers.
 pub const MAPPING_ERROR: DmaAddr = DmaAddr::new(u32::MAX);
@@ -55,6 +58,8 @@ pub enum MapError {
     },
     /// It is not ordinary memory that is in use.
     Memory(KmapError),
+    /// The device is behind an IOMMU, by which it cannot see it.
+    Iommu(DomainMapError),
     /// There is no room for the copy that would have to be made.
     Exhausted {
         /// Why it would.
@@ -80,6 +85,7 @@ impl fmt::Display for MapError {
                 )
             }
             Self::Memory(error) => error.fmt(f),
+            Self::Iommu(error) => error.fmt(f),
             Self::Exhausted { why, error } => write!(f, "{why}, and {error}"),
         }
     }
@@ -107,6 +113,8 @@ pub enum UnmapError {
     },
     /// It is not ordinary memory that is in use; or high memory that has no temporary address.
     Memory(KmapError),
+    /// The device is behind an IOMMU, and sees nothing of that size there.
+    Iommu(IovaError),
 }
 
 impl fmt::Display for UnmapError {
@@ -119,6 +127,7 @@ impl fmt::Display for UnmapError {
                 write!(f, "{bytes} bytes from {dma}: the mapping has {left} from there on")
             }
             Self::Memory(error) => error.fmt(f),
+            Self::Iommu(error) => error.fmt(f),
         }
     }
 }
@@ -147,8 +156,11 @@ impl Call<'_> {
     }
 }
 
-/// The last address that `device` reaches.
+/// The last address on the bus that `device` reaches: any, behind an IOMMU.
 fn reach(device: &Device) -> PhysAddr {
+    if device.iommu().is_some() {
+        return PhysAddr::new(u32::MAX);
+    }
     device.physical_address(device.mask().last())
 }
 
@@ -162,13 +174,48 @@ fn reach(device: &Device) -> PhysAddr {
 /// read nor written, what it only reads is not written, but between synchronisations.
 pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
     // SAFETY: by our caller's promise.
-    let dma = unsafe { map_unchecked(call, memory, bytes)? };
+    let mut dma = unsafe { map_unchecked(call, memory, bytes)? };
+    if let Some(iommu) = call.device.iommu() {
+        // SAFETY: mapped above, and nobody knows of it yet.
+        dma = unsafe { show(call, iommu, dma, bytes)? };
+    }
     debug::mapped(&call, dma, bytes);
     Ok(dma)
 }
 
+/// Lets a device behind an IOMMU see what was just mapped at `on_bus`; if it cannot, that ends.
+///
 /// # Safety
-/// As for [`map`].
+/// As for [`unmap`], of what [`map_unchecked`] gave.
+#[cold]
+#[inline(never)]
+unsafe fn show(
+    call: Call<'_>,
+    iommu: &Shared,
+    on_bus: DmaAddr,
+    bytes: u32,
+) -> Result<DmaAddr, MapError> {
+    let physical = PhysAddr::new(on_bus.raw());
+    let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
+    let error = match iommu.show((physical, bytes), grant, memory) {
+        Ok(dma) if call.device.mask().reaches(dma, bytes) => return Ok(dma),
+        Ok(start) => {
+            // SAFETY: nobody knows of it yet.
+            let authority = unsafe { Authority::claim() };
+            let hidden = iommu.hide(authority, start, bytes);
+            debug_assert_eq!(hidden, Ok(()), "shown above");
+            IovaError::OutOfReach { start, last: call.device.mask().last() }.into()
+        }
+        Err(error) => error,
+    };
+    // SAFETY: by our caller's promise.
+    let ended = unsafe { unmap_on_bus(call, physical, bytes) };
+    debug_assert_eq!(ended, Ok(()), "mapped by this call");
+    Err(MapError::Iommu(error))
+}
+
+/// # Safety
+/// As for [`map`], and what comes is its address on the bus.
 unsafe fn map_unchecked(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
     let (original, first) = match memory {
         Memory::Physical(physical) => (Original::Physical(physical), Some(physical)),
@@ -258,6 +305,21 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
 pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     debug::unmapped(&call, dma, bytes);
     let physical = usable(&call, dma, bytes)?;
+    if let Some(iommu) = call.device.iommu() {
+        // SAFETY: our caller promises that the device is done.
+        let authority = unsafe { Authority::claim() };
+        iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    }
+    // SAFETY: by our caller's promise.
+    unsafe { unmap_on_bus(call, physical, bytes) }
+}
+
+/// [`unmap`] of what lies at `physical` on the bus, whether the device sees that or not.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result<(), UnmapError> {
     let handover = call.handover(Step::Whole);
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
@@ -340,12 +402,15 @@ pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Resul
 
 /// Where `dma` is on the bus, if `bytes` from there on can have been mapped.
 fn usable(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<PhysAddr, UnmapError> {
-    let first = call.device.physical_address(dma);
     if dma == MAPPING_ERROR {
         return Err(UnmapError::MappingError);
     }
     if bytes == 0 {
         return Err(UnmapError::Refused(Refusal::Empty));
+    }
+    let first = call.device.physical_address(dma);
+    if first == PhysAddr::new(u32::MAX) && call.device.iommu().is_some() {
+        return Err(UnmapError::Iommu(IovaError::Free { start: dma }));
     }
     match first.checked_add(bytes - 1) {
         Some(_) => Ok(first),

@@ -19,6 +19,7 @@ pub mod dma_sgtable;
 pub mod errno;
 pub mod exec;
 pub mod free;
+pub mod iommu;
 pub mod ioremap;
 pub mod lookup;
 pub mod map_ram;

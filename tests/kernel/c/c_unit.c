@@ -450,6 +450,54 @@ int c_unit_streaming(const struct device *device)
     return 0;
 }
 
+/* A device behind an IOMMU: by its own names, and by those that serve any. */
+int c_unit_iommu(const struct device *device);
+int c_unit_iommu(const struct device *device)
+{
+    dma_addr_t base = 0x30000000u, handle = 0;
+    struct sg_table table = { NULL, 0, 0 };
+    CHECK(arm_iommu_create_mapping(base + 1, 16 * PAGE_SIZE) == NULL);
+    CHECK(arm_iommu_alloc_attrs(device, PAGE_SIZE, &handle, GFP_KERNEL, 0) == NULL);
+    struct dma_iommu_mapping *mapping = arm_iommu_create_mapping(base, 16 * PAGE_SIZE);
+    CHECK(mapping != NULL);
+    CHECK(arm_iommu_attach_device(device, NULL) == -EINVAL && arm_iommu_attach_device(device, mapping) == 0);
+    CHECK(arm_iommu_attach_device(device, mapping) == -EBUSY);
+    arm_iommu_release_mapping(mapping);
+
+    void *buffer = arm_iommu_alloc_attrs(device, 2 * PAGE_SIZE, &handle, GFP_KERNEL, 0);
+    CHECK(buffer != NULL && handle == base && is_zero(buffer, 2) && holds_bytes(buffer, 2));
+    CHECK(arm_iommu_get_sgtable(device, &table, buffer, handle, 2 * PAGE_SIZE, 0) == 0);
+    CHECK(sg_page(table.sgl) == vmalloc_to_page(buffer) && table.sgl->length == 2 * PAGE_SIZE);
+    sg_free_table(&table);
+    CHECK(arm_iommu_mmap_attrs(device, NULL, buffer, handle, 2 * PAGE_SIZE, 0) == -EINVAL);
+    arm_iommu_free_attrs(device, 2 * PAGE_SIZE, buffer, handle, 0);
+
+    struct page *page = alloc_pages(GFP_KERNEL, 0);
+    CHECK(page != NULL);
+    handle = arm_iommu_map_page(device, page, 64, 128, DMA_BIDIRECTIONAL);
+    CHECK(dma_mapping_error(device, handle) == 0 && handle == base + 64);
+    arm_iommu_sync_single_for_cpu(device, handle, 128, DMA_BIDIRECTIONAL);
+    arm_iommu_sync_single_for_device(device, handle, 128, DMA_BIDIRECTIONAL);
+    arm_iommu_unmap_page(device, handle, 128, DMA_BIDIRECTIONAL);
+    struct scatterlist list[2];
+    sg_init_table(list, 2);
+    for (unsigned int i = 0; i < 2; i++) {
+        list[i].page_link |= (unsigned long)page;
+        list[i].offset = 128 * i;
+        list[i].length = 64;
+    }
+    CHECK(arm_iommu_map_sg(device, list, 2, DMA_TO_DEVICE) == 2);
+    CHECK(sg_dma_address(&list[0]) >= base && sg_dma_address(&list[1]) >= base);
+    arm_iommu_sync_sg_for_cpu(device, list, 2, DMA_TO_DEVICE);
+    arm_iommu_sync_sg_for_device(device, list, 2, DMA_TO_DEVICE);
+    arm_iommu_unmap_sg(device, list, 2, DMA_TO_DEVICE);
+    __free_pages(page, 0);
+    arm_iommu_detach_device(device);
+    arm_iommu_detach_device(device);
+    CHECK(arm_iommu_map_page(device, NULL, 0, 64, DMA_TO_DEVICE) == DMA_MAPPING_ERROR);
+    return 0;
+}
+
 /* With a cookie in the place of an address, and without. */
 int c_unit_attributes(const struct device *device);
 int c_unit_attributes(const struct device *device)

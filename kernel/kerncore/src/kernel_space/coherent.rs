@@ -10,7 +10,7 @@
 //! Two live mappings of one frame with different memory types are unpredictable on `ARMv7` (S97), so the linear
 //! entries go first and come back last, each time after the flush of the other.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use crate::area::{AreaKind, AreaSummary, Mapping};
@@ -24,7 +24,7 @@ use crate::kernel_space::{KernelSpace, RemoveError};
 use crate::linear_map::{Absent, LendError, Lent, LinearError, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
-use crate::page_table::MapError;
+use crate::page_table::{MapError, Released};
 use crate::va_space::{Alignment, Request};
 
 /// Virtual ranges are aligned to their order, up to a section (S65).
@@ -211,6 +211,46 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
         L::memory_goes(|| Some((base, dying.pages().bytes())));
         self.free_dying(dying, bytes)
+    }
+
+    /// As [`KernelSpace::coherent_free_at`], of a buffer that somebody else sees, too: when the processor does not see it any more, and
+    /// before its frames are anybody's, `between` makes sure that nobody does (S81).
+    ///
+    /// # Errors
+    /// [`RemoveError`]; nothing has changed, and `between` was not called.
+    ///
+    /// # Panics
+    /// In interrupt context (S35).
+    pub fn coherent_free_between(
+        &self,
+        _authority: M::Authority,
+        base: VirtAddr,
+        physical: PhysAddr,
+        bytes: u32,
+        between: impl FnOnce(),
+    ) -> Result<CoherentFreed, RemoveError> {
+        if !base.is_page_aligned() {
+            return Err(RemoveError::Misaligned { address: base });
+        }
+        self.may_sleep_for("dma_free_coherent");
+        let mut dying = self.areas.with(|areas| areas.retire_coherent(base, physical))?;
+        L::memory_goes(|| Some((base, dying.pages().bytes())));
+        let lent = match mem::replace(&mut dying.mapping, Mapping::Nothing) {
+            Mapping::Lent(lent) => lent,
+            other => {
+                between();
+                dying.mapping = other;
+                return self.free_dying(dying, bytes);
+            }
+        };
+        let (pages, given, actual) = (lent.pages(), pages_for(bytes), lent.pages().count());
+        let Released { range, payload, removal } = lent.unmap(&self.table).flush();
+        between();
+        let freed = self.unless_odd(pages, removal, || self.take_back(payload));
+        self.give_up_addresses(range, removal, dying);
+        let missing = actual - removal.pages.min(actual);
+        freed.map_err(|error| RemoveError::Frames { address: base, error })?;
+        Ok(CoherentFreed { actual, given, missing })
     }
 
     #[inline]

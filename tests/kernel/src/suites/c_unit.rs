@@ -57,6 +57,7 @@ unsafe extern "C" {
     safe fn c_unit_copies() -> c_int;
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
     safe fn c_unit_streaming(device: *const c_void) -> c_int;
+    safe fn c_unit_iommu(device: *const c_void) -> c_int;
     safe fn c_unit_masks(device: *const c_void) -> c_int;
     safe fn c_unit_attributes(device: *const c_void) -> c_int;
     safe fn c_unit_declared(device: *const c_void, physical: c_uint) -> c_int;
@@ -222,6 +223,11 @@ fn how_high_a_device_reaches_s85a_s100() -> Completion {
 #[ktest]
 fn transfers_of_devices_s85a_s105() -> Completion {
     in_c!(holds(|| c_unit_streaming((&raw const DEVICE).cast())))
+}
+
+#[ktest]
+fn devices_behind_an_iommu_s85a_s109() -> Completion {
+    in_c!(holds(|| c_unit_iommu((&raw const DEVICE).cast())))
 }
 
 #[ktest]

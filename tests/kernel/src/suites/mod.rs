@@ -32,6 +32,7 @@ mod instructions;
 mod interrupt_lines;
 mod interrupts;
 mod io_owners;
+mod iommu;
 mod iommu_witness;
 mod ioremap;
 mod ioremap_family;

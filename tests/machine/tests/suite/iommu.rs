@@ -2,13 +2,14 @@
 //! the IOTLB.
 
 use crate::mutants::iommu::{Devices, audit, domain_of, single, with_open};
-use histories::bed::{Bed, RAM, frame};
+use histories::bed::{Bed, CALLER, RAM, frame};
 use kerncore::{
     addr::{DmaAddr, PAGE_SIZE, PageRange, PhysAddr, VirtAddr},
     attributes::MemoryType,
     descriptor::PageSize,
     frames::FrameOwner,
     iommu::{CreateError, DomainMapError, DomainViolation, Grant, IovaError},
+    kernel_space::{CoherentFreed, RemoveError},
     machine::Machine,
     page_table::MapError,
 };
@@ -352,5 +353,36 @@ fn a_domain_that_goes_takes_its_tables_along() {
         let read = with_open(&other, &cpu, || cpu.load(start));
         assert_eq!(read, Err(Fault::Translation(start)));
         devices.bed.feed(list);
+    });
+}
+
+/// S81: the processor sees a buffer no more, then the device does not, and only then are the frames anybody's.
+#[test]
+fn a_buffer_of_both_goes_from_the_processor_then_from_the_device_then_to_anybody_s81() {
+    everywhere(|devices| {
+        let (kernel, bytes) = (&devices.bed.space, 3 * PAGE_SIZE);
+        let area = kernel.coherent_alloc(bytes, FrameOwner::Dma, CALLER).expect("memory");
+        let (base, first) = (area.pages.start(), area.physical.pfn());
+        let domain = domain_of(devices, 0, 1 << 20);
+        // As the processor sees it (S97).
+        let uncached = MemoryType::NormalNonCacheable;
+        let iova = domain.map([(first, 3)].into_iter(), Grant::ReadWrite, uncached).expect("room");
+        let seen = at(iova.start(), 2 * PAGE_SIZE);
+        let cpu = devices.cpu(1);
+        with_open(&domain, &cpu, || assert_eq!(cpu.store(seen, 7), Ok(())));
+        assert_eq!(cpu.load(VirtAddr::new(base.raw() + 2 * PAGE_SIZE)), Ok(7));
+        let wrong = area.physical.checked_add(PAGE_SIZE).expect("RAM");
+        let refused =
+            kernel.coherent_free_between((), base, wrong, bytes, || panic!("it is refused"));
+        assert_eq!(refused, Err(RemoveError::Elsewhere { address: base, found: area.physical }));
+        let freed = kernel.coherent_free_between((), base, area.physical, bytes, || {
+            assert_eq!(cpu.load(base), Err(Fault::Translation(base)), "not the processor's");
+            let frames = kernel.zones().table();
+            assert_eq!(frames.owner_of(first), FrameOwner::Dma, "not yet anybody's");
+            domain.unmap(iova, ()).flush();
+            let read = with_open(&domain, &cpu, || cpu.load(seen));
+            assert_eq!(read, Err(Fault::Translation(seen)), "not the device's");
+        });
+        assert_eq!(freed, Ok(CoherentFreed { actual: 3, given: 3, missing: 0 }));
     });
 }

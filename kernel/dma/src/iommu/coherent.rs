@@ -1,0 +1,137 @@
+//! Coherent buffers of a device behind an IOMMU: memory as for any other, seen by the device through its domain (S109).
+//!
+//! ```text
+//!   allocate   memory, and where the processor sees it ──▶ device addresses for it
+//!   free       the processor sees it no more ──▶ the device sees it no more ──▶ the frames are anybody's     each after its flush (S81)
+//! ```
+//! What is free to name is looked up first: a free that is refused has changed nothing.
+
+use arch::machine::Authority;
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::coherent::BackEnd;
+use kerncore::iommu::{DomainMapError, Grant, IovaError};
+use kerncore::kernel_space::RemoveError;
+
+use super::Shared;
+use super::view::type_for;
+use crate::atomic_pool::{self, PoolFreeError};
+use crate::coherent::{AllocateError, Buffer, FreeError, region, simple_free, told};
+use crate::device::Device;
+use crate::error::{invalid, wrong_view};
+
+/// The buffer of `bytes` at `address`, which lies at `physical` on the bus, with where the device sees it; it goes back if the device
+/// cannot.
+pub(crate) fn seen(
+    device: &Device,
+    iommu: &Shared,
+    (address, physical): (VirtAddr, PhysAddr),
+    bytes: u32,
+) -> Result<Buffer, AllocateError> {
+    let memory = type_for(device.coherency());
+    let shown = iommu.show((physical, bytes), Grant::ReadWrite, memory);
+    let error = match shown {
+        Ok(dma) if device.coherent_mask().reaches(dma, bytes) => {
+            return Ok(Buffer { address, dma });
+        }
+        Ok(dma) => {
+            // SAFETY: nobody knows of the address but this call.
+            let authority = unsafe { Authority::claim() };
+            let hidden = iommu.hide(authority, dma, bytes);
+            debug_assert_eq!(hidden, Ok(()), "shown above");
+            DomainMapError::Iova(IovaError::OutOfReach {
+                start: dma,
+                last: device.coherent_mask().last(),
+            })
+        }
+        Err(error) => error,
+    };
+    // SAFETY: nobody knows of the buffer but this call.
+    let freed = unsafe { give_back(device, bytes, address, physical, || ()) };
+    debug_assert_eq!(freed, Ok(()), "taken by this call");
+    Err(AllocateError::Iommu { device: device.name(), error })
+}
+
+/// [`crate::coherent::free`] of a device behind an IOMMU.
+///
+/// # Safety
+/// As for that.
+pub(crate) unsafe fn free(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    let Some(iommu) = device.iommu() else { return Err(FreeError::Cookie { given: address, dma }) };
+    let refused = |error| {
+        let error = FreeError::Iommu { device: device.name(), error };
+        log::error!("DMA: {error}");
+        mm::report::dump_stack();
+        error
+    };
+    iommu.find(dma, bytes).map_err(refused)?;
+    let physical = device.physical_address(dma);
+    // A run of that size of the device's, which leads to where the processor's address does, is that buffer.
+    let found = mm::kernel().table().translate(address).map(|found| found.physical);
+    if found != Some(physical) {
+        return Err(unknown(address, dma));
+    }
+    let between = || {
+        // SAFETY: our caller promises that nobody uses the buffer, the device included.
+        let authority = unsafe { Authority::claim() };
+        if let Err(error) = iommu.hide(authority, dma, bytes) {
+            log::error!("DMA: {}: {error}", device.name());
+        }
+    };
+    // SAFETY: by our caller's promise.
+    unsafe { give_back(device, bytes, address, physical, between) }
+}
+
+/// The error of a buffer that the device does not see there.
+#[cold]
+fn unknown(address: VirtAddr, dma: DmaAddr) -> FreeError {
+    let error = RemoveError::Unknown { address };
+    invalid(address, &error);
+    log::error!("DMA: a device sees something else at {dma}");
+    FreeError::Invalid(error)
+}
+
+/// Gives the buffer at `address`, which lies at `physical` on the bus, back. `between` is called when the processor sees it no more, or
+/// never will by this buffer's right, and it is nobody's yet; not if it is refused.
+///
+/// # Safety
+/// As for [`crate::coherent::free`].
+unsafe fn give_back(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    physical: PhysAddr,
+    between: impl FnOnce(),
+) -> Result<(), FreeError> {
+    let dma = device.dma_address(physical);
+    // SAFETY: our caller promises that nobody uses the buffer, the device included.
+    let authority = unsafe { Authority::claim() };
+    if atomic_pool::contains(address) {
+        // Its mapping is the pool's, and stays.
+        between();
+        return match atomic_pool::free(address, bytes, physical) {
+            Ok(()) => Ok(()),
+            Err(PoolFreeError::Elsewhere { wanted }) => {
+                Err(wrong_view(address, device.dma_address(wanted), dma))
+            }
+            Err(PoolFreeError::Refused(error)) => Err(FreeError::Pool(error)),
+            Err(PoolFreeError::NotMine) => Err(FreeError::Cookie { given: address, dma }),
+        };
+    }
+    match BackEnd::for_sleeper(device.coherency(), region(device)) {
+        BackEnd::Simple => {
+            // The linear map stays.
+            between();
+            simple_free(authority, device, bytes, address, dma)
+        }
+        BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
+            let kernel = mm::kernel();
+            let freed = kernel.coherent_free_between(authority, address, physical, bytes, between);
+            told(device, (address, dma), freed)
+        }
+    }
+}
