@@ -15,6 +15,7 @@
 //! | [`named`] | what is had by a C name and has no owner in Rust |
 //! | [`on_bus`] | what is mapped of the bus: registers, and memory that is no RAM |
 //! | [`operations`] | how things are made, made longer and shorter, mapped anew, read and written |
+//! | [`transfers`] | what a device is lent, in place or by a copy, and small blocks |
 //!
 //! Whatever is held is filled with a pattern of its own and checked: a page that two have, or that was used again too early,
 //! shows as a word of somebody else's. `make stress` boots this one test over and over, from one seed to the next.
@@ -25,6 +26,7 @@ mod held;
 mod named;
 mod on_bus;
 mod operations;
+mod transfers;
 
 use alloc::vec::Vec;
 use core::mem;
@@ -118,13 +120,14 @@ impl Worker<'_> {
         smp::beat();
         self.stage.operations.fetch_add(1, Ordering::Relaxed);
         let full = self.mine.len() >= HOLDS as usize;
-        match self.draw.below(13) {
+        match self.draw.below(14) {
             0..=5 if !full => self.make(),
             6 => self.swap(),
             7 => self.interrupt(),
             8 => self.resize(),
             9 => self.map_anew(),
             10 => self.copy(),
+            11 => self.transfer(),
             _ => drop(self.take()),
         }
     }
@@ -194,6 +197,7 @@ fn everything_at_once_from_every_cpu_s116() {
     };
     interrupts::register(SOFTWARE, &handler).expect("a line without a handler");
     smp::run_on_each(|_| interrupts::enable_here(SOFTWARE).expect("it has a handler"));
+    transfers::open_pool();
     for round in 0..rounds {
         smp::run_on_each(|cpu| {
             let mine = stage.shelves.here().with(mem::take);
@@ -211,6 +215,7 @@ fn everything_at_once_from_every_cpu_s116() {
     });
     stage.shelves.iter().for_each(|shelf| drop(shelf.with(mem::take)));
     stage.exchange.iter().for_each(|place| drop(place.with(Option::take)));
+    transfers::close_pool();
     interrupts::unregister(SOFTWARE).expect("registered above");
     let (operations, cpus) = (stage.operations.into_inner(), smp::up().count());
     log::info!("stress: {operations} operations by {cpus} CPUs, seed {seed}");

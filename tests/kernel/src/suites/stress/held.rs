@@ -17,6 +17,7 @@ use safe_mmio::fields::ReadPure;
 
 use super::named::{self, Named, Reserve};
 use super::on_bus::OnBus;
+use super::transfers::Block;
 use crate::suites::witness::guard_of;
 
 /// What is longer is marked in one word of each page, or a section would take as long as all else.
@@ -46,6 +47,7 @@ pub(super) enum What {
     Named(Named),
     Registers(IoMem<Id>),
     OnBus(OnBus),
+    Small(Block),
 }
 
 /// What `vread` shows of it.
@@ -68,6 +70,7 @@ impl What {
             Self::Text(memory) => memory,
             Self::Named(memory) => memory,
             Self::OnBus(memory) => memory.bytes(),
+            Self::Small(memory) => memory,
             Self::Registers(_) => &[],
         }
     }
@@ -83,6 +86,7 @@ impl What {
             Self::Code(memory) => Some(memory),
             Self::Named(memory) => Some(memory),
             Self::OnBus(memory) => Some(memory.bytes_mut()),
+            Self::Small(memory) => Some(memory),
             Self::Text(_) | Self::Registers(_) => None,
         }
     }
@@ -100,6 +104,7 @@ impl What {
             Self::Named(memory) => memory.name(),
             Self::Registers(_) => "ioremap",
             Self::OnBus(memory) => memory.name(),
+            Self::Small(_) => "dma_pool_alloc",
         }
     }
 
@@ -115,6 +120,7 @@ impl What {
             Self::Named(Named::Object { .. })
             | Self::Block(_)
             | Self::Coherent(_)
+            | Self::Small(_)
             | Self::Heap(_)
             | Self::Registers(_) => None,
         }

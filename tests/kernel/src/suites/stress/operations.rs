@@ -17,6 +17,7 @@ use mm::vm_area::VmArea;
 use super::held::{Held, Id, What};
 use super::named::{self, Named, Reserve};
 use super::on_bus::{By, OnBus};
+use super::transfers::Block;
 use super::{DEVICE, PAGES, Worker};
 
 impl Worker<'_> {
@@ -24,7 +25,7 @@ impl Worker<'_> {
     pub(super) fn make(&mut self) {
         let pages = 1 + self.draw.below(PAGES);
         let bytes = pages * PAGE_SIZE - self.draw.below(PAGE_SIZE);
-        let what = match self.draw.below(21) {
+        let what = match self.draw.below(23) {
             0 | 1 => What::Memory(VmArea::new(bytes).expect("memory")),
             2 => What::Memory(VmArea::zeroed(bytes).expect("memory")),
             3 => What::Mapped(VmArea::map(blocks(pages)).expect("addresses")),
@@ -49,6 +50,7 @@ impl Worker<'_> {
             16 | 17 => return self.map_of_bus(By::IoRemapWc),
             18 => return self.map_of_bus(By::MemRemap),
             19 => return self.map_of_bus(By::IoRemapShared),
+            20 | 21 => What::Small(Block::new()),
             _ => What::Named(Named::bare(blocks(pages), Reserve::WithTables)),
         };
         let held = Held::new(what, self.draw.next());
