@@ -21,6 +21,7 @@ mod exec_scattered;
 mod faces;
 mod failures;
 mod failures_dma;
+mod failures_iommu;
 mod failures_registers;
 mod failures_wider;
 mod faults;

@@ -1,0 +1,113 @@
+//! As [`super::failures`], for devices behind an IOMMU: mappings, and what an attached device is given (S108, S109).
+
+use dma::coherent::{self, AllocateError};
+use dma::device::Device;
+use dma::iommu::{IommuMapping, detach};
+use dma::streaming::{self, Call, MapError, Memory};
+use kerncore::addr::{DmaAddr, PAGE_SIZE};
+use kerncore::coherent::Sleep;
+use kerncore::failure::Point;
+use kerncore::iommu::{CreateError, DomainMapError, IovaError};
+use kerncore::layout::linear_address;
+use kerncore::misuse::Family;
+use kerncore::page_table::MapError as TableError;
+use kerncore::streaming::Flow;
+use ktest::ktest;
+use mm::domain::DomainError;
+use mm::page_alloc::Pages;
+
+use super::failures::survives;
+use super::witness::NOBODY;
+
+const BASE: DmaAddr = DmaAddr::new(0x4000_0000);
+const BYTES: u32 = 4 << 20;
+
+static DEVICE: Device = Device::new("the device of a failing IOMMU");
+
+/// Addresses fail, or a table, or the frame that it is to be cut from.
+const fn no_view(point: Point, error: &DomainMapError) -> bool {
+    match error {
+        DomainMapError::Iova(IovaError::Exhausted { .. }) => matches!(point, Point::Addresses),
+        DomainMapError::Map(TableError::Table { .. }) => {
+            matches!(point, Point::Table | Point::Frames)
+        }
+        _ => false,
+    }
+}
+
+/// Runs `test` while the device is attached to a mapping of its own.
+fn while_attached(test: impl FnOnce()) {
+    let mapping = IommuMapping::new(BASE, BYTES).expect("memory");
+    // SAFETY: the test's device has nothing.
+    unsafe { mapping.attach(&DEVICE) }.expect("attached to nothing");
+    test();
+    assert!(mapping.domain().is_unused());
+    // SAFETY: the device has nothing any more.
+    unsafe { detach(&DEVICE) }.expect("attached");
+}
+
+#[ktest]
+fn a_mapping_of_device_addresses_survives_each_failure_s108() {
+    survives(
+        "arm_iommu_create_mapping",
+        || IommuMapping::new(BASE, BYTES),
+        |point, error| match error {
+            DomainError::Heap { .. } => point == Point::Heap,
+            DomainError::Create(CreateError::Frames(_)) => point == Point::Frames,
+            _ => false,
+        },
+        drop,
+    );
+}
+
+#[ktest]
+fn a_coherent_buffer_behind_an_iommu_survives_each_failure_s109() {
+    while_attached(|| {
+        for sleep in [Sleep::May, Sleep::MayNot] {
+            survives(
+                "arm_iommu_alloc_attrs",
+                || coherent::allocate(&DEVICE, 3 * PAGE_SIZE, sleep, NOBODY),
+                |point, error| match error {
+                    AllocateError::Iommu { error, .. } => no_view(point, error),
+                    AllocateError::Pool(_) => point == Point::Pool,
+                    AllocateError::Remap(_) => true,
+                    _ => false,
+                },
+                |buffer| {
+                    // SAFETY: nobody uses it.
+                    let freed = unsafe {
+                        coherent::free(&DEVICE, 3 * PAGE_SIZE, buffer.address, buffer.dma)
+                    };
+                    assert_eq!(freed, Ok(()));
+                },
+            );
+        }
+    });
+}
+
+#[ktest]
+fn a_streaming_mapping_behind_an_iommu_survives_each_failure_s109() {
+    let pages = Pages::exactly(3).expect("memory");
+    let address = linear_address(pages.physical()).expect("low memory");
+    let (memory, bytes) = (Memory::Linear(address), 3 * PAGE_SIZE);
+    let call = Call {
+        name: "a test",
+        device: &DEVICE,
+        flow: Flow::Bidirectional,
+        caller: NOBODY,
+        family: Family::Single,
+    };
+    while_attached(|| {
+        survives(
+            "dma_map_single behind an IOMMU",
+            // SAFETY: nobody uses the pages meanwhile.
+            || unsafe { streaming::map(call, memory, bytes) },
+            |point, error| matches!(error, MapError::Iommu(error) if no_view(point, error)),
+            |dma| {
+                // SAFETY: mapped by the operation; no device has it.
+                let ended = unsafe { streaming::unmap(call, dma, bytes) };
+                assert_eq!(ended, Ok(()));
+            },
+        );
+    });
+}
