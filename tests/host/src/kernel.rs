@@ -153,7 +153,7 @@ const SPECIAL: [Special; 40] = [
     // Whatever is mapped for a device is copied; and misuse of mappings is looked for, also the project's own.
     Special::with("swiotlb=force", "streaming::"),
     Special::with("swiotlb=64K,force lowmem=64M", "streaming::").on(256),
-    Special::with("swiotlb=force dma_debug=on", "virtio").equipped(),
+    Special::with("swiotlb=force dma_debug=on", "virtio").by(4).equipped(),
     Special::with("dma_debug=on", "misuse::"),
     Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.

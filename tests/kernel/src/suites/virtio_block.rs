@@ -16,8 +16,6 @@ use drivers::virtio::completion::Completion as DiskInterrupt;
 use drivers::virtio::transport::SlotError;
 use drivers::virtio::{DeviceError, RequestError, Wait};
 use kerncore::addr::PAGE_SIZE;
-use kerncore::contiguous::{MAX_ALIGNMENT, Unmovable};
-use kerncore::frames::{FrameBlock, FrameOwner};
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
@@ -25,6 +23,7 @@ use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
 use virtio_hal::{Slot, shared_buffers};
 
+use super::virtio_devices::without_memory;
 use super::witness::{Books, ask_host_of, each_page, feed, frame_at, starve};
 
 const NO_DISK: Completion = Skipped("no virtio slot holds a disk");
@@ -272,41 +271,13 @@ fn a_disk_comes_up_again_and_again() -> Completion {
     Ran
 }
 
-/// Takes all that nobody has of the contiguous region, if there is one: rings come from there.
-fn rest_of_region() -> Vec<FrameBlock> {
-    let mut taken = Vec::new();
-    let Some(region) = mm::kernel().contiguous() else { return taken };
-    for order in (0..=MAX_ALIGNMENT).rev() {
-        let take = || region.take(1 << order, FrameOwner::Dma, |_, _| Err(Unmovable::Busy));
-        while let Ok(block) = take() {
-            taken.push(block);
-        }
-    }
-    taken
-}
-
-fn give_back(buffers: Vec<FrameBlock>) {
-    for block in buffers {
-        let region = mm::kernel().contiguous().expect("they are from there");
-        region.give_back(block).expect("our own");
-    }
-}
-
 /// Without memory for its rings the disk does not come up; the device is reset, and comes up later.
 #[ktest]
 fn a_disk_without_memory_for_its_rings_takes_nothing() -> Completion {
     let Some(mut registers) = slot() else { return NO_DISK };
     let before = Books::now();
-    let buffers = rest_of_region();
-    let list = starve(0);
-    let starved = Books::now();
-    let refused = Disk::new(&mut registers, Wait::Polling).map(drop);
-    let after = Books::now();
-    feed(list);
-    give_back(buffers);
+    let refused = without_memory(0, || Disk::new(&mut registers, Wait::Polling).map(drop));
     assert_eq!(refused, Err(DeviceError::Device(RequestError::DmaError)));
-    assert_eq!(starved, after);
-    before.assert_unchanged();
     Disk::new(&mut registers, Wait::Polling).expect("a disk that comes up now");
     before.assert_unchanged();
     Ran

@@ -13,7 +13,8 @@ use dma::device::Device;
 use dma::{atomic_pool, bounce};
 use drivers::virtio::completion::Completion as DeviceInterrupt;
 use kerncore::addr::{PhysAddr, VirtAddr, pages_for};
-use kerncore::frames::FrameOwner;
+use kerncore::contiguous::{MAX_ALIGNMENT, Unmovable};
+use kerncore::frames::{FrameBlock, FrameOwner};
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::io_mem::IoMem;
@@ -23,7 +24,7 @@ use virtio_drivers::BufferDirection::{DeviceToDriver, DriverToDevice};
 use virtio_drivers::Hal;
 use virtio_hal::{CoherentHal, Slot, shared_buffers};
 
-use super::witness::Books;
+use super::witness::{Books, feed, starve};
 
 pub(super) static DEVICE: Device = Device::new("virtio tests");
 
@@ -55,6 +56,42 @@ pub(super) fn with_device(
     books.assert_unchanged();
     assert_eq!(atomic_pool::usage(), pool);
     Ran
+}
+
+/// Takes all that nobody has of the contiguous region, if there is one: rings come from there.
+fn rest_of_region() -> Vec<FrameBlock> {
+    let mut taken = Vec::new();
+    let Some(region) = kernel().contiguous() else { return taken };
+    for order in (0..=MAX_ALIGNMENT).rev() {
+        let take = || region.take(1 << order, FrameOwner::Dma, |_, _| Err(Unmovable::Busy));
+        while let Ok(block) = take() {
+            taken.push(block);
+        }
+    }
+    taken
+}
+
+fn give_back(buffers: Vec<FrameBlock>) {
+    for block in buffers {
+        let region = kernel().contiguous().expect("they are from there");
+        region.give_back(block).expect("our own");
+    }
+}
+
+/// Runs `test` while no memory is free but `left` frames, and nothing of the contiguous region; it takes nothing.
+#[track_caller]
+pub(super) fn without_memory<R>(left: u32, test: impl FnOnce() -> R) -> R {
+    let before = Books::now();
+    let buffers = rest_of_region();
+    let list = starve(left);
+    let starved = Books::now();
+    let result = test();
+    let after = Books::now();
+    feed(list);
+    give_back(buffers);
+    assert_eq!(starved, after);
+    before.assert_unchanged();
+    result
 }
 
 /// Where a buffer lies.

@@ -18,7 +18,7 @@ use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
 use virtio_hal::Slot;
 
-use super::virtio_devices::{KINDS, assert_known, with_device};
+use super::virtio_devices::{KINDS, assert_known, with_device, without_memory};
 
 const NONE: &str = "no virtio slot holds a source of random bytes";
 
@@ -91,6 +91,16 @@ fn bytes_are_polled_for_with_interrupts_masked() -> Completion {
         let mut stack = [0; 100];
         arch::irq::masked(|| fill(&mut source, &mut stack[7..71], "on the stack"));
         assert_eq!(source.fill(&mut []), Ok(()), "nothing is asked for");
+    })
+}
+
+#[ktest]
+fn a_source_without_memory_for_its_ring_takes_nothing() -> Completion {
+    with_source(|slot| {
+        let refused = without_memory(0, || Entropy::new(slot, Wait::Interrupt).map(drop));
+        assert_eq!(refused, Err(DeviceError::Device(RequestError::DmaError)));
+        let mut source = Entropy::new(slot, Wait::Interrupt).expect("a device that comes up now");
+        fill(&mut source, &mut [0; 16], "now");
     })
 }
 
