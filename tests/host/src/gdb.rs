@@ -10,6 +10,9 @@ use crate::qemu::{self, Ended};
 /// What each stop of a session must show: the words that head it, and what the backtrace below them has, in order.
 type Stops = &'static [(&'static str, &'static [&'static str])];
 
+/// What `scripts/gdb` says when QEMU's log of errors is not empty.
+const TOUCHED: &str = "touched what is not there";
+
 /// From reset to Rust: the last code at physical addresses, the first at virtual ones, and a Rust path.
 const BOOT: &str = "\
 tbreak build_tables
@@ -74,6 +77,10 @@ fn shows(stops: Stops, ended: &Ended) -> Result<(), String> {
     if ended.status != 0 {
         return Err(missing("gdb was not content"));
     }
+    // These sessions read nothing but the image's own.
+    if ended.complaints.contains(TOUCHED) {
+        return Err(missing("guest_errors has something"));
+    }
     for (heading, words) in stops {
         let begin = format!("@ {heading}");
         let Some((_, text)) = ended.output.split_once(&begin) else {
@@ -112,6 +119,13 @@ mod tests {
         ] {
             assert!(shows(STOPS, &session(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_session_in_which_something_touched_a_hole_is_no_good_whatever_it_showed() {
+        let mut ended = session("@ here\n#0 a\n#1 b\n@ there\n#0 c\n");
+        ended.complaints = format!("warning: gdb: the image, or gdb, {TOUCHED}:\nInvalid read\n");
+        assert!(shows(STOPS, &ended).is_err());
     }
 
     #[test]
