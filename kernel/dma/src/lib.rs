@@ -33,6 +33,7 @@ mod error;
 pub mod in_place;
 pub mod iommu;
 pub mod mapping;
+pub mod mapping_list;
 pub mod pool_growth;
 pub mod scatter;
 mod shown;

@@ -9,7 +9,8 @@
 //!                          │
 //!                          └──unsafe unmap──▶ buffer
 //! ```
-//! A `Streaming` that is dropped keeps its buffer for good: a device may still be writing there.
+//! A `Streaming` that is dropped keeps its buffer for good: a device may still be writing there. Buffers that go together are a
+//! [`StreamingList`](crate::mapping_list::StreamingList).
 
 use core::fmt;
 

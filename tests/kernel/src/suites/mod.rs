@@ -43,6 +43,7 @@ mod ioremap_refusals;
 mod ioremap_shared;
 mod ioremap_static;
 mod kmap;
+mod list_streaming;
 mod lock_order;
 mod locks;
 mod map_ram;
