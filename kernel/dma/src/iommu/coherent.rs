@@ -21,6 +21,8 @@ use crate::error::{invalid, wrong_view};
 
 /// The buffer of `bytes` at `address`, which lies at `physical` on the bus, with where the device sees it; it goes back if the device
 /// cannot.
+#[cold]
+#[inline(never)]
 pub(crate) fn seen(
     device: &Device,
     iommu: &Shared,
@@ -55,6 +57,8 @@ pub(crate) fn seen(
 ///
 /// # Safety
 /// As for that.
+#[cold]
+#[inline(never)]
 pub(crate) unsafe fn free(
     device: &Device,
     bytes: u32,
