@@ -23,9 +23,11 @@ use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::failure::Point;
 use kerncore::frames::{FrameOwner, Freed};
+use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::CoherentError;
 use kerncore::lock::Class;
-use kerncore::pool::{self, Holders, Pool, Word, end_behind};
+use kerncore::pool::{self, Holders, Pool, Run, Word, end_behind};
+use mm::clock::Counter;
 use mm::report::dump_stack;
 
 use crate::device::Device;
@@ -40,17 +42,38 @@ pub(crate) struct AtomicPool {
     physical: AtomicU32,
     /// How many pages it has.
     pub(crate) count: AtomicU32,
-    /// For each page a word: who took the run that it is the first of.
-    callers: AtomicPtr<AtomicU32>,
+    /// For each page a note, which the lock of `pages` guards: who took the run that it is the first of.
+    notes: AtomicPtr<Note>,
+    /// The kernel's clock.
+    clock: Counter,
     /// Somebody makes it, or has made it.
     pub(crate) claimed: AtomicBool,
+}
+
+/// Who has a run, with what was left of the clock's count when it was taken; so large that its place is found by a shift.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Note {
+    caller: VirtAddr,
+    tag: Tag,
+    left: u32,
+}
+
+impl Note {
+    const NONE: Self = Self { caller: VirtAddr::new(0), tag: Tag::NONE, left: 0 };
+
+    const fn holder(self) -> Holder {
+        let Self { caller, tag, left } = self;
+        Holder { caller, tag, since: Counter::moment(left) }
+    }
 }
 
 impl AtomicPool {
     pub(crate) const fn new() -> Self {
         Self {
             pages: IrqSpinLock::new(Class::AtomicPool, Pool::empty()),
-            callers: AtomicPtr::new(ptr::null_mut()),
+            notes: AtomicPtr::new(ptr::null_mut()),
+            clock: Counter::stopped(),
             base: AtomicU32::new(0),
             physical: AtomicU32::new(0),
             count: AtomicU32::new(0),
@@ -96,25 +119,52 @@ impl AtomicPool {
         PoolBuffer { address, physical: self.physical_at(offset) }
     }
 
-    /// Who took the run that begins with `page`, which is one of the pool's.
+    /// Where it is noted who took the run that begins with `page`.
+    ///
+    /// # Safety
+    /// `page` is one of the pool's, which has some; its lock is held for as long as the place is used.
     #[inline(always)]
-    fn caller_of(&self, page: u32) -> &AtomicU32 {
-        let callers = self.callers.load(Relaxed);
-        // SAFETY: there is a word for each page of the pool, since before any of them was given, until after the last came back.
-        let word = unsafe { callers.add(page as usize) };
-        // SAFETY: as above.
-        unsafe { &*word }
+    unsafe fn note_of(&self, page: u32) -> *mut Note {
+        let notes = self.notes.load(Relaxed);
+        // SAFETY: there is a note for each page of the pool, since before any of them was given, until after the last came back.
+        unsafe { notes.add(page as usize) }
     }
 
-    /// Takes a run of at least `bytes` in the name of `caller`.
+    /// Takes the lowest run of at least `bytes`, if it ends at or below `last` on the bus, in the name of `caller`.
     pub(crate) fn allocate(
         &self,
         bytes: u32,
-        caller: VirtAddr,
-    ) -> Result<PoolBuffer, pool::AllocateError> {
-        let run = self.pages.with(|pages| pages.allocate(bytes))?;
-        self.caller_of(run.first).store(caller.raw(), Relaxed);
-        Ok(self.buffer_at(run.first))
+        last: PhysAddr,
+        (caller, tag): (VirtAddr, Tag),
+    ) -> Result<PoolBuffer, NoRun> {
+        let first = self.pages.with(|pages| {
+            let run = pages.allocate(bytes).map_err(NoRun::Refused)?;
+            let physical = self.physical_at(run.first * PAGE_SIZE);
+            // The pool does not wrap, and what was asked for is not nothing.
+            if physical.raw() + (bytes - 1) > last.raw() {
+                let returned = pages.free(run.start, bytes);
+                debug_assert_eq!(returned, Ok(()), "taken under this very lock");
+                return Err(NoRun::Beyond(physical));
+            }
+            // SAFETY: a page that the pool just gave, under its lock.
+            let note = unsafe { self.note_of(run.first) };
+            // SAFETY: the place is the pool's, and the lock keeps others from it.
+            unsafe { note.write(Note { caller, tag, left: self.clock.left() }) };
+            Ok(run.first)
+        })?;
+        Ok(self.buffer_at(first))
+    }
+
+    /// The first run that begins at `page` or behind it, where it lies on the bus, and who has it.
+    pub(crate) fn next_run(&self, page: u32) -> Option<(Run, PhysAddr, Holder)> {
+        self.pages.with(|pages| {
+            let run = pages.runs_from(page).next()?;
+            // SAFETY: one of the pool's pages, under its lock.
+            let note = unsafe { self.note_of(run.first) };
+            // SAFETY: it was written when the run was taken, and the lock keeps others from it.
+            let note = unsafe { note.read() };
+            Some((run, self.physical_at(run.first * PAGE_SIZE), note.holder()))
+        })
     }
 
     /// Gives the run of `bytes` at `address`, which is inside, back.
@@ -126,10 +176,22 @@ impl AtomicPool {
     pub(crate) fn note_holders(&self, holders: &mut Holders, end: u32) -> u32 {
         self.pages.with(|pages| {
             pages.runs().fold(end, |end, run| {
-                let caller = VirtAddr::new(self.caller_of(run.first).load(Relaxed));
-                holders.note(caller, run.pages);
+                // SAFETY: one of the pool's pages, under its lock.
+                let note = unsafe { self.note_of(run.first) };
+                // SAFETY: it was written when the run was taken, and the lock keeps others from it.
+                let note = unsafe { note.read() };
+                holders.note(note.caller, run.pages);
                 end_behind(end, run.pages)
             })
+        })
+    }
+
+    fn usage(&self) -> PoolUse {
+        self.pages.with(|pages| PoolUse {
+            pages: pages.pages(),
+            taken: pages.taken_pages(),
+            largest: pages.largest_run(),
+            base: pages.base(),
         })
     }
 
@@ -142,8 +204,8 @@ impl AtomicPool {
         if usable == 0 {
             return Err(none);
         }
-        let callers = filled((usable / PAGE_SIZE) as usize, || AtomicU32::new(0));
-        let callers = callers.ok_or(InitError::NoBitmap)?;
+        let notes = filled((usable / PAGE_SIZE) as usize, || Note::NONE);
+        let notes = notes.ok_or(InitError::NoBitmap)?;
         let kernel = mm::kernel();
         // From the contiguous region, if there is one: it was set aside when memory came up, before this (S68).
         let area = match kernel.contiguous() {
@@ -156,7 +218,8 @@ impl AtomicPool {
         let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;
         self.base.store(base.raw(), Relaxed);
         self.physical.store(area.physical.raw(), Relaxed);
-        self.callers.store(Box::leak(callers).as_mut_ptr(), Relaxed);
+        self.clock.follow();
+        self.notes.store(Box::leak(notes).as_mut_ptr(), Relaxed);
         self.count.store(usable / PAGE_SIZE, Release);
         self.pages.with(|slot| *slot = pages);
         Ok(())
@@ -172,10 +235,10 @@ impl AtomicPool {
         let (base, count) = (pages.base(), pages.pages());
         let physical = PhysAddr::new(self.physical.load(Relaxed));
         self.count.store(0, Release);
-        let callers = self.callers.swap(ptr::null_mut(), Relaxed);
-        let callers = ptr::slice_from_raw_parts_mut(callers, count as usize);
-        // SAFETY: `build` made it of a box of so many words, and nobody asks for callers of a pool that has no pages.
-        drop(unsafe { Box::from_raw(callers) });
+        let notes = self.notes.swap(ptr::null_mut(), Relaxed);
+        let notes = ptr::slice_from_raw_parts_mut(notes, count as usize);
+        // SAFETY: `build` made it of a box of so many notes, and nobody asks for notes of a pool that has no pages.
+        drop(unsafe { Box::from_raw(notes) });
         // SAFETY: as above: a box of the bits' words, which the pool alone had.
         drop(unsafe { Box::from_raw(ptr::from_mut(pages.into_words())) });
         // SAFETY: none of its pages was taken, and none can be any more.
@@ -187,6 +250,15 @@ impl AtomicPool {
         self.claimed.store(false, Relaxed);
         count
     }
+}
+
+/// Why a part of the pool gave no run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRun {
+    /// None is free.
+    Refused(pool::AllocateError),
+    /// The lowest begins here, out of reach.
+    Beyond(PhysAddr),
 }
 
 /// The pool that is made at boot, where most are served.
@@ -234,6 +306,11 @@ pub enum PoolError {
     NotInitialised,
     /// The pool refused.
     Refused(pool::AllocateError),
+    /// It has runs, but none that the device reaches (S100).
+    Beyond {
+        /// The lowest of them.
+        lowest: PhysAddr,
+    },
 }
 
 impl fmt::Display for PoolError {
@@ -241,6 +318,7 @@ impl fmt::Display for PoolError {
         match self {
             Self::NotInitialised => f.write_str("there is no atomic pool"),
             Self::Refused(error) => error.fmt(f),
+            Self::Beyond { lowest } => write!(f, "the lowest run of the atomic pool is at {lowest}"),
         }
     }
 }
@@ -300,7 +378,8 @@ fn filled<T>(count: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
     Some(memory.into_boxed_slice())
 }
 
-/// Takes the lowest aligned run that holds `bytes`, for `device` and in the name of `caller`. Any context. The memory is as its last
+/// Takes an aligned run that holds `bytes` and that `device` reaches, in the name of `caller`: from the part of boot, or from the
+/// first that has grown and has one. Any context. The memory is as its last
 /// user left it (S85).
 ///
 /// # Errors
@@ -308,7 +387,7 @@ fn filled<T>(count: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
 pub(crate) fn allocate(
     device: &Device,
     bytes: u32,
-    caller: VirtAddr,
+    (caller, tag): (VirtAddr, Tag),
 ) -> Result<PoolBuffer, PoolError> {
     if !POOL.is_made() {
         log::error!("coherent pool not initialised!");
@@ -316,26 +395,34 @@ pub(crate) fn allocate(
         return Err(PoolError::NotInitialised);
     }
     let taken = if failure::fails(Point::Pool) {
-        Err(POOL.pages.with(|pages| pages.exhausted(pages_for(bytes))))
+        Err(NoRun::Refused(POOL.pages.with(|pages| pages.exhausted(pages_for(bytes)))))
     } else {
-        POOL.allocate(bytes, caller)
-            .or_else(|refusal| pool_growth::allocate(bytes, caller).ok_or(refusal))
+        pool_growth::allocate(bytes, device.coherent_reach(), (caller, tag))
     };
-    taken.map_err(|refusal| {
-        pool_growth::complain(device, bytes, refusal);
-        PoolError::Refused(refusal)
+    taken.map_err(|none| match none {
+        NoRun::Refused(refusal) => {
+            pool_growth::complain(device, bytes, refusal);
+            PoolError::Refused(refusal)
+        }
+        NoRun::Beyond(lowest) => PoolError::Beyond { lowest },
     })
 }
 
 /// As [`allocate`], without a word when there is nothing: [`allocate`] says why.
 #[inline(always)]
-pub(crate) fn take(bytes: u32, caller: VirtAddr) -> Option<PoolBuffer> {
+pub(crate) fn take(bytes: u32, tag: Tag, caller: VirtAddr) -> Option<PoolBuffer> {
     if failure::fails(Point::ShortCut) {
         return None;
     }
     // Where there is no pool, it has no pages either.
-    let first = POOL.pages.with(|pages| pages.take(bytes))?;
-    POOL.caller_of(first).store(caller.raw(), Relaxed);
+    let first = POOL.pages.with(|pages| {
+        let first = pages.take(bytes)?;
+        // SAFETY: a page that the pool just gave, under its lock.
+        let note = unsafe { POOL.note_of(first) };
+        // SAFETY: the place is the pool's, and the lock keeps others from it.
+        unsafe { note.write(Note { caller, tag, left: POOL.clock.left() }) };
+        Some(first)
+    })?;
     Some(POOL.buffer_at(first))
 }
 
@@ -397,12 +484,10 @@ fn refuse(error: pool::FreeError) {
 
 /// How full the pool is that was made at boot, or `None` if there is none. Looks at every page; for listings and the ledger.
 pub fn usage() -> Option<PoolUse> {
-    POOL.is_made().then(|| {
-        POOL.pages.with(|pages| PoolUse {
-            pages: pages.pages(),
-            taken: pages.taken_pages(),
-            largest: pages.largest_run(),
-            base: pages.base(),
-        })
-    })
+    POOL.is_made().then(|| POOL.usage())
+}
+
+/// Shows how full each part is, that of boot first. Looks at every page.
+pub fn for_each_part(mut visit: impl FnMut(PoolUse)) {
+    pool_growth::parts().for_each(|part| visit(part.usage()));
 }

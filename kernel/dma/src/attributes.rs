@@ -6,10 +6,14 @@
 //! Behind a cookie lies a buffer as any other, mapped where only the kernel knows: its lines must be cleaned and its windows counted
 //! by that mapping. The caller reaches it by the device, and by windows of programs.
 
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
+
 use arch::lock::IrqSpinLock;
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::Sleep;
 use kerncore::dma_attributes::DmaAttributes;
+use kerncore::holder::Tag;
 use kerncore::lock::Class;
 use kerncore::user::ShowError;
 use mm::report::dump_stack;
@@ -28,6 +32,27 @@ struct Hidden {
 /// All of them. They are few.
 static HIDDEN: IrqSpinLock<Book<Hidden>> = IrqSpinLock::new(Class::HiddenBuffers, Book::new());
 
+/// How many there are, for those who only ask whether there is any.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+fn enter(entry: Leaf<Hidden>) {
+    COUNT.fetch_add(1, Relaxed);
+    HIDDEN.with(|book| book.add(entry));
+}
+
+/// The cookie of the hidden buffer that begins at `address`, where only the kernel knows it. Almost always there is none.
+#[inline]
+pub(crate) fn cookie_of(address: VirtAddr) -> Option<VirtAddr> {
+    if COUNT.load(Relaxed) == 0 { None } else { find_cookie(address) }
+}
+
+#[cold]
+#[inline(never)]
+fn find_cookie(address: VirtAddr) -> Option<VirtAddr> {
+    let is_it = |hidden: &mut Hidden| (hidden.buffer.address == address).then_some(hidden.cookie);
+    HIDDEN.with(|book| book.find(is_it))
+}
+
 /// As [`coherent::allocate`], with attributes. If they ask for no mapping, and the buffer would have one of its own, the address in
 /// what is given is a cookie: for [`free`], [`show`] and [`revealed`], and for nothing else.
 ///
@@ -40,18 +65,21 @@ pub fn allocate(
     attributes: DmaAttributes,
     caller: VirtAddr,
 ) -> Result<Buffer, AllocateError> {
+    let combined = attributes.contains(DmaAttributes::WRITE_COMBINE);
+    let marks = if combined { Tag::COMBINED } else { Tag::NONE };
     if !is_hidden(device, sleep, attributes) {
-        return coherent::allocate(device, bytes, sleep, caller);
+        return coherent::allocate_marked(device, bytes, sleep, caller, marks);
     }
+    let marks = marks.with(Tag::HIDDEN);
     // The entry first, so that a buffer once made need not be given up.
     let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
     let entry = Leaf::new(Hidden { cookie: nothing.address, buffer: nothing });
     let mut entry = entry.ok_or(AllocateError::NoEntry { bytes })?;
-    let buffer = coherent::allocate(device, bytes, sleep, caller)?;
+    let buffer = coherent::allocate_marked(device, bytes, sleep, caller, marks)?;
     let frame = device.physical_address(buffer.dma).pfn();
     let cookie = VirtAddr::new(mm::kernel().zones().table().pointer_to(frame));
     *entry.value_mut() = Hidden { cookie, buffer };
-    HIDDEN.with(|book| book.add(entry));
+    enter(entry);
     Ok(Buffer { address: cookie, dma: buffer.dma })
 }
 
@@ -97,11 +125,12 @@ pub unsafe fn free(
     // Whoever takes the entry out frees the buffer, and nobody else can.
     let is_it = |hidden: &Hidden| hidden.cookie == given.address && hidden.buffer.dma == given.dma;
     let Some(entry) = HIDDEN.with(|book| book.take(is_it)) else { return Err(no_cookie(given)) };
+    COUNT.fetch_sub(1, Relaxed);
     let buffer = entry.value().buffer;
     // SAFETY: by the caller's promise; this is the buffer that it means.
     let freed = unsafe { coherent::free(device, bytes, buffer.address, buffer.dma) };
     if freed.is_err() {
-        HIDDEN.with(|book| book.add(entry));
+        enter(entry);
     }
     freed
 }

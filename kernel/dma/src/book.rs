@@ -67,6 +67,16 @@ impl<T> Book<T> {
         Some(found)
     }
 
+    /// All entries, the last first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        let mut at = self.0.as_ref();
+        core::iter::from_fn(move || {
+            let entry = at?.entry();
+            at = entry.next.as_ref();
+            Some(&entry.value)
+        })
+    }
+
     /// The first that `find` finds something in.
     pub(crate) fn find<R>(&mut self, mut find: impl FnMut(&mut T) -> Option<R>) -> Option<R> {
         let mut at = self.0.as_mut();

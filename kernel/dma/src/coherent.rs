@@ -9,20 +9,22 @@ use core::ptr;
 use core::slice;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::coherent::{BackEnd, Coherency, ContiguousRegion, Sleep};
 use kerncore::dma_mask::DmaMask;
-use kerncore::frames::{self, FrameOwner, FrameRequest, Freed, order_for};
+use kerncore::frames::{self, FrameOwner, FrameRequest, Freed};
+use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::{CoherentError, CoherentFreed, RemoveError};
-use kerncore::layout::{linear_address, linear_physical};
 use kerncore::user::ShowError;
 use mm::report::dump_stack;
 use mm::user::AddressSpace;
 
-use crate::atomic_pool::{self, PoolFreeError};
+use crate::atomic_pool::{self, PoolError, PoolFreeError};
+use crate::attributes;
 use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
+use crate::direct;
 pub use crate::error::{AllocateError, Found, FreeError};
 use crate::error::{invalid, wrong_handle, wrong_view};
 use crate::iommu::coherent as view;
@@ -75,21 +77,32 @@ pub fn allocate(
     sleep: Sleep,
     caller: VirtAddr,
 ) -> Result<Buffer, AllocateError> {
+    allocate_marked(device, bytes, sleep, caller, Tag::NONE)
+}
+
+/// As [`allocate`], of what listings show with the marks of `marks`.
+pub(crate) fn allocate_marked(
+    device: &Device,
+    bytes: u32,
+    sleep: Sleep,
+    caller: VirtAddr,
+    marks: Tag,
+) -> Result<Buffer, AllocateError> {
     if bytes == 0 {
         return Err(AllocateError::ZeroSize);
     }
+    let holder = Holder { caller, tag: device.tag().with(marks), since: mm::clock::now() };
     if let Some(declared) = device.declared() {
-        let device = device.name();
-        return declared.allocate(bytes).map_err(|error| AllocateError::Declared { device, error });
+        return declared.allocate(device, bytes, holder);
     }
     let (address, physical) = match back_end(device, sleep) {
-        BackEnd::AtomicPool => from_pool(device, bytes, caller)?,
+        BackEnd::AtomicPool => from_pool(device, bytes, holder)?,
         BackEnd::Remap => {
-            let area = remapped(device, bytes, caller)?;
+            let area = remapped(device, bytes, holder)?;
             (area.pages.start(), area.physical)
         }
         BackEnd::Contiguous => {
-            let area = mm::kernel().contiguous_alloc(bytes, FrameOwner::Dma, caller);
+            let area = mm::kernel().contiguous_alloc(bytes, FrameOwner::Dma, holder);
             let area = area.map_err(AllocateError::Remap)?;
             (area.pages.start(), area.physical)
         }
@@ -97,9 +110,7 @@ pub fn allocate(
             if sleep == Sleep::May {
                 arch::lock::might_sleep("dma_alloc_coherent");
             }
-            simple_alloc(device, bytes).map_err(|none| {
-                out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none))
-            })?
+            direct::allocate(device, bytes, holder)?
         }
     };
     match device.iommu() {
@@ -109,39 +120,38 @@ pub fn allocate(
 }
 
 /// The frames that will do for `device`. Behind an IOMMU all do: it is their device addresses that must be within reach.
-fn request_of(device: &Device) -> FrameRequest {
+pub(crate) fn request_of(device: &Device) -> FrameRequest {
     if device.iommu().is_some() {
         return FrameRequest::LOW;
     }
     device.coherent_mask().narrow(FrameRequest::LOW)
 }
 
-/// A buffer of the pool that the device reaches. What the pool gives lies as low as any that it has of that size; so a buffer out
-/// of reach goes back, and there is no other.
+/// A buffer of the pool that the device reaches.
 fn from_pool(
     device: &Device,
     bytes: u32,
-    caller: VirtAddr,
+    holder: Holder,
 ) -> Result<(VirtAddr, PhysAddr), AllocateError> {
-    let buffer = atomic_pool::allocate(device, bytes, caller).map_err(AllocateError::Pool)?;
-    let (mask, dma) = (device.coherent_mask(), device.dma_address(buffer.physical));
-    if device.iommu().is_some() || mask.reaches(dma, bytes) {
-        return Ok((buffer.address, buffer.physical));
+    match atomic_pool::allocate(device, bytes, (holder.caller, holder.tag)) {
+        Ok(buffer) => Ok((buffer.address, buffer.physical)),
+        Err(PoolError::Beyond { lowest }) => {
+            let (name, mask) = (device.name(), device.coherent_mask());
+            let found = Found::Pool(device.dma_address(lowest));
+            Err(AllocateError::OutOfReach { device: name, mask, bytes, found })
+        }
+        Err(error) => Err(AllocateError::Pool(error)),
     }
-    let returned = atomic_pool::free(buffer.address, bytes, buffer.physical);
-    debug_assert_eq!(returned, Ok(()), "nobody else knows of it");
-    let found = Found::Pool(dma);
-    Err(AllocateError::OutOfReach { device: device.name(), mask, bytes, found })
 }
 
 /// Frames that the device reaches, mapped uncached.
-fn remapped(device: &Device, bytes: u32, caller: VirtAddr) -> Result<AreaSummary, AllocateError> {
+fn remapped(device: &Device, bytes: u32, holder: Holder) -> Result<AreaSummary, AllocateError> {
     let (kernel, request) = (mm::kernel(), request_of(device));
     if request == FrameRequest::LOW {
-        let area = kernel.coherent_alloc(bytes, FrameOwner::Dma, caller);
+        let area = kernel.coherent_alloc(bytes, FrameOwner::Dma, holder);
         return area.map_err(AllocateError::Remap);
     }
-    let area = kernel.coherent_alloc_below(request, bytes, FrameOwner::Dma, caller);
+    let area = kernel.coherent_alloc_below(request, bytes, FrameOwner::Dma, holder);
     area.map_err(|error| match error {
         CoherentError::Frames(none) => {
             out_of_reach(device, bytes, none).unwrap_or(AllocateError::Remap(error))
@@ -152,7 +162,7 @@ fn remapped(device: &Device, bytes: u32, caller: VirtAddr) -> Result<AreaSummary
 
 /// What it means that there are no frames, if the device does not reach all of them.
 #[cold]
-fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Option<AllocateError> {
+pub(crate) fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Option<AllocateError> {
     let mask = device.coherent_mask();
     match none {
         frames::AllocateError::Exhausted { free, .. } if mask != DmaMask::ALL => {
@@ -167,10 +177,10 @@ fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Opt
 /// why not.
 #[inline(always)]
 pub fn take(device: &Device, bytes: u32, sleep: Sleep, caller: VirtAddr) -> Option<Buffer> {
-    if sleep == Sleep::May || !device.takes_any_pool_memory() {
+    if sleep == Sleep::May {
         return None;
     }
-    let buffer = atomic_pool::take(bytes, caller)?;
+    let buffer = atomic_pool::take(bytes, device.takes_any_pool_memory()?, caller)?;
     let dma = device.dma_address(buffer.physical);
     Some(Buffer { address: buffer.address, dma })
 }
@@ -192,6 +202,9 @@ pub unsafe fn free(
     address: VirtAddr,
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
+    if let Some(cookie) = attributes::cookie_of(address) {
+        return Err(hidden(address, cookie));
+    }
     if device.iommu().is_some() {
         // SAFETY: by our caller's promise.
         return unsafe { view::free(device, bytes, address, dma) };
@@ -213,7 +226,7 @@ pub unsafe fn free(
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
     match BackEnd::for_sleeper(device.coherency(), region(device)) {
-        BackEnd::Simple => simple_free(authority, device, bytes, address, dma),
+        BackEnd::Simple => direct::free(authority, device, bytes, address, dma),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             remap_free(authority, device, bytes, address, dma)
         }
@@ -226,7 +239,7 @@ pub unsafe fn free(
 /// As for [`free`].
 #[inline(always)]
 pub unsafe fn give_back(device: &Device, bytes: u32, address: VirtAddr, dma: DmaAddr) -> Freed {
-    if !device.takes_any_pool_memory() {
+    if device.takes_any_pool_memory().is_none() {
         return Freed::No;
     }
     atomic_pool::give_back(address, bytes, PhysAddr::new(dma.raw()))
@@ -285,44 +298,12 @@ pub(crate) fn told(
     Ok(())
 }
 
-/// Memory for a device that snoops: frames at their linear addresses, zeroed.
-fn simple_alloc(
-    device: &Device,
-    bytes: u32,
-) -> Result<(VirtAddr, PhysAddr), frames::AllocateError> {
-    let (request, order) = (request_of(device), order_for(pages_for(bytes)));
-    let (first, _) = mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages)?.leak();
-    let address = linear_address(first.base()).expect("low memory was asked for");
-    Ok((address, first.base()))
-}
-
-pub(crate) fn simple_free(
-    authority: Authority,
-    device: &Device,
-    bytes: u32,
-    address: VirtAddr,
-    dma: DmaAddr,
-) -> Result<(), FreeError> {
-    let unknown = |error: RemoveError| {
-        invalid(address, &error);
-        FreeError::Invalid(error)
-    };
-    if !address.is_page_aligned() {
-        return Err(unknown(RemoveError::Misaligned { address }));
-    }
-    let Some(physical) = linear_physical(address) else {
-        return Err(unknown(RemoveError::Unknown { address }));
-    };
-    if device.dma_address(physical) != dma {
-        return Err(wrong_handle(device, address, physical, dma));
-    }
-    let order = order_for(pages_for(bytes));
-    let kernel = mm::kernel();
-    let freed = kernel.free_frames_at(authority, physical.pfn(), order, FrameOwner::Pages);
-    freed.map_err(|error| {
-        invalid(address, &error);
-        FreeError::Simple(error)
-    })
+#[cold]
+fn hidden(given: VirtAddr, cookie: VirtAddr) -> FreeError {
+    let error = FreeError::Hidden { given, cookie };
+    log::error!("DMA: {error}");
+    dump_stack();
+    error
 }
 
 /// The memory of a buffer, as the processor reaches it.

@@ -9,19 +9,22 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
-use core::ptr;
+use core::{fmt, mem, ptr};
 
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
+use kerncore::holder::Holder;
 use kerncore::kernel_space::{IoRemapError, RemoveError};
 use kerncore::lock::Class;
-use kerncore::pool::{self, Pool, Word};
+use kerncore::pool::{self, Pool, Run, Word};
 use mm::report::dump_stack;
 
+use crate::book::{Book, Leaf};
 use crate::coherent::Buffer;
+use crate::device::Device;
+use crate::error::{AllocateError, Found};
 
 /// Why no memory was declared. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +108,18 @@ impl fmt::Display for ReleaseError {
 
 impl core::error::Error for ReleaseError {}
 
+/// Which pages are taken, and for each the note of who took the run that it is the first of.
+struct Books {
+    pool: Pool<'static>,
+    notes: Box<[Holder]>,
+}
+
 /// The memory that was declared for a device.
 pub(crate) struct Declared {
     base: VirtAddr,
     physical: PhysAddr,
     dma: DmaAddr,
-    pages: IrqSpinLock<Pool<'static>>,
-    /// What `pages` has borrowed.
-    words: *mut [Word],
+    pages: IrqSpinLock<Books>,
 }
 
 impl Declared {
@@ -137,18 +144,20 @@ impl Declared {
         let wanted = Pool::words_for(usable);
         words.try_reserve_exact(wanted).map_err(|_| DeclareError::NoBooks)?;
         words.resize(wanted, Word::FREE);
+        let mut notes = Vec::new();
+        let pages = (usable / PAGE_SIZE) as usize;
+        notes.try_reserve_exact(pages).map_err(|_| DeclareError::NoBooks)?;
+        notes.resize(pages, Holder::NOBODY);
         let mut own = Vec::new();
         own.try_reserve_exact(1).map_err(|_| DeclareError::NoBooks)?;
         let base = mm::kernel()
             .ioremap_own(physical, usable, Attributes::WRITE_COMBINE, caller)
             .map_err(DeclareError::Map)?;
-        let words = Box::into_raw(words.into_boxed_slice());
-        // SAFETY: the words were boxed a line before, and are freed by `release` alone, when the pool is gone.
-        let lent = unsafe { &mut *words };
         // As many words as were asked for, a base that begins a page, a page at least.
-        let pages = Pool::new(base, usable, lent).map_err(DeclareError::Pages)?;
-        let pages = IrqSpinLock::new(Class::DeclaredMemory, pages);
-        own.push(Self { base, physical, dma, pages, words });
+        let pool = Pool::new(base, usable, Box::leak(words.into_boxed_slice())).map_err(DeclareError::Pages)?;
+        let books = Books { pool, notes: notes.into_boxed_slice() };
+        let pages = IrqSpinLock::new(Class::DeclaredMemory, books);
+        own.push(Self { base, physical, dma, pages });
         let own: Box<[Self; 1]> =
             own.into_boxed_slice().try_into().map_err(|_| DeclareError::NoBooks)?;
         // SAFETY: an array of one has its element's layout, and the pointer is the box's own.
@@ -157,7 +166,7 @@ impl Declared {
 
     /// Whether a buffer there is the device's own memory.
     pub(crate) fn contains(&self, address: VirtAddr) -> bool {
-        self.pages.with(|pages| pages.contains(address))
+        self.pages.with(|books| books.pool.contains(address))
     }
 
     /// Where `address`, which is inside, lies on the bus, and the device's view of it.
@@ -168,9 +177,31 @@ impl Declared {
         (physical, DmaAddr::new(self.dma.raw().wrapping_add(offset)))
     }
 
-    /// A zeroed run of pages. Any context.
-    pub(crate) fn allocate(&self, bytes: u32) -> Result<Buffer, pool::AllocateError> {
-        let run = self.pages.with(|pages| pages.allocate(bytes))?;
+    /// A zeroed run of pages, at least a byte, that the device reaches. Any context.
+    pub(crate) fn allocate(
+        &self,
+        device: &Device,
+        bytes: u32,
+        holder: Holder,
+    ) -> Result<Buffer, AllocateError> {
+        let (name, mask) = (device.name(), device.coherent_mask());
+        let run = self.pages.with(|books| {
+            let run = books.pool.allocate(bytes);
+            let run = run.map_err(|error| AllocateError::Declared { device: name, error })?;
+            let lowest = self.view(run.start).1;
+            if !mask.reaches(lowest, bytes) {
+                // The pool gave the lowest that it has.
+                let returned = books.pool.free(run.start, bytes);
+                debug_assert_eq!(returned, Ok(()), "taken under this very lock");
+                let found =
+                    Found::Declared { lowest, region: self.dma, pages: books.pool.pages() };
+                return Err(AllocateError::OutOfReach { device: name, mask, bytes, found });
+            }
+            if let Some(note) = books.notes.get_mut(run.first as usize) {
+                *note = holder;
+            }
+            Ok(run)
+        })?;
         let memory: *mut u8 = ptr::with_exposed_provenance_mut(run.start.raw() as usize);
         // SAFETY: the run is mapped, writable, and was given to nobody else.
         unsafe { memory.write_bytes(0, (run.pages * PAGE_SIZE) as usize) };
@@ -188,7 +219,7 @@ impl Declared {
         if wanted != dma {
             return Err(DeclaredFreeError::Handle { wanted });
         }
-        self.pages.with(|pages| pages.free(address, bytes)).map_err(|error| {
+        self.pages.with(|books| books.pool.free(address, bytes)).map_err(|error| {
             log::error!("DMA: a free of a device's own memory was refused: {error}");
             dump_stack();
             DeclaredFreeError::Pages(error)
@@ -203,12 +234,24 @@ impl Declared {
 
     /// Whether a buffer of so many pages begins at `address`.
     pub(crate) fn has_run(&self, address: VirtAddr, pages: u32) -> bool {
-        self.pages.with(|pool| pool.runs().any(|run| (run.start, run.pages) == (address, pages)))
+        self.pages.with(|books| {
+            books.pool.runs().any(|run| (run.start, run.pages) == (address, pages))
+        })
+    }
+
+    /// The first run that begins at `page` or behind it.
+    fn next_run(&self, page: u32) -> Option<Taken> {
+        let (run, holder) = self.pages.with(|books| {
+            let run = books.pool.runs_from(page).next()?;
+            Some((run, books.notes.get(run.first as usize).copied()?))
+        })?;
+        let (physical, dma) = self.view(run.start);
+        Some(Taken { run, physical, dma, holder })
     }
 
     /// Pages of buffers.
     pub(crate) fn taken(&self) -> u32 {
-        self.pages.with(|pages| pages.taken_pages())
+        self.pages.with(|books| books.pool.taken_pages())
     }
 
     /// Ends the mapping.
@@ -221,10 +264,9 @@ impl Declared {
         if let Err(error) = mm::kernel().iounmap(authority, self.base) {
             return Err((error, self));
         }
-        let words = self.words;
-        drop(self);
-        // SAFETY: `new` made the pointer of a box, and the pool that borrowed from it is gone.
-        drop(unsafe { Box::from_raw(words) });
+        let pool = self.pages.with(|books| mem::replace(&mut books.pool, Pool::empty()));
+        // SAFETY: `new` leaked a box of the words, all of which the pool had borrowed, and that is gone.
+        drop(unsafe { Box::from_raw(ptr::from_mut(pool.into_words())) });
         Ok(())
     }
 }
@@ -238,4 +280,53 @@ pub(crate) enum DeclaredFreeError {
     },
     /// The books say otherwise. It was printed, with a backtrace.
     Pages(pool::FreeError),
+}
+
+/// A buffer in a device's own memory.
+pub(crate) struct Taken {
+    pub(crate) run: Run,
+    pub(crate) physical: PhysAddr,
+    pub(crate) dma: DmaAddr,
+    pub(crate) holder: Holder,
+}
+
+/// All memory that was declared, for whoever lists it, by serial numbers; and the last of those.
+static DECLARED: IrqSpinLock<(Book<(u64, &'static Declared)>, u64)> =
+    IrqSpinLock::new(Class::DevicesWithMemory, (Book::new(), 0));
+
+/// From now on it is listed. Where one may sleep.
+///
+/// # Errors
+/// [`DeclareError::NoBooks`].
+pub(crate) fn enter(declared: &'static Declared) -> Result<(), DeclareError> {
+    let mut entry = Leaf::new((0, declared)).ok_or(DeclareError::NoBooks)?;
+    DECLARED.with(|(book, last)| {
+        *last += 1;
+        entry.value_mut().0 = *last;
+        book.add(entry);
+    });
+    Ok(())
+}
+
+/// From now on it is not listed any more, and nobody looks at it for that.
+pub(crate) fn strike_out(declared: *const Declared) {
+    // Dropped under no lock.
+    let _entry = DECLARED.with(|(book, _)| book.take(|(_, listed)| ptr::eq(*listed, declared)));
+}
+
+/// The first buffer at or behind this page of the memory of this serial number, or in memory that was declared after that; and its
+/// memory's serial number.
+pub(crate) fn next((serial, page): (u64, u32)) -> Option<(u64, Taken)> {
+    DECLARED.with(|(book, _)| {
+        let (mut serial, mut page) = (serial, page);
+        loop {
+            let later = book.iter().filter(|(other, _)| *other >= serial);
+            let &(found, declared) = later.min_by_key(|(other, _)| *other)?;
+            let from = if found == serial { page } else { 0 };
+            if let Some(taken) = declared.next_run(from) {
+                return Some((found, taken));
+            }
+            (serial, page) = (found + 1, 0);
+        }
+    })
 }

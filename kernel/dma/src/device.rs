@@ -3,23 +3,27 @@
 use alloc::boxed::Box;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr};
+use core::sync::atomic::{AtomicPtr, AtomicU32};
 
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::Coherency;
 use kerncore::dma_mask::{DmaMask, DmaMasks, MaskError};
+use kerncore::holder::Tag;
 
-use crate::declared::{DeclareError, Declared, ReleaseError};
+use crate::declared::{self, DeclareError, Declared, ReleaseError};
 use crate::iommu::Shared;
+use crate::names::Number;
 
 /// A bus master.
 #[derive(Debug)]
 #[repr(C)] // with what the shortest ways ask at the start
 pub struct Device {
-    /// Whether the atomic pool serves it without another question: it does not snoop, reaches all memory and has none of its own.
-    any_pool_memory: AtomicBool,
+    /// Its tag, if the atomic pool serves it without another question: it does not snoop, reaches all memory, has none of its own,
+    /// and has asked before. Else zero.
+    any_pool_memory: AtomicU32,
     coherency: Coherency,
     name: &'static str,
+    number: Number,
     masks: DmaMasks,
     /// Memory of its own, or null (S102).
     declared: AtomicPtr<Declared>,
@@ -40,11 +44,11 @@ impl Device {
     }
 
     const fn of(name: &'static str, coherency: Coherency) -> Self {
-        let any = matches!(coherency, Coherency::NonCoherent);
         Self {
-            any_pool_memory: AtomicBool::new(any),
+            any_pool_memory: AtomicU32::new(0),
             coherency,
             name,
+            number: Number::none(),
             masks: DmaMasks::new(),
             declared: AtomicPtr::new(ptr::null_mut()),
             iommu: AtomicPtr::new(ptr::null_mut()),
@@ -69,6 +73,13 @@ impl Device {
     /// Its coherent buffers lie no higher (S100).
     pub fn coherent_mask(&self) -> DmaMask {
         self.masks.coherent()
+    }
+
+    /// The last address on the bus that its coherent buffers may have.
+    pub(crate) fn coherent_reach(&self) -> PhysAddr {
+        // Behind an IOMMU it is their device addresses that must be within reach.
+        let last = if self.iommu().is_some() { DmaMask::ALL } else { self.coherent_mask() }.last();
+        PhysAddr::new(last.raw())
     }
 
     /// Says how high it reaches in memory that is mapped for it (S100). What is mapped already stays. Any context.
@@ -107,10 +118,21 @@ impl Device {
         mask.checked(self.dma_address(last))
     }
 
-    /// Whether any memory of the atomic pool will do for it, as for most.
+    /// Its tag, if any memory of the atomic pool will do for it, as for most.
     #[inline(always)]
-    pub(crate) fn takes_any_pool_memory(&self) -> bool {
-        self.any_pool_memory.load(Relaxed)
+    pub(crate) fn takes_any_pool_memory(&self) -> Option<Tag> {
+        match self.any_pool_memory.load(Relaxed) {
+            0 => None,
+            word => Some(Tag::from_word(word)),
+        }
+    }
+
+    /// Its tag, for notes of what it has. Any context.
+    pub(crate) fn tag(&self) -> Tag {
+        if self.takes_any_pool_memory().is_none() {
+            self.find_short_cut();
+        }
+        self.number.tag(self.name)
     }
 
     fn find_short_cut(&self) {
@@ -118,7 +140,8 @@ impl Device {
             && self.coherent_mask() == DmaMask::ALL
             && self.declared().is_none()
             && self.iommu().is_none();
-        self.any_pool_memory.store(any, Relaxed);
+        let tag = if any { self.number.tag(self.name) } else { Tag::NONE };
+        self.any_pool_memory.store(tag.word(), Relaxed);
     }
 
     /// Declares the `bytes` at `physical`, which the device sees at `dma`, to be memory of its own: from now on its coherent buffers
@@ -138,14 +161,21 @@ impl Device {
             return Err(again);
         }
         let new = Box::into_raw(Declared::new((physical, dma), bytes, caller)?);
+        // SAFETY: the pointer was made of a box; what is freed is struck out before that.
+        let listed = declared::enter(unsafe { &*new });
         let null = ptr::null_mut();
-        if self.declared.compare_exchange(null, new, AcqRel, Acquire).is_err() {
-            // SAFETY: the pointer was made of a box, and nobody else has seen it.
+        let entered = listed.and_then(|()| {
+            let before = self.declared.compare_exchange(null, new, AcqRel, Acquire);
+            before.map(drop).map_err(|_| again)
+        });
+        if let Err(error) = entered {
+            declared::strike_out(new);
+            // SAFETY: the pointer was made of a box, and nobody else has seen it, or sees it any more.
             let own = unsafe { Box::from_raw(new) };
             // SAFETY: as above.
             let released = unsafe { own.release() };
             debug_assert!(released.is_ok(), "mapped by this call alone");
-            return Err(again);
+            return Err(error);
         }
         self.find_short_cut();
         Ok(())
@@ -166,12 +196,18 @@ impl Device {
             pages => return Err(ReleaseError::InUse { device, pages }),
         }
         let old = self.declared.swap(ptr::null_mut(), AcqRel);
+        declared::strike_out(old);
         // SAFETY: `declare_memory` made it of a box, and by the caller's promise nobody uses it.
         let own = unsafe { Box::from_raw(old) };
         // SAFETY: as above; no buffer lies in it.
         let released = unsafe { own.release() };
         let released = released.map_err(|(error, own)| {
-            self.declared.store(Box::into_raw(own), Release);
+            let own = Box::into_raw(own);
+            // SAFETY: as in `declare_memory`.
+            if let Err(error) = declared::enter(unsafe { &*own }) {
+                log::warn!("DMA: the memory of {device} is not listed any more: {error}");
+            }
+            self.declared.store(own, Release);
             ReleaseError::Unmap(error)
         });
         self.find_short_cut();

@@ -9,6 +9,7 @@ use arch::lock::IrqSpinLock;
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::Sleep;
 use kerncore::dma_pool::{BlockError, BlockLayout, Blocks, LayoutError};
+use kerncore::holder::Tag;
 use kerncore::lock::Class;
 use mm::report::dump_stack;
 
@@ -156,7 +157,8 @@ impl<'d> DmaPool<'d> {
         let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
         let books = Leaf::new(Run { buffer: nothing, blocks: Blocks::FREE });
         let mut leaf = books.ok_or(TakeError::NoBooks)?;
-        let pages = coherent::allocate(self.device, self.layout.run(), sleep, caller);
+        let run = self.layout.run();
+        let pages = coherent::allocate_marked(self.device, run, sleep, caller, Tag::BLOCKS);
         let buffer = pages.map_err(TakeError::Pages)?;
         let run = leaf.value_mut();
         run.buffer = buffer;

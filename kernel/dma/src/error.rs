@@ -36,7 +36,7 @@ pub enum AllocateError {
         /// What there is of that kind of memory.
         found: Found,
     },
-    /// No memory for the kernel's own note of a buffer that is given out by a cookie.
+    /// No memory for the kernel's own note of a buffer that has no other record, or is given out by a cookie.
     NoEntry {
         /// What was wanted.
         bytes: u32,
@@ -64,6 +64,15 @@ pub enum Found {
     Frames(u32),
     /// What the atomic pool would give, which lies here.
     Pool(DmaAddr),
+    /// What the memory that was declared for the device would give (S102).
+    Declared {
+        /// It lies here.
+        lowest: DmaAddr,
+        /// Where the device sees that memory.
+        region: DmaAddr,
+        /// How many pages that has.
+        pages: u32,
+    },
 }
 
 impl fmt::Display for AllocateError {
@@ -78,10 +87,13 @@ impl fmt::Display for AllocateError {
                 match found {
                     Found::Frames(free) => write!(f, "{free} frames are"),
                     Found::Pool(dma) => write!(f, "the atomic pool has {dma}"),
+                    Found::Declared { lowest, region, pages } => {
+                        write!(f, "of its own {pages} pages at {region} the lowest are at {lowest}")
+                    }
                 }
             }
             Self::NoEntry { bytes } => {
-                write!(f, "no memory for the note of a buffer of {bytes} bytes without a mapping")
+                write!(f, "no memory for the note of a buffer of {bytes} bytes")
             }
             Self::Iommu { device, error } => write!(f, "the IOMMU of {device} has {error}"),
             Self::Declared { device, error } => write!(f, "the memory of {device} has {error}"),
@@ -123,6 +135,13 @@ pub enum FreeError {
         /// Why.
         error: IovaError,
     },
+    /// The buffer was given out by a cookie, and goes back by that (S99).
+    Hidden {
+        /// What was given: where only the kernel knows it.
+        given: VirtAddr,
+        /// The cookie.
+        cookie: VirtAddr,
+    },
     /// It lies in the memory that was declared for the device, which refuses (S102).
     Declared {
         /// The device.
@@ -146,6 +165,9 @@ impl fmt::Display for FreeError {
             }
             Self::Iommu { device, error } => {
                 write!(f, "a free of a buffer of {device} behind its IOMMU was refused: {error}")
+            }
+            Self::Hidden { given, cookie } => {
+                write!(f, "the buffer at {given} was given out by the cookie {cookie}")
             }
             Self::Declared { device, error } => {
                 write!(f, "a free of memory of {device} was refused: {error}")

@@ -11,11 +11,12 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::cpu::DeferredWork;
-use kerncore::addr::{PAGE_SIZE, VirtAddr, pages_for};
+use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::holder::Tag;
 use kerncore::pool::{AllocateError, Holders, end_behind};
 use mm::report::{Called, RateLimit};
 
-use crate::atomic_pool::{AtomicPool, InitError, POOL, PoolBuffer};
+use crate::atomic_pool::{AtomicPool, InitError, NoRun, POOL, PoolBuffer};
 use crate::device::Device;
 
 /// The parts that there can be beside that of boot.
@@ -33,7 +34,7 @@ static ENOUGH: AtomicU32 = AtomicU32::new(0);
 static EXHAUSTED: RateLimit = RateLimit::new();
 
 /// All parts that there are.
-fn parts() -> impl Iterator<Item = &'static AtomicPool> {
+pub(crate) fn parts() -> impl Iterator<Item = &'static AtomicPool> {
     [&POOL].into_iter().chain(&GROWN).filter(|part| part.is_made())
 }
 
@@ -51,9 +52,30 @@ pub(crate) fn begin() {
     debug_assert!(noted, "no room for the pool among the deferred work");
 }
 
-/// Takes a run from a part that has grown.
-pub(crate) fn allocate(bytes: u32, caller: VirtAddr) -> Option<PoolBuffer> {
-    GROWN.iter().filter(|part| part.is_made()).find_map(|part| part.allocate(bytes, caller).ok())
+/// Takes a run that ends at or below `last` on the bus from the first part that has one.
+///
+/// # Errors
+/// [`NoRun`]: the lowest that is out of reach, if there is any; else what the part of boot says.
+pub(crate) fn allocate(
+    bytes: u32,
+    last: PhysAddr,
+    who: (VirtAddr, Tag),
+) -> Result<PoolBuffer, NoRun> {
+    let mut why = match POOL.allocate(bytes, last, who) {
+        Err(why) => why,
+        taken => return taken,
+    };
+    for part in GROWN.iter().filter(|part| part.is_made()) {
+        match (part.allocate(bytes, last, who), why) {
+            (Err(NoRun::Beyond(here)), NoRun::Beyond(lowest)) => {
+                why = NoRun::Beyond(lowest.min(here));
+            }
+            (Err(beyond @ NoRun::Beyond(_)), NoRun::Refused(_)) => why = beyond,
+            (Err(NoRun::Refused(_)), _) => {}
+            (taken, _) => return taken,
+        }
+    }
+    Err(why)
 }
 
 /// Whether no part has as many pages free as a quarter of the part of boot. Any context.

@@ -6,7 +6,7 @@ use core::fmt;
 
 use mm::io_mem::IoMem;
 use safe_mmio::fields::{ReadPure, ReadPureWrite, WriteOnly};
-use safe_mmio::{UniqueMmioPointer, field, field_shared};
+use safe_mmio::{SharedMmioPointer, UniqueMmioPointer, field, field_shared};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use crate::private_timer::Repeat;
@@ -45,6 +45,8 @@ const PERIODIC: u32 = 1 << 6;
 const INTERRUPT: u32 = 1 << 5;
 const BITS_32: u32 = 1 << 1;
 const ONE_SHOT: u32 = 1;
+/// One tick for 256 of the clock (DDI 0271, 3.2.3).
+const PRESCALE_256: u32 = 2 << 2;
 
 /// What identifies an SP804 (DDI 0271, 3.4): part number and designer, then the `PrimeCell`'s mark.
 const IDENTIFICATION: [u32; 8] = [0x04, 0x18, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
@@ -65,6 +67,25 @@ impl fmt::Display for NotAnSp804 {
 }
 
 impl core::error::Error for NotAnSp804 {}
+
+/// Lets the first timer of a block count down for good from all ones, and then anew, once in 256 ticks of its clock, without
+/// interrupts: its counter. Nobody else has the block.
+///
+/// # Errors
+/// [`NotAnSp804`]; the mapping was given back.
+pub fn count_down(
+    registers: IoMem<Registers>,
+) -> Result<SharedMmioPointer<'static, ReadPure<u32>>, NotAnSp804> {
+    let mut registers = DualTimer::new(registers)?.0.leak();
+    let timers = field!(registers, timers);
+    let [mut timer, _] = timers.split();
+    field!(timer, load).write(u32::MAX);
+    field!(timer, control).write(ENABLE | BITS_32 | PRESCALE_256);
+    let registers: SharedMmioPointer<'static, Registers> = registers.into();
+    let timers = field_shared!(registers, timers);
+    let [first, _] = timers.split();
+    Ok(field_shared!(first, value))
+}
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@
 #![cfg(target_arch = "arm")]
 
 pub mod capture;
+pub mod clock;
 pub mod console;
 pub mod exit;
 pub mod interrupts;

@@ -16,7 +16,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, outer_cache, panel, report, secondaries, shell, start};
+    use image::{clock, interrupts, outer_cache, panel, report, secondaries, shell, start};
     use kerncore::config::Screen;
     use mm::io_mem::IoMem;
 
@@ -48,6 +48,7 @@ mod kernel {
         say(format_args!("{}\n\n", started.banner()));
         monitor::execute("map", &mut Console).map_err(|error| log::error!("{error}"))?;
         say(format_args!("\n"));
+        clock::start();
         // Without a pool only callers that may not sleep go without memory; it has said so itself.
         let _printed = dma::atomic_pool::init(started.config.coherent_pool);
         // Without bounce buffers only what a device cannot have in place goes without; they have said so themselves.

@@ -30,6 +30,7 @@ pub mod failure;
 pub mod frames;
 pub mod gfp;
 pub mod handover;
+pub mod holder;
 pub mod iommu;
 pub mod kernel_space;
 pub mod kmap;

@@ -73,6 +73,9 @@ pub unsafe extern "C" fn sg_init_table(sgl: *mut ScatterEntry, nents: c_uint) {
 /// pages. 0; `-ENXIO` if it is no such buffer, or has not so many pages; `-EINVAL` for nothing; `-ENOMEM`. To be freed by
 /// [`sg_free_table`].
 ///
+/// Memory that was declared for a device has no frames, and so no pages to make a list of: `-ENXIO`, as Linux says on this
+/// architecture where a handle stands for no page.
+///
 /// # Safety
 /// `dev` points to the device, `sgt` to a place for a table.
 #[unsafe(no_mangle)]

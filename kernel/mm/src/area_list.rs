@@ -42,7 +42,7 @@ impl fmt::Display for Line {
 
 /// What a live area's line says behind the bytes.
 fn live(area: &LiveArea, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let LiveArea { summary, parts, on_nodes, fragments } = area;
+    let LiveArea { summary, parts, on_nodes, fragments, .. } = area;
     if summary.caller.raw() != 0 {
         write!(f, " {}", Called(summary.caller))?;
     }

@@ -23,6 +23,7 @@ pub mod audit;
 pub mod bare_area;
 pub mod bring_up;
 pub mod bus;
+pub mod clock;
 mod contiguous;
 pub mod domain;
 pub mod exec_area;

@@ -2,6 +2,8 @@
 
 use core::fmt::{self, Write};
 
+use dma::atomic_pool::{self, PoolUse};
+use dma::listing;
 use kerncore::addr::PAGE_SIZE;
 use kerncore::frames::FrameOwner;
 use kerncore::zones::ZoneSummary;
@@ -24,6 +26,8 @@ pub struct Command {
 pub const COMMANDS: &[Command] = &[
     Command { name: "areas", help: "the areas of the vmalloc window", run: areas },
     Command { name: "audit", help: "checks every descriptor against its owner", run: audit },
+    Command { name: "dma", help: "who has which memory for devices", run: dma_buffers },
+    Command { name: "dma-mappings", help: "as dma, by its old name", run: dma_buffers },
     Command { name: "frames", help: "the page frames, by owner", run: frames },
     Command { name: "heap", help: "the global allocator", run: heap },
     Command { name: "help", help: "this list", run: help },
@@ -56,7 +60,7 @@ impl<'out> Lines<'out> {
 
 fn help(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     for command in COMMANDS {
-        writeln!(out, "{:<12}{}", command.name, command.help)?;
+        writeln!(out, "{:<14}{}", command.name, command.help)?;
     }
     Ok(())
 }
@@ -105,16 +109,29 @@ fn heap(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
     Ok(())
 }
 
+fn dma_buffers(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
+    let mut lines = Lines::new(out);
+    let totals = listing::for_each_line(|line| lines.line(line));
+    lines.line(&totals);
+    lines.end()
+}
+
+/// The part of boot first, then what it has grown by.
 fn pool(out: &mut dyn Write) -> Result<(), CommandError<'static>> {
-    match dma::atomic_pool::usage() {
-        Some(pool) => writeln!(
-            out,
-            "{} of {} pages at {} are taken, the largest run left has {}",
-            pool.taken, pool.pages, pool.base, pool.largest
-        )?,
-        None => writeln!(out, "there is none")?,
+    let mut lines = Lines::new(out);
+    let mut parts = 0;
+    atomic_pool::for_each_part(|part| {
+        let PoolUse { pages, taken, largest, base } = part;
+        let grown = if parts == 0 { "" } else { ", grown" };
+        parts += 1;
+        lines.line(&format_args!(
+            "{taken} of {pages} pages at {base} are taken, the largest run left has {largest}{grown}"
+        ));
+    });
+    if parts == 0 {
+        lines.line(&"there is none");
     }
-    Ok(())
+    lines.end()
 }
 
 fn audit(out: &mut dyn Write) -> Result<(), CommandError<'static>> {

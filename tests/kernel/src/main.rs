@@ -21,7 +21,7 @@ mod kernel {
     use image::exit::{Code, exit, exit_with};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{interrupts, outer_cache, report, secondaries, start};
+    use image::{clock, interrupts, outer_cache, report, secondaries, start};
     use ktest::{Filter, Mode, Options};
 
     /// The order when `seed=` names none; the host always names one.
@@ -49,6 +49,7 @@ mod kernel {
             log::error!("{error}");
         }
         outer_cache::start();
+        clock::start();
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
         let _printed = dma::bounce::init(config.bounce, config.copies);

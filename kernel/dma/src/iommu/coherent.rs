@@ -15,8 +15,9 @@ use kerncore::kernel_space::RemoveError;
 use super::Shared;
 use super::view::type_for;
 use crate::atomic_pool::{self, PoolFreeError};
-use crate::coherent::{AllocateError, Buffer, FreeError, region, simple_free, told};
+use crate::coherent::{AllocateError, Buffer, FreeError, region, told};
 use crate::device::Device;
+use crate::direct;
 use crate::error::{invalid, wrong_view};
 
 /// The buffer of `bytes` at `address`, which lies at `physical` on the bus, with where the device sees it; it goes back if the device
@@ -130,7 +131,7 @@ unsafe fn give_back(
         BackEnd::Simple => {
             // The linear map stays.
             between();
-            simple_free(authority, device, bytes, address, dma)
+            direct::free(authority, device, bytes, address, dma)
         }
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             let kernel = mm::kernel();

@@ -21,11 +21,12 @@ pub(crate) use page_array::first_null;
 pub use page_array::{ArrayArea, IN_A_FRAME, PageArray, WITHIN};
 
 use core::fmt;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
 use crate::frames::FrameList;
+use crate::holder::{Holder, Moment, Tag};
 use crate::linear_map::{Lent, list::LentList};
 use crate::owned_range::OwnedRange;
 use crate::page_table::{FEW, LargeParts, Parked};
@@ -237,7 +238,7 @@ pub struct AreaRecord {
     pub(crate) devices: Devices,
     /// Where its page pointers lie.
     pub array: PageArray,
-    /// Room for the page pointers of a small area.
+    /// Room for the page pointers of a small area; or for who has a coherent buffer.
     pub within: [AtomicU32; WITHIN],
 }
 
@@ -261,6 +262,22 @@ impl AreaRecord {
     /// The usable pages.
     pub const fn pages(&self) -> PageRange {
         self.mapping.pages()
+    }
+
+    /// Notes who has a coherent buffer, in the room for page pointers, of which it has none. The caller stands in the descriptor.
+    #[inline(always)]
+    pub(crate) fn note_holder(&self, holder: Holder) {
+        let [tag, since, ..] = &self.within;
+        tag.store(holder.tag.word(), Relaxed);
+        since.store(holder.since.ticks(), Relaxed);
+    }
+
+    /// Who has it, if it is a coherent buffer.
+    pub fn holder(&self) -> Option<Holder> {
+        let [tag, since, ..] = &self.within;
+        let (tag, since) = (Tag::from_word(tag.load(Relaxed)), Moment::new(since.load(Relaxed)));
+        let caller = self.vm.caller();
+        (self.kind == AreaKind::Dma).then_some(Holder { caller, tag, since })
     }
 
     /// Takes out what is behind an area of vmalloc's small pages, if they are few, and their pointers lie here.

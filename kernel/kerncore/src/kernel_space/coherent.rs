@@ -18,6 +18,7 @@ use crate::attributes::Attributes;
 use crate::contiguous::ContiguousError;
 use crate::failure::Point;
 use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, order_for};
+use crate::holder::Holder;
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
 use crate::kernel_space::{KernelSpace, RemoveError};
@@ -71,8 +72,8 @@ pub struct CoherentFreed {
 }
 
 impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
-    /// Takes `bytes` of physically contiguous, zeroed, uncached memory, rounded up to pages, in the name of `caller`
-    /// (S66, S85). For callers that may sleep.
+    /// Takes `bytes` of physically contiguous, zeroed, uncached memory, rounded up to pages, for `holder`, as
+    /// [`KernelSpace::next_listed`] says (S66, S83, S85). For callers that may sleep.
     ///
     /// # Errors
     /// [`CoherentError`]; nothing was taken.
@@ -83,14 +84,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         bytes: u32,
         owner: FrameOwner,
-        caller: VirtAddr,
+        holder: impl Into<Holder>,
     ) -> Result<AreaSummary, CoherentError> {
+        let holder = holder.into();
         self.may_sleep_for("dma_alloc_coherent");
         self.bound_backlog();
-        if let Some(area) = self.coherent_at_hand(bytes, owner, caller) {
+        if let Some(area) = self.coherent_at_hand(bytes, owner, holder) {
             return Ok(area);
         }
-        self.coherent_from(bytes, caller, |pages| {
+        self.coherent_from(bytes, holder, |pages| {
             self.zones.allocate_pages(pages, owner).map_err(CoherentError::Frames)
         })
     }
@@ -110,9 +112,9 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         request: FrameRequest,
         bytes: u32,
         owner: FrameOwner,
-        caller: VirtAddr,
+        holder: impl Into<Holder>,
     ) -> Result<AreaSummary, CoherentError> {
-        self.coherent_from(bytes, caller, |pages| {
+        self.coherent_from(bytes, holder.into(), |pages| {
             self.zones.allocate_pages_from(request, pages, owner).map_err(CoherentError::Frames)
         })
     }
@@ -122,7 +124,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     pub(super) fn coherent_from(
         &self,
         bytes: u32,
-        caller: VirtAddr,
+        holder: Holder,
         take: impl Fn(u32) -> Result<FrameBlock, CoherentError>,
     ) -> Result<AreaSummary, CoherentError> {
         let pages = pages_for(bytes);
@@ -132,7 +134,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             let block = take(pages)?;
             self.lend("dma_alloc_coherent", block, alignment, attributes)
         })?;
-        let new = NewArea::new(AreaKind::Dma, caller).at(lent.first().base());
+        place.note_holder(holder);
+        let new = NewArea::new(AreaKind::Dma, holder.caller).at(lent.first().base());
         Ok(self.publish(place, Mapping::Lent(lent), new))
     }
 

@@ -17,6 +17,7 @@ use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::attributes::Attributes;
 use crate::descriptor::l2::SmallPages;
 use crate::frames::{FrameBlock, FrameOwner, FrameRequest};
+use crate::holder::Holder;
 use crate::kernel_space::at_once::Ending;
 use crate::kernel_space::reserve::NewArea;
 use crate::kernel_space::{CoherentFreed, FramesError, KernelSpace, RemoveError};
@@ -37,13 +38,13 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         &self,
         bytes: u32,
         owner: FrameOwner,
-        caller: VirtAddr,
+        holder: Holder,
     ) -> Option<AreaSummary> {
         if !is_one_page(bytes) {
             return None;
         }
         let block = self.zones.take_waiting_block(FrameRequest::LOW, 0, owner)?;
-        self.lend_page(block, caller)
+        self.lend_page(block, holder)
     }
 
     /// As [`KernelSpace::contiguous_alloc`], of one page, if all is at hand. Otherwise nothing was taken.
@@ -52,18 +53,18 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
         &self,
         bytes: u32,
         owner: FrameOwner,
-        caller: VirtAddr,
+        holder: Holder,
     ) -> Option<AreaSummary> {
         if !is_one_page(bytes) {
             return None;
         }
         let block = self.contiguous?.take_waiting(owner)?;
-        self.lend_page(block, caller)
+        self.lend_page(block, holder)
     }
 
     /// Maps a fresh block of one page, zeroed, at an address of its own instead of its linear one.
     #[inline(always)]
-    fn lend_page(&self, block: FrameBlock, caller: VirtAddr) -> Option<AreaSummary> {
+    fn lend_page(&self, block: FrameBlock, holder: Holder) -> Option<AreaSummary> {
         let frame = block.first();
         let absent = match self.linear.withdraw_zeroed(block) {
             Ok(absent) => absent,
@@ -73,7 +74,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
         };
         let word = SmallPages::new(Attributes::WRITE_COMBINE).word(frame);
-        let new = NewArea::new(AreaKind::Dma, caller).at(frame.base());
+        let new = NewArea::new(AreaKind::Dma, holder.caller).at(frame.base());
         let lent = self.areas.with(|areas| {
             let Some((mut place, mut usable)) = areas.begin(1) else { return Err(absent) };
             if !self.table.map_few(&mut usable, word) {
@@ -82,6 +83,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
             let range = usable.pages();
             let lent = absent.lent_at(self.table.machine(), usable);
+            place.note_holder(holder);
             let area = new.describe(&mut place, Mapping::Lent(lent));
             areas.go_live(range, place);
             Ok(area)

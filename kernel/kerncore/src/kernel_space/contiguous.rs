@@ -1,9 +1,9 @@
 //! Buffers from the contiguous region, and the way back of frames that may be its (S75, S101).
 
-use crate::addr::VirtAddr;
 use crate::area::AreaSummary;
 use crate::contiguous::{Contiguous, ContiguousError};
 use crate::frames::{FrameBlock, FrameOwner};
+use crate::holder::Holder;
 use crate::kernel_space::{CoherentError, FramesError, KernelSpace};
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -31,14 +31,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         &self,
         bytes: u32,
         owner: FrameOwner,
-        caller: VirtAddr,
+        holder: impl Into<Holder>,
     ) -> Result<AreaSummary, CoherentError> {
+        let holder = holder.into();
         self.may_sleep_for("dma_alloc_coherent");
         self.bound_backlog();
-        if let Some(area) = self.contiguous_at_hand(bytes, owner, caller) {
+        if let Some(area) = self.contiguous_at_hand(bytes, owner, holder) {
             return Ok(area);
         }
-        self.coherent_from(bytes, caller, |pages| {
+        self.coherent_from(bytes, holder, |pages| {
             let contiguous = self.contiguous.ok_or(ContiguousError::Absent);
             let taken = contiguous.and_then(|contiguous| {
                 contiguous

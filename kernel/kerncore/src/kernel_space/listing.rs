@@ -5,6 +5,7 @@
 
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
+use crate::holder::Holder;
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::Areas;
 use crate::lock::{Locks, SharedLock};
@@ -42,6 +43,8 @@ pub struct LiveArea {
     pub on_nodes: [u32; MAX_NODES],
     /// Of a block of `vm_map_ram`, how many mappings are cut from it.
     pub fragments: u32,
+    /// Of a coherent buffer, who has it.
+    pub holder: Option<Holder>,
 }
 
 impl Listed {
@@ -75,7 +78,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             AreaKind::MapRamBlock => self.map_ram.fragments_of(summary.pages.start()),
             _ => 0,
         };
-        LiveArea { summary, parts, on_nodes: self.on_nodes(&record.mapping), fragments }
+        let on_nodes = self.on_nodes(&record.mapping);
+        LiveArea { summary, parts, on_nodes, fragments, holder: record.holder() }
     }
 
     /// Frames by node. A block lies on one.

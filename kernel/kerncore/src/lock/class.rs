@@ -43,6 +43,10 @@ pub enum Class {
     MovablePages,
     /// Who has which page of the contiguous region (`kerncore::contiguous`).
     Contiguous,
+    /// Who has coherent buffers at linear addresses (`dma::direct`).
+    DirectBuffers,
+    /// Which devices have memory of their own (`dma::declared`).
+    DevicesWithMemory,
     /// Which pages of the atomic pool are taken (`dma::atomic_pool`).
     AtomicPool,
     /// Which pages of a device's own memory are taken (`dma::declared`).
@@ -75,7 +79,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::Domains,
@@ -92,6 +96,8 @@ impl Class {
         Self::Frames,
         Self::MovablePages,
         Self::Contiguous,
+        Self::DirectBuffers,
+        Self::DevicesWithMemory,
         Self::AtomicPool,
         Self::DeclaredMemory,
         Self::DeviceAddresses,
@@ -125,6 +131,8 @@ impl Class {
             Self::Frames => "frames",
             Self::MovablePages => "movable pages",
             Self::Contiguous => "contiguous region",
+            Self::DirectBuffers => "direct buffers",
+            Self::DevicesWithMemory => "devices with memory",
             Self::AtomicPool => "atomic pool",
             Self::DeclaredMemory => "declared memory",
             Self::DeviceAddresses => "device addresses",

@@ -245,7 +245,15 @@ impl<'p> Pool<'p> {
 
     /// The runs that are taken, lowest first. Looks at every page.
     pub fn runs(&self) -> impl Iterator<Item = Run> {
-        let mut page = 0;
+        self.runs_from(0)
+    }
+
+    /// The same of those that begin at `page` or behind it.
+    pub fn runs_from(&self, mut page: u32) -> impl Iterator<Item = Run> {
+        // Of a run that began before it the rest is left out.
+        while page != 0 && self.goes_on(page - 1) {
+            page += 1;
+        }
         core::iter::from_fn(move || {
             page = (page..self.pages).find(|&page| self.is_used(page))?;
             let (first, pages) = (page, self.run_length(page));

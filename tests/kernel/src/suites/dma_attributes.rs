@@ -72,6 +72,8 @@ fn a_buffer_without_a_mapping_is_a_cookie_that_only_its_own_free_knows_s99() {
         let error = FreeError::Cookie { given: wrong.address, dma: wrong.dma };
         assert_eq!(refused(wrong, HIDDEN), error);
     }
+    let by_address = FreeError::Hidden { given: behind.address, cookie: given.address };
+    assert_eq!(refused(behind, DmaAttributes::NONE), by_address);
     assert_eq!(revealed(&DEVICE, given, HIDDEN), Some(behind), "nothing has changed");
     assert_eq!(try_free(bytes, given, HIDDEN), Ok(()));
     assert_eq!(refused(given, HIDDEN), FreeError::Cookie { given: given.address, dma: given.dma });

@@ -2,15 +2,18 @@
 
 extern crate alloc;
 
+use alloc::string::ToString;
+
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
-use dma::coherent::{AllocateError, Buffer, FreeError, allocate, free, show};
+use dma::coherent::{AllocateError, Buffer, Found, FreeError, allocate, free, show};
 use dma::declared::{DeclareError, ReleaseError};
 use dma::device::Device;
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::attributes::MemoryType;
 use kerncore::coherent::Sleep;
+use kerncore::dma_mask::DmaMask;
 use kerncore::kernel_space::ShareError;
 use kerncore::pool;
 use kerncore::user::ShowError;
@@ -94,6 +97,43 @@ fn buffers_lie_in_the_memory_of_their_device_and_nowhere_else_s102() {
     let again = allocate(&device, 1, Sleep::May, NOBODY).expect("memory");
     assert_ne!(again.dma.raw() & !0xffff, DMA.raw(), "RAM again");
     assert_eq!(try_free(&device, 1, again), Ok(()));
+    books.assert_unchanged();
+}
+
+/// S100: of its own memory, too, a device gets what it reaches, and else learns what there was.
+#[ktest]
+fn of_a_device_s_own_memory_it_gets_what_it_reaches_s100_s102() {
+    let books = Books::now();
+    let device = Device::new("a device with memory and few lines");
+    // As high as RAM, since a mask below that is refused.
+    let region = DmaAddr::new(0x7000_0000);
+    assert_eq!(device.declare_memory((VRAM.base, region), PAGES * PAGE_SIZE, NOBODY), Ok(()));
+    let mask = DmaMask::new(u64::from(region.raw()) + 3 * u64::from(PAGE_SIZE) - 1);
+    assert_eq!(device.set_coherent_mask(mask), Ok(()));
+    let take = |pages| allocate(&device, pages * PAGE_SIZE, Sleep::MayNot, NOBODY);
+    let refused = |pages, lowest: u32| {
+        let lowest = DmaAddr::new(region.raw() + lowest * PAGE_SIZE);
+        let found = Found::Declared { lowest, region, pages: PAGES };
+        let bytes = pages * PAGE_SIZE;
+        let error = AllocateError::OutOfReach { device: device.name(), mask, bytes, found };
+        assert_eq!(take(pages), Err(error), "{pages} pages");
+        error
+    };
+    let text = refused(4, 0).to_string();
+    let part = "of its own 8 pages at 0x70000000 the lowest are at 0x70000000";
+    assert!(text.ends_with(part) && text.contains("reaches up to 0x70002fff"), "{text}");
+    let two = take(2).expect("in reach");
+    let one = take(1).expect("in reach");
+    assert_eq!((two.dma, one.dma.raw()), (region, region.raw() + 2 * PAGE_SIZE));
+    refused(1, 3);
+    refused(2, 4);
+    assert_eq!(device.set_coherent_mask(DmaMask::ALL), Ok(()));
+    let five = take(4).expect("what was refused went back");
+    assert_eq!(five.dma.raw(), region.raw() + 4 * PAGE_SIZE);
+    for (pages, buffer) in [(2, two), (1, one), (4, five)] {
+        assert_eq!(try_free(&device, pages * PAGE_SIZE, buffer), Ok(()));
+    }
+    release(&device);
     books.assert_unchanged();
 }
 

@@ -3,10 +3,12 @@
 extern crate alloc;
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use dma::atomic_pool;
 use dma::coherent::{AllocateError, Buffer, CoherentBox, Found, allocate, free};
 use dma::device::Device;
+use dma::pool_growth::{grow, grown, release_idle};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::{AllocationFlags, Sleep};
@@ -148,6 +150,49 @@ fn of_the_atomic_pool_a_device_gets_what_it_reaches_s100() -> Completion {
     give(&device, 2 * PAGE_SIZE, two);
     books.assert_unchanged();
     Ran
+}
+
+/// Where each part of the pool lies on the bus, that of boot first.
+fn parts() -> Vec<DmaAddr> {
+    let mut parts = Vec::new();
+    atomic_pool::for_each_part(|part| {
+        let area = kernel().find_containing(part.base).expect("an area");
+        parts.push(DmaAddr::new(area.physical.raw()));
+    });
+    parts
+}
+
+/// The part of boot is out of reach, and all of it free; one that it has grown by lies lower.
+#[ktest]
+fn any_part_of_the_atomic_pool_serves_who_reaches_it_s100_s104() -> Completion {
+    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 4 && pool.taken == 0);
+    if pool.is_none() || grown() != (0, 0) {
+        return Skipped("no free atomic pool of 4 pages in this boot");
+    }
+    let books = Books::now();
+    let boot = parts()[0];
+    let lower = (0..4).any(|_| grow().is_ok() && parts().into_iter().any(|part| part < boot));
+    let lowest = parts().into_iter().min().expect("a part");
+    let device = Device::new("a device of few lines");
+    let take = |mask| {
+        assert_eq!(device.set_coherent_mask(mask), Ok(()));
+        allocate(&device, PAGE_SIZE, Sleep::MayNot, NOBODY)
+    };
+    if lower {
+        let buffer = take(below(boot)).expect("a lower part");
+        assert!(buffer.dma < boot && parts().contains(&buffer.dma), "{}", buffer.dma);
+        give(&device, PAGE_SIZE, buffer);
+    }
+    // Nothing is in reach of the lowest frame but one.
+    let mask = DmaMask::new(u64::from(least().raw()));
+    let found = Found::Pool(lowest);
+    let bytes = PAGE_SIZE;
+    let error = AllocateError::OutOfReach { device: device.name(), mask, bytes, found };
+    assert_eq!(take(mask), Err(error));
+    let _pages = release_idle();
+    assert_eq!(grown(), (0, 0));
+    books.assert_unchanged();
+    if lower { Ran } else { Skipped("no part lies below that of boot") }
 }
 
 #[ktest]

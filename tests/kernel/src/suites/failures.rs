@@ -229,6 +229,7 @@ fn dma_survives(name: &str, device: &'static Device, bytes: u32, sleep: Sleep) {
     let is_right = |point, error: &DmaError| match error {
         DmaError::Remap(error) => no_coherent(point, error),
         DmaError::Simple(error) => point == Point::Frames && is_exhausted(error),
+        DmaError::NoEntry { bytes: wanted } => point == Point::Heap && *wanted == bytes,
         DmaError::Pool(dma::atomic_pool::PoolError::Refused(error)) => {
             point == Point::Pool && matches!(error, pool::AllocateError::Exhausted { .. })
         }

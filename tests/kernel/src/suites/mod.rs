@@ -14,6 +14,7 @@ mod dma;
 mod dma_attributes;
 mod dma_declared;
 mod dma_edges;
+mod dma_listing;
 mod dma_masks;
 mod dma_pools;
 mod exec;

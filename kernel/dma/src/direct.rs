@@ -1,0 +1,102 @@
+//! Memory for devices that snoop: frames at their linear addresses, zeroed, and a book of who has which.
+
+use arch::lock::IrqSpinLock;
+use arch::machine::Authority;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::frames::{FrameOwner, order_for};
+use kerncore::holder::Holder;
+use kerncore::kernel_space::RemoveError;
+use kerncore::layout::{linear_address, linear_physical};
+use kerncore::lock::Class;
+
+use crate::book::{Book, Leaf};
+use crate::coherent::{out_of_reach, request_of};
+use crate::device::Device;
+use crate::error::{AllocateError, FreeError, invalid, wrong_handle};
+
+/// A buffer that has no area, and so is in no other list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Direct {
+    /// Each has a larger one than those before it.
+    pub(crate) serial: u64,
+    pub(crate) address: VirtAddr,
+    pub(crate) physical: PhysAddr,
+    /// Of a block of frames.
+    pub(crate) bytes: u32,
+    pub(crate) holder: Holder,
+}
+
+/// All of them, and the last serial number.
+static BUFFERS: IrqSpinLock<(Book<Direct>, u64)> =
+    IrqSpinLock::new(Class::DirectBuffers, (Book::new(), 0));
+
+pub(crate) fn allocate(
+    device: &Device,
+    bytes: u32,
+    holder: Holder,
+) -> Result<(VirtAddr, PhysAddr), AllocateError> {
+    let nothing = Direct {
+        serial: 0,
+        address: VirtAddr::new(0),
+        physical: PhysAddr::new(0),
+        bytes: PAGE_SIZE << order_for(pages_for(bytes)),
+        holder,
+    };
+    // The entry first, so that frames once taken need not be given up.
+    let mut entry = Leaf::new(nothing).ok_or(AllocateError::NoEntry { bytes })?;
+    let (request, order) = (request_of(device), order_for(pages_for(bytes)));
+    let frames = mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages);
+    let frames = frames.map_err(|none| {
+        out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none))
+    })?;
+    let physical = frames.leak().0.base();
+    let address = linear_address(physical).expect("low memory was asked for");
+    *entry.value_mut() = Direct { address, physical, ..nothing };
+    BUFFERS.with(|(book, last)| {
+        *last += 1;
+        entry.value_mut().serial = *last;
+        book.add(entry);
+    });
+    Ok((address, physical))
+}
+
+pub(crate) fn free(
+    authority: Authority,
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    let unknown = |error: RemoveError| {
+        invalid(address, &error);
+        FreeError::Invalid(error)
+    };
+    if !address.is_page_aligned() {
+        return Err(unknown(RemoveError::Misaligned { address }));
+    }
+    let Some(physical) = linear_physical(address) else {
+        return Err(unknown(RemoveError::Unknown { address }));
+    };
+    if device.dma_address(physical) != dma {
+        return Err(wrong_handle(device, address, physical, dma));
+    }
+    // Whoever takes the entry out frees the buffer, and nobody else can.
+    let entry = BUFFERS.with(|(book, _)| book.take(|buffer| buffer.address == address));
+    let Some(entry) = entry else { return Err(unknown(RemoveError::Unknown { address })) };
+    let order = order_for(pages_for(bytes));
+    let kernel = mm::kernel();
+    let freed = kernel.free_frames_at(authority, physical.pfn(), order, FrameOwner::Pages);
+    freed.map_err(|error| {
+        BUFFERS.with(|(book, _)| book.add(entry));
+        invalid(address, &error);
+        FreeError::Simple(error)
+    })
+}
+
+/// The first that was made after the one of this serial number, of those that there are.
+pub(crate) fn next(serial: u64) -> Option<Direct> {
+    BUFFERS.with(|(book, _)| {
+        let later = book.iter().filter(|buffer| buffer.serial > serial);
+        later.min_by_key(|buffer| buffer.serial).copied()
+    })
+}
