@@ -77,10 +77,27 @@ pub struct DeferredWork {
     pub is_pending: fn() -> bool,
     /// Does it. Where one may sleep.
     pub run: fn(),
+    /// Who does it.
+    pub by: Doer,
+}
+
+/// Who does deferred work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doer {
+    /// Whoever waits for something: then the work of a CPU is done by nobody whom that one does not know of.
+    WhoWaits,
+    /// He, and any CPU that has nothing to do.
+    Anybody,
 }
 
 /// One for each who has some: the memory of areas, and the atomic pool.
 static DEFERRED_WORK: [Once<DeferredWork>; 2] = [const { Once::new() }; 2];
+
+/// What a CPU that has nothing to do is to do before it sleeps.
+pub(crate) fn work_of_the_idle() -> Option<&'static DeferredWork> {
+    let works = DEFERRED_WORK.iter().filter_map(Once::get);
+    works.filter(|work| work.by == Doer::Anybody).find(|work| (work.is_pending)())
+}
 
 /// Names work that is done by whoever waits, before he sleeps. Says whether there was room to note it.
 pub fn add_deferred_work(work: DeferredWork) -> bool {

@@ -96,11 +96,39 @@ pub fn serve() -> ! {
     let here = per_cpu::this();
     here.state.store(ALIVE, Ordering::Release);
     loop {
-        // Deferred work is left to others: who is done with a call does nothing that the caller does not know of.
-        let call = cpu::sleep_unless(|| NonNull::new(here.slot.0.load(Ordering::Acquire)));
-        if let Some(call) = call {
-            take(here, call);
+        // Deferred work is left to others, but for some: who is done with a call does nothing that the caller does not know of.
+        let reason =
+            cpu::sleep_unless(|| match NonNull::new(here.slot.0.load(Ordering::Acquire)) {
+                Some(call) => Some(Awake::Called(call)),
+                None => cpu::work_of_the_idle().map(Awake::HasWork),
+            });
+        match reason {
+            Some(Awake::Called(call)) => take(here, call),
+            Some(Awake::HasWork(work)) => (work.run)(),
+            None => {}
         }
+    }
+}
+
+/// Why a CPU that serves does not sleep.
+enum Awake {
+    /// Somebody has put this into its slot.
+    Called(NonNull<Call>),
+    /// It can do this meanwhile.
+    HasWork(&'static cpu::DeferredWork),
+}
+
+/// Wakes another CPU that has nothing to do, if there is one, so that it looks for deferred work. Any context, under no lock of the
+/// interrupt controller.
+pub fn wake_an_idle_one() {
+    let here = cpu::id();
+    let serving = NUMBERS.into_iter().filter(|&cpu| cpu != 0 && cpu != here && is_up(cpu));
+    let mut idle = serving.filter(|&cpu| {
+        let block = per_cpu::of(cpu);
+        block.is_some_and(|block| block.slot.0.load(Ordering::Relaxed).is_null())
+    });
+    if let Some(cpu) = idle.next() {
+        ring(Bell::Of(cpu));
     }
 }
 

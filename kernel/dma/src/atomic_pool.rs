@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
-use core::{fmt, mem, ptr};
+use core::{mem, ptr};
 
 use arch::failure;
 use arch::lock::IrqSpinLock;
@@ -24,13 +24,15 @@ use kerncore::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::failure::Point;
 use kerncore::frames::{FrameOwner, Freed};
 use kerncore::holder::{Holder, Tag};
-use kerncore::kernel_space::CoherentError;
 use kerncore::lock::Class;
 use kerncore::pool::{self, Holders, Pool, Run, Word, end_behind};
 use mm::clock::Counter;
 use mm::report::dump_stack;
 
 use crate::device::Device;
+use crate::pool_error::NoRun;
+pub(crate) use crate::pool_error::PoolFreeError;
+pub use crate::pool_error::{InitError, PoolError};
 use crate::pool_growth;
 
 /// The pool: where it lies, and which of its pages are taken. Where it lies is written once, its number of pages last; while that is
@@ -46,6 +48,8 @@ pub(crate) struct AtomicPool {
     notes: AtomicPtr<Note>,
     /// The kernel's clock.
     clock: Counter,
+    /// Since when nothing of it was taken, in ticks, as far as anybody has looked; zero if something was.
+    idle_since: AtomicU32,
     /// Somebody makes it, or has made it.
     pub(crate) claimed: AtomicBool,
 }
@@ -74,6 +78,7 @@ impl AtomicPool {
             pages: IrqSpinLock::new(Class::AtomicPool, Pool::empty()),
             notes: AtomicPtr::new(ptr::null_mut()),
             clock: Counter::stopped(),
+            idle_since: AtomicU32::new(0),
             base: AtomicU32::new(0),
             physical: AtomicU32::new(0),
             count: AtomicU32::new(0),
@@ -146,6 +151,7 @@ impl AtomicPool {
                 debug_assert_eq!(returned, Ok(()), "taken under this very lock");
                 return Err(NoRun::Beyond(physical));
             }
+            self.idle_since.store(0, Relaxed);
             // SAFETY: a page that the pool just gave, under its lock.
             let note = unsafe { self.note_of(run.first) };
             // SAFETY: the place is the pool's, and the lock keeps others from it.
@@ -186,6 +192,23 @@ impl AtomicPool {
         })
     }
 
+    /// Whether nothing of it is taken, nor was for `ticks` by the clock, as far as anybody has looked. Where no clock runs, never.
+    pub(crate) fn has_been_idle_for(&self, ticks: u32) -> bool {
+        let now = Counter::moment(self.clock.left()).ticks();
+        self.pages.with(|pages| {
+            let since = self.idle_since.load(Relaxed);
+            if pages.taken_pages() != 0 {
+                self.idle_since.store(0, Relaxed);
+                return false;
+            }
+            if since == 0 {
+                self.idle_since.store(now, Relaxed);
+                return false;
+            }
+            now.wrapping_sub(since) >= ticks
+        })
+    }
+
     fn usage(&self) -> PoolUse {
         self.pages.with(|pages| PoolUse {
             pages: pages.pages(),
@@ -219,6 +242,7 @@ impl AtomicPool {
         self.base.store(base.raw(), Relaxed);
         self.physical.store(area.physical.raw(), Relaxed);
         self.clock.follow();
+        self.idle_since.store(0, Relaxed);
         self.notes.store(Box::leak(notes).as_mut_ptr(), Relaxed);
         self.count.store(usable / PAGE_SIZE, Release);
         self.pages.with(|slot| *slot = pages);
@@ -252,43 +276,8 @@ impl AtomicPool {
     }
 }
 
-/// Why a part of the pool gave no run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRun {
-    /// None is free.
-    Refused(pool::AllocateError),
-    /// The lowest begins here, out of reach.
-    Beyond(PhysAddr),
-}
-
 /// The pool that is made at boot, where most are served.
 pub(crate) static POOL: AtomicPool = AtomicPool::new();
-
-/// Why there is no pool (S69). Atomic allocations fail until the next boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InitError {
-    /// There is one already.
-    Again,
-    /// No memory for the bitmaps.
-    NoBitmap,
-    /// No memory for the pool.
-    NoMemory(CoherentError),
-    /// The size holds no page.
-    Pool(pool::NewError),
-}
-
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Again => f.write_str("there is a pool already"),
-            Self::NoBitmap => f.write_str("no memory for its bitmaps"),
-            Self::NoMemory(error) => error.fmt(f),
-            Self::Pool(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for InitError {}
 
 /// A run of the pool's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,30 +286,6 @@ pub struct PoolBuffer {
     pub address: VirtAddr,
     /// Its first byte on the bus.
     pub physical: PhysAddr,
-}
-
-/// Why the pool gave nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolError {
-    /// There is no pool (S70).
-    NotInitialised,
-    /// The pool refused.
-    Refused(pool::AllocateError),
-    /// It has runs, but none that the device reaches (S100).
-    Beyond {
-        /// The lowest of them.
-        lowest: PhysAddr,
-    },
-}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInitialised => f.write_str("there is no atomic pool"),
-            Self::Refused(error) => error.fmt(f),
-            Self::Beyond { lowest } => write!(f, "the lowest run of the atomic pool is at {lowest}"),
-        }
-    }
 }
 
 /// How full the pool is.
@@ -429,20 +394,6 @@ pub(crate) fn take(bytes: u32, tag: Tag, caller: VirtAddr) -> Option<PoolBuffer>
 /// Whether the byte at `address` is the pool's.
 pub(crate) fn contains(address: VirtAddr) -> bool {
     pool_growth::part_of(address).is_some()
-}
-
-/// Why the pool did not take a run back. No bit was touched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PoolFreeError {
-    /// Some other memory, to be freed elsewhere: an answer, not a complaint.
-    NotMine,
-    /// The address lies inside, but elsewhere on the bus than the caller says.
-    Elsewhere {
-        /// Where it lies.
-        wanted: PhysAddr,
-    },
-    /// The bitmaps say otherwise (S74). It was printed, with a backtrace.
-    Refused(pool::FreeError),
 }
 
 /// Gives the run of `bytes` at `address` back, which lies at `physical` on the bus. Any context.

@@ -24,11 +24,11 @@ use crate::atomic_pool::{self, PoolError, PoolFreeError};
 use crate::attributes;
 use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
-use crate::direct;
 pub use crate::error::{AllocateError, Found, FreeError};
 use crate::error::{invalid, wrong_handle, wrong_view};
 use crate::iommu::coherent as view;
 pub use crate::shown::{first_frame, show};
+use crate::{direct, pool_growth};
 
 /// Where a buffer lies, for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,9 @@ pub(crate) fn allocate_marked(
             direct::allocate(device, bytes, holder)?
         }
     };
+    if sleep == Sleep::May {
+        pool_growth::pass_by();
+    }
     match device.iommu() {
         None => Ok(Buffer { address, dma: device.dma_address(physical) }),
         Some(iommu) => view::seen(device, iommu, (address, physical), bytes),
@@ -162,7 +165,11 @@ fn remapped(device: &Device, bytes: u32, holder: Holder) -> Result<AreaSummary, 
 
 /// What it means that there are no frames, if the device does not reach all of them.
 #[cold]
-pub(crate) fn out_of_reach(device: &Device, bytes: u32, none: frames::AllocateError) -> Option<AllocateError> {
+pub(crate) fn out_of_reach(
+    device: &Device,
+    bytes: u32,
+    none: frames::AllocateError,
+) -> Option<AllocateError> {
     let mask = device.coherent_mask();
     match none {
         frames::AllocateError::Exhausted { free, .. } if mask != DmaMask::ALL => {

@@ -154,7 +154,8 @@ impl Declared {
             .ioremap_own(physical, usable, Attributes::WRITE_COMBINE, caller)
             .map_err(DeclareError::Map)?;
         // As many words as were asked for, a base that begins a page, a page at least.
-        let pool = Pool::new(base, usable, Box::leak(words.into_boxed_slice())).map_err(DeclareError::Pages)?;
+        let pool = Pool::new(base, usable, Box::leak(words.into_boxed_slice()))
+            .map_err(DeclareError::Pages)?;
         let books = Books { pool, notes: notes.into_boxed_slice() };
         let pages = IrqSpinLock::new(Class::DeclaredMemory, books);
         own.push(Self { base, physical, dma, pages });
@@ -193,8 +194,7 @@ impl Declared {
                 // The pool gave the lowest that it has.
                 let returned = books.pool.free(run.start, bytes);
                 debug_assert_eq!(returned, Ok(()), "taken under this very lock");
-                let found =
-                    Found::Declared { lowest, region: self.dma, pages: books.pool.pages() };
+                let found = Found::Declared { lowest, region: self.dma, pages: books.pool.pages() };
                 return Err(AllocateError::OutOfReach { device: name, mask, bytes, found });
             }
             if let Some(note) = books.notes.get_mut(run.first as usize) {
@@ -234,9 +234,8 @@ impl Declared {
 
     /// Whether a buffer of so many pages begins at `address`.
     pub(crate) fn has_run(&self, address: VirtAddr, pages: u32) -> bool {
-        self.pages.with(|books| {
-            books.pool.runs().any(|run| (run.start, run.pages) == (address, pages))
-        })
+        self.pages
+            .with(|books| books.pool.runs().any(|run| (run.start, run.pages) == (address, pages)))
     }
 
     /// The first run that begins at `page` or behind it.

@@ -46,9 +46,8 @@ pub(crate) fn allocate(
     let mut entry = Leaf::new(nothing).ok_or(AllocateError::NoEntry { bytes })?;
     let (request, order) = (request_of(device), order_for(pages_for(bytes)));
     let frames = mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages);
-    let frames = frames.map_err(|none| {
-        out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none))
-    })?;
+    let frames = frames
+        .map_err(|none| out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none)))?;
     let physical = frames.leak().0.base();
     let address = linear_address(physical).expect("low memory was asked for");
     *entry.value_mut() = Direct { address, physical, ..nothing };

@@ -37,14 +37,8 @@ pub enum Source {
 
 impl Source {
     /// All of them, in the order of their lines.
-    pub const ALL: [Self; 6] = [
-        Self::Direct,
-        Self::Atomic,
-        Self::Grown,
-        Self::Remap,
-        Self::Contiguous,
-        Self::Declared,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Atomic, Self::Grown, Self::Remap, Self::Contiguous, Self::Declared];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {

@@ -5,24 +5,61 @@
 //!   grown          ┌────────────┐┌────────────────────────┐ …    each part as large as all before it
 //! ```
 //! Who takes from the pool looks into the part of boot first, as if there were no other, and so pays nothing for the others. Whether
-//! the pool is low is asked by who waits (`arch::cpu::wait_until`), which is where growing, too, is done: no timer, no task.
+//! the pool is low is asked by who waits (`arch::cpu::wait_until`) and by CPUs that have nothing to do; who finds no room in the part of
+//! boot wakes one of those, and leaves word for the next who takes coherent memory and may sleep. Each of them makes it grow: no
+//! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
-use arch::cpu::DeferredWork;
+use arch::cpu::{DeferredWork, Doer};
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
-use kerncore::holder::Tag;
+use kerncore::holder::{Moment, Tag};
 use kerncore::pool::{AllocateError, Holders, end_behind};
 use mm::report::{Called, RateLimit};
 
-use crate::atomic_pool::{AtomicPool, InitError, NoRun, POOL, PoolBuffer};
+use crate::atomic_pool::{AtomicPool, InitError, POOL, PoolBuffer};
 use crate::device::Device;
+use crate::pool_error::NoRun;
 
 /// The parts that there can be beside that of boot.
 const MOST: usize = 7;
 
 static GROWN: [AtomicPool; MOST] = [const { AtomicPool::new() }; MOST];
+
+/// How long a part is kept of which nothing is taken: ten seconds.
+pub const PATIENCE: Moment = Moment::new(10_000_000 / Moment::TICK);
+
+/// Who makes the pool grow and shrink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// Whoever has time, when it is low; what nobody uses goes back after so long.
+    InBackground {
+        /// As a moment after the start.
+        patience: Moment,
+    },
+    /// Who calls [`grow`] and [`release_idle`], and nobody else: for tests, which compare what there is before and after.
+    WhenAsked,
+}
+
+/// It grows and shrinks on its own.
+static IN_BACKGROUND: AtomicBool = AtomicBool::new(true);
+
+static PATIENCE_TICKS: AtomicU32 = AtomicU32::new(PATIENCE.ticks());
+
+/// Somebody found no room in the part of boot, and nobody has looked after that.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Somebody makes it grow, or gives parts back.
+static CHANGING: AtomicBool = AtomicBool::new(false);
+
+/// Says who makes it grow. Any context; what has begun goes on.
+pub fn set_growth(growth: Growth) {
+    if let Growth::InBackground { patience } = growth {
+        PATIENCE_TICKS.store(patience.ticks(), Relaxed);
+    }
+    IN_BACKGROUND.store(growth != Growth::WhenAsked, Relaxed);
+}
 
 /// It could not grow. It is not tried again until it was not low for a while.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
@@ -46,8 +83,9 @@ pub(crate) fn part_of(address: VirtAddr) -> Option<&'static AtomicPool> {
 /// From now on it grows when it is low.
 pub(crate) fn begin() {
     let noted = arch::cpu::add_deferred_work(DeferredWork {
-        is_pending: wants_to_grow,
-        run: || _ = grow(),
+        is_pending: has_work,
+        run: look_after,
+        by: Doer::Anybody,
     });
     debug_assert!(noted, "no room for the pool among the deferred work");
 }
@@ -65,6 +103,9 @@ pub(crate) fn allocate(
         Err(why) => why,
         taken => return taken,
     };
+    if let NoRun::Refused(_) = why {
+        leave_word();
+    }
     for part in GROWN.iter().filter(|part| part.is_made()) {
         match (part.allocate(bytes, last, who), why) {
             (Err(NoRun::Beyond(here)), NoRun::Beyond(lowest)) => {
@@ -89,6 +130,61 @@ pub fn is_low() -> bool {
     low
 }
 
+/// Somebody has found no room: whoever has time is to look after the pool.
+#[cold]
+fn leave_word() {
+    if !WANTED.swap(true, Relaxed) && has_work() {
+        arch::smp::wake_an_idle_one();
+    }
+}
+
+/// For those who may sleep and take coherent memory: looks after the pool, if somebody has left word.
+#[inline(always)]
+pub(crate) fn pass_by() {
+    if WANTED.load(Relaxed) {
+        pass_by_with_work();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn pass_by_with_work() {
+    look_after();
+}
+
+/// Whether there is something for [`look_after`]. Any context.
+fn has_work() -> bool {
+    IN_BACKGROUND.load(Relaxed)
+        && !CHANGING.load(Relaxed)
+        && (wants_to_grow() || GROWN.iter().any(is_superfluous))
+}
+
+/// Makes the pool grow if it is low, and gives back what nobody has used for long, if somebody has time for that at all
+/// ([`set_growth`]): for those who poll instead of waiting. Where one may sleep.
+pub fn look_after() {
+    WANTED.store(false, Relaxed);
+    if !has_work() {
+        return;
+    }
+    if wants_to_grow() {
+        let _said = grow();
+    } else {
+        let _pages = give_up(is_superfluous);
+    }
+}
+
+/// Whether nothing of this part was taken for as long as it is kept so, and the part of boot is not low without it.
+fn is_superfluous(part: &AtomicPool) -> bool {
+    let patience = PATIENCE_TICKS.load(Relaxed);
+    part.is_made() && part.has_been_idle_for(patience) && !is_low_alone()
+}
+
+/// Whether the part of boot has no quarter of its pages free.
+fn is_low_alone() -> bool {
+    let target = POOL.count.load(Relaxed).div_ceil(4);
+    POOL.pages.with(|pages| pages.has_fewer_free_than(target))
+}
+
 fn wants_to_grow() -> bool {
     if !is_low() {
         return false;
@@ -104,6 +200,15 @@ fn wants_to_grow() -> bool {
 #[inline(never)] // so that the caller recorded is the one who asked
 pub fn grow() -> Result<u32, InitError> {
     let caller = arch::backtrace::return_address();
+    if CHANGING.swap(true, Acquire) {
+        return Err(InitError::Changing);
+    }
+    let grown = grow_by_one(caller);
+    CHANGING.store(false, Release);
+    grown
+}
+
+fn grow_by_one(caller: VirtAddr) -> Result<u32, InitError> {
     let free = GROWN.iter().find(|part| !part.claimed.swap(true, Relaxed));
     let part = free.ok_or(InitError::Again)?;
     let all: u32 = parts().map(|part| part.count.load(Relaxed)).sum();
@@ -126,7 +231,19 @@ pub fn grow() -> Result<u32, InitError> {
 
 /// Gives back the parts that have grown and of which nothing is taken, and says how many pages those had. Where one may sleep.
 pub fn release_idle() -> u32 {
-    GROWN.iter().map(AtomicPool::give_up).sum()
+    give_up(|_| true)
+}
+
+fn give_up(which: impl Fn(&AtomicPool) -> bool) -> u32 {
+    if CHANGING.swap(true, Acquire) {
+        return 0;
+    }
+    let pages = GROWN.iter().filter(|part| which(part)).map(AtomicPool::give_up).sum();
+    CHANGING.store(false, Release);
+    if pages != 0 {
+        log::info!("DMA: the atomic pool gave back {} KiB", pages << 2);
+    }
+    pages
 }
 
 /// What the parts that have grown have: pages, and how many of them are taken. Looks at every page.

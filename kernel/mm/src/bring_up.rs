@@ -17,7 +17,7 @@ use core::fmt;
 use core::slice;
 use core::sync::atomic::AtomicU32;
 
-use arch::cpu::DeferredWork;
+use arch::cpu::{DeferredWork, Doer};
 use arch::lock::IrqLocks;
 use arch::machine::CortexA9;
 use kerncore::addr::{
@@ -227,6 +227,7 @@ impl EarlySpace {
         let _first = arch::cpu::add_deferred_work(DeferredWork {
             is_pending: || crate::kernel().deferred() > 0,
             run: || _ = crate::kernel().free_deferred(),
+            by: Doer::WhoWaits,
         });
         Ok(kernel)
     }

@@ -50,6 +50,8 @@ mod kernel {
         }
         outer_cache::start();
         clock::start();
+        // Tests compare what there is before and after them. Those of the growth say when it may.
+        dma::pool_growth::set_growth(dma::pool_growth::Growth::WhenAsked);
         // A pool that could not be made has said so; the tests that need it fail by name.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
         let _printed = dma::bounce::init(config.bounce, config.copies);

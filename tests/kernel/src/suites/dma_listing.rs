@@ -68,8 +68,7 @@ fn made(memory: *const c_void, dma: DmaAddr) -> Buffer {
 
 #[inline(never)]
 fn take(device: &Device, bytes: u32, sleep: Sleep) -> Buffer {
-    let flags =
-        if sleep == Sleep::May { AllocationFlags::KERNEL } else { AllocationFlags::ATOMIC };
+    let flags = if sleep == Sleep::May { AllocationFlags::KERNEL } else { AllocationFlags::ATOMIC };
     let mut dma = DmaAddr::new(0);
     made(listed_buffer(device, bytes, &raw mut dma, flags), dma)
 }
@@ -234,10 +233,8 @@ fn the_less_usual_back_ends_are_listed_as_well_s64_s99_s102_s103_s104() -> Compl
     let new = new_lines(&lines, &before);
     assert_eq!(new.len(), 3, "{new:?}");
     let who = ("listed_buffer", owner.name(), "");
-    let at_home = wanted((own, 2), "declared", who).replace(
-        "dma=0x00100000",
-        &format!("dma=0x00100000 phys={place}"),
-    );
+    let at_home = wanted((own, 2), "declared", who)
+        .replace("dma=0x00100000", &format!("dma=0x00100000 phys={place}"));
     assert!(new.contains(&at_home), "{new:?} without {at_home}");
     let who = ("listed_with_attributes", DEVICE.name(), " no_kernel_mapping write_combine");
     assert!(new.contains(&wanted((hidden, 1), sleepers_source(), who)), "{new:?}");
@@ -268,11 +265,9 @@ fn a_buffer_is_listed_since_when_it_was_taken_s83() -> Completion {
         let ran = (0..10_000_000).any(|_| clock::now().ticks().wrapping_sub(start) > 1);
         assert!(ran, "the clock stands still at {start}");
     };
-    for (device, sleep) in [
-        (&SNOOPING, Sleep::May),
-        (&DEVICE, Sleep::May),
-        (&DEVICE, Sleep::MayNot),
-    ] {
+    for (device, sleep) in
+        [(&SNOOPING, Sleep::May), (&DEVICE, Sleep::May), (&DEVICE, Sleep::MayNot)]
+    {
         let mut last = clock::now().ticks();
         let buffers = [0; 3].map(|_| {
             tick();

@@ -221,7 +221,7 @@ fn the_growth_of_the_atomic_pool_s104() -> Completion {
     let is_right = |_, error: &InitError| match error {
         InitError::NoBitmap => true,
         InitError::NoMemory(error) => points.iter().any(|&point| no_coherent(point, error)),
-        InitError::Again | InitError::Pool(_) => false,
+        InitError::Again | InitError::Changing | InitError::Pool(_) => false,
     };
     let undo = |bytes: u32| {
         assert_eq!(grown(), (bytes / PAGE_SIZE, 0));

@@ -59,6 +59,7 @@ mod page_arrays;
 mod pages;
 mod peers_linux;
 mod peers_zephyr;
+mod pool_background;
 mod pool_growth;
 mod ram;
 mod read_write;

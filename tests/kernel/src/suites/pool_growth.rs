@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use dma::atomic_pool;
 use dma::coherent::{Buffer, allocate, free};
 use dma::device::Device;
-use dma::pool_growth::{enough, grow, grown, is_low, release_idle};
+use dma::pool_growth::{Growth, PATIENCE, enough, grow, grown, is_low, release_idle, set_growth};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
@@ -98,7 +98,9 @@ fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
     assert_eq!(grown(), (0, 0), "there was no need");
     buffers.extend((pages / 2..pages).filter_map(|_| one_page()));
     assert!(is_low());
+    set_growth(Growth::InBackground { patience: PATIENCE });
     arch::cpu::wait_until(|| grown().0 != 0);
+    set_growth(Growth::WhenAsked);
     assert_eq!(grown(), (pages, 0), "as much again");
     assert!(!is_low());
     let more: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();

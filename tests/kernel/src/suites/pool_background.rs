@@ -1,0 +1,235 @@
+//! The atomic pool grows and shrinks without anybody who waits for that (S104): by CPUs that have nothing to do, and by whoever passes
+//! by and may sleep; while handlers on all CPUs take from it.
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use arch::lock::IrqSpinLock;
+use arch::{cpu, smp};
+use dma::atomic_pool;
+use dma::coherent::{Buffer, allocate, free};
+use dma::device::Device;
+use dma::pool_growth::{
+    Growth, PATIENCE, grow, grown, is_low, look_after, release_idle, set_growth,
+};
+use drivers::gic::Receivers;
+use drivers::interrupts;
+use kerncore::addr::{PAGE_SIZE, PhysAddr};
+use kerncore::coherent::Sleep;
+use kerncore::frames::FrameOwner;
+use kerncore::holder::Moment;
+use kerncore::lock::Class;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::ktest;
+use mm::{clock, kernel};
+
+use super::smp::{another, on_each};
+use super::witness::{Books, NOBODY, assert_leads};
+
+static DEVICE: Device = Device::new("a very thirsty device");
+
+const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
+
+/// The pool grows on its own while this lives.
+struct InBackground;
+
+impl InBackground {
+    fn begin(patience: Moment) -> Self {
+        set_growth(Growth::InBackground { patience });
+        Self
+    }
+}
+
+impl Drop for InBackground {
+    fn drop(&mut self) {
+        set_growth(Growth::WhenAsked);
+    }
+}
+
+/// Pages of the pool, if it has a few; all are free.
+fn pages() -> Option<u32> {
+    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
+    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
+    Some(pool.pages)
+}
+
+fn one_page() -> Option<Buffer> {
+    allocate(&DEVICE, PAGE_SIZE, Sleep::MayNot, NOBODY).ok()
+}
+
+fn give(buffers: impl IntoIterator<Item = Buffer>) {
+    for buffer in buffers {
+        // SAFETY: no reference to its memory was ever made.
+        let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
+        assert_eq!(freed, Ok(()), "{}", buffer.address);
+    }
+}
+
+/// Polls, never asleep, with a bound that only a kernel that does nothing reaches.
+fn comes(mut condition: impl FnMut() -> bool) -> bool {
+    (0..200_000_000_u32).any(|_| {
+        cpu::relax();
+        condition()
+    })
+}
+
+/// Who finds the part of boot empty, in whatever context, wakes a CPU that has nothing to do; that one makes the pool grow.
+#[ktest]
+fn an_idle_cpu_makes_the_pool_grow_for_one_that_never_waits_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    if let Err(skipped) = another() {
+        return skipped;
+    }
+    let books = Books::now();
+    let mut buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    assert_eq!((buffers.len(), grown()), (pages as usize, (0, 0)));
+    {
+        let _growing = InBackground::begin(PATIENCE);
+        let saved = arch::irq::save_and_mask();
+        let none = one_page();
+        let has_grown = comes(|| grown().0 != 0);
+        buffers.extend(one_page());
+        saved.restore();
+        assert_eq!(none, None, "there was room: this test has no teeth");
+        assert!(has_grown, "no other CPU has made it grow");
+    }
+    assert_eq!((grown(), buffers.len()), ((pages, 1), pages as usize + 1));
+    give(buffers);
+    assert!(comes(|| release_idle() == pages));
+    books.assert_unchanged();
+    Ran
+}
+
+/// Where there is one CPU, or the others are busy, the next one who may sleep does it.
+#[ktest]
+fn whoever_takes_coherent_memory_and_may_sleep_makes_the_pool_grow_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    let books = Books::now();
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    {
+        let _growing = InBackground::begin(PATIENCE);
+        assert_eq!(one_page(), None);
+        let passing = allocate(&DEVICE, 1, Sleep::May, NOBODY).expect("memory");
+        assert!(comes(|| grown() == (pages, 0)), "{:?}", grown());
+        // SAFETY: no reference to its memory was ever made.
+        let freed = unsafe { free(&DEVICE, 1, passing.address, passing.dma) };
+        assert_eq!(freed, Ok(()));
+    }
+    give(buffers);
+    assert_eq!(release_idle(), pages);
+    books.assert_unchanged();
+    Ran
+}
+
+/// What the pool has grown by goes back when nobody has used it for long, and not before.
+#[ktest]
+fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    let books = Books::now();
+    grow().expect("memory for a larger pool");
+    // The part of boot full, so that one buffer lies in the other.
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let last = one_page().expect("room in what was grown");
+    give(buffers);
+    let _growing = InBackground::begin(Moment::new(2));
+    let wait = |ticks| {
+        let start = clock::now().ticks();
+        assert!(comes(|| clock::now().ticks().wrapping_sub(start) > ticks), "no clock runs");
+    };
+    for _ in 0..3 {
+        look_after();
+        wait(4);
+    }
+    assert_eq!(grown(), (pages, 1), "somebody uses it");
+    give([last]);
+    look_after();
+    assert_eq!(grown(), (pages, 0), "it was used a moment ago");
+    wait(4);
+    look_after();
+    assert_eq!(grown(), (0, 0));
+    books.assert_unchanged();
+    Ran
+}
+
+/// A software interrupt of this test's own.
+const LINE: u16 = 6;
+
+/// What the handlers have taken, by CPU.
+static TAKEN: [IrqSpinLock<Vec<Buffer>>; 4] =
+    [const { IrqSpinLock::new(Class::OuterTest(7), Vec::new()) }; 4];
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// Takes a page, if this CPU has room to note it.
+fn take_one() {
+    let slot = &TAKEN[cpu::id() as usize];
+    slot.with(|taken| {
+        if taken.len() < taken.capacity()
+            && let Some(buffer) = one_page()
+        {
+            taken.push(buffer);
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Handlers on every CPU but one take pages, more than there are; that one makes the pool grow meanwhile. No page is given twice, and
+/// none is lost.
+#[ktest]
+fn handlers_on_all_cpus_take_from_the_pool_while_it_grows_s77_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    if let Err(skipped) = another() {
+        return skipped;
+    }
+    let takers = smp::up().filter(|&number| number != cpu::id()).count();
+    let takers = u32::try_from(takers).expect("three at most");
+    let each = (3 * pages).div_ceil(takers);
+    for slot in &TAKEN {
+        slot.with(|taken| *taken = Vec::with_capacity(each as usize));
+    }
+    let books = Books::now();
+    COUNT.store(0, Ordering::Relaxed);
+    OVER.store(false, Ordering::Relaxed);
+    interrupts::register(LINE, &take_one).expect("a line of this test's own");
+    on_each(|| interrupts::enable_here(LINE).expect("it has a handler"));
+    let here = cpu::id();
+    {
+        let _growing = InBackground::begin(PATIENCE);
+        smp::run_on_each(|number| {
+            if number == here {
+                let enough = comes(|| {
+                    interrupts::send(LINE, Receivers::Others).expect("it has a handler");
+                    look_after();
+                    COUNT.load(Ordering::Relaxed) >= takers * each
+                });
+                OVER.store(true, Ordering::Release);
+                assert!(enough, "{} pages were taken", COUNT.load(Ordering::Relaxed));
+            } else {
+                while !OVER.load(Ordering::Acquire) {
+                    smp::beat();
+                    smp::stop_if_ended();
+                    cpu::relax();
+                }
+            }
+        });
+    }
+    interrupts::unregister(LINE).expect("it was registered");
+    let taken = TAKEN.each_ref().map(|slot| slot.with(core::mem::take));
+    let mut all: Vec<Buffer> = taken.into_iter().flatten().collect();
+    assert_eq!(all.len(), (takers * each) as usize);
+    all.sort_by_key(|buffer| buffer.address);
+    assert!(all.windows(2).all(|pair| pair[0].address != pair[1].address), "given twice");
+    for buffer in &all {
+        let physical = PhysAddr::new(buffer.dma.raw());
+        assert_leads(buffer.address, physical);
+        assert_eq!(kernel().zones().table().owner_of(physical.pfn()), FrameOwner::AtomicPool);
+    }
+    assert!(grown().1 + pages >= takers * each, "{:?}", grown());
+    give(all);
+    let _pages = release_idle();
+    assert_eq!((grown(), is_low()), ((0, 0), false));
+    books.assert_unchanged();
+    Ran
+}
