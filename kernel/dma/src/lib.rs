@@ -37,6 +37,7 @@ pub mod listing;
 pub mod mapping;
 pub mod mapping_list;
 mod names;
+mod pinning;
 mod pool_error;
 pub mod pool_growth;
 pub mod scatter;

@@ -15,7 +15,7 @@
 use core::fmt;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, Pfn, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
 use kerncore::bounce::{Exhausted, Found, GiveBackError, Loan, Original};
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
@@ -30,6 +30,7 @@ use crate::debug;
 use crate::device::Device;
 use crate::iommu::Shared;
 use crate::iommu::view::type_for;
+use crate::pinning;
 
 /// What a mapping that failed gives to C callers.
 pub const MAPPING_ERROR: DmaAddr = DmaAddr::new(u32::MAX);
@@ -61,6 +62,11 @@ pub enum MapError {
     Memory(KmapError),
     /// The device is behind an IOMMU, by which it cannot see it.
     Iommu(DomainMapError),
+    /// It is lent by the contiguous region, which is just asking for it: what it holds will be elsewhere in a moment (S101).
+    Moving {
+        /// The first such frame.
+        frame: Pfn,
+    },
     /// There is no room for the copy that would have to be made.
     Exhausted {
         /// Why it would.
@@ -87,6 +93,9 @@ impl fmt::Display for MapError {
             }
             Self::Memory(error) => error.fmt(f),
             Self::Iommu(error) => error.fmt(f),
+            Self::Moving { frame } => {
+                write!(f, "{frame} is being moved out of the contiguous region")
+            }
             Self::Exhausted { why, error } => write!(f, "{why}, and {error}"),
         }
     }
@@ -174,10 +183,12 @@ fn reach(device: &Device) -> PhysAddr {
 /// The memory is mapped for as long as this mapping stands, and nobody uses it meanwhile: what the device may write is neither
 /// read nor written, what it only reads is not written, but between synchronisations.
 pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
+    pinning::pin(memory, bytes)?;
     // SAFETY: by our caller's promise.
-    let mut dma = unsafe { map_unchecked(call, memory, bytes)? };
+    let mapped = unsafe { map_unchecked(call, memory, bytes) };
+    let mut dma = mapped.inspect_err(|_| pinning::unpin(pinning::original_of(memory), bytes))?;
     if let Some(iommu) = call.device.iommu() {
-        // SAFETY: mapped above, and nobody knows of it yet.
+        // SAFETY: mapped above, and nobody knows of it yet. What the device cannot see is unmapped, and unpinned with that.
         dma = unsafe { show(call, iommu, dma, bytes)? };
     }
     debug::mapped(&call, dma, bytes);
@@ -327,7 +338,9 @@ unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result
     let Some(Found { first, loan, offset }) = bounce::find(physical) else {
         kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
         let taken = kernel().take_from_device(authority, handover, physical, bytes);
-        return taken.map_err(UnmapError::Memory);
+        taken.map_err(UnmapError::Memory)?;
+        pinning::unpin(Original::Physical(physical), bytes);
+        return Ok(());
     };
     if offset != 0 {
         return Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }));
@@ -340,7 +353,9 @@ unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result
         unsafe { bounce::copy(&loan, first, (0, loan.bytes), Way::Out) }
             .map_err(UnmapError::Memory)?;
     }
-    bounce::give_back(first).map(drop).map_err(UnmapError::Bounce)
+    let loan = bounce::give_back(first).map_err(UnmapError::Bounce)?;
+    pinning::unpin(loan.original, loan.bytes);
+    Ok(())
 }
 
 /// Makes `bytes` from `dma` on, inside a mapping, the processor's for the moment. Any context.

@@ -18,7 +18,9 @@ pub(crate) fn set_up(kernel: &mut Kernel, frames: &Frames) -> Result<(), BringUp
     let zones = kernel.zones();
     let words = make_array(zones, Region::words_for(pages), Word::default)?;
     let borrowers = make_array(zones, pages as usize, || Borrower::Nobody)?;
+    let pins = make_array(zones, pages as usize, || 0_u16)?;
     let region = words.zip(borrowers).and_then(|(words, borrowers)| Region::new(words, borrowers));
+    let region = region.zip(pins).map(|(region, pins)| region.with_pins(pins));
     let places = make_array(zones, pages as usize, Place::default)?.map(Places::new);
     let contiguous = region
         .zip(places)

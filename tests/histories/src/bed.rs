@@ -178,7 +178,8 @@ fn zones(low: LowMemory, contiguous: u32) -> Zones<'static, HostLocks> {
 fn region(table: &FrameTable<'static>, pages: u32) -> &'static Contiguous<'static, HostLocks> {
     let words = vec![Word::default(); Region::words_for(pages)].leak();
     let borrowers = vec![Borrower::Nobody; pages as usize].leak();
-    let region = Region::new(words, borrowers).expect("as many words as it wants");
+    let pins = vec![0_u16; pages as usize].leak();
+    let region = Region::new(words, borrowers).expect("as many words as it wants").with_pins(pins);
     let first = frame(RAM + RAM_PAGES - pages);
     let places = Places::new(vec![Place::default(); pages as usize].leak());
     let contiguous = Contiguous::new(*table, first, region, places);

@@ -14,6 +14,11 @@ pub enum Unmovable {
         /// How many.
         guards: u32,
     },
+    /// It is mapped for devices, which work on it.
+    Mapped {
+        /// By so many mappings.
+        devices: u16,
+    },
     /// It is being given to its borrower, or taken from him, or nobody knows whose it is.
     Busy,
     /// There is no memory to move it to.
@@ -71,6 +76,7 @@ impl fmt::Display for Unmovable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pinned { guards } => write!(f, "it is pinned by {guards} guards"),
+            Self::Mapped { devices } => write!(f, "it is mapped for devices, {devices} times"),
             Self::Busy => f.write_str("it is changing hands"),
             Self::NoMemory(error) => write!(f, "nowhere to move it: {error}"),
         }

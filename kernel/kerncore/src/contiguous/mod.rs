@@ -160,6 +160,11 @@ impl<'r, L: Locks> Contiguous<'r, L> {
         let lent = || self.region.with(|region| region.first_lent(first, pages));
         while let Some((page, borrower)) = lent() {
             let busy = (page, Unmovable::Busy);
+            // It is claimed, so that from now on nobody pins it.
+            match self.region.with(|region| region.pins(page)) {
+                0 => {}
+                devices => return Err((page, Unmovable::Mapped { devices })),
+            }
             match move_out(borrower, self.frame(page).ok_or(busy)?) {
                 Ok(block) => self.take_back(block).map_err(|_foreign| busy)?,
                 // Its borrower may have given it back meanwhile.
@@ -218,10 +223,42 @@ impl<'r, L: Locks> Contiguous<'r, L> {
     pub(crate) fn take_back_frame(&self, frame: Pfn) -> Result<(), PageUse> {
         let page = self.index_of(frame).ok_or(PageUse::Free)?;
         self.region.with(|region| {
-            region.take_back(page)?;
-            self.table.take_home(frame, 1);
+            if region.take_back(page)? {
+                self.table.take_home(frame, 1);
+            }
             Ok(())
         })
+    }
+
+    /// Keeps those of `pages` frames from `first` on that are lent where they are until [`Contiguous::unpin`]: they are mapped for a
+    /// device. Frames of others are nobody's to move, and stay anyway. Any context.
+    ///
+    /// # Errors
+    /// A frame that is on its way elsewhere at this moment. Nothing was pinned.
+    pub fn pin(&self, first: Pfn, pages: u32) -> Result<(), Pfn> {
+        for index in 0..pages {
+            let Some(frame) = first.checked_add(index) else { break };
+            let Some(page) = self.index_of(frame) else { continue };
+            if let Err(PageUse::Claimed | PageUse::Lent) =
+                self.region.with(|region| region.pin(page))
+            {
+                self.unpin(first, index);
+                return Err(frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends one [`Contiguous::pin`] of the same frames. What its borrower has given back meanwhile is free with that. Any context.
+    pub fn unpin(&self, first: Pfn, pages: u32) {
+        for frame in (0..pages).map_while(|index| first.checked_add(index)) {
+            let Some(page) = self.index_of(frame) else { continue };
+            self.region.with(|region| {
+                if region.unpin(page) == Ok(true) {
+                    self.table.take_home(frame, 1);
+                }
+            });
+        }
     }
 
     /// The handle of a lent frame, whose borrower kept none and has it no more.

@@ -86,6 +86,8 @@ pub struct Region<'r> {
     pages: u32,
     words: &'r mut [Word],
     borrowers: &'r mut [Borrower],
+    /// How many devices work on each page that is lent.
+    pins: &'r mut [u16],
     /// In the words before this one all pages are held.
     open: u32,
 }
@@ -106,7 +108,14 @@ impl<'r> Region<'r> {
         if let (Some(word), 1..) = (words.last_mut(), pages % WORD_BITS) {
             word.held = u32::MAX << (pages % WORD_BITS);
         }
-        Some(Self { pages, words, borrowers, open: 0 })
+        Some(Self { pages, words, borrowers, pins: &mut [], open: 0 })
+    }
+
+    /// The same, of which lent pages can be pinned, as many as there are `pins`.
+    #[must_use]
+    pub fn with_pins(self, pins: &'r mut [u16]) -> Self {
+        pins.fill(0);
+        Self { pins, ..self }
     }
 
     /// How many pages there are.
@@ -131,6 +140,42 @@ impl<'r> Region<'r> {
         let end = first.saturating_add(pages).min(self.pages);
         let page = (first..end).find(|&page| self.word(page).lent & bit(page) != 0)?;
         Some((page, self.borrowers.get(page as usize).copied()?))
+    }
+
+    /// Keeps the lent `page` where it is until [`Region::unpin`], whoever asks for it and even if its borrower gives it back: a device
+    /// works on it.
+    ///
+    /// # Errors
+    /// What it is, if it is not lent, or claimed: it may be on its way elsewhere.
+    pub fn pin(&mut self, page: u32) -> Result<(), PageUse> {
+        match (self.use_of(page), self.pins.get_mut(page as usize)) {
+            (Some(PageUse::Lent), Some(pins)) => {
+                *pins = pins.checked_add(1).ok_or(PageUse::Lent)?;
+                Ok(())
+            }
+            (found, _) => Err(found.unwrap_or(PageUse::Free)),
+        }
+    }
+
+    /// Ends one [`Region::pin`], and says whether the page is free with that, since its borrower had given it back.
+    ///
+    /// # Errors
+    /// What it is, if it is not pinned.
+    pub fn unpin(&mut self, page: u32) -> Result<bool, PageUse> {
+        let found = self.use_of(page).unwrap_or(PageUse::Free);
+        let pins = self.pins.get_mut(page as usize).ok_or(found)?;
+        *pins = pins.checked_sub(1).ok_or(found)?;
+        let is_given_back = self.borrowers.get(page as usize) == Some(&Borrower::Nobody);
+        let is_free = *pins == 0 && is_given_back;
+        if is_free {
+            self.for_words(page, 1, |word, mask| word.lent &= !mask);
+        }
+        Ok(is_free)
+    }
+
+    /// How many devices work on `page`.
+    pub fn pins(&self, page: u32) -> u16 {
+        self.pins.get(page as usize).copied().unwrap_or_default()
     }
 
     /// Gives `pages` pages from `first` on back, which a buffer had, or which were claimed; those that are lent stay so.
@@ -162,18 +207,21 @@ impl<'r> Region<'r> {
         Some(page)
     }
 
-    /// Takes a lent page back from its borrower.
+    /// Takes a lent page back from its borrower, and says whether it is free with that: not while it is pinned.
     ///
     /// # Errors
     /// What it is, if it is not lent. Nothing has changed.
-    pub fn take_back(&mut self, page: u32) -> Result<(), PageUse> {
+    pub fn take_back(&mut self, page: u32) -> Result<bool, PageUse> {
+        let is_free = self.pins(page) == 0;
         match self.use_of(page) {
             Some(PageUse::Lent | PageUse::Claimed) => {
-                self.for_words(page, 1, |word, mask| word.lent &= !mask);
+                if is_free {
+                    self.for_words(page, 1, |word, mask| word.lent &= !mask);
+                }
                 if let Some(borrower) = self.borrowers.get_mut(page as usize) {
                     *borrower = Borrower::Nobody;
                 }
-                Ok(())
+                Ok(is_free)
             }
             other => Err(other.unwrap_or(PageUse::Free)),
         }

@@ -7,6 +7,7 @@ mod boot;
 mod c_unit;
 mod cma;
 mod cma_lent;
+mod cma_streaming;
 mod coherent;
 mod command_line;
 mod descriptors;

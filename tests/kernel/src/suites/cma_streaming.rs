@@ -1,0 +1,155 @@
+//! Pages that the contiguous region has lent, while a device works on them (S101, S105): they stay where they are.
+
+extern crate alloc;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use dma::bounce;
+use dma::coherent::{AllocateError, Buffer, allocate, free};
+use dma::device::Device;
+use dma::streaming::{Call, Memory, map, unmap};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use kerncore::coherent::Sleep;
+use kerncore::contiguous::{ContiguousError, PageUse, Unmovable};
+use kerncore::kernel_space::CoherentError;
+use kerncore::layout::linear_address;
+use kerncore::misuse::Family;
+use kerncore::streaming::Flow;
+use kerncore::user::Protection;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::ktest;
+use mm::kernel;
+use mm::movable_buffer::MovableBuffer;
+use mm::user::AddressSpace;
+
+use super::user::{DATA, at, pages};
+use super::witness::{Books, NOBODY, word_at};
+
+static DEVICE: Device = Device::new("a device that works on lent pages");
+
+const NO_REGION: Completion = Skipped("no contiguous region in this boot");
+
+const fn call(flow: Flow) -> Call<'static> {
+    let (device, family) = (&DEVICE, Family::Page);
+    Call { name: "a test's mapping", device, flow, caller: NOBODY, family }
+}
+
+#[track_caller]
+fn lend(memory: Memory, bytes: u32, flow: Flow) -> DmaAddr {
+    // SAFETY: nobody but the test knows of the page, and it does not use it meanwhile.
+    unsafe { map(call(flow), memory, bytes) }.expect("a page of a program's")
+}
+
+#[track_caller]
+fn end(dma: DmaAddr, bytes: u32, flow: Flow) {
+    // SAFETY: mapped by the test; there is no such device.
+    let unmapped = unsafe { unmap(call(flow), dma, bytes) };
+    assert_eq!(unmapped, Ok(()));
+}
+
+/// Takes all of the region that can be had, page by page at last, and says why there is no page more.
+fn take_all() -> (Vec<(Buffer, u32)>, AllocateError) {
+    let mut buffers = Vec::with_capacity(8192);
+    for order in (0..=8).rev() {
+        let bytes = PAGE_SIZE << order;
+        while let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
+            buffers.push((buffer, bytes));
+        }
+    }
+    (buffers, allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect_err("there was no more"))
+}
+
+fn give_back(buffers: Vec<(Buffer, u32)>) {
+    for (buffer, bytes) in buffers {
+        // SAFETY: no reference to its memory was ever made.
+        let freed = unsafe { free(&DEVICE, bytes, buffer.address, buffer.dma) };
+        assert_eq!(freed, Ok(()));
+    }
+}
+
+/// The lent page that is full of marks.
+fn lent_with_mark() -> Option<Pfn> {
+    let region = kernel().contiguous()?;
+    (0..region.pages()).filter_map(|page| region.first().checked_add(page)).find(|frame| {
+        let lent = region.use_of(*frame) == Some(PageUse::Lent);
+        lent && linear_address(frame.base()).is_some_and(|page| word_at(page) == 0x5a5a_5a5a)
+    })
+}
+
+/// Each way of the data, in place or by a copy: the page stays, the refusal names it and says why; afterwards it moves as any other.
+#[ktest]
+fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105() -> Completion {
+    let Some(region) = kernel().contiguous() else { return NO_REGION };
+    let books = Books::now();
+    // Two devices may read a page at once; who writes has it alone.
+    for (flow, offset, bytes, devices) in [
+        (Flow::ToDevice, 0, PAGE_SIZE, 2),
+        (Flow::FromDevice, 0, PAGE_SIZE, 1),
+        (Flow::Bidirectional, 3, 50, 1),
+    ] {
+        let space = AddressSpace::new().expect("memory");
+        space.map_data(pages(DATA, 2), Protection::ReadWrite).expect("memory");
+        let mark = vec![0x5a; PAGE_SIZE as usize];
+        space.copy_to(at(DATA), &mark).expect("mapped");
+        let frame = lent_with_mark().expect("this test has no teeth");
+        let place = PhysAddr::new(frame.base().raw() + offset);
+        let memory = Memory::Physical(place);
+        let mut mapped: Vec<DmaAddr> = (0..devices).map(|_| lend(memory, bytes, flow)).collect();
+        let (buffers, why) = take_all();
+        let unmovable =
+            ContiguousError::Unmovable { pages: 1, frame, why: Unmovable::Mapped { devices } };
+        assert_eq!(why, AllocateError::Remap(CoherentError::Contiguous(unmovable)));
+        assert_eq!(lent_with_mark(), Some(frame), "{flow:?}");
+        assert_eq!(region.usage().lent, 1, "the page behind it went");
+        while let Some(dma) = mapped.pop() {
+            let still = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY);
+            assert!(still.is_err(), "a mapping is left");
+            end(dma, bytes, flow);
+        }
+        let last = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("it is movable again");
+        assert_eq!(last.dma.raw(), frame.base().raw());
+        let mut found = vec![0; mark.len()];
+        space.copy_from(&mut found, at(DATA)).expect("mapped");
+        assert!(flow == Flow::FromDevice || found == mark, "words were lost on the way");
+        give_back(vec![(last, PAGE_SIZE)]);
+        give_back(buffers);
+        drop(space);
+        assert_eq!((region.usage().lent, bounce::usage().taken), (0, 0));
+    }
+    books.assert_unchanged();
+    Ran
+}
+
+/// A guard that was dropped too early does no harm: what is mapped is pinned by that. Nor does an owner who goes.
+#[ktest]
+fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s105() -> Completion
+{
+    let Some(region) = kernel().contiguous() else { return NO_REGION };
+    let books = Books::now();
+    let buffer = MovableBuffer::new(1).expect("memory");
+    assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    let (frame, address) = {
+        let page = buffer.pin(0).expect("a page");
+        #[expect(clippy::cast_possible_truncation, reason = "pointers have 32 bits")]
+        let address = VirtAddr::new((&raw const *page).addr() as u32);
+        (page.frame(), address)
+    };
+    let dma = lend(Memory::Linear(address), PAGE_SIZE, Flow::FromDevice);
+    assert!(bounce::is_forced() || dma.raw() == frame.base().raw());
+    let (buffers, why) = take_all();
+    let mapped =
+        ContiguousError::Unmovable { pages: 1, frame, why: Unmovable::Mapped { devices: 1 } };
+    assert_eq!(why, AllocateError::Remap(CoherentError::Contiguous(mapped)));
+    drop(buffer);
+    let still = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY);
+    assert!(still.is_err(), "a device works on {frame}");
+    end(dma, PAGE_SIZE, Flow::FromDevice);
+    assert_eq!(region.use_of(frame), Some(PageUse::Free));
+    let last = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("nobody has it");
+    assert_eq!(last.dma.raw(), frame.base().raw());
+    give_back(vec![(last, PAGE_SIZE)]);
+    give_back(buffers);
+    books.assert_unchanged();
+    Ran
+}
