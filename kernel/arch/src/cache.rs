@@ -15,7 +15,7 @@
 //! reading.
 
 use aarch32_cpu::register::SysRegWrite;
-use kerncore::addr::VirtAddr;
+use kerncore::addr::{PageRange, VirtAddr};
 
 use crate::barrier::{dsb, isb};
 use crate::by_address;
@@ -77,9 +77,30 @@ pub fn clean_and_invalidate(start: VirtAddr, bytes: u32) {
 
 /// As [`clean_and_invalidate`], for a caller that knows [`data_line_bytes`].
 #[inline(always)]
-pub(crate) fn clean_and_invalidate_by(start: VirtAddr, bytes: u32, line: u32) {
+fn clean_and_invalidate_by(start: VirtAddr, bytes: u32, line: u32) {
     // SAFETY: what the cache holds is written back before it is dropped.
     unsafe { each_line::<Dccimvac, 8>(start, bytes, line) };
+}
+
+/// As [`clean_and_invalidate`], of whole pages, where [`data_line_bytes`] is [`A9_LINE`]: two instructions a line.
+#[inline(always)]
+pub(crate) fn clean_and_invalidate_pages(pages: PageRange) {
+    let (mut address, mut turns) = (pages.start().raw(), pages.bytes() / (A9_LINE * 64));
+    while turns != 0 {
+        // SAFETY: DCCIMVAC: what the cache holds is written back before it is dropped. No memory of Rust's is touched: what other
+        // views of these lines show is the same before and after.
+        unsafe {
+            core::arch::asm!(
+                ".rept 64",
+                "mcr p15, 0, {address}, c7, c14, 1",
+                "add {address}, {address}, #32",
+                ".endr",
+                address = inout(reg) address,
+                options(nostack, preserves_flags),
+            );
+        }
+        turns -= 1;
+    }
 }
 
 /// Invalidates data-cache lines to the point of coherency: the CPU then reads what a device wrote. A line that lies

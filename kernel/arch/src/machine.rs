@@ -300,7 +300,7 @@ impl Machine for CortexA9 {
 
     #[inline]
     fn clean_and_invalidate(&self, pages: PageRange, first: Pfn) {
-        cache::clean_and_invalidate_by(pages.start(), pages.bytes(), cache::A9_LINE);
+        cache::clean_and_invalidate_pages(pages);
         stream::done(Level::Inner, Upkeep::CleanAndInvalidate, first.base(), pages.bytes());
         if outer::is_there() {
             stream::outer_too(first.base(), pages.bytes());

@@ -61,8 +61,7 @@ pub(crate) fn outer_too(first: PhysAddr, bytes: u32) {
     // What the data cache writes back lands in the outer one.
     barrier::dsb();
     if let Some(outer) = outer::get() {
-        outer.maintain(Upkeep::CleanAndInvalidate, first, bytes);
-        outer.wait();
+        outer.maintain_now(Upkeep::CleanAndInvalidate, first, bytes);
         done(Level::Outer, Upkeep::CleanAndInvalidate, first, bytes);
     }
 }

@@ -93,6 +93,7 @@ impl AtomicPool {
     }
 
     /// How far `address` lies from the pool's start, if inside.
+    #[inline]
     pub(crate) fn offset_of(&self, address: VirtAddr) -> Option<u32> {
         let count = self.count.load(Acquire);
         let offset = address.raw().wrapping_sub(self.base.load(Relaxed));

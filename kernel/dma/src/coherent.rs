@@ -4,10 +4,6 @@
 //! Rust code holds. A box is the processor's alone and reads as a slice; [`CoherentBox::share`] makes it a [`Coherent`]
 //! that a device may write at any time, and which therefore is copied in and out, never borrowed.
 
-use core::ops::{Deref, DerefMut};
-use core::ptr;
-use core::slice;
-
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::area::AreaSummary;
@@ -16,12 +12,11 @@ use kerncore::dma_mask::DmaMask;
 use kerncore::frames::{self, FrameOwner, FrameRequest, Freed};
 use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::{CoherentError, CoherentFreed, RemoveError};
-use kerncore::user::ShowError;
 use mm::report::dump_stack;
-use mm::user::AddressSpace;
 
 use crate::atomic_pool::{self, PoolError, PoolFreeError};
 use crate::attributes;
+pub use crate::coherent_owners::{Coherent, CoherentBox};
 use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
 pub use crate::error::{AllocateError, Found, FreeError};
@@ -81,7 +76,33 @@ pub fn allocate(
 }
 
 /// As [`allocate`], of what listings show with the marks of `marks`.
+#[inline(always)]
 pub(crate) fn allocate_marked(
+    device: &Device,
+    bytes: u32,
+    sleep: Sleep,
+    caller: VirtAddr,
+    marks: Tag,
+) -> Result<Buffer, AllocateError> {
+    let Some(tag) = device.takes_any_pool_memory().filter(|_| bytes != 0 && sleep == Sleep::May)
+    else {
+        return allocate_otherwise(device, bytes, sleep, caller, marks);
+    };
+    // Most devices, and most of their buffers: any low frame will do.
+    let holder = Holder { caller, tag: tag.with(marks), since: mm::clock::now() };
+    let kernel = mm::kernel();
+    let area = match kernel.contiguous() {
+        None => kernel.coherent_alloc(bytes, FrameOwner::Dma, holder),
+        Some(_) => kernel.contiguous_alloc(bytes, FrameOwner::Dma, holder),
+    };
+    let area = area.map_err(AllocateError::Remap)?;
+    pool_growth::pass_by();
+    Ok(Buffer { address: area.pages.start(), dma: DmaAddr::new(area.physical.raw()) })
+}
+
+/// As [`allocate_marked`], in every case.
+#[inline(never)]
+fn allocate_otherwise(
     device: &Device,
     bytes: u32,
     sleep: Sleep,
@@ -212,6 +233,29 @@ pub unsafe fn free(
     if let Some(cookie) = attributes::cookie_of(address) {
         return Err(hidden(address, cookie));
     }
+    // The pool is asked first of all, always (S75).
+    if device.takes_any_pool_memory().is_some() && !atomic_pool::contains(address) {
+        // SAFETY: our caller promises that nobody uses the buffer, the device included.
+        let authority = unsafe { Authority::claim() };
+        let physical = PhysAddr::new(dma.raw());
+        let freed = mm::kernel().coherent_free_at(authority, address, physical, bytes);
+        return told(device, (address, dma), freed);
+    }
+    // SAFETY: by our caller's promise.
+    unsafe { free_otherwise(device, bytes, address, dma) }
+}
+
+/// As [`free`], in every case.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_otherwise(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
     if device.iommu().is_some() {
         // SAFETY: by our caller's promise.
         return unsafe { view::free(device, bytes, address, dma) };
@@ -279,7 +323,21 @@ fn remap_free(
 }
 
 /// Says what was odd about the free of a remapped buffer, or why there was none.
+#[inline(always)]
 pub(crate) fn told(
+    device: &Device,
+    handles: (VirtAddr, DmaAddr),
+    freed: Result<CoherentFreed, RemoveError>,
+) -> Result<(), FreeError> {
+    match freed {
+        Ok(CoherentFreed { actual, given, missing: 0 }) if actual == given => Ok(()),
+        odd => told_otherwise(device, handles, odd),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn told_otherwise(
     device: &Device,
     (address, dma): (VirtAddr, DmaAddr),
     freed: Result<CoherentFreed, RemoveError>,
@@ -311,162 +369,4 @@ fn hidden(given: VirtAddr, cookie: VirtAddr) -> FreeError {
     log::error!("DMA: {error}");
     dump_stack();
     error
-}
-
-/// The memory of a buffer, as the processor reaches it.
-fn memory(buffer: Buffer, bytes: u32) -> (*mut u8, usize) {
-    let start = ptr::with_exposed_provenance_mut(buffer.address.raw() as usize);
-    (start, bytes as usize)
-}
-
-/// A coherent buffer that no device uses yet, or any more.
-#[derive(Debug)]
-pub struct CoherentBox {
-    device: &'static Device,
-    buffer: Buffer,
-    bytes: u32,
-}
-
-impl CoherentBox {
-    /// A zeroed buffer of `bytes` for `device`. Where one may sleep.
-    ///
-    /// # Errors
-    /// [`AllocateError`]; nothing was taken.
-    #[inline(never)] // so that the caller recorded is the one who asked
-    pub fn new(device: &'static Device, bytes: u32) -> Result<Self, AllocateError> {
-        let caller = arch::backtrace::return_address();
-        let buffer = allocate(device, bytes, Sleep::May, caller)?;
-        Ok(Self { device, buffer, bytes })
-    }
-
-    /// A buffer of `bytes` for `device`, with whatever it held before. Any context.
-    ///
-    /// # Errors
-    /// [`AllocateError`]; nothing was taken.
-    #[inline(never)] // as in `new`
-    pub fn new_atomic(device: &'static Device, bytes: u32) -> Result<Self, AllocateError> {
-        let caller = arch::backtrace::return_address();
-        let buffer = allocate(device, bytes, Sleep::MayNot, caller)?;
-        Ok(Self { device, buffer, bytes })
-    }
-
-    /// Where the device will see it.
-    pub const fn dma_address(&self) -> DmaAddr {
-        self.buffer.dma
-    }
-
-    /// Where the processor sees it.
-    pub const fn address(&self) -> VirtAddr {
-        self.buffer.address
-    }
-
-    /// Hands the buffer to the device.
-    pub const fn share(self) -> Coherent {
-        Coherent(self)
-    }
-}
-
-impl Deref for CoherentBox {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let (start, bytes) = memory(self.buffer, self.bytes);
-        // SAFETY: the buffer is mapped, readable and writable, until this is dropped; it was handed out to this owner
-        // alone, and no device was told of it; `&self` keeps writers out.
-        unsafe { slice::from_raw_parts(start, bytes) }
-    }
-}
-
-impl DerefMut for CoherentBox {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let (start, bytes) = memory(self.buffer, self.bytes);
-        // SAFETY: as in `deref`; `&mut self` makes the slice the only one.
-        unsafe { slice::from_raw_parts_mut(start, bytes) }
-    }
-}
-
-impl Drop for CoherentBox {
-    fn drop(&mut self) {
-        let Self { device, buffer, bytes } = self;
-        // What goes wrong is printed by `free`.
-        // SAFETY: the buffer was this owner's alone and goes with it. No device has it: none was told of it, or it was reclaimed
-        // from the one that was, or whoever drops a `Coherent` has stopped that one.
-        let _printed = unsafe { free(device, *bytes, buffer.address, buffer.dma) };
-    }
-}
-
-/// A coherent buffer that a device may read and write at any time. Whoever tells a device of it stops the device before
-/// dropping it.
-#[derive(Debug)]
-pub struct Coherent(CoherentBox);
-
-impl Coherent {
-    /// Where the device sees it.
-    pub const fn dma_address(&self) -> DmaAddr {
-        self.0.buffer.dma
-    }
-
-    /// Where the processor sees it.
-    pub const fn address(&self) -> VirtAddr {
-        self.0.buffer.address
-    }
-
-    /// Its size in bytes.
-    pub const fn len(&self) -> usize {
-        self.0.bytes as usize
-    }
-
-    /// Whether it has no bytes; there is no such buffer.
-    pub const fn is_empty(&self) -> bool {
-        self.0.bytes == 0
-    }
-
-    /// Copies as much of `from` into the buffer as fits, from its start, and says how much.
-    pub fn write(&mut self, from: &[u8]) -> usize {
-        let (start, bytes) = memory(self.0.buffer, self.0.bytes);
-        let count = bytes.min(from.len());
-        for (index, &byte) in from.iter().take(count).enumerate() {
-            // SAFETY: `index` is less than the buffer's size.
-            let place = unsafe { start.add(index) };
-            // SAFETY: the place is mapped and writable; a volatile access may meet the device's.
-            unsafe { place.write_volatile(byte) };
-        }
-        count
-    }
-
-    /// Copies as much of the buffer into `to` as fits, from its start, and says how much.
-    pub fn read(&self, to: &mut [u8]) -> usize {
-        let (start, bytes) = memory(self.0.buffer, self.0.bytes);
-        let count = bytes.min(to.len());
-        for (index, byte) in to.iter_mut().take(count).enumerate() {
-            // SAFETY: `index` is less than the buffer's size.
-            let place = unsafe { start.add(index) };
-            // SAFETY: the place is mapped and readable; a volatile access may meet the device's.
-            *byte = unsafe { place.read_volatile() };
-        }
-        count
-    }
-
-    /// Shows the buffer to a program, as [`show`] does. The program's windows must end before this is dropped; otherwise that says
-    /// so, and the buffer stays out of use.
-    ///
-    /// # Errors
-    /// [`ShowError`].
-    pub fn show(
-        &self,
-        space: &AddressSpace,
-        start: VirtAddr,
-        offset: u32,
-    ) -> Result<(), ShowError> {
-        let CoherentBox { device, buffer, bytes } = &self.0;
-        show(device, space, start, (*buffer, *bytes), offset)
-    }
-
-    /// Takes the buffer back from the device.
-    ///
-    /// # Safety
-    /// The device has finished with the buffer and will not touch it again.
-    pub unsafe fn reclaim(self) -> CoherentBox {
-        self.0
-    }
 }

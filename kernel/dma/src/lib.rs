@@ -25,6 +25,7 @@ pub mod attributes;
 mod book;
 pub mod bounce;
 pub mod coherent;
+mod coherent_owners;
 pub mod debug;
 pub mod declared;
 pub mod device;

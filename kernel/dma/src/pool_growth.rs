@@ -61,6 +61,9 @@ pub fn set_growth(growth: Growth) {
     IN_BACKGROUND.store(growth != Growth::WhenAsked, Relaxed);
 }
 
+/// There is, or was, a part beside that of boot.
+static HAS_GROWN: AtomicBool = AtomicBool::new(false);
+
 /// It could not grow. It is not tried again until it was not low for a while.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
@@ -75,9 +78,20 @@ pub(crate) fn parts() -> impl Iterator<Item = &'static AtomicPool> {
     [&POOL].into_iter().chain(&GROWN).filter(|part| part.is_made())
 }
 
-/// The part that `address` lies in.
+/// The part that `address` lies in. Every free of whatever buffer asks (S75), so it is soon told where the pool has never grown.
+#[inline]
 pub(crate) fn part_of(address: VirtAddr) -> Option<&'static AtomicPool> {
-    parts().find(|part| part.offset_of(address).is_some())
+    if POOL.offset_of(address).is_some() {
+        return Some(&POOL);
+    }
+    // Relaxed: who has an address of a part was given it after that part had begun to be made.
+    if HAS_GROWN.load(Relaxed) { grown_part_of(address) } else { None }
+}
+
+#[cold]
+#[inline(never)]
+fn grown_part_of(address: VirtAddr) -> Option<&'static AtomicPool> {
+    GROWN.iter().find(|part| part.offset_of(address).is_some())
 }
 
 /// From now on it grows when it is low.
@@ -211,6 +225,7 @@ pub fn grow() -> Result<u32, InitError> {
 fn grow_by_one(caller: VirtAddr) -> Result<u32, InitError> {
     let free = GROWN.iter().find(|part| !part.claimed.swap(true, Relaxed));
     let part = free.ok_or(InitError::Again)?;
+    HAS_GROWN.store(true, Relaxed);
     let all: u32 = parts().map(|part| part.count.load(Relaxed)).sum();
     let sizes = [all, POOL.count.load(Relaxed)].map(|pages| pages.saturating_mul(PAGE_SIZE));
     let grown = part.build(sizes[0], caller).map(|()| sizes[0]);

@@ -7,7 +7,7 @@ use core::fmt;
 
 use arch::barrier::dsb;
 use arch::lock::IrqSpinLock;
-use kerncore::addr::PhysAddr;
+use kerncore::addr::{PAGE_SIZE, PhysAddr};
 use kerncore::lock::Class;
 use kerncore::streaming::{OuterCache, Upkeep};
 use mm::io_mem::IoMem;
@@ -134,6 +134,51 @@ fn turn_on(mut registers: UniqueMmioPointer<'_, Registers>) -> Result<(), StartE
     Ok(())
 }
 
+/// Begins `what` for `count` lines from `line` on, and gives the address of the next. Half a page in a turn: what there is to
+/// do for a line is a store and an addition.
+#[inline(always)]
+fn begin(
+    mut registers: UniqueMmioPointer<'_, Registers>,
+    what: Upkeep,
+    mut line: u32,
+    count: u32,
+) -> u32 {
+    const TURN: u32 = 64;
+    let mut register = match what {
+        Upkeep::Clean => field!(registers, clean_line),
+        Upkeep::Invalidate => field!(registers, invalidate_line),
+        Upkeep::CleanAndInvalidate => field!(registers, clean_and_invalidate_line),
+    };
+    for _ in 0..count / TURN {
+        for number in 0..TURN {
+            // The line behind the last of all may be the first.
+            register.write(line.wrapping_add(number * LINE));
+        }
+        line = line.wrapping_add(TURN * LINE);
+    }
+    for _ in 0..count % TURN {
+        register.write(line);
+        line = line.wrapping_add(LINE);
+    }
+    line
+}
+
+/// Waits until what was begun is complete.
+#[inline(always)]
+fn complete(mut registers: UniqueMmioPointer<'_, Registers>) {
+    field!(registers, sync).write(0);
+    while field_shared!(registers, sync).read() & 1 != 0 {}
+    dsb();
+}
+
+/// The first line that `bytes` from `first`, not none, touch, and how many do. They may be all that there are, and one more.
+#[inline(always)]
+fn lines(first: PhysAddr, bytes: u32) -> (u32, u32) {
+    let line = first.raw() & !(LINE - 1);
+    let last = first.raw().wrapping_add(bytes - 1) & !(LINE - 1);
+    (line, last.wrapping_sub(line) / LINE + 1)
+}
+
 impl Pl310 {
     /// Whether the cache is on.
     pub fn is_on(&self) -> bool {
@@ -143,32 +188,34 @@ impl Pl310 {
 
 impl OuterCache for Pl310 {
     fn maintain(&self, what: Upkeep, first: PhysAddr, bytes: u32) {
-        let mut line = first.raw() & !(LINE - 1);
-        let mut left = (u64::from(first.raw() - line) + u64::from(bytes)).div_ceil(LINE.into());
-        while bytes != 0 && left != 0 {
-            self.0.with(|mut registers| {
-                for _ in 0..left.min(AT_ONCE.into()) {
-                    match what {
-                        Upkeep::Clean => field!(registers, clean_line).write(line),
-                        Upkeep::Invalidate => field!(registers, invalidate_line).write(line),
-                        Upkeep::CleanAndInvalidate => {
-                            field!(registers, clean_and_invalidate_line).write(line);
-                        }
-                    }
-                    // The line behind the last may be the first.
-                    line = line.wrapping_add(LINE);
-                }
-            });
-            left = left.saturating_sub(AT_ONCE.into());
+        if bytes == 0 {
+            return;
+        }
+        let (mut line, mut left) = lines(first, bytes);
+        while left != 0 {
+            let some = left.min(AT_ONCE);
+            self.0.with(|registers| line = begin(registers.reborrow(), what, line, some));
+            left -= some;
         }
     }
 
     fn wait(&self) {
-        self.0.with(|mut registers| {
-            field!(registers, sync).write(0);
-            while field_shared!(registers, sync).read() & 1 != 0 {}
-        });
-        dsb();
+        self.0.with(|registers| complete(registers.reborrow()));
+    }
+
+    fn maintain_now(&self, what: Upkeep, first: PhysAddr, bytes: u32) {
+        match bytes {
+            0 => {}
+            1..=PAGE_SIZE => self.0.with(|registers| {
+                let (line, count) = lines(first, bytes);
+                begin(registers.reborrow(), what, line, count);
+                complete(registers.reborrow());
+            }),
+            _ => {
+                self.maintain(what, first, bytes);
+                self.wait();
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod kernel {
     use image::exit::{Code, exit};
     use image::loader::Registers;
     use image::start::Started;
-    use image::{clock, interrupts, report, start};
+    use image::{clock, interrupts, outer_cache, report, start};
 
     use crate::meter::Meter;
     use crate::rows::{ROWS, Row};
@@ -51,6 +51,8 @@ mod kernel {
 
     fn run(started: &Started) -> Result<(), ()> {
         let config = &started.config;
+        // As in the shipped image: what goes to devices is cleaned out of this one, too.
+        outer_cache::start();
         // A pool that could not be made has said so; the rows that need it fail.
         let _printed = dma::atomic_pool::init(config.coherent_pool);
         if config.list {

@@ -113,15 +113,11 @@ memory_zero_pages:                          @ (first byte, bytes): both multiple
     mov     r7, #0
     mov     r8, #0
     mov     r12, #0
-1:  stmia   r0!, {r2-r8, r12}
+1:
+.rept 64                                    @ half a page
     stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    stmia   r0!, {r2-r8, r12}
-    subs    r1, r1, #256
+.endr
+    subs    r1, r1, #2048
     bne     1b
     pop     {r4-r8}
     .cfi_def_cfa_offset 0

@@ -32,6 +32,13 @@ pub trait OuterCache: Sync {
 
     /// Waits until all that this CPU began is complete, down to memory.
     fn wait(&self);
+
+    /// Both: `what` for every line that `bytes` from `first` touch, complete when this returns.
+    #[inline]
+    fn maintain_now(&self, what: Upkeep, first: PhysAddr, bytes: u32) {
+        self.maintain(what, first, bytes);
+        self.wait();
+    }
 }
 
 /// A processor whose caches are maintained by hand around transfers of devices that do not snoop.
