@@ -67,9 +67,9 @@ fn give(buffers: impl IntoIterator<Item = Buffer>) {
     }
 }
 
-/// Polls, never asleep, with a bound that only a kernel that does nothing reaches.
+/// Polls, never asleep, with a bound of some seconds.
 fn comes(mut condition: impl FnMut() -> bool) -> bool {
-    (0..200_000_000_u32).any(|_| {
+    (0..2_000_000_u32).any(|_| {
         cpu::relax();
         condition()
     })
