@@ -346,7 +346,7 @@ fn filled<T>(count: usize, make: impl FnMut() -> T) -> Option<Box<[T]>> {
 
 /// Takes an aligned run that holds `bytes` and that `device` reaches, in the name of `caller`: from the part of boot, or from the
 /// first that has grown and has one. Any context. The memory is as its last
-/// user left it (S85).
+/// user left it (S85). Who has the rest, and what would have been enough, is for [`pool_growth::complain`] to say.
 ///
 /// # Errors
 /// [`PoolError`]; nothing was taken.
@@ -367,7 +367,7 @@ pub(crate) fn allocate(
     };
     taken.map_err(|none| match none {
         NoRun::Refused(refusal) => {
-            pool_growth::complain(device, bytes, refusal);
+            pool_growth::note(bytes);
             PoolError::Refused(refusal)
         }
         NoRun::Beyond(lowest) => PoolError::Beyond { lowest },
@@ -395,6 +395,14 @@ pub(crate) fn take(bytes: u32, tag: Tag, caller: VirtAddr) -> Option<PoolBuffer>
 /// Whether the byte at `address` is the pool's.
 pub(crate) fn contains(address: VirtAddr) -> bool {
     pool_growth::part_of(address).is_some()
+}
+
+/// Whether a run of the pool that is taken begins at `address`, of `pages` pages or more; `None` if that is not the pool's. Looks at
+/// every page.
+pub(crate) fn has_run(address: VirtAddr, pages: u32) -> Option<bool> {
+    let part = pool_growth::part_of(address)?;
+    let is_it = |run: Run| run.start == address && pages <= run.pages;
+    Some(part.pages.with(|pool| pool.runs().any(is_it)))
 }
 
 /// Gives the run of `bytes` at `address` back, which lies at `physical` on the bus. Any context.

@@ -53,7 +53,8 @@ fn find_cookie(address: VirtAddr) -> Option<VirtAddr> {
     HIDDEN.with(|book| book.find(is_it))
 }
 
-/// As [`coherent::allocate`], with attributes. If they ask for no mapping, and the buffer would have one of its own, the address in
+/// As [`coherent::allocate`], with attributes. [`DmaAttributes::NO_WARN`] keeps quiet what that says of an empty pool. If they ask for
+/// no mapping, and the buffer would have one of its own, the address in
 /// what is given is a cookie: for [`free`], [`show`] and [`revealed`], and for nothing else.
 ///
 /// # Errors
@@ -68,7 +69,14 @@ pub fn allocate(
     let combined = attributes.contains(DmaAttributes::WRITE_COMBINE);
     let marks = if combined { Tag::COMBINED } else { Tag::NONE };
     if !is_hidden(device, sleep, attributes) {
-        return coherent::allocate_marked(device, bytes, sleep, caller, marks);
+        let taken = coherent::allocate_marked(device, bytes, sleep, caller, marks);
+        return match taken {
+            Err(error) if !attributes.contains(DmaAttributes::NO_WARN) => {
+                error.complain(device, bytes);
+                Err(error)
+            }
+            _ => taken,
+        };
     }
     let marks = marks.with(Tag::HIDDEN);
     // The entry first, so that a buffer once made need not be given up.

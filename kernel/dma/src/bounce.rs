@@ -124,9 +124,17 @@ pub(crate) fn take(loan: Loan, last: PhysAddr) -> Result<PhysAddr, Exhausted> {
         .inspect_err(|error| EXHAUSTED.warn(format_args!("DMA: {error}")))
 }
 
-/// The buffer whose copy `physical` lies in.
-pub(crate) fn find(physical: PhysAddr) -> Option<Found> {
-    BOUNCE.with(|bounce| bounce.find(physical))
+/// The buffer whose copy `physical` lies in; `None` if that is no slot.
+///
+/// # Errors
+/// [`GiveBackError::Free`], of a slot that no buffer has: what was copied there has come back already.
+pub(crate) fn find(physical: PhysAddr) -> Result<Option<Found>, GiveBackError> {
+    BOUNCE.with(|bounce| {
+        if !bounce.contains(physical) {
+            return Ok(None);
+        }
+        bounce.find(physical).map(Some).ok_or(GiveBackError::Free { physical })
+    })
 }
 
 /// Gives the slots back that begin at `physical`.

@@ -72,10 +72,24 @@ pub fn allocate(
     sleep: Sleep,
     caller: VirtAddr,
 ) -> Result<Buffer, AllocateError> {
+    let taken = allocate_quietly(device, bytes, sleep, caller);
+    taken.inspect_err(|error| error.complain(device, bytes))
+}
+
+/// As [`allocate`], without a word about a pool that has nothing (S99): [`AllocateError::complain`] has them.
+///
+/// # Errors
+/// [`AllocateError`]; nothing was taken.
+pub fn allocate_quietly(
+    device: &Device,
+    bytes: u32,
+    sleep: Sleep,
+    caller: VirtAddr,
+) -> Result<Buffer, AllocateError> {
     allocate_marked(device, bytes, sleep, caller, Tag::NONE)
 }
 
-/// As [`allocate`], of what listings show with the marks of `marks`.
+/// As [`allocate_quietly`], of what listings show with the marks of `marks`.
 #[inline(always)]
 pub(crate) fn allocate_marked(
     device: &Device,

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use arch::lock::IrqSpinLock;
-use kerncore::addr::{DmaAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::coherent::Sleep;
 use kerncore::dma_pool::{BlockError, BlockLayout, Blocks, LayoutError};
 use kerncore::holder::Tag;
@@ -22,6 +22,11 @@ const NAME: usize = 32;
 
 /// A run of pages, and which of its blocks are taken.
 struct Run {
+    /// The memory, which may begin before the first block.
+    pages: Buffer,
+    /// Its size.
+    bytes: u32,
+    /// Where the first block lies.
     buffer: Buffer,
     blocks: Blocks,
 }
@@ -150,22 +155,54 @@ impl<'d> DmaPool<'d> {
     /// # Errors
     /// [`TakeError`]; nothing was taken.
     pub fn allocate(&self, sleep: Sleep, caller: VirtAddr) -> Result<Buffer, TakeError> {
+        self.allocate_quietly(sleep, caller).inspect_err(|error| self.complain(error))
+    }
+
+    /// Says what the atomic pool had, if that is why there was no block.
+    #[cold]
+    fn complain(&self, error: &TakeError) {
+        if let TakeError::Pages(error) = error {
+            error.complain(self.device, self.layout.run());
+        }
+    }
+
+    /// As [`DmaPool::allocate`], without a word about an atomic pool that has nothing.
+    ///
+    /// # Errors
+    /// [`TakeError`]; nothing was taken.
+    pub fn allocate_quietly(&self, sleep: Sleep, caller: VirtAddr) -> Result<Buffer, TakeError> {
         if let Some(block) = self.take() {
             return Ok(block);
         }
         // Under no lock: who may sleep may do so here. Meanwhile others may come first, or bring pages, too.
         let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
-        let books = Leaf::new(Run { buffer: nothing, blocks: Blocks::FREE });
-        let mut leaf = books.ok_or(TakeError::NoBooks)?;
-        let run = self.layout.run();
-        let pages = coherent::allocate_marked(self.device, run, sleep, caller, Tag::BLOCKS);
-        let buffer = pages.map_err(TakeError::Pages)?;
+        let run = Run { pages: nothing, bytes: 0, buffer: nothing, blocks: Blocks::FREE };
+        let mut leaf = Leaf::new(run).ok_or(TakeError::NoBooks)?;
+        let (pages, bytes) = self.pages(sleep, caller).map_err(TakeError::Pages)?;
+        let buffer = at(pages, before_multiple(pages.dma, self.layout.unit()));
         let run = leaf.value_mut();
-        run.buffer = buffer;
+        (run.pages, run.bytes, run.buffer) = (pages, bytes, buffer);
         // A run has one block at least.
         let first = run.blocks.take(&self.layout).unwrap_or(0);
         self.runs.with(|runs| runs.add(leaf));
         Ok(at(buffer, first))
+    }
+
+    /// Memory for a run that begins as its layout demands, and its size.
+    fn pages(&self, sleep: Sleep, caller: VirtAddr) -> Result<(Buffer, u32), AllocateError> {
+        let (run, unit) = (self.layout.run(), self.layout.unit());
+        let pages = coherent::allocate_marked(self.device, run, sleep, caller, Tag::BLOCKS)?;
+        if before_multiple(pages.dma, unit) == 0 {
+            return Ok((pages, run));
+        }
+        // Memory of a device's own, or a large run of the contiguous region: so much more that a multiple lies in it. What goes
+        // wrong with the free is printed.
+        // SAFETY: nobody was told of these pages.
+        let _printed = unsafe { coherent::free(self.device, run, pages.address, pages.dma) };
+        // Neither passes 2 GiB, and a unit that a page is no multiple of is more than a page.
+        let more = run + (unit - PAGE_SIZE);
+        let pages = coherent::allocate_marked(self.device, more, sleep, caller, Tag::BLOCKS);
+        pages.map(|pages| (pages, more))
     }
 
     /// Gives a block back. Any context.
@@ -226,15 +263,19 @@ impl<'d> DmaPool<'d> {
             }
             live += here;
             if here == 0 {
-                let Buffer { address, dma } = run.buffer;
+                let Buffer { address, dma } = run.pages;
                 // What goes wrong is printed.
                 // SAFETY: no block of the run is taken, and by the caller's promise nobody uses those that were.
-                let _printed =
-                    unsafe { coherent::free(self.device, self.layout.run(), address, dma) };
+                let _printed = unsafe { coherent::free(self.device, run.bytes, address, dma) };
             }
         }
         live
     }
+}
+
+/// How far the next multiple of `unit`, a power of two, lies behind `dma`.
+const fn before_multiple(dma: DmaAddr, unit: u32) -> u32 {
+    dma.raw().wrapping_neg() & (unit - 1)
 }
 
 /// What lies `offset` bytes into a buffer, which it does not leave.

@@ -10,9 +10,9 @@ use kerncore::kernel_space::{CoherentError, RemoveError};
 use kerncore::pool;
 use mm::report::dump_stack;
 
-use crate::device::Device;
-
 use crate::atomic_pool::PoolError;
+use crate::device::Device;
+use crate::pool_growth;
 
 /// Why there is no buffer. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,16 @@ impl fmt::Display for AllocateError {
 }
 
 impl core::error::Error for AllocateError {}
+
+impl AllocateError {
+    /// Says what the atomic pool had, and who has the rest, if that is why there were no `bytes` for `device` (S104). Any context.
+    #[cold]
+    pub fn complain(&self, device: &Device, bytes: u32) {
+        if let Self::Pool(PoolError::Refused(refusal)) = *self {
+            pool_growth::complain(device, bytes, refusal);
+        }
+    }
+}
 
 /// Why a buffer was not freed. Nothing has changed; the error was printed, with a backtrace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -275,21 +275,44 @@ pub fn enough() -> u32 {
     ENOUGH.load(Relaxed) * (PAGE_SIZE >> 10)
 }
 
+/// Whether no pool could ever have so many pages.
+fn is_more_than_memory(pages: u32) -> bool {
+    pages > mm::kernel().zones().table().len()
+}
+
+/// Notes that there was no room for `bytes`, whether or not anybody wants to hear of it.
+#[cold]
+pub(crate) fn note(bytes: u32) {
+    let pages = pages_for(bytes);
+    if is_more_than_memory(pages) {
+        // Nothing would have been enough; what the others need is not to be lost in that.
+        return;
+    }
+    let end = POOL.pages.with(|pages| pages.enough_for([].into_iter()));
+    let mut nobody_asks = Holders::new();
+    let grown = GROWN.iter().filter(|part| part.is_made());
+    let end = grown.fold(end, |end, part| part.note_holders(&mut nobody_asks, end));
+    ENOUGH.fetch_max(end_behind(end, pages), Relaxed);
+}
+
 /// Says what was wanted and for whom, what there is, who has the rest, and what to raise.
 #[cold]
 pub(crate) fn complain(device: &Device, bytes: u32, refusal: AllocateError) {
     let mut holders = Holders::new();
-    let end = POOL.pages.with(|pages| pages.enough_for([].into_iter()));
-    let _the_same = POOL.note_holders(&mut holders, 0);
-    let grown = GROWN.iter().filter(|part| part.is_made());
-    let end = grown.fold(end, |end, part| part.note_holders(&mut holders, end));
-    ENOUGH.fetch_max(end_behind(end, pages_for(bytes)), Relaxed);
-    let (before, enough) = (EXHAUSTED.count(), enough());
-    EXHAUSTED.warn(format_args!(
-        "DMA: the atomic pool has no {bytes} bytes for {}: {refusal}; raise it with coherent_pool=<size>, {enough}K would have been \
-         enough so far",
-        device.name()
-    ));
+    for part in parts() {
+        let _behind = part.note_holders(&mut holders, 0);
+    }
+    let (before, enough, name) = (EXHAUSTED.count(), enough(), device.name());
+    if is_more_than_memory(pages_for(bytes)) {
+        EXHAUSTED.warn(format_args!(
+            "DMA: the atomic pool has no {bytes} bytes for {name}: {refusal}; that is more than there is memory"
+        ));
+    } else {
+        EXHAUSTED.warn(format_args!(
+            "DMA: the atomic pool has no {bytes} bytes for {name}: {refusal}; raise it with coherent_pool=<size>, {enough}K would \
+             have been enough so far"
+        ));
+    }
     // Who has it is said as often as that.
     let due = before < 4 || (before + 1).is_power_of_two();
     for holder in holders.sorted().filter(|_| due) {

@@ -9,6 +9,7 @@ use kerncore::layout::linear_physical;
 use kerncore::user::ShowError;
 use mm::user::AddressSpace;
 
+use crate::atomic_pool;
 use crate::coherent::Buffer;
 use crate::declared::Declared;
 use crate::device::Device;
@@ -32,7 +33,9 @@ pub fn show(
     if window != 0 && (offset >= area || window > area - offset) {
         return Err(ShowError::Share(ShareError::Outside { area, offset, window }));
     }
-    if let Some(declared) = device.declared() {
+    if let Some(declared) = device.declared()
+        && declared.contains(buffer.address)
+    {
         return show_declared(declared, space, start, (buffer, area), offset);
     }
     space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
@@ -57,18 +60,25 @@ fn show_declared(
 /// and the device sees them where it is said. Memory of a device's own has no frames.
 pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
     let (kernel, physical) = (mm::kernel(), device.physical_address(buffer.dma));
-    if device.declared().is_some() || bytes == 0 || !buffer.address.is_page_aligned() {
+    let is_own = device.declared().is_some_and(|declared| declared.contains(buffer.address));
+    if is_own || bytes == 0 || !buffer.address.is_page_aligned() {
         return None;
     }
-    let frame = physical.pfn();
-    let owner = kernel.zones().table().owner_of(frame);
+    let (frame, pages) = (physical.pfn(), pages_for(bytes));
     if device.coherency() == Coherency::Coherent {
         let is_there = linear_physical(buffer.address) == Some(physical);
-        return (is_there && owner == FrameOwner::Pages).then_some(frame);
+        let is_in_use = |index| {
+            let frame = frame.checked_add(index);
+            frame.is_some_and(|frame| kernel.zones().table().owner_of(frame) == FrameOwner::Pages)
+        };
+        return (is_there && (0..pages).all(is_in_use)).then_some(frame);
+    }
+    if !atomic_pool::has_run(buffer.address, pages).unwrap_or(true) {
+        return None;
     }
     let area = kernel.find_containing(buffer.address).filter(|area| area.kind == AreaKind::Dma)?;
     let offset = buffer.address.checked_sub(area.pages.start())?;
     let left = area.pages.bytes().checked_sub(offset)?;
     let is_there = area.physical.checked_add(offset) == Some(physical);
-    (is_there && pages_for(bytes) <= pages_for(left)).then_some(frame)
+    (is_there && pages <= pages_for(left)).then_some(frame)
 }

@@ -335,7 +335,8 @@ unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result
     let handover = call.handover(Step::Whole);
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let Some(Found { first, loan, offset }) = bounce::find(physical) else {
+    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
+    let Some(Found { first, loan, offset }) = found else {
         kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
         let taken = kernel().take_from_device(authority, handover, physical, bytes);
         taken.map_err(UnmapError::Memory)?;
@@ -371,7 +372,7 @@ pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
     let handover = call.handover(Step::Sync);
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let found = bounce::find(physical);
+    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
     within(found, dma, bytes)?;
     let (from, length) = lines_of(call.flow, physical, bytes);
     if found.is_none() {
@@ -401,7 +402,7 @@ pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Resul
     let handover = call.handover(Step::Sync);
     // SAFETY: our caller promises that the memory is the device's now.
     let authority = unsafe { Authority::claim() };
-    let found = bounce::find(physical);
+    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
     within(found, dma, bytes)?;
     match found {
         Some(Found { first, loan, offset }) if loan.flow.device_reads() => {

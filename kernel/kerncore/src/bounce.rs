@@ -237,6 +237,11 @@ impl<'s> Bounce<'s> {
         (index < self.slots()).then_some(index)
     }
 
+    /// Whether `physical` lies in a slot, whether that is lent or not.
+    pub fn contains(&self, physical: PhysAddr) -> bool {
+        self.index(physical).is_some()
+    }
+
     /// The buffer whose slots `physical` lies in.
     pub fn find(&self, physical: PhysAddr) -> Option<Found> {
         let index = self.index(physical)?;
@@ -311,7 +316,10 @@ mod tests {
         }
         for nobodys in [at(5), at(8), PhysAddr::new(BASE.raw() - 1), PhysAddr::new(0)] {
             assert_eq!(bounce.find(nobodys), None, "{nobodys}");
+            assert_eq!(bounce.contains(nobodys), nobodys == at(5), "{nobodys}");
         }
+        let last = PhysAddr::new(at(8).raw() - 1);
+        assert!([at(0), at(1), last].into_iter().all(|slot| bounce.contains(slot)));
         let lent: Vec<_> = bounce.loans().map(|(first, loan)| (first, loan.bytes)).collect();
         assert_eq!(lent, [(at(0), 1), (at(1), 4097), (at(4), 2048)]);
     }

@@ -70,6 +70,7 @@ pub struct BlockLayout {
     size: u32,
     boundary: u32,
     run: u32,
+    unit: u32,
 }
 
 impl BlockLayout {
@@ -90,13 +91,15 @@ impl BlockLayout {
         let rounded = size.max(SMALLEST).checked_next_multiple_of(step.max(SMALLEST));
         let size = rounded.ok_or(too_large)?;
         let run = size.checked_next_multiple_of(PAGE_SIZE).ok_or(too_large)?;
-        // Runs are aligned to the power of two that holds them: a larger boundary is kept to anyway.
+        // A run that is aligned to the power of two that holds it keeps to every larger boundary.
         let whole = run.checked_next_power_of_two().ok_or(too_large)?;
+        let kept = boundary;
         let boundary = if boundary == 0 { whole } else { boundary };
         if boundary < size || !boundary.is_power_of_two() {
             return Err(LayoutError::Boundary { boundary, size });
         }
-        Ok(Self { size, boundary: boundary.min(whole), run })
+        let unit = step.max(kept.min(whole));
+        Ok(Self { size, boundary: boundary.min(whole), run, unit })
     }
 
     /// Bytes of a block.
@@ -104,9 +107,15 @@ impl BlockLayout {
         self.size
     }
 
-    /// Bytes of a run of pages. It begins at a multiple of the power of two that holds it.
+    /// Bytes of a run of pages.
     pub const fn run(&self) -> u32 {
         self.run
+    }
+
+    /// What a run must begin at a multiple of, as the device sees it: a power of two. Most memory is given so anyway, since that is
+    /// no more than the power of two that holds the run.
+    pub const fn unit(&self) -> u32 {
+        self.unit
     }
 
     /// How many blocks a run has.

@@ -8,6 +8,7 @@ use dma::device::Device;
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::frames::Freed;
+use kerncore::gfp::Warning;
 use mm::report::RateLimit;
 
 use crate::{address, pointer};
@@ -64,7 +65,7 @@ unsafe fn alloc_otherwise(
     gfp: AllocationFlags,
     caller: VirtAddr,
 ) -> *mut c_void {
-    match coherent::allocate(device, size, gfp.sleep(), caller) {
+    match coherent::allocate_quietly(device, size, gfp.sleep(), caller) {
         Ok(buffer) => {
             // SAFETY: the caller promises a place for the address.
             unsafe { dma_handle.write(buffer.dma) };
@@ -73,7 +74,9 @@ unsafe fn alloc_otherwise(
             }
             pointer(buffer.address)
         }
+        Err(_) if gfp.warning() == Warning::Untold => ptr::null_mut(),
         Err(error) => {
+            error.complain(device, size);
             REFUSED.warn(format_args!(
                 "dma_alloc_coherent: {size} bytes for {} were refused: {error}",
                 device.name()

@@ -75,6 +75,10 @@ unsafe fn alloc(
         REFUSED.warn(format_args!("dma_alloc_attrs: no device given"));
         return ptr::null_mut();
     };
+    let attributes = match gfp.warning() {
+        Warning::Told => attributes,
+        Warning::Untold => attributes.with(DmaAttributes::NO_WARN),
+    };
     match attributes::allocate(device, size, gfp.sleep(), attributes, caller) {
         Ok(buffer) => {
             // SAFETY: the caller promises a place for the address.
@@ -86,7 +90,7 @@ unsafe fn alloc(
             pointer(buffer.address)
         }
         Err(error) => {
-            if gfp.warning() == Warning::Told && !attributes.contains(DmaAttributes::NO_WARN) {
+            if !attributes.contains(DmaAttributes::NO_WARN) {
                 REFUSED.warn(format_args!(
                     "dma_alloc_attrs: {size} bytes for {} were refused: {error}",
                     device.name()

@@ -79,7 +79,12 @@ pub unsafe extern "C" fn dma_pool_alloc(
     let caller = arch::backtrace::return_address();
     // SAFETY: the caller promises a pool, or passes null.
     let Some([pool]) = (unsafe { pool.as_ref() }) else { return ptr::null_mut() };
-    let block = match pool.allocate(mem_flags.sleep(), caller) {
+    let sleep = mem_flags.sleep();
+    let taken = match mem_flags.warning() {
+        Warning::Told => pool.allocate(sleep, caller),
+        Warning::Untold => pool.allocate_quietly(sleep, caller),
+    };
+    let block = match taken {
         Ok(block) => block,
         Err(error) => {
             if mem_flags.warning() == Warning::Told {

@@ -51,18 +51,18 @@ pub unsafe extern "C" fn sg_free_table(table: *mut ScatterTable) {
     }
 }
 
-/// Makes the `nents` entries at `sgl` a list of no memory.
+/// Makes the `nents` entries at `sgl` a list of no memory. Null is a no-op.
 ///
 /// # Safety
-/// There are so many places for entries, or none.
+/// There are so many places for entries, or `sgl` is null.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn sg_init_table(sgl: *mut ScatterEntry, nents: c_uint) {
-    for index in 0..nents as usize {
-        // SAFETY: the caller promises the place.
-        unsafe { sgl.wrapping_add(index).write(ScatterEntry::EMPTY) };
-    }
     if !sgl.is_null() {
+        for index in 0..nents as usize {
+            // SAFETY: the caller promises the place.
+            unsafe { sgl.wrapping_add(index).write(ScatterEntry::EMPTY) };
+        }
         let list = core::ptr::slice_from_raw_parts_mut(sgl, nents as usize);
         // SAFETY: the places were written above, and are the caller's.
         ScatterEntry::initialise(unsafe { &mut *list });
