@@ -118,7 +118,8 @@ fn whoever_takes_coherent_memory_and_may_sleep_makes_the_pool_grow_s104() -> Com
         assert_eq!(freed, Ok(()));
     }
     give(buffers);
-    assert_eq!(release_idle(), pages);
+    // Whoever has made it grow may still be saying so.
+    assert!(comes(|| release_idle() == pages));
     books.assert_unchanged();
     Ran
 }
@@ -228,8 +229,11 @@ fn handlers_on_all_cpus_take_from_the_pool_while_it_grows_s77_s104() -> Completi
     }
     assert!(grown().1 + pages >= takers * each, "{:?}", grown());
     give(all);
-    let _pages = release_idle();
-    assert_eq!((grown(), is_low()), ((0, 0), false));
+    let is_gone = comes(|| {
+        let _pages = release_idle();
+        grown() == (0, 0)
+    });
+    assert!(is_gone && !is_low(), "{:?}", grown());
     books.assert_unchanged();
     Ran
 }
