@@ -275,7 +275,13 @@ void dma_sync_single_for_cpu(const struct device *dev, dma_addr_t dma_addr, unsi
 void dma_sync_single_for_device(const struct device *dev, dma_addr_t dma_addr, unsigned int size,
                                 enum dma_data_direction dir);
 int dma_mapping_error(const struct device *dev, dma_addr_t dma_addr);
-/* Lists: each entry then says where the device sees it; 0 if nothing was mapped. */
+/* Lists: how many pieces the device sees, of which the first entries then say where; 0 if nothing was mapped. That may be fewer than
+ * entries, behind an IOMMU: those are joined whose seams are those of pages, as far as the device takes them as one. Whoever ends or
+ * synchronises a list names as many entries as it was mapped with. */
+int dma_set_max_seg_size(const struct device *dev, unsigned int size);
+int dma_set_seg_boundary(const struct device *dev, unsigned int mask);
+unsigned int dma_get_max_seg_size(const struct device *dev);
+unsigned int dma_get_seg_boundary(const struct device *dev);
 int dma_map_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
 void dma_unmap_sg(const struct device *dev, struct scatterlist *sg, unsigned int nents, enum dma_data_direction dir);
 void dma_sync_sg_for_cpu(const struct device *dev, struct scatterlist *sg, unsigned int nelems,

@@ -9,6 +9,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::Coherency;
 use kerncore::dma_mask::{DmaMask, DmaMasks, MaskError};
 use kerncore::holder::Tag;
+use kerncore::iommu::{DeviceSegments, SegmentLimits};
 
 use crate::declared::{self, DeclareError, Declared, ReleaseError};
 use crate::iommu::Shared;
@@ -29,6 +30,8 @@ pub struct Device {
     declared: AtomicPtr<Declared>,
     /// The IOMMU mapping that it is attached to, of which it is a holder, or null (S108).
     iommu: AtomicPtr<Shared>,
+    /// What of a list it takes as one piece, behind an IOMMU.
+    segments: DeviceSegments,
 }
 
 impl Device {
@@ -52,6 +55,7 @@ impl Device {
             masks: DmaMasks::new(),
             declared: AtomicPtr::new(ptr::null_mut()),
             iommu: AtomicPtr::new(ptr::null_mut()),
+            segments: DeviceSegments::new(),
         }
     }
 
@@ -108,6 +112,16 @@ impl Device {
     pub fn set_mask_and_coherent(&self, mask: DmaMask) -> Result<(), MaskError> {
         self.set_mask(mask)?;
         self.set_coherent_mask(mask)
+    }
+
+    /// What it takes as one piece where the pieces of a list are joined for it.
+    pub fn segment_limits(&self) -> SegmentLimits {
+        self.segments.limits()
+    }
+
+    /// Says that. What is mapped already stays. One at a time; any context.
+    pub fn set_segment_limits(&self, limits: SegmentLimits) {
+        self.segments.set(limits);
     }
 
     /// The mask, if RAM has a frame that it reaches.

@@ -12,14 +12,10 @@
 //! A `Streaming` that is dropped keeps its buffer for good: a device may still be writing there. Buffers that go together are a
 //! [`StreamingList`](crate::mapping_list::StreamingList).
 
-use core::fmt;
-
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, Pfn, PhysAddr, VirtAddr};
-use kerncore::area::AreaSummary;
-use kerncore::bounce::{Exhausted, Found, GiveBackError, Loan, Original};
-use kerncore::iommu::{DomainMapError, Grant, IovaError};
-use kerncore::kmap::KmapError;
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::bounce::{Found, GiveBackError, Loan, Original};
+use kerncore::iommu::{Grant, IovaError};
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::{self, Bounced, Flow, Handover, Question, Refusal, Route, Step};
@@ -31,6 +27,7 @@ use crate::device::Device;
 use crate::iommu::Shared;
 use crate::iommu::view::type_for;
 use crate::pinning;
+pub use crate::streaming_error::{MapError, UnmapError};
 
 /// What a mapping that failed gives to C callers.
 pub const MAPPING_ERROR: DmaAddr = DmaAddr::new(u32::MAX);
@@ -45,104 +42,6 @@ pub enum Memory {
     /// What lies there on the bus; it may be high memory.
     Physical(PhysAddr),
 }
-
-/// Why memory was not mapped. Nothing was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// The size.
-    Refused(Refusal),
-    /// The address is not linear, so that what lies there need not be in one piece on the bus.
-    NotLinear {
-        /// The address.
-        address: VirtAddr,
-        /// The area that it lies in.
-        area: Option<AreaSummary>,
-    },
-    /// It is not ordinary memory that is in use.
-    Memory(KmapError),
-    /// The device is behind an IOMMU, by which it cannot see it.
-    Iommu(DomainMapError),
-    /// It is lent by the contiguous region, which is just asking for it: what it holds will be elsewhere in a moment (S101).
-    Moving {
-        /// The first such frame.
-        frame: Pfn,
-    },
-    /// There is no room for the copy that would have to be made.
-    Exhausted {
-        /// Why it would.
-        why: Bounced,
-        /// What there is.
-        error: Exhausted,
-    },
-}
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(error) => error.fmt(f),
-            Self::NotLinear { address, area: None } => {
-                write!(f, "{address} is no linear address")
-            }
-            Self::NotLinear { address, area: Some(area) } => {
-                let (kind, start) = (area.kind, area.pages.start());
-                let caller = area.caller;
-                write!(
-                    f,
-                    "{address} is no linear address, but in the area {kind:?} at {start} of {caller}"
-                )
-            }
-            Self::Memory(error) => error.fmt(f),
-            Self::Iommu(error) => error.fmt(f),
-            Self::Moving { frame } => {
-                write!(f, "{frame} is being moved out of the contiguous region")
-            }
-            Self::Exhausted { why, error } => write!(f, "{why}, and {error}"),
-        }
-    }
-}
-
-impl core::error::Error for MapError {}
-
-/// Why a mapping was not ended, or not synchronised. Nothing has changed, but for the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnmapError {
-    /// The size.
-    Refused(Refusal),
-    /// What is no mapping: a call that failed gave this.
-    MappingError,
-    /// Slots of bounce buffers.
-    Bounce(GiveBackError),
-    /// More than the buffer has.
-    Outside {
-        /// Where.
-        dma: DmaAddr,
-        /// How many bytes.
-        bytes: u32,
-        /// How many there are from there on.
-        left: u32,
-    },
-    /// It is not ordinary memory that is in use; or high memory that has no temporary address.
-    Memory(KmapError),
-    /// The device is behind an IOMMU, and sees nothing of that size there.
-    Iommu(IovaError),
-}
-
-impl fmt::Display for UnmapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(error) => error.fmt(f),
-            Self::MappingError => f.write_str("the mapping failed, so that there is none"),
-            Self::Bounce(error) => error.fmt(f),
-            Self::Outside { dma, bytes, left } => {
-                write!(f, "{bytes} bytes from {dma}: the mapping has {left} from there on")
-            }
-            Self::Memory(error) => error.fmt(f),
-            Self::Iommu(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for UnmapError {}
 
 /// A call by one of the names.
 #[derive(Clone, Copy, Debug)]
@@ -183,16 +82,38 @@ fn reach(device: &Device) -> PhysAddr {
 /// The memory is mapped for as long as this mapping stands, and nobody uses it meanwhile: what the device may write is neither
 /// read nor written, what it only reads is not written, but between synchronisations.
 pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
-    pinning::pin(memory, bytes)?;
     // SAFETY: by our caller's promise.
-    let mapped = unsafe { map_unchecked(call, memory, bytes) };
-    let mut dma = mapped.inspect_err(|_| pinning::unpin(pinning::original_of(memory), bytes))?;
+    let mut dma = unsafe { map_on_bus(call, memory, bytes)? };
     if let Some(iommu) = call.device.iommu() {
         // SAFETY: mapped above, and nobody knows of it yet. What the device cannot see is unmapped, and unpinned with that.
         dma = unsafe { show(call, iommu, dma, bytes)? };
     }
     debug::mapped(&call, dma, bytes);
     Ok(dma)
+}
+
+/// [`map`] as far as the bus: no device behind an IOMMU sees it yet.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(always)]
+pub(crate) unsafe fn map_on_bus(
+    call: Call<'_>,
+    memory: Memory,
+    bytes: u32,
+) -> Result<DmaAddr, MapError> {
+    pinning::pin(memory, bytes)?;
+    // SAFETY: by our caller's promise.
+    let mapped = unsafe { map_unchecked(call, memory, bytes) };
+    mapped.inspect_err(|_| pinning::unpin(pinning::original_of(memory), bytes))
+}
+
+/// Where `memory` lies on the bus, if it is linear or the bus's.
+pub(crate) fn bus_of(memory: Memory) -> Option<PhysAddr> {
+    match memory {
+        Memory::Physical(physical) => Some(physical),
+        Memory::Linear(address) | Memory::Anywhere(address) => linear_physical(address),
+    }
 }
 
 /// Lets a device behind an IOMMU see what was just mapped at `on_bus`; if it cannot, that ends.
@@ -316,8 +237,12 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
 /// as [`map`] demands until this returns.
 pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     debug::unmapped(&call, dma, bytes);
-    let physical = usable(&call, dma, bytes)?;
+    let (physical, there) = place(&call, dma, bytes)?;
     if let Some(iommu) = call.device.iommu() {
+        if there < bytes {
+            iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
+            return Err(UnmapError::OtherPieces { dma, bytes });
+        }
         // SAFETY: our caller promises that the device is done.
         let authority = unsafe { Authority::claim() };
         iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
@@ -331,7 +256,11 @@ pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), Unma
 /// # Safety
 /// As for [`unmap`].
 #[inline(always)]
-unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result<(), UnmapError> {
+pub(crate) unsafe fn unmap_on_bus(
+    call: Call<'_>,
+    physical: PhysAddr,
+    bytes: u32,
+) -> Result<(), UnmapError> {
     let handover = call.handover(Step::Whole);
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
@@ -368,25 +297,26 @@ unsafe fn unmap_on_bus(call: Call<'_>, physical: PhysAddr, bytes: u32) -> Result
 /// As for [`unmap`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
 pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     debug::synced(&call, dma, bytes);
-    let physical = usable(&call, dma, bytes)?;
     let handover = call.handover(Step::Sync);
-    // SAFETY: our caller promises that the device is done.
-    let authority = unsafe { Authority::claim() };
-    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
-    within(found, dma, bytes)?;
-    let (from, length) = lines_of(call.flow, physical, bytes);
-    if found.is_none() {
-        kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
-    }
-    kernel().take_from_device(authority, handover, from, length).map_err(UnmapError::Memory)?;
-    match found {
-        Some(Found { first, loan, offset }) if loan.flow.device_writes() => {
-            // SAFETY: our caller's buffer; these bytes of the slots were just taken back.
-            unsafe { bounce::copy(&loan, first, (offset, bytes), Way::Out) }
-                .map_err(UnmapError::Memory)
+    in_place(&call, dma, bytes, |dma, physical, bytes| {
+        // SAFETY: our caller promises that the device is done.
+        let authority = unsafe { Authority::claim() };
+        let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
+        within(found, dma, bytes)?;
+        let (from, length) = lines_of(call.flow, physical, bytes);
+        if found.is_none() {
+            kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
         }
-        _ => Ok(()),
-    }
+        kernel().take_from_device(authority, handover, from, length).map_err(UnmapError::Memory)?;
+        match found {
+            Some(Found { first, loan, offset }) if loan.flow.device_writes() => {
+                // SAFETY: our caller's buffer; these bytes of the slots were just taken back.
+                unsafe { bounce::copy(&loan, first, (offset, bytes), Way::Out) }
+                    .map_err(UnmapError::Memory)
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Makes `bytes` from `dma` on, inside a mapping, the device's again. Any context.
@@ -398,39 +328,62 @@ pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
 /// As for [`map`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
 pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     debug::synced(&call, dma, bytes);
-    let physical = usable(&call, dma, bytes)?;
     let handover = call.handover(Step::Sync);
-    // SAFETY: our caller promises that the memory is the device's now.
-    let authority = unsafe { Authority::claim() };
-    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
-    within(found, dma, bytes)?;
-    match found {
-        Some(Found { first, loan, offset }) if loan.flow.device_reads() => {
-            // SAFETY: our caller's buffer; these bytes of the slots are the processor's.
-            unsafe { bounce::copy(&loan, first, (offset, bytes), Way::In) }
-                .map_err(UnmapError::Memory)?;
+    in_place(&call, dma, bytes, |dma, physical, bytes| {
+        // SAFETY: our caller promises that the memory is the device's now.
+        let authority = unsafe { Authority::claim() };
+        let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
+        within(found, dma, bytes)?;
+        match found {
+            Some(Found { first, loan, offset }) if loan.flow.device_reads() => {
+                // SAFETY: our caller's buffer; these bytes of the slots are the processor's.
+                unsafe { bounce::copy(&loan, first, (offset, bytes), Way::In) }
+                    .map_err(UnmapError::Memory)?;
+            }
+            Some(_) => {}
+            None => kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
         }
-        Some(_) => {}
-        None => kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
-    }
-    let (from, length) = lines_of(call.flow, physical, bytes);
-    kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)
+        let (from, length) = lines_of(call.flow, physical, bytes);
+        kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)
+    })
 }
 
-/// Where `dma` is on the bus, if `bytes` from there on can have been mapped.
-fn usable(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<PhysAddr, UnmapError> {
+/// Does `step` with `bytes` from `dma` on, stretch by stretch of what lies on the bus in a row: all at once, but for what an IOMMU
+/// joins. It is told where each begins, for the device and on the bus, and how many bytes it has.
+#[inline(always)]
+fn in_place(
+    call: &Call<'_>,
+    dma: DmaAddr,
+    bytes: u32,
+    step: impl Fn(DmaAddr, PhysAddr, u32) -> Result<(), UnmapError>,
+) -> Result<(), UnmapError> {
+    let (mut at, mut left) = (dma, bytes);
+    loop {
+        let (physical, here) = place(call, at, left)?;
+        step(at, physical, here)?;
+        if here == left {
+            return Ok(());
+        }
+        // Inside of what is mapped, so no more than all addresses.
+        (at, left) = (DmaAddr::new(at.raw() + here), left - here);
+    }
+}
+
+/// Where `dma` is on the bus, if `bytes` from there on can have been mapped; and how many of them lie there in a row.
+fn place(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(PhysAddr, u32), UnmapError> {
     if dma == MAPPING_ERROR {
         return Err(UnmapError::MappingError);
     }
     if bytes == 0 {
         return Err(UnmapError::Refused(Refusal::Empty));
     }
-    let first = call.device.physical_address(dma);
-    if first == PhysAddr::new(u32::MAX) && call.device.iommu().is_some() {
-        return Err(UnmapError::Iommu(IovaError::Free { start: dma }));
+    if let Some(iommu) = call.device.iommu() {
+        let nothing = UnmapError::Iommu(IovaError::Free { start: dma });
+        return iommu.stretch(dma, bytes).ok_or(nothing);
     }
+    let first = call.device.physical_address(dma);
     match first.checked_add(bytes - 1) {
-        Some(_) => Ok(first),
+        Some(_) => Ok((first, bytes)),
         None => Err(UnmapError::Refused(Refusal::Wraps { first, bytes })),
     }
 }

@@ -15,6 +15,7 @@ pub mod dma_attrs;
 pub mod dma_declare;
 pub mod dma_mask;
 pub mod dma_pool;
+pub mod dma_segments;
 pub mod dma_sgtable;
 pub mod errno;
 pub mod exec;

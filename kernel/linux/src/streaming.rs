@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use dma::debug;
 use dma::device::Device;
 use dma::streaming::{self, Call, MAPPING_ERROR, Memory, UnmapError};
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::frames::Frame;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
@@ -59,15 +59,6 @@ unsafe fn map(call: Option<Call<'_>>, memory: Memory, size: c_uint) -> DmaAddr {
             MAPPING_ERROR
         }
     }
-}
-
-/// Maps `bytes` that begin there on the bus.
-///
-/// # Safety
-/// As for [`streaming::map`].
-pub(crate) unsafe fn map_for(call: Call<'_>, first: PhysAddr, bytes: u32) -> DmaAddr {
-    // SAFETY: by the caller's promise.
-    unsafe { map(Some(call), Memory::Physical(first), bytes) }
 }
 
 /// Reports what went wrong with a mapping that stands.

@@ -1,20 +1,26 @@
 //! Scatter lists for the streaming DMA functions, by their Linux names (S105).
 //!
-//! Each entry is mapped by itself: what is adjacent by accident is not joined, so that a list has as many entries for the device as
-//! it has for its driver.
+//! On the bus each entry is mapped by itself: what is adjacent by accident is not joined, so that a list has as many entries for the
+//! device as it has for its driver. Behind an IOMMU entries are joined whose seams are those of pages, and the device has fewer: the
+//! first entries say where it sees them, and those behind them have no bytes for it.
 
 use core::ffi::{c_int, c_uint};
 
 use dma::device::Device;
+use dma::list::{self, Piece};
 use dma::scatter::{Link, ScatterEntry};
-use dma::streaming::{self, Call, MAPPING_ERROR, UnmapError};
+use dma::streaming::{self, Call, Memory, UnmapError};
 use kerncore::addr::{DmaAddr, PhysAddr};
 use kerncore::misuse::Family;
+use mm::report::RateLimit;
 
 use crate::page::frame_of;
-use crate::streaming::{call, map_for, report};
+use crate::streaming::{call, report};
+
+static REFUSED: RateLimit = RateLimit::new();
 
 /// The entries of a list, from the first on.
+#[derive(Clone)]
 struct Entries {
     next: *mut ScatterEntry,
     left: c_uint,
@@ -31,9 +37,9 @@ impl Entries {
 }
 
 impl Iterator for Entries {
-    type Item = *mut ScatterEntry;
+    type Item = Handle;
 
-    fn next(&mut self) -> Option<*mut ScatterEntry> {
+    fn next(&mut self) -> Option<Handle> {
         loop {
             if self.left == 0 || self.next.is_null() {
                 return None;
@@ -52,8 +58,37 @@ impl Iterator for Entries {
                 // SAFETY: entries are adjacent up to the last, or one that leads to others.
                 unsafe { found.add(1) }
             };
-            return Some(found);
+            return Some(Handle(found));
         }
+    }
+}
+
+/// An entry of a list that nobody else uses: [`Entries`] made it.
+#[derive(Clone, Copy)]
+struct Handle(*mut ScatterEntry);
+
+impl Handle {
+    const fn read(self) -> ScatterEntry {
+        // SAFETY: an entry of a list, by the promise of `Entries::new`.
+        unsafe { self.0.read() }
+    }
+}
+
+impl Piece for Handle {
+    fn memory(self) -> Option<(Memory, u32)> {
+        let entry = self.read();
+        Some((Memory::Physical(place(&entry)?), entry.length))
+    }
+
+    fn told(self) -> (DmaAddr, u32) {
+        let ScatterEntry { dma_address, dma_length, .. } = self.read();
+        (dma_address, dma_length)
+    }
+
+    fn tell(self, dma: DmaAddr, bytes: u32) {
+        // SAFETY: as in `read`; nobody else uses the list.
+        let entry = unsafe { &mut *self.0 };
+        (entry.dma_address, entry.dma_length) = (dma, bytes);
     }
 }
 
@@ -68,8 +103,8 @@ fn place(entry: &ScatterEntry) -> Option<PhysAddr> {
     }
 }
 
-/// Maps the first `nents` entries of a list for the device: each then says where the device sees it, and how many bytes. As many as were
-/// mapped, or 0, and nothing is mapped then. Any context.
+/// Maps the first `nents` entries of a list for the device: how many pieces it sees, of which the first entries say where, and how many
+/// bytes: as many as were mapped, or fewer behind an IOMMU. 0, and nothing is mapped then. Any context.
 ///
 /// # Safety
 /// `dev` points to a device and `sg` to a list of as many entries. Nobody uses the bytes while the device has them.
@@ -86,40 +121,21 @@ pub unsafe extern "C" fn dma_map_sg(
     let Some(call) = (unsafe { call("dma_map_sg", dev, dir, Family::Scatter, caller) }) else {
         return 0;
     };
-    let mut mapped = 0;
     // SAFETY: by the caller's promise.
-    for entry in unsafe { Entries::new(sg, nents) } {
-        // SAFETY: an entry of the list.
-        let entry = unsafe { &mut *entry };
-        let dma = match place(entry) {
-            // SAFETY: by the caller's promise.
-            Some(first) => unsafe { map_for(call, first, entry.length) },
-            None => MAPPING_ERROR,
-        };
-        if dma == MAPPING_ERROR {
-            log::error!("dma_map_sg: entry {mapped} of {nents} for {} fails", call.device.name());
-            // SAFETY: those were mapped a moment ago, and the device knows of none.
-            unsafe { undo(call, sg, mapped) };
-            return 0;
+    let entries = unsafe { Entries::new(sg, nents) };
+    // SAFETY: by the caller's promise.
+    match unsafe { list::map(call, entries) } {
+        Ok(segments) => c_int::try_from(segments).unwrap_or(c_int::MAX),
+        Err(error) => {
+            let (name, device, index) = (call.name, call.device.name(), error.index());
+            REFUSED.warn(format_args!("{name}: a list for {device} was refused: {error}"));
+            log::error!("{name}: entry {index} of {nents} for {device} fails");
+            0
         }
-        (entry.dma_address, entry.dma_length) = (dma, entry.length);
-        mapped += 1;
     }
-    c_int::try_from(mapped).unwrap_or(c_int::MAX)
 }
 
-/// # Safety
-/// As for [`dma_unmap_sg`].
-unsafe fn undo(call: Call<'_>, sg: *mut ScatterEntry, count: c_uint) {
-    let step = |call: Call<'_>, dma, bytes| {
-        // SAFETY: by the caller's promise.
-        unsafe { streaming::unmap(call, dma, bytes) }
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { each(call, sg, count, step) };
-}
-
-/// Does `step` with each of the first `count` entries, and reports what fails.
+/// Does `step` with each piece that the device sees, and reports what fails.
 ///
 /// # Safety
 /// `sg` points to a list of as many entries, which are mapped.
@@ -130,17 +146,15 @@ unsafe fn each(
     step: impl Fn(Call<'_>, DmaAddr, u32) -> Result<(), UnmapError>,
 ) {
     // SAFETY: by the caller's promise.
-    for entry in unsafe { Entries::new(sg, count) } {
-        // SAFETY: an entry of the list.
-        let ScatterEntry { dma_address, dma_length, .. } = unsafe { entry.read() };
-        report(&call, step(call, dma_address, dma_length));
+    for (dma, bytes) in list::segments(unsafe { Entries::new(sg, count) }) {
+        report(&call, step(call, dma, bytes));
     }
 }
 
 /// Ends the mapping of a list. Any context.
 ///
 /// # Safety
-/// [`dma_map_sg`] has mapped as many entries in that direction, and the device is done with them.
+/// [`dma_map_sg`] was given as many entries, and that direction, and the device is done with them. It is not how many pieces that gave.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn dma_unmap_sg(
@@ -153,7 +167,9 @@ pub unsafe extern "C" fn dma_unmap_sg(
     // SAFETY: by the caller's promise.
     if let Some(call) = unsafe { call("dma_unmap_sg", dev, dir, Family::Scatter, caller) } {
         // SAFETY: by the caller's promise.
-        unsafe { undo(call, sg, nents) };
+        let entries = unsafe { Entries::new(sg, nents) };
+        // SAFETY: by the caller's promise.
+        unsafe { list::unmap(call, entries, |_, ended| report(&call, ended)) };
     }
 }
 

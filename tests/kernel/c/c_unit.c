@@ -491,6 +491,23 @@ int c_unit_iommu(const struct device *device)
     arm_iommu_sync_sg_for_cpu(device, list, 2, DMA_TO_DEVICE);
     arm_iommu_sync_sg_for_device(device, list, 2, DMA_TO_DEVICE);
     arm_iommu_unmap_sg(device, list, 2, DMA_TO_DEVICE);
+    /* From inside a page to its end, and the same page from its start: one piece, if the device takes so much. */
+    list[0].offset = PAGE_SIZE - 64;
+    list[1].offset = 0;
+    CHECK(dma_get_max_seg_size(device) == 65536 && dma_get_seg_boundary(device) == 0xffffffffu);
+    CHECK(dma_map_sg(device, list, 2, DMA_TO_DEVICE) == 1);
+    CHECK(sg_dma_address(&list[0]) == base + PAGE_SIZE - 64 && sg_dma_len(&list[0]) == 128 && sg_dma_len(&list[1]) == 0);
+    dma_sync_sg_for_cpu(device, list, 2, DMA_TO_DEVICE);
+    dma_sync_sg_for_device(device, list, 2, DMA_TO_DEVICE);
+    dma_unmap_sg(device, list, 2, DMA_TO_DEVICE);
+    CHECK(dma_set_max_seg_size(device, 0) == -EINVAL && dma_set_max_seg_size(device, 127) == 0);
+    CHECK(dma_set_seg_boundary(device, 4096) == -EINVAL && dma_set_seg_boundary(NULL, 4095) == -EINVAL);
+    CHECK(dma_map_sg(device, list, 2, DMA_TO_DEVICE) == 2 && sg_dma_len(&list[1]) == 64);
+    dma_unmap_sg(device, list, 2, DMA_TO_DEVICE);
+    CHECK(dma_set_max_seg_size(device, 65536) == 0 && dma_set_seg_boundary(device, 4095) == 0);
+    CHECK(dma_map_sg(device, list, 2, DMA_TO_DEVICE) == 2 && dma_get_seg_boundary(device) == 4095);
+    dma_unmap_sg(device, list, 2, DMA_TO_DEVICE);
+    CHECK(dma_set_seg_boundary(device, 0xffffffffu) == 0);
     __free_pages(page, 0);
     arm_iommu_detach_device(device);
     arm_iommu_detach_device(device);

@@ -11,6 +11,7 @@
 //! A mapping lives as long as its maker or a device holds it.
 
 pub(crate) mod coherent;
+pub(crate) mod list;
 pub(crate) mod view;
 
 use alloc::boxed::Box;

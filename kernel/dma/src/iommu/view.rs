@@ -3,9 +3,10 @@
 use core::iter;
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, pages_for};
 use kerncore::attributes::MemoryType;
 use kerncore::coherent::Coherency;
+use kerncore::descriptor::PageSize;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
 
 use super::Shared;
@@ -14,6 +15,11 @@ use super::Shared;
 const fn pages_of(offset: u32, bytes: u32) -> u32 {
     // Of what lies in RAM: less than 4 GiB with the offset.
     pages_for(bytes.saturating_add(offset))
+}
+
+/// The run of frames that `bytes` from `first` on lie in.
+pub(crate) const fn run_of((first, bytes): (PhysAddr, u32)) -> (Pfn, u32) {
+    (first.pfn(), pages_of(first.page_offset(), bytes))
 }
 
 impl Shared {
@@ -25,8 +31,17 @@ impl Shared {
         memory: MemoryType,
     ) -> Result<DmaAddr, DomainMapError> {
         let offset = first.page_offset();
-        let run = (first.pfn(), pages_of(offset, bytes));
-        let iova = self.domain.map(iter::once(run), grant, memory)?;
+        self.show_runs((iter::once(run_of((first, bytes))), offset), grant, memory)
+    }
+
+    /// As [`Shared::show`], of runs of frames, one behind the other: where it sees what begins `offset` bytes into the first.
+    pub(crate) fn show_runs(
+        &self,
+        (runs, offset): (impl Iterator<Item = (Pfn, u32)> + Clone, u32),
+        grant: Grant,
+        memory: MemoryType,
+    ) -> Result<DmaAddr, DomainMapError> {
+        let iova = self.domain.map(runs, grant, memory)?;
         Ok(DmaAddr::new(iova.leak().raw() | offset))
     }
 
@@ -53,6 +68,25 @@ impl Shared {
     pub(crate) fn find(&self, dma: DmaAddr, bytes: u32) -> Result<(), IovaError> {
         let offset = dma.raw() % PAGE_SIZE;
         self.domain.find(DmaAddr::new(dma.raw() - offset), pages_of(offset, bytes))
+    }
+
+    /// Where `dma` leads on the bus, and how many of `bytes` from there on lie there in a row.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn stretch(&self, dma: DmaAddr, bytes: u32) -> Option<(PhysAddr, u32)> {
+        let left = |at: DmaAddr, size: PageSize| size.bytes() - at.raw() % size.bytes();
+        let first = self.domain.translate(dma)?;
+        let mut length = left(dma, first.size);
+        while length < bytes {
+            let at = DmaAddr::new(dma.raw().checked_add(length)?);
+            match self.domain.translate(at) {
+                Some(next) if Some(next.physical) == first.physical.checked_add(length) => {
+                    length = length.saturating_add(left(at, next.size));
+                }
+                _ => break,
+            }
+        }
+        Some((first.physical, length.min(bytes)))
     }
 
     /// Where `dma` leads on the bus.

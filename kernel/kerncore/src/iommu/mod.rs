@@ -8,6 +8,7 @@
 //!
 //! * [`iova`]: which device addresses are taken, in bitmaps as the atomic pool's.
 //! * [`machine`]: what a unit must do for a domain, and the kernel's own machine with that unit's invalidations.
+//! * [`Segment`]: which pieces of a scatter list are one to the device.
 //! * [`Domain`]: both together, over the page table that the kernel's own addresses have, with entries of 4 KiB, 64 KiB, 1 MiB and
 //!   16 MiB, whichever the alignment of both sides allows.
 //!
@@ -22,11 +23,13 @@ mod domain;
 mod error;
 pub mod iova;
 pub mod machine;
+mod segments;
 mod tables;
 
 pub use audit::{DomainSummary, DomainViolation};
 pub use domain::{Domain, Iova, UnmappedIova};
 pub use error::{CreateError, DomainMapError, IovaError};
+pub use segments::{DeviceSegments, LimitError, Segment, SegmentLimits};
 
 use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};
 use crate::streaming::Flow;

@@ -29,24 +29,24 @@ use mm::page_alloc::Pages;
 use super::smp::Barrier;
 use super::witness::NOBODY;
 
-const BASE: DmaAddr = DmaAddr::new(0x2000_0000);
+pub(super) const BASE: DmaAddr = DmaAddr::new(0x2000_0000);
 const BYTES: u32 = 16 << 20;
 
 static DEVICE: Device = Device::new("an iommu test's device");
 static SNOOPING: Device = Device::coherent("an iommu test's snooping device");
 
 /// A mapping with `device` attached, which is let go in the end.
-struct Attached(&'static Device, IommuMapping);
+pub(super) struct Attached(&'static Device, IommuMapping);
 
 impl Attached {
-    fn new(device: &'static Device, bytes: u32) -> Self {
+    pub(super) fn new(device: &'static Device, bytes: u32) -> Self {
         let mapping = IommuMapping::new(BASE, bytes).expect("memory");
         // SAFETY: the test's device has nothing yet.
         unsafe { mapping.attach(device) }.expect("attached to nothing");
         Self(device, mapping)
     }
 
-    fn taken(&self) -> u32 {
+    pub(super) fn taken(&self) -> u32 {
         self.1.domain().usage().taken
     }
 }
@@ -60,10 +60,10 @@ impl Drop for Attached {
 }
 
 /// A device that copies: it reads descriptors of four words, where from, where to, how many bytes, and where the next one is, or 0.
-struct Engine(&'static Device);
+pub(super) struct Engine(pub(super) &'static Device);
 
 impl Engine {
-    fn read(&self, dma: u32, to: &mut [u8]) -> Result<(), Option<VirtAddr>> {
+    pub(super) fn read(&self, dma: u32, to: &mut [u8]) -> Result<(), Option<VirtAddr>> {
         if let Some(iommu) = self.0.iommu() {
             let read = iommu.domain().with_open(|| copy_from(to, VirtAddr::new(dma)));
             read.map_err(|error| error.fault.address)
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    fn write(&self, dma: u32, from: &[u8]) -> Result<(), Option<VirtAddr>> {
+    pub(super) fn write(&self, dma: u32, from: &[u8]) -> Result<(), Option<VirtAddr>> {
         if let Some(iommu) = self.0.iommu() {
             let written = iommu.domain().with_open(|| copy_to(VirtAddr::new(dma), from));
             written.map_err(|error| error.fault.address)
@@ -112,7 +112,7 @@ unsafe fn on_bus<'b>(dma: u32, bytes: usize) -> &'b mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(start, bytes) }
 }
 
-fn pattern(seed: u32, count: u32) -> Vec<u8> {
+pub(super) fn pattern(seed: u32, count: u32) -> Vec<u8> {
     let bytes = (0..count).map(|index| (index * 7 + seed * 13 + (index >> 8)).to_le_bytes()[0]);
     bytes.collect()
 }

@@ -38,6 +38,7 @@ mod interrupt_lines;
 mod interrupts;
 mod io_owners;
 mod iommu;
+mod iommu_lists;
 mod iommu_witness;
 mod ioremap;
 mod ioremap_family;

@@ -1,0 +1,326 @@
+//! Scatter lists of a device behind an IOMMU: what it sees as one is one to it, and each piece comes back to its own memory (S105, S109).
+
+extern crate alloc;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use dma::bounce;
+use dma::device::Device;
+use dma::iommu::{IommuMapping, detach};
+use dma::scatter::ScatterEntry;
+use image::capture::capture_log;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
+use kerncore::iommu::SegmentLimits;
+use kerncore::streaming::Flow;
+use ktest::ktest;
+use linux::page::pointer_to;
+use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
+use linux::streaming_sg::{dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
+use mm::page_alloc::Pages;
+
+use super::iommu::{Attached, BASE, Engine, pattern};
+
+const BYTES: u32 = 1 << 20;
+
+const BOTH: u32 = Flow::Bidirectional as u32;
+const TO: u32 = Flow::ToDevice as u32;
+const FROM: u32 = Flow::FromDevice as u32;
+
+static DEVICE: Device = Device::new("a device of lists");
+static SNOOPING: Device = Device::coherent("a snooping device of lists");
+static LOW: Device = Device::coherent("a device of lists that reaches less");
+
+/// Pages of which no two are adjacent, the last one first, and a list of them that begins and ends inside a page.
+struct Scattered {
+    pages: Vec<Pages>,
+    pieces: Vec<(u32, u32)>,
+    list: Vec<ScatterEntry>,
+}
+
+impl Scattered {
+    /// `count` pages, at least two: from `offset` in the first to `end` in the last.
+    fn new(count: usize, offset: u32, end: u32) -> Self {
+        let mut all: Vec<Pages> = (0..2 * count).map(|_| Pages::new(0).expect("memory")).collect();
+        let pages: Vec<Pages> = (0..count).rev().map(|index| all.remove(2 * index)).collect();
+        let mut pieces = vec![(0, PAGE_SIZE); count];
+        pieces[0] = (offset, PAGE_SIZE - offset);
+        pieces[count - 1] = (0, end);
+        let mut list = vec![ScatterEntry::EMPTY; count];
+        ScatterEntry::initialise(&mut list);
+        for ((entry, page), &(offset, length)) in list.iter_mut().zip(&pages).zip(&pieces) {
+            let record = pointer_to(page.first());
+            entry.set_page(u32::try_from(record.addr()).expect("32 bits"), length, offset);
+        }
+        Self { pages, pieces, list }
+    }
+
+    fn bytes(&self) -> u32 {
+        self.pieces.iter().map(|(_, length)| length).sum()
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.list.len()).expect("a few")
+    }
+
+    /// The bytes of all pieces, one behind the other.
+    fn read(&self) -> Vec<u8> {
+        let pieces = self.pages.iter().zip(&self.pieces);
+        let bytes = |(page, &(offset, length)): (&Pages, &(u32, u32))| {
+            page[offset as usize..(offset + length) as usize].to_vec()
+        };
+        pieces.flat_map(bytes).collect()
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        for (page, &(offset, length)) in self.pages.iter_mut().zip(&self.pieces) {
+            let (here, rest) = bytes.split_at(length as usize);
+            page[offset as usize..(offset + length) as usize].copy_from_slice(here);
+            bytes = rest;
+        }
+    }
+
+    fn map(&mut self, device: &Device, dir: u32) -> usize {
+        // SAFETY: a device, and a list of pages of the test's, which leaves them alone meanwhile.
+        let mapped = unsafe { dma_map_sg(device, self.list.as_mut_ptr(), self.count(), dir) };
+        usize::try_from(mapped).expect("a count")
+    }
+
+    fn unmap_as(&mut self, device: &Device, count: u32, dir: u32) {
+        // SAFETY: mapped by `map`, or refused; the device is done.
+        unsafe { dma_unmap_sg(device, self.list.as_mut_ptr(), count, dir) };
+    }
+
+    fn unmap(&mut self, device: &Device, dir: u32) {
+        self.unmap_as(device, self.count(), dir);
+    }
+
+    /// What the device was told.
+    fn segments(&self, count: usize) -> Vec<(u32, u32)> {
+        let told = |entry: &ScatterEntry| (entry.dma_address.raw(), entry.dma_length);
+        let (told, rest) = (self.list[..count].iter().map(told), &self.list[count..]);
+        assert!(rest.iter().all(|entry| entry.dma_length == 0), "{rest:?}");
+        told.collect()
+    }
+}
+
+fn device_reads(engine: &Engine, segments: &[(u32, u32)]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for &(dma, bytes) in segments {
+        let mut here = vec![0; bytes as usize];
+        engine.read(dma, &mut here).expect("mapped");
+        all.append(&mut here);
+    }
+    all
+}
+
+fn device_writes(engine: &Engine, segments: &[(u32, u32)], mut bytes: &[u8]) {
+    for &(dma, count) in segments {
+        let (here, rest) = bytes.split_at(count as usize);
+        engine.write(dma, here).expect("mapped");
+        bytes = rest;
+    }
+}
+
+/// How many segments there are of `count` pages from `offset` on to `end`: what must be copied is one by itself.
+fn wanted(device: &Device, dir: u32, count: usize, (offset, end): (u32, u32)) -> usize {
+    let is_copied = |edge: u32| {
+        let whole_lines = edge.is_multiple_of(mm::kernel().line_bytes());
+        dir != TO && !whole_lines && core::ptr::eq(device, &raw const DEVICE)
+    };
+    if bounce::is_forced() {
+        return count;
+    }
+    let edges = usize::from(is_copied(offset)) + usize::from(is_copied(end));
+    edges + usize::from(edges < count)
+}
+
+/// S109: pages that lie anywhere are one run to the device; it reads and writes across the seams, and all comes back to its place.
+#[ktest]
+fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() {
+    for device in [&DEVICE, &SNOOPING] {
+        let attached = Attached::new(device, BYTES);
+        let engine = Engine(device);
+        for (count, offset, end) in
+            [(2, 0, PAGE_SIZE), (2, 0xfff, 1), (3, 0x7e5, 0x123), (16, 0x20, 0x40), (17, 0xfe0, 32)]
+        {
+            for dir in [BOTH, TO, FROM] {
+                let mut list = Scattered::new(count, offset, end);
+                let (bytes, wanted) = (list.bytes(), wanted(device, dir, count, (offset, end)));
+                list.write(&pattern(1, bytes));
+                assert_eq!(list.map(device, dir), wanted, "{count}, {offset:#x}, {end:#x}, {dir}");
+                let segments = list.segments(wanted);
+                assert_eq!(segments.iter().map(|(_, bytes)| bytes).sum::<u32>(), bytes);
+                if wanted == 1 {
+                    assert_eq!(segments[0].0 % PAGE_SIZE, offset);
+                }
+                if dir != FROM {
+                    assert!(device_reads(&engine, &segments) == pattern(1, bytes)[..]);
+                }
+                if dir != TO {
+                    device_writes(&engine, &segments, &pattern(2, bytes));
+                }
+                list.unmap(device, dir);
+                let now = pattern(if dir == TO { 1 } else { 2 }, bytes);
+                assert!(list.read() == now, "{count}, {offset:#x}, {end:#x}, {dir}");
+                assert_eq!((attached.taken(), bounce::usage().taken), (0, 0));
+                for (dma, _) in segments {
+                    assert!(engine.read(dma, &mut [0]).is_err(), "it is seen no more");
+                }
+            }
+        }
+    }
+}
+
+/// S105, S109: both ways and back, by the list's functions and by those that know the segment alone.
+#[ktest]
+fn a_joined_list_changes_its_owner_across_its_seams_s105() {
+    for (device, whole) in [(&DEVICE, false), (&DEVICE, true), (&SNOOPING, true)] {
+        let attached = Attached::new(device, BYTES);
+        let engine = Engine(device);
+        let mut list = Scattered::new(5, 0x40, 0x60);
+        let bytes = list.bytes();
+        let count = list.map(device, BOTH);
+        let segments = list.segments(count);
+        for round in 3..6 {
+            device_writes(&engine, &segments, &pattern(round, bytes));
+            if whole {
+                let (first, nents) = (list.list.as_mut_ptr(), list.count());
+                // SAFETY: mapped above; the device waits.
+                unsafe { dma_sync_sg_for_cpu(device, first, nents, BOTH) };
+            } else {
+                for &(dma, bytes) in &segments {
+                    // SAFETY: as above.
+                    unsafe { dma_sync_single_for_cpu(device, DmaAddr::new(dma), bytes, BOTH) };
+                }
+            }
+            assert!(list.read() == pattern(round, bytes));
+            list.write(&pattern(round + 10, bytes));
+            if whole {
+                let (first, nents) = (list.list.as_mut_ptr(), list.count());
+                // SAFETY: as above; nobody else uses the pages.
+                unsafe { dma_sync_sg_for_device(device, first, nents, BOTH) };
+            } else {
+                for &(dma, bytes) in &segments {
+                    // SAFETY: as above.
+                    unsafe { dma_sync_single_for_device(device, DmaAddr::new(dma), bytes, BOTH) };
+                }
+            }
+            assert!(device_reads(&engine, &segments) == pattern(round + 10, bytes)[..]);
+        }
+        list.unmap(device, BOTH);
+        assert!(list.read() == pattern(15, bytes));
+        assert_eq!(attached.taken(), 0);
+    }
+}
+
+/// S109: no more in one piece than the device takes, and none across its boundary.
+#[ktest]
+fn a_device_is_given_no_larger_pieces_than_it_takes_s109() {
+    static DEVICE: Device = Device::coherent("a device of small pieces");
+    let attached = Attached::new(&DEVICE, BYTES);
+    for (most, boundary, wanted) in [
+        (64 << 10, u32::MAX, vec![16, 4]),
+        (1 << 20, u32::MAX, vec![20]),
+        (1 << 20, 0x7fff, vec![8, 8, 4]),
+        (3 * PAGE_SIZE, u32::MAX, vec![3, 3, 3, 3, 3, 3, 2]),
+        (2 * PAGE_SIZE - 1, u32::MAX, vec![1; 20]),
+    ] {
+        let wanted: Vec<u32> = if bounce::is_forced() { vec![1; 20] } else { wanted };
+        DEVICE.set_segment_limits(SegmentLimits::new(most, boundary).expect("limits"));
+        let mut list = Scattered::new(20, 0, PAGE_SIZE);
+        assert_eq!(list.map(&DEVICE, TO), wanted.len());
+        let segments = list.segments(wanted.len());
+        let sizes: Vec<u32> = segments.iter().map(|(_, bytes)| bytes / PAGE_SIZE).collect();
+        assert_eq!(sizes, wanted, "{most:#x}, {boundary:#x}");
+        let crosses = |&(dma, bytes): &(u32, u32)| (dma ^ (dma + bytes - 1)) & !boundary != 0;
+        assert!(!segments.iter().any(crosses), "{segments:x?}");
+        list.unmap(&DEVICE, TO);
+        assert_eq!(attached.taken(), 0);
+    }
+}
+
+/// All or nothing: whichever piece cannot be mapped, and when addresses run out.
+#[ktest]
+fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() {
+    let before = || (bounce::usage(), arch::lines::runs(), dma::debug::mappings());
+    for device in [&DEVICE, &SNOOPING] {
+        let attached = Attached::new(device, BYTES);
+        for (wrong, dir) in (0..20).flat_map(|wrong| [(wrong, FROM), (wrong, TO)]) {
+            let mut list = Scattered::new(20, 0x21, 0x37);
+            list.list[wrong].length = 0;
+            let books = before();
+            let (mapped, log) = capture_log(|| list.map(device, dir));
+            assert_eq!(mapped, 0, "{wrong}");
+            let line = alloc::format!("entry {wrong} of 20 for {} fails", device.name());
+            assert_eq!(log.text().matches(line.as_str()).count(), 1, "{log:?}");
+            assert_eq!((attached.taken(), before()), (0, books), "{wrong}");
+        }
+    }
+    // Of 20 pages the first 16 have addresses, or none.
+    for (pages, entry) in [
+        (19, if bounce::is_forced() { 19 } else { 16 }),
+        (8, if bounce::is_forced() { 8 } else { 0 }),
+    ] {
+        let attached = Attached::new(&SNOOPING, pages * PAGE_SIZE);
+        let mut list = Scattered::new(20, 0, PAGE_SIZE);
+        let books = before();
+        let (mapped, log) = capture_log(|| list.map(&SNOOPING, TO));
+        assert_eq!(mapped, 0);
+        let line = alloc::format!("entry {entry} of 20 for {} fails", SNOOPING.name());
+        assert!(log.text().contains(line.as_str()), "{log:?}");
+        assert_eq!((attached.taken(), before()), (0, books));
+    }
+    // Addresses that the device does not reach.
+    let high = IommuMapping::new(DmaAddr::new(0x7f00_0000), BYTES).expect("memory");
+    LOW.set_mask(kerncore::dma_mask::DmaMask::new(0x7f00_7fff)).expect("RAM begins below");
+    // SAFETY: the test's device has nothing.
+    unsafe { high.attach(&LOW) }.expect("attached to nothing");
+    let mut list = Scattered::new(20, 0, PAGE_SIZE);
+    let books = before();
+    let (mapped, _log) = capture_log(|| list.map(&LOW, TO));
+    assert_eq!((mapped, high.domain().usage().taken, before()), (0, 0, books));
+    // SAFETY: the device has nothing.
+    unsafe { detach(&LOW) }.expect("attached");
+}
+
+/// S67: what is not the list that was mapped is refused, and stays mapped.
+#[ktest]
+fn a_joined_list_ends_as_it_was_mapped_or_not_at_all_s67() {
+    if bounce::is_forced() {
+        return;
+    }
+    let attached = Attached::new(&SNOOPING, BYTES);
+    let mut list = Scattered::new(4, 0x800, 0x800);
+    let bytes = list.bytes();
+    assert_eq!(list.map(&SNOOPING, TO), 1);
+    let (dma, _) = list.segments(1)[0];
+    assert_eq!(dma, BASE.raw() + 0x800);
+    let refused = |end: &mut dyn FnMut()| {
+        let ((), log) = capture_log(end);
+        let line = alloc::format!(
+            "the {bytes} bytes at {dma:#010x} were mapped for the device in other pieces"
+        );
+        assert_eq!(log.text().matches(line.as_str()).count(), 1, "{log:?}");
+        assert_eq!(attached.taken(), 4);
+        let last = VirtAddr::new(dma + bytes - 1);
+        assert_eq!(Engine(&SNOOPING).read(last.raw(), &mut [0]), Ok(()));
+    };
+    // As many entries as the device has pieces, or fewer than there are; one buffer; another page; another order.
+    refused(&mut || list.unmap_as(&SNOOPING, 1, TO));
+    refused(&mut || list.unmap_as(&SNOOPING, 3, TO));
+    // SAFETY: refused.
+    refused(&mut || unsafe { dma_unmap_single(&raw const SNOOPING, DmaAddr::new(dma), bytes, TO) });
+    let other = Pages::new(0).expect("memory");
+    let record = |page: &Pages| u32::try_from(pointer_to(page.first()).addr()).expect("32 bits");
+    let (second, third) = (record(&list.pages[1]), record(&list.pages[2]));
+    list.list[2].set_page(record(&other), PAGE_SIZE, 0);
+    refused(&mut || list.unmap(&SNOOPING, TO));
+    list.list[2].set_page(second, PAGE_SIZE, 0);
+    list.list[1].set_page(third, PAGE_SIZE, 0);
+    refused(&mut || list.unmap(&SNOOPING, TO));
+    list.list[1].set_page(second, PAGE_SIZE, 0);
+    list.list[2].set_page(third, PAGE_SIZE, 0);
+    list.unmap(&SNOOPING, TO);
+    assert_eq!(attached.taken(), 0);
+}
