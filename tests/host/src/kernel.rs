@@ -100,7 +100,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 40] = [
+const SPECIAL: [Special; 41] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -154,6 +154,8 @@ const SPECIAL: [Special; 40] = [
     Special::with("swiotlb=force", "streaming::"),
     Special::with("swiotlb=64K,force lowmem=64M", "streaming::").on(256),
     Special::with("swiotlb=force dma_debug=on", "virtio").by(4).equipped(),
+    // Hardly any room for copies, of which a network card has half.
+    Special::with("swiotlb=64K,force", "virtio").equipped(),
     Special::with("dma_debug=on", "misuse::"),
     Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.

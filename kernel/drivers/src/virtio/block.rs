@@ -3,8 +3,9 @@
 use core::fmt;
 
 use mm::io_mem::IoMem;
-use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
-use virtio_hal::{CoherentHal, Slot, Waits};
+use virtio_drivers::Error;
+use virtio_drivers::device::blk::SECTOR_SIZE;
+use virtio_hal::{Blocks, Slot, Waits};
 
 use super::transport::{SlotTransport, device_in};
 use super::{DeviceError, RequestError, Wait};
@@ -23,9 +24,9 @@ pub fn is_disk(slot: &mut IoMem<Slot>) -> bool {
     device_in(slot) == BLOCK
 }
 
-/// A disk. Its rings are coherent memory; requests are waited for.
+/// A disk. Its rings and headers are coherent memory; requests are waited for.
 pub struct Disk<'a> {
-    disk: VirtIOBlk<CoherentHal, SlotTransport<'a>>,
+    disk: Blocks<SlotTransport<'a>>,
     wait: Wait,
 }
 
@@ -36,29 +37,26 @@ impl<'a> Disk<'a> {
     /// [`DeviceError`]; the device is reset and its memory freed.
     pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DeviceError> {
         let transport = SlotTransport::new(slot.registers(), BLOCK).map_err(DeviceError::Slot)?;
-        let mut disk = VirtIOBlk::new(transport).map_err(DeviceError::Device)?;
-        match wait {
-            Wait::Polling => disk.disable_interrupts(),
-            Wait::Interrupt => disk.enable_interrupts(),
-        }
+        let mut disk = Blocks::new(transport).map_err(DeviceError::Device)?;
+        disk.notify(wait.notices());
         Ok(Self { disk, wait })
     }
 
     /// Sectors on the disk.
     pub fn sectors(&self) -> u64 {
-        self.disk.capacity()
+        self.disk.sectors()
     }
 
     /// Whether it refuses to be written.
     pub fn is_read_only(&self) -> bool {
-        self.disk.readonly()
+        self.disk.is_read_only()
     }
 
     /// Reads the sectors from number `sector` on into `buffer`, a whole number of them, and waits for it.
     ///
     /// # Errors
     /// What the device says, such as a sector that it does not have; `InvalidParam` for a buffer that is empty or not
-    /// whole sectors. The buffer then holds what was read before.
+    /// whole sectors; why the device cannot have the buffer. That then holds what was read before.
     pub fn read(&mut self, sector: u64, buffer: &mut [u8]) -> Result<(), RequestError> {
         let wait = self.wait;
         self.read_by(sector, buffer, &mut |done| wait.until(done))
@@ -77,8 +75,8 @@ impl<'a> Disk<'a> {
     ) -> Result<(), RequestError> {
         let mut first = checked(sector, buffer)?;
         for part in buffer.chunks_mut(REQUEST) {
-            virtio_hal::read_blocks(&mut self.disk, first, part, &mut *wait)?;
-            first = first.checked_add(part.len() / SECTOR).ok_or(RequestError::InvalidParam)?;
+            self.disk.read(first, part, &mut *wait)?;
+            first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }
         Ok(())
     }
@@ -91,8 +89,8 @@ impl<'a> Disk<'a> {
         let mut first = checked(sector, buffer)?;
         let wait = self.wait;
         for part in buffer.chunks(REQUEST) {
-            virtio_hal::write_blocks(&mut self.disk, first, part, |done| wait.until(done))?;
-            first = first.checked_add(part.len() / SECTOR).ok_or(RequestError::InvalidParam)?;
+            self.disk.write(first, part, &mut |done| wait.until(done))?;
+            first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }
         Ok(())
     }
@@ -101,9 +99,9 @@ impl<'a> Disk<'a> {
 /// The first sector of a request with `buffer`, as the crate counts.
 fn checked(sector: u64, buffer: &[u8]) -> Result<usize, RequestError> {
     if buffer.is_empty() || !buffer.len().is_multiple_of(SECTOR) {
-        return Err(RequestError::InvalidParam);
+        return Err(RequestError::Device(Error::InvalidParam));
     }
-    usize::try_from(sector).map_err(|_| RequestError::InvalidParam)
+    usize::try_from(sector).map_err(|_| RequestError::Device(Error::InvalidParam))
 }
 
 impl fmt::Debug for Disk<'_> {

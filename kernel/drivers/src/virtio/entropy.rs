@@ -3,7 +3,7 @@
 use core::fmt;
 
 use mm::io_mem::IoMem;
-use virtio_hal::{EntropySource, Notices, Slot};
+use virtio_hal::{EntropySource, Slot};
 
 use super::transport::{SlotTransport, device_in};
 use super::{DeviceError, RequestError, Wait};
@@ -33,24 +33,21 @@ impl<'a> Entropy<'a> {
     pub fn new(slot: &'a mut IoMem<Slot>, wait: Wait) -> Result<Self, DeviceError> {
         let transport = SlotTransport::new(slot.registers(), ENTROPY).map_err(DeviceError::Slot)?;
         let mut source = EntropySource::new(transport).map_err(DeviceError::Device)?;
-        source.notify(match wait {
-            Wait::Polling => Notices::Unwanted,
-            Wait::Interrupt => Notices::Wanted,
-        });
+        source.notify(wait.notices());
         Ok(Self { source, wait })
     }
 
     /// Fills `buffer`, and waits for it.
     ///
     /// # Errors
-    /// What the device did wrong. The buffer then begins with what came before.
+    /// What the device did wrong, or why it cannot have the buffer. That then begins with what came before.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
         for part in buffer.chunks_mut(REQUEST) {
             let mut done = 0;
             // A device may give fewer bytes than it was asked for.
             while done < part.len() {
                 let wait = self.wait;
-                done += self.source.read(&mut part[done..], |came| wait.until(came))?;
+                done += self.source.read(&mut part[done..], &mut |came| wait.until(came))?;
             }
         }
         Ok(())

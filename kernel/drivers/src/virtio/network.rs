@@ -46,16 +46,17 @@ impl<'a, B: Steady> Network<'a, B> {
     /// Waits for the next frame and shows it to `look`.
     ///
     /// # Errors
-    /// What the device did wrong.
+    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may.
     pub fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, RequestError> {
         let wait = self.wait;
         self.link.receive(&mut |came| wait.until(came), look)
     }
 
-    /// Sends `frame`, and waits only if all buffers are under way.
+    /// Sends `frame`, and waits only if all buffers are under way, or what is under way leaves no room for a copy.
     ///
     /// # Errors
-    /// `InvalidParam` for a frame that no buffer has room for; what the device did wrong.
+    /// `InvalidParam` for a frame that no buffer has room for; `QueueFull` if there are no buffers; why the device cannot have one,
+    /// though nothing else is under way; what the device did wrong.
     pub fn send(&mut self, frame: &[u8]) -> Result<(), RequestError> {
         let wait = self.wait;
         self.link.send(frame, &mut |sent| wait.until(sent))

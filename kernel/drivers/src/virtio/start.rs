@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-pub use virtio_drivers::Error as RequestError;
+pub use virtio_hal::RequestError;
 
 use super::transport::SlotError;
 

@@ -1,5 +1,7 @@
 //! How requests are waited for.
 
+use virtio_hal::Notices;
+
 /// How requests are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -11,6 +13,14 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// Whether the device is to say that it is done.
+    pub(super) const fn notices(self) -> Notices {
+        match self {
+            Self::Polling => Notices::Unwanted,
+            Self::Interrupt => Notices::Wanted,
+        }
+    }
+
     pub(super) fn until(self, done: &mut dyn FnMut() -> bool) {
         match self {
             Self::Polling => core::hint::spin_loop(),

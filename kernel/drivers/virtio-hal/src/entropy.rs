@@ -1,23 +1,39 @@
 //! A source of random bytes, over the crate's queue: the crate's own driver can only look all the time.
 
 use core::fmt;
+use core::ptr::NonNull;
 
+use dma::device::Device;
+use kerncore::streaming::Flow;
+use virtio_drivers::Error;
 use virtio_drivers::device::common::Feature;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::Transport;
-use virtio_drivers::{Error, Result};
 
-use crate::CoherentHal;
+use crate::error::RequestError;
+use crate::hal::{CoherentHal, Kind};
+use crate::link::Waits;
+use crate::mapped::Mapped;
 
 /// The only queue.
 const REQUESTS: u16 = 0;
 /// Its length: there is one request at a time.
 const PLACES: usize = 2;
 
+static SOURCES: Device = Device::new("virtio source of random bytes");
+
+struct Sources;
+
+impl Kind for Sources {
+    fn device() -> &'static Device {
+        &SOURCES
+    }
+}
+
 /// A source of random bytes (Virtio 1.2, 5.4).
 pub struct EntropySource<T: Transport> {
     transport: T,
-    queue: VirtQueue<CoherentHal, PLACES>,
+    queue: VirtQueue<CoherentHal<Sources>, PLACES>,
 }
 
 impl<T: Transport> EntropySource<T> {
@@ -25,7 +41,7 @@ impl<T: Transport> EntropySource<T> {
     ///
     /// # Errors
     /// What there was no memory for, or what the device refuses; it is reset.
-    pub fn new(mut transport: T) -> Result<Self> {
+    pub fn new(mut transport: T) -> Result<Self, RequestError> {
         let features = transport.begin_init(Feature::RING_EVENT_IDX | Feature::VERSION_1);
         let has_events = features.contains(Feature::RING_EVENT_IDX);
         let queue = VirtQueue::new(&mut transport, REQUESTS, false, has_events)?;
@@ -42,27 +58,36 @@ impl<T: Transport> EntropySource<T> {
     /// question whether the device is done, and returns when that may be so; it is called again if it is not.
     ///
     /// # Errors
-    /// What the device did wrong.
-    pub fn read(
-        &mut self,
-        buffer: &mut [u8],
-        mut wait: impl FnMut(&mut dyn FnMut() -> bool),
-    ) -> Result<usize> {
+    /// What the device did wrong, or why it cannot have the buffer.
+    pub fn read(&mut self, buffer: &mut [u8], wait: Waits<'_>) -> Result<usize, RequestError> {
         if buffer.is_empty() {
-            return Err(Error::InvalidParam);
+            return Err(RequestError::Device(Error::InvalidParam));
         }
-        // SAFETY: the buffer is borrowed by this call, which does not return before the device is done with it, and nobody else
-        // uses it meanwhile.
-        let token = unsafe { self.queue.add(&[], &mut [&mut *buffer])? };
+        let asked = buffer.len();
+        // SAFETY: the buffer is borrowed by this call, which does not return before the device is done with it.
+        let mapped = unsafe { Mapped::new(&SOURCES, NonNull::from(buffer), Flow::FromDevice)? };
+        let mut bytes = mapped.bytes();
+        // SAFETY: the device does not know of the bytes.
+        let part = unsafe { bytes.as_mut() };
+        // SAFETY: as above; nobody uses them before the device is done.
+        let added = unsafe { self.queue.add(&[], &mut [part]) };
+        let (mapped, token) = mapped.given(added)?;
         if self.queue.should_notify() {
             self.transport.notify(REQUESTS);
         }
         while self.queue.peek_used() != Some(token) {
             wait(&mut || self.queue.peek_used() == Some(token));
         }
+        // SAFETY: the device is done.
+        let part = unsafe { bytes.as_mut() };
         // SAFETY: the same that was given to the request of this token.
-        let came = unsafe { self.queue.pop_used(token, &[], &mut [&mut *buffer])? } as usize;
-        if came == 0 || came > buffer.len() { Err(Error::IoError) } else { Ok(came) }
+        let came = unsafe { self.queue.pop_used(token, &[], &mut [part]) };
+        // SAFETY: the device is done.
+        unsafe { mapped.end() }?;
+        match came? as usize {
+            came if came == 0 || came > asked => Err(RequestError::Device(Error::IoError)),
+            came => Ok(came),
+        }
     }
 }
 

@@ -7,12 +7,16 @@ use core::ops::DerefMut;
 use core::ptr::NonNull;
 
 use dma::coherent::CoherentBox;
+use dma::device::Device;
+use kerncore::streaming::Flow;
 use mm::page_alloc::Pages;
+use virtio_drivers::Error;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::Transport;
-use virtio_drivers::{BufferDirection, Error, Result};
 
-use crate::tracked::TrackedHal;
+use crate::error::RequestError;
+use crate::hal::{CoherentHal, Kind};
+use crate::mapped::Mapped;
 
 /// Frames that may be under way in either direction.
 pub const QUEUE: usize = 16;
@@ -30,13 +34,28 @@ unsafe impl Steady for CoherentBox {}
 // SAFETY: the bytes are in the linear map.
 unsafe impl Steady for Pages {}
 
+static CARDS: Device = Device::new("virtio network card");
+
+struct Cards;
+
+impl Kind for Cards {
+    fn device() -> &'static Device {
+        &CARDS
+    }
+}
+
+/// A buffer that the device has.
+type UnderWay<B> = Option<(B, Mapped)>;
+
 /// A network device (Virtio 1.2, 5.1) and its buffers, for frames of Ethernet.
 pub struct Link<T: Transport, B: Steady> {
-    device: ManuallyDrop<VirtIONetRaw<TrackedHal, T, QUEUE>>,
+    device: ManuallyDrop<VirtIONetRaw<CoherentHal<Cards>, T, QUEUE>>,
     /// Buffers for frames to come, by the token of the request.
-    incoming: [Option<B>; QUEUE],
-    /// Buffers of frames that are sent, and how much of each.
-    outgoing: [Option<(B, usize)>; QUEUE],
+    incoming: [UnderWay<B>; QUEUE],
+    /// Buffers for frames to come that the device does not have, for want of room for their copies.
+    kept: Vec<B>,
+    /// Buffers of frames that are sent.
+    outgoing: [UnderWay<B>; QUEUE],
     /// Buffers for frames to be sent.
     idle: Vec<B>,
 }
@@ -49,32 +68,67 @@ impl<T: Transport, B: Steady> Link<T, B> {
     /// sent. Each has room for a whole frame, at least 1,526 bytes. Where one may sleep.
     ///
     /// # Errors
-    /// What there was no memory for, or what the device refuses, such as a buffer that is too small; it is reset.
-    pub fn new(transport: T, incoming: Vec<B>, outgoing: Vec<B>) -> Result<Self> {
+    /// What there was no memory for, what the device refuses, such as a buffer that is too small, or why it cannot have one; it is
+    /// reset.
+    pub fn new(transport: T, incoming: Vec<B>, outgoing: Vec<B>) -> Result<Self, RequestError> {
         let mut link = Self {
             device: ManuallyDrop::new(VirtIONetRaw::new(transport)?),
             incoming: [const { None }; QUEUE],
+            kept: incoming,
             outgoing: [const { None }; QUEUE],
             idle: outgoing,
         };
         link.device.enable_interrupts();
-        incoming.into_iter().try_for_each(|buffer| link.offer(buffer))?;
+        link.offer_kept()?;
         Ok(link)
     }
 
-    /// Gives the device a buffer for a frame to come.
-    fn offer(&mut self, mut buffer: B) -> Result<()> {
-        // SAFETY: the buffer stays where it is, and is kept, unused, until the device is done with it or stopped.
-        let token = unsafe { self.device.receive_begin(&mut buffer)? };
-        self.incoming[usize::from(token)] = Some(buffer);
+    /// Gives the device all buffers for frames to come that it does not have.
+    fn offer_kept(&mut self) -> Result<(), RequestError> {
+        while let Some(buffer) = self.kept.pop() {
+            self.offer(buffer)?;
+        }
         Ok(())
+    }
+
+    /// Gives the device a buffer for a frame to come; one that it cannot have is kept.
+    fn offer(&mut self, mut buffer: B) -> Result<(), RequestError> {
+        // SAFETY: the buffer stays where it is, and is kept, unused, until the mapping ends.
+        let mapped = unsafe { Mapped::new(&CARDS, NonNull::from(&mut *buffer), Flow::FromDevice) };
+        let given = mapped.and_then(|mapped| {
+            // SAFETY: the device does not know of the bytes.
+            let bytes = unsafe { mapped.bytes().as_mut() };
+            // SAFETY: as above; nobody uses them until the device is done or reset.
+            let begun = unsafe { self.device.receive_begin(bytes) };
+            mapped.given(begun)
+        });
+        match given {
+            Ok((mapped, token)) => {
+                self.incoming[usize::from(token)] = Some((buffer, mapped));
+                Ok(())
+            }
+            Err(error) => {
+                // There is room: it was among them before.
+                self.kept.push(buffer);
+                Err(error)
+            }
+        }
     }
 
     /// Waits for the next frame and shows it to `look`.
     ///
     /// # Errors
-    /// What the device did wrong.
-    pub fn receive<R>(&mut self, wait: Waits<'_>, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may.
+    pub fn receive<R>(
+        &mut self,
+        wait: Waits<'_>,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, RequestError> {
+        if let Err(error) = self.offer_kept()
+            && self.incoming.iter().all(Option::is_none)
+        {
+            return Err(error);
+        }
         let token = loop {
             match self.device.poll_receive() {
                 Some(token) => break token,
@@ -82,39 +136,47 @@ impl<T: Transport, B: Steady> Link<T, B> {
             }
         };
         let place = self.incoming.get_mut(usize::from(token)).ok_or(Error::WrongToken)?;
-        let mut buffer = place.take().ok_or(Error::WrongToken)?;
-        // SAFETY: this is the buffer that was given to the request of this token.
-        let came = unsafe { self.device.receive_complete(token, &mut buffer) };
-        let seen = came.and_then(|(header, length)| {
+        let (buffer, mapped) = place.take().ok_or(Error::WrongToken)?;
+        // SAFETY: the device is done with the bytes.
+        let bytes = unsafe { mapped.bytes().as_mut() };
+        // SAFETY: these were given to the request of this token.
+        let came = unsafe { self.device.receive_complete(token, bytes) };
+        if let Err(error @ (Error::NotReady | Error::WrongToken)) = came {
+            *place = Some((buffer, mapped));
+            return Err(error.into());
+        }
+        // SAFETY: the device is done.
+        let ended = unsafe { mapped.end() };
+        let seen = ended.and_then(|()| {
+            let (header, length) = came?;
             let frame = buffer.get(header..).and_then(|frame| frame.get(..length));
-            frame.map(look).ok_or(Error::IoError)
+            Ok(frame.map(look).ok_or(Error::IoError)?)
         });
-        self.offer(buffer)?;
+        // One that the device cannot have now is offered again by the next call.
+        let _kept = self.offer(buffer);
         seen
     }
 
-    /// Sends `frame`, as soon as there is a buffer for it.
+    /// Sends `frame`, as soon as there is a buffer for it, and room for a copy of that.
     ///
     /// # Errors
-    /// `InvalidParam` for a frame that no buffer has room for; what the device did wrong.
-    pub fn send(&mut self, frame: &[u8], wait: Waits<'_>) -> Result<()> {
+    /// `InvalidParam` for a frame that no buffer has room for; `QueueFull` if there is no buffer; why the device cannot have it,
+    /// though nothing else is under way; what the device did wrong.
+    pub fn send(&mut self, frame: &[u8], wait: Waits<'_>) -> Result<(), RequestError> {
         self.reclaim()?;
         let mut buffer = loop {
             match self.idle.pop() {
                 Some(buffer) => break buffer,
-                None => self.await_sent(wait)?,
+                None if self.is_sending() => self.await_sent(wait)?,
+                None => return Err(RequestError::Device(Error::QueueFull)),
             }
         };
-        let filled = self.device.fill_buffer_header(&mut buffer).and_then(|header| {
-            let end = header.checked_add(frame.len()).ok_or(Error::InvalidParam)?;
-            buffer.get_mut(header..end).ok_or(Error::InvalidParam)?.copy_from_slice(frame);
-            Ok(end)
-        });
-        // SAFETY: the buffer stays where it is, and is kept, unused, until the device is done with it or stopped.
-        let begun = filled
-            .and_then(|end| Ok((unsafe { self.device.transmit_begin(&buffer[..end]) }?, end)));
+        let begun = match self.fill(&mut buffer, frame) {
+            Ok(end) => self.begin(NonNull::from(&buffer[..end]), wait),
+            Err(error) => Err(error.into()),
+        };
         match begun {
-            Ok((token, end)) => self.outgoing[usize::from(token)] = Some((buffer, end)),
+            Ok((mapped, token)) => self.outgoing[usize::from(token)] = Some((buffer, mapped)),
             Err(error) => {
                 self.idle.push(buffer);
                 return Err(error);
@@ -123,18 +185,50 @@ impl<T: Transport, B: Steady> Link<T, B> {
         Ok(())
     }
 
+    /// Puts `frame` into `buffer` behind a header, and says where it ends.
+    fn fill(&self, buffer: &mut [u8], frame: &[u8]) -> Result<usize, Error> {
+        let header = self.device.fill_buffer_header(buffer)?;
+        let end = header.checked_add(frame.len()).ok_or(Error::InvalidParam)?;
+        buffer.get_mut(header..end).ok_or(Error::InvalidParam)?.copy_from_slice(frame);
+        Ok(end)
+    }
+
+    /// Gives the device `bytes` to be sent; what is under way already may have to make room for a copy.
+    fn begin(
+        &mut self,
+        bytes: NonNull<[u8]>,
+        wait: Waits<'_>,
+    ) -> Result<(Mapped, u16), RequestError> {
+        let mapped = loop {
+            // SAFETY: our caller's buffer stays where it is, and is kept, unused, until the mapping ends.
+            match unsafe { Mapped::new(&CARDS, bytes, Flow::ToDevice) } {
+                Err(RequestError::Buffer { .. }) if self.is_sending() => self.await_sent(wait)?,
+                other => break other?,
+            }
+        };
+        // SAFETY: nobody writes to the bytes.
+        let bytes = unsafe { mapped.bytes().as_ref() };
+        // SAFETY: nor does anybody until the device is done or reset.
+        let begun = unsafe { self.device.transmit_begin(bytes) };
+        mapped.given(begun)
+    }
+
     /// Waits until everything is sent.
     ///
     /// # Errors
     /// What the device did wrong.
-    pub fn flush(&mut self, wait: Waits<'_>) -> Result<()> {
-        while self.outgoing.iter().any(Option::is_some) {
+    pub fn flush(&mut self, wait: Waits<'_>) -> Result<(), RequestError> {
+        while self.is_sending() {
             self.await_sent(wait)?;
         }
         Ok(())
     }
 
-    fn await_sent(&mut self, wait: Waits<'_>) -> Result<()> {
+    fn is_sending(&self) -> bool {
+        self.outgoing.iter().any(Option::is_some)
+    }
+
+    fn await_sent(&mut self, wait: Waits<'_>) -> Result<(), RequestError> {
         while self.device.poll_transmit().is_none() {
             wait(&mut || self.device.poll_transmit().is_some());
         }
@@ -142,13 +236,21 @@ impl<T: Transport, B: Steady> Link<T, B> {
     }
 
     /// Takes back the buffers of what is sent.
-    fn reclaim(&mut self) -> Result<()> {
+    fn reclaim(&mut self) -> Result<(), RequestError> {
         while let Some(token) = self.device.poll_transmit() {
             let place = self.outgoing.get_mut(usize::from(token)).ok_or(Error::WrongToken)?;
-            let (buffer, end) = place.take().ok_or(Error::WrongToken)?;
-            // SAFETY: these are the bytes that were given to the request of this token.
-            unsafe { self.device.transmit_complete(token, &buffer[..end]) }?;
+            let (buffer, mapped) = place.take().ok_or(Error::WrongToken)?;
+            // SAFETY: nobody writes to the bytes.
+            let bytes = unsafe { mapped.bytes().as_ref() };
+            // SAFETY: these were given to the request of this token.
+            if let Err(error) = unsafe { self.device.transmit_complete(token, bytes) } {
+                // It was not taken off the queue.
+                *place = Some((buffer, mapped));
+                return Err(error.into());
+            }
             self.idle.push(buffer);
+            // SAFETY: the device is done.
+            unsafe { mapped.end() }?;
         }
         Ok(())
     }
@@ -159,15 +261,13 @@ impl<T: Transport, B: Steady> Drop for Link<T, B> {
     fn drop(&mut self) {
         // SAFETY: it is not used again.
         unsafe { ManuallyDrop::drop(&mut self.device) };
-        for buffer in self.incoming.iter_mut().flatten() {
-            let bytes = NonNull::from(&mut **buffer);
-            // SAFETY: the device was reset above, and the buffer is borrowed here.
-            unsafe { TrackedHal::take_back(bytes, BufferDirection::DeviceToDriver) };
-        }
-        for (buffer, end) in self.outgoing.iter_mut().flatten() {
-            let bytes = NonNull::from(&mut buffer[..*end]);
-            // SAFETY: as above.
-            unsafe { TrackedHal::take_back(bytes, BufferDirection::DriverToDevice) };
+        for place in self.incoming.iter_mut().chain(&mut self.outgoing) {
+            let Some((buffer, mapped)) = place.take() else { continue };
+            // SAFETY: the device was reset above, and the buffer is still there.
+            if let Err(error) = unsafe { mapped.end() } {
+                log::error!("{error}");
+            }
+            drop(buffer);
         }
     }
 }

@@ -94,6 +94,7 @@ mod virtio_block;
 mod virtio_devices;
 mod virtio_net;
 mod virtio_rng;
+mod virtio_scarce;
 mod virtio_write;
 mod vmalloc;
 mod vmallocinfo;

@@ -21,6 +21,7 @@ use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
 use mm::page_alloc::Pages;
 use mm::vm_area::VmArea;
+use virtio_drivers::Error;
 use virtio_hal::{Slot, shared_buffers};
 
 use super::virtio_devices::without_memory;
@@ -160,7 +161,7 @@ fn a_buffer_larger_than_any_block_of_frames_is_read_in_parts() -> Completion {
         assert_sectors(part, 0);
         // And one that goes on behind the disk's end is an error, not a panic.
         if whole < large.len() {
-            assert_eq!(disk.read(0, &mut large), Err(RequestError::IoError));
+            assert_eq!(disk.read(0, &mut large), Err(RequestError::Device(Error::IoError)));
         }
     })
 }
@@ -171,16 +172,23 @@ fn sectors_behind_the_end_are_errors_and_the_disk_goes_on() -> Completion {
         let end = disk.sectors();
         let mut buffer = [0; 2 * SECTOR];
         for sector in [end, end + 1, end - 1, u64::from(u32::MAX)] {
-            assert_eq!(disk.read(sector, &mut buffer), Err(RequestError::IoError), "{sector}");
+            assert_eq!(
+                disk.read(sector, &mut buffer),
+                Err(RequestError::Device(Error::IoError)),
+                "{sector}"
+            );
             assert_eq!(shared_buffers(), 0);
         }
         for sector in [1 << 32, u64::MAX] {
-            assert_eq!(disk.read(sector, &mut buffer), Err(RequestError::InvalidParam));
+            assert_eq!(
+                disk.read(sector, &mut buffer),
+                Err(RequestError::Device(Error::InvalidParam))
+            );
         }
         for bytes in [0, 1, SECTOR - 1, SECTOR + 1, 2 * SECTOR - 1] {
             assert_eq!(
                 disk.read(0, &mut buffer[..bytes]),
-                Err(RequestError::InvalidParam),
+                Err(RequestError::Device(Error::InvalidParam)),
                 "{bytes}"
             );
         }
@@ -227,7 +235,7 @@ fn requests_are_waited_for_asleep_s115() -> Completion {
         assert_eq!(disk.read(first, &mut buffer), Ok(()));
         assert_sectors(&buffer, first);
     }
-    assert_err!(disk.read(disk.sectors(), &mut buffer), RequestError::IoError);
+    assert_err!(disk.read(disk.sectors(), &mut buffer), RequestError::Device(Error::IoError));
     // One may come for two requests if the first is looked for while the second is made; here each is waited for.
     assert_eq!(INTERRUPT.taken().wrapping_sub(before), 33, "one interrupt a request");
     drop(disk);
@@ -271,13 +279,16 @@ fn a_disk_comes_up_again_and_again() -> Completion {
     Ran
 }
 
-/// Without memory for its rings the disk does not come up; the device is reset, and comes up later.
+/// Without memory for its rings, two pages, and its headers the disk does not come up; the device is reset, and comes up later.
 #[ktest]
 fn a_disk_without_memory_for_its_rings_takes_nothing() -> Completion {
     let Some(mut registers) = slot() else { return NO_DISK };
     let before = Books::now();
-    let refused = without_memory(0, || Disk::new(&mut registers, Wait::Polling).map(drop));
-    assert_eq!(refused, Err(DeviceError::Device(RequestError::DmaError)));
+    for frames in 0..3 {
+        let refused = without_memory(frames, || Disk::new(&mut registers, Wait::Polling).map(drop));
+        let none = DeviceError::Device(RequestError::Device(Error::DmaError));
+        assert_eq!(refused, Err(none), "{frames}");
+    }
     Disk::new(&mut registers, Wait::Polling).expect("a disk that comes up now");
     before.assert_unchanged();
     Ran

@@ -15,14 +15,13 @@ use drivers::virtio::completion::Completion as DeviceInterrupt;
 use kerncore::addr::{PhysAddr, VirtAddr, pages_for};
 use kerncore::contiguous::{MAX_ALIGNMENT, Unmovable};
 use kerncore::frames::{FrameBlock, FrameOwner};
+use kerncore::streaming::Flow::{FromDevice, ToDevice};
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::io_mem::IoMem;
 use mm::kernel;
 use mm::page_alloc::Pages;
-use virtio_drivers::BufferDirection::{DeviceToDriver, DriverToDevice};
-use virtio_drivers::Hal;
-use virtio_hal::{CoherentHal, Slot, shared_buffers};
+use virtio_hal::{Mapped, Slot, shared_buffers};
 
 use super::witness::{Books, feed, starve};
 
@@ -200,21 +199,23 @@ pub(super) fn fill_known(bytes: &mut [u8], seed: u64, from: u64) {
 #[ktest]
 fn a_device_gets_addresses_of_its_own_and_never_the_processors() {
     for kind in KINDS {
-        for (direction, from) in [(DriverToDevice, 0), (DeviceToDriver, 64)] {
+        for (flow, from) in [(ToDevice, 0), (FromDevice, 64)] {
             let mut memory = kind.memory(8192);
             let bytes = NonNull::from(&mut memory[from..][..4096]);
-            // SAFETY: the memory is this test's, which does not use it until it is unshared.
-            let dma = unsafe { CoherentHal::share(bytes, direction) };
+            // SAFETY: the memory is this test's, which does not use it until the mapping ends.
+            let mapped = unsafe { Mapped::new(&DEVICE, bytes, flow) }.expect("room");
+            let (dma, has) = (mapped.dma_address(), mapped.bytes());
             let copies = bounce::usage().taken;
-            // SAFETY: it was shared so a moment ago, and no device knows of it.
-            unsafe { CoherentHal::unshare(dma, bytes, direction) };
+            // SAFETY: no device knows of it.
+            unsafe { mapped.end() }.expect("mapped above");
+            assert_eq!(has.cast::<u8>() != bytes.cast(), kind.is_copied(), "{kind:?}");
             assert_eq!(copies != 0, kind.is_copied(), "{kind:?}");
             let address = VirtAddr::new(bytes.addr().get().try_into().expect("32 bits"));
             let physical = kernel().table().translate(address).expect("mapped").physical;
-            assert_eq!(dma == u64::from(physical.raw()), !kind.is_copied(), "{kind:?}: {dma:#x}");
-            let frame = PhysAddr::new(dma.try_into().expect("32 bits")).pfn();
+            assert_eq!(dma.raw() == physical.raw(), !kind.is_copied(), "{kind:?}: {dma}");
+            let frame = PhysAddr::new(dma.raw()).pfn();
             let owner = kernel().zones().table().owner_of(frame);
-            assert_ne!(owner, FrameOwner::Absent, "{kind:?}: {dma:#x} is no RAM");
+            assert_ne!(owner, FrameOwner::Absent, "{kind:?}: {dma} is no RAM");
             assert_eq!(shared_buffers(), 0, "{kind:?}");
         }
     }

@@ -14,6 +14,7 @@ extern crate alloc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use dma::bounce::{is_forced, usage};
 use dma::coherent::CoherentBox;
 use drivers::virtio::completion::Completion as DeviceInterrupt;
 use drivers::virtio::network::{Network, QUEUE, Steady, is_network};
@@ -21,26 +22,28 @@ use drivers::virtio::{DeviceError, RequestError, Wait};
 use ktest::Completion;
 use ktest::{assert_err, ktest};
 use mm::page_alloc::Pages;
+use virtio_drivers::Error;
 
 use super::virtio_devices::{DEVICE, assert_known, known_byte, with_device, without_memory};
 
-const NONE: &str = "no virtio slot holds a network card";
+pub(super) const NONE: &str = "no virtio slot holds a network card";
 
 /// Frames of one test: the queue is used up many times.
 const FRAMES: u32 = 200;
 const _: () = assert!(FRAMES as usize > 10 * QUEUE);
 /// Bytes of a buffer: a whole frame and the device's header.
 const BUFFER_BYTES: u32 = 2048;
-const BUFFER: usize = BUFFER_BYTES as usize;
+pub(super) const BUFFER: usize = BUFFER_BYTES as usize;
 
 /// Destination, source, and a type for private use (IEEE 802, local experimental).
 const HEADER: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
-const ASK: u8 = 1;
+pub(super) const ASK: u8 = 1;
 const DATA: u8 = 2;
 const ANSWER: u8 = 3;
 const VERDICT: u8 = 4;
 /// In a verdict: nothing was wrong.
-const NO_FRAME: u32 = u32::MAX;
+pub(super) const NO_FRAME: u32 = u32::MAX;
+pub(super) const WRONG: &str = "the peer got another frame than was sent";
 
 static INTERRUPT: DeviceInterrupt = DeviceInterrupt::new();
 
@@ -56,9 +59,27 @@ fn carried(seed: u32, number: u32) -> (usize, u64) {
     (usize::from(length) % 1480 + 1, seed)
 }
 
-fn frame(kind: u8, number: u32, rest: impl IntoIterator<Item = u8>) -> Vec<u8> {
+pub(super) fn frame(kind: u8, number: u32, rest: impl IntoIterator<Item = u8>) -> Vec<u8> {
     let begin = HEADER.into_iter().chain([kind]).chain(number.to_le_bytes());
     begin.chain(rest).collect()
+}
+
+/// What is to be sent for `bytes`, which must be frame `number` of the peer's.
+pub(super) fn answer_to(bytes: &[u8], seed: u32, number: u32) -> Vec<u8> {
+    let begin = frame(DATA, number, []);
+    let start = &bytes[..bytes.len().min(24)];
+    assert!(bytes.starts_with(&begin), "frame {number} begins with {start:02x?}");
+    let (length, seed) = carried(seed, number);
+    assert_eq!(bytes.len(), begin.len() + length, "frame {number}");
+    let data = &bytes[begin.len()..];
+    assert_known(data, seed, 0, "a frame of the peer's");
+    frame(ANSWER, number, data.iter().rev().map(|byte| !byte))
+}
+
+/// What the peer thinks of `count` answers.
+pub(super) fn verdict(bytes: &[u8], count: u32) -> u32 {
+    assert!(bytes.starts_with(&frame(VERDICT, count, [])), "{bytes:02x?}");
+    word(bytes, 19)
 }
 
 /// Talks with the peer over buffers that `make` makes: `incoming` for what comes, and half of that for what goes.
@@ -71,24 +92,11 @@ fn talk<B: Steady>(seed: u32, incoming: usize, make: impl Fn() -> B) -> Completi
         let ask = frame(ASK, seed, FRAMES.to_le_bytes());
         assert_eq!(card.send(&ask), Ok(()));
         for number in 0..FRAMES {
-            let answer = card.receive(|bytes| {
-                let begin = frame(DATA, number, []);
-                let start = &bytes[..bytes.len().min(24)];
-                assert!(bytes.starts_with(&begin), "frame {number} begins with {start:02x?}");
-                let (length, seed) = carried(seed, number);
-                assert_eq!(bytes.len(), begin.len() + length, "frame {number}");
-                let data = &bytes[begin.len()..];
-                assert_known(data, seed, 0, "a frame of the peer's");
-                frame(ANSWER, number, data.iter().rev().map(|byte| !byte))
-            });
+            let answer = card.receive(|bytes| answer_to(bytes, seed, number));
             assert_eq!(card.send(&answer.expect("a frame")), Ok(()));
         }
         assert_eq!(card.flush(), Ok(()));
-        let verdict = card.receive(|bytes| {
-            assert!(bytes.starts_with(&frame(VERDICT, FRAMES, [])), "{bytes:02x?}");
-            word(bytes, 19)
-        });
-        assert_eq!(verdict, Ok(NO_FRAME), "the peer got another frame than was sent");
+        assert_eq!(card.receive(|bytes| verdict(bytes, FRAMES)), Ok(NO_FRAME), "{WRONG}");
         assert!(INTERRUPT.taken() != before, "nobody was woken");
         // Buffers for frames to come are left: the end of the card takes them back.
         drop(card);
@@ -98,7 +106,10 @@ fn talk<B: Steady>(seed: u32, incoming: usize, make: impl Fn() -> B) -> Completi
 /// Mapped in place, or copied where everything is.
 #[ktest]
 fn frames_go_both_ways_in_the_linear_map() -> Completion {
-    talk(0x1111, QUEUE, || Pages::new(0).expect("memory"))
+    // Where each page is copied, those for frames to come are to leave some room for those that are sent.
+    let has_room = !is_forced() || usage().slots > 32;
+    let incoming = if has_room { QUEUE } else { QUEUE / 2 };
+    talk(0x1111, incoming, || Pages::new(0).expect("memory"))
 }
 
 /// Copied.
@@ -133,7 +144,11 @@ fn a_card_without_memory_for_its_rings_takes_nothing() -> Completion {
             let buffers = (Vec::<Pages>::new(), Vec::new());
             let refused =
                 without_memory(frames, || Network::new(slot, Wait::Interrupt, buffers).map(drop));
-            assert_eq!(refused, Err(DeviceError::Device(RequestError::DmaError)), "{frames}");
+            assert_eq!(
+                refused,
+                Err(DeviceError::Device(RequestError::Device(Error::DmaError))),
+                "{frames}"
+            );
         }
     })
 }
@@ -146,15 +161,19 @@ fn buffers_that_are_never_used_are_taken_back() -> Completion {
             let buffers = (make(count, BUFFER), make(1, BUFFER));
             let mut card = Network::new(slot, Wait::Interrupt, buffers).expect("it comes up");
             assert_eq!(virtio_hal::shared_buffers(), count);
-            assert_eq!(card.send(&[0; BUFFER]), Err(RequestError::InvalidParam));
+            assert_eq!(card.send(&[0; BUFFER]), Err(RequestError::Device(Error::InvalidParam)));
             assert_eq!(virtio_hal::shared_buffers(), count);
         }
+        let mut card = Network::new(slot, Wait::Interrupt, (make(1, BUFFER), make(0, BUFFER)))
+            .expect("it comes up");
+        assert_eq!(card.send(&[0; 60]), Err(RequestError::Device(Error::QueueFull)));
+        drop(card);
         // What a frame does not fit into is refused, and what the device had is taken back.
         let buffers = (make(3, 1000), make(1, BUFFER));
-        let refused = DeviceError::Device(RequestError::InvalidParam);
+        let refused = DeviceError::Device(RequestError::Device(Error::InvalidParam));
         assert_err!(Network::new(slot, Wait::Interrupt, buffers), error if error == refused);
         let buffers = (make(QUEUE + 1, BUFFER), make(1, BUFFER));
-        let refused = DeviceError::Device(RequestError::QueueFull);
+        let refused = DeviceError::Device(RequestError::Device(Error::QueueFull));
         assert_err!(Network::new(slot, Wait::Interrupt, buffers), error if error == refused);
     })
 }

@@ -16,6 +16,7 @@ use drivers::virtio::{DeviceError, RequestError, Wait};
 use ktest::Completion;
 use ktest::{assert_err, ktest};
 use mm::io_mem::IoMem;
+use virtio_drivers::Error;
 use virtio_hal::Slot;
 
 use super::virtio_devices::{KINDS, assert_known, with_device, without_memory};
@@ -30,13 +31,13 @@ static CAME: AtomicU64 = AtomicU64::new(0);
 
 static INTERRUPT: DeviceInterrupt = DeviceInterrupt::new();
 
-fn with_source(test: impl FnOnce(&mut IoMem<Slot>)) -> Completion {
+pub(super) fn with_source(test: impl FnOnce(&mut IoMem<Slot>)) -> Completion {
     with_device(is_entropy, NONE, &INTERRUPT, test)
 }
 
 /// Asks for bytes, and sees that they are the next ones.
 #[track_caller]
-fn fill(source: &mut Entropy<'_>, buffer: &mut [u8], what: &str) {
+pub(super) fn fill(source: &mut Entropy<'_>, buffer: &mut [u8], what: &str) {
     buffer.fill(0xee);
     assert_eq!(source.fill(buffer), Ok(()), "{what}");
     let from = CAME.fetch_add(buffer.len() as u64, Relaxed);
@@ -98,7 +99,7 @@ fn bytes_are_polled_for_with_interrupts_masked() -> Completion {
 fn a_source_without_memory_for_its_ring_takes_nothing() -> Completion {
     with_source(|slot| {
         let refused = without_memory(0, || Entropy::new(slot, Wait::Interrupt).map(drop));
-        assert_eq!(refused, Err(DeviceError::Device(RequestError::DmaError)));
+        assert_eq!(refused, Err(DeviceError::Device(RequestError::Device(Error::DmaError))));
         let mut source = Entropy::new(slot, Wait::Interrupt).expect("a device that comes up now");
         fill(&mut source, &mut [0; 16], "now");
     })
@@ -117,7 +118,7 @@ fn it_comes_up_again_and_again_and_is_no_disk() -> Completion {
         }
         let refused = SlotError::Other { device: 4, wanted: 2 };
         assert_err!(Disk::new(slot, Wait::Polling), DeviceError::Slot(error) if error == refused);
-        let error = RequestError::InvalidParam;
+        let error = RequestError::Device(Error::InvalidParam);
         assert_eq!(alloc::format!("{error}"), "Invalid parameter");
     })
 }

@@ -14,11 +14,12 @@ use drivers::virtio::{RequestError, Wait};
 use ktest::Completion;
 use ktest::ktest;
 use mm::io_mem::IoMem;
+use virtio_drivers::Error;
 use virtio_hal::Slot;
 
 use super::virtio_devices::{KINDS, Kind, assert_known, fill_known, with_device};
 
-const NONE: &str = "no virtio slot holds a disk that may be written";
+pub(super) const NONE: &str = "no virtio slot holds a disk that may be written";
 
 /// What the disk's bytes are made of in the end.
 const SEED: u64 = 0x6469_736b;
@@ -28,7 +29,7 @@ const REGION: u64 = 64;
 
 static INTERRUPT: DeviceInterrupt = DeviceInterrupt::new();
 
-fn is_writable(slot: &mut IoMem<Slot>) -> bool {
+pub(super) fn is_writable(slot: &mut IoMem<Slot>) -> bool {
     is_disk(slot) && Disk::new(slot, Wait::Polling).is_ok_and(|disk| !disk.is_read_only())
 }
 
@@ -101,9 +102,12 @@ fn what_cannot_be_written_is_refused() -> Completion {
     with_device(is_writable, NONE, &INTERRUPT, |slot| {
         let mut disk = Disk::new(slot, Wait::Interrupt).expect("a disk that comes up");
         let (end, sector) = (disk.sectors(), [0x5a; SECTOR]);
-        assert_eq!(disk.write(end, &sector), Err(RequestError::IoError));
+        assert_eq!(disk.write(end, &sector), Err(RequestError::Device(Error::IoError)));
         for bytes in [0, 1, SECTOR - 1] {
-            assert_eq!(disk.write(0, &sector[..bytes]), Err(RequestError::InvalidParam));
+            assert_eq!(
+                disk.write(0, &sector[..bytes]),
+                Err(RequestError::Device(Error::InvalidParam))
+            );
         }
     })
 }
@@ -116,7 +120,7 @@ fn a_disk_that_may_not_be_written_refuses() -> Completion {
         let mut disk = Disk::new(slot, Wait::Interrupt).expect("a disk that comes up");
         let (mut before, mut after) = ([0; SECTOR], [0; SECTOR]);
         assert_eq!(disk.read(1, &mut before), Ok(()));
-        assert_eq!(disk.write(1, &[0x5a; SECTOR]), Err(RequestError::IoError));
+        assert_eq!(disk.write(1, &[0x5a; SECTOR]), Err(RequestError::Device(Error::IoError)));
         assert_eq!(disk.read(1, &mut after), Ok(()));
         assert_eq!(before, after);
     })
