@@ -76,7 +76,7 @@ pub struct NotMapped<B> {
 }
 
 /// Where `memory` begins, and how long it is.
-fn place(memory: NonNull<[u8]>) -> (VirtAddr, u32) {
+pub(crate) fn place(memory: NonNull<[u8]>) -> (VirtAddr, u32) {
     let address = u32::try_from(memory.addr().get()).unwrap_or(u32::MAX);
     // No memory has 4 GiB.
     (VirtAddr::new(address), u32::try_from(memory.len()).unwrap_or(u32::MAX))
@@ -89,14 +89,9 @@ impl<D: Direction, B: Buffer> Streaming<D, B> {
     /// [`NotMapped`], with the buffer.
     #[inline(never)] // so that the caller recorded is the one who asked
     pub fn map(device: &'static Device, buffer: B) -> Result<Self, NotMapped<B>> {
-        let caller = arch::backtrace::return_address();
-        Self::map_by(Self::call(device, "Streaming::map", caller), buffer)
-    }
-
-    /// The same by another name.
-    pub(crate) fn map_by(call: Call<'static>, mut buffer: B) -> Result<Self, NotMapped<B>> {
+        let call = Self::call(device, "Streaming::map", arch::backtrace::return_address());
+        let mut buffer = buffer;
         let (address, bytes) = place(buffer.memory());
-        let device = call.device;
         // SAFETY: the memory is the buffer's alone, whose owner is in the result, or forgotten with it; nobody reaches it until
         // `unmap` or `sync_for_cpu` has taken it back.
         match unsafe { streaming::map(call, Memory::Anywhere(address), bytes) } {
@@ -138,15 +133,6 @@ impl<D: Direction, B: Buffer> Streaming<D, B> {
     #[inline(never)] // as in `map`
     pub unsafe fn unmap(self) -> Result<B, UnmapError> {
         let call = Self::call(self.device, "Streaming::unmap", arch::backtrace::return_address());
-        // SAFETY: by the caller's promise.
-        unsafe { self.unmap_by(call) }
-    }
-
-    /// The same by another name.
-    ///
-    /// # Safety
-    /// As for [`Streaming::unmap`].
-    pub(crate) unsafe fn unmap_by(self, call: Call<'_>) -> Result<B, UnmapError> {
         let mut whole = ManuallyDrop::new(self);
         // SAFETY: mapped by `map`, with these bytes and this flow; our caller promises the rest.
         unsafe { streaming::unmap(call, whole.dma, whole.bytes)? };
@@ -165,39 +151,24 @@ impl<D: Direction, B: Buffer> Streaming<D, B> {
     pub unsafe fn sync_for_cpu(&mut self) -> Result<Synced<'_, D, B>, UnmapError> {
         let caller = arch::backtrace::return_address();
         let call = Self::call(self.device, "Streaming::sync_for_cpu", caller);
-        // SAFETY: by the caller's promise.
-        unsafe { self.sync_by(call)? };
+        // SAFETY: mapped by `map`, with these bytes and this flow; our caller promises the rest.
+        unsafe { streaming::sync_for_cpu(call, self.dma, self.bytes)? };
         let memory = self.buffer.memory();
         Ok(Synced { mapping: self, memory })
     }
+}
 
-    /// Takes the bytes back until [`Streaming::give_by`].
-    ///
-    /// # Safety
-    /// The device does not touch them until then.
-    pub(crate) unsafe fn sync_by(&self, call: Call<'_>) -> Result<(), UnmapError> {
-        // SAFETY: mapped by `map`, with these bytes and this flow; our caller promises the rest.
-        unsafe { streaming::sync_for_cpu(call, self.dma, self.bytes) }
-    }
-
-    /// Makes the bytes the device's again.
-    ///
-    /// # Safety
-    /// [`Streaming::sync_by`] took them back, and nobody refers to them any more.
-    pub(crate) unsafe fn give_by(&self, call: Call<'_>) -> Result<(), UnmapError> {
-        // SAFETY: mapped by `map`, with these bytes and this flow; our caller promises the rest.
-        unsafe { streaming::sync_for_device(call, self.dma, self.bytes) }
-    }
+/// Says that what was mapped for `device` at `dma` is dropped.
+pub(crate) fn kept(device: &Device, dma: DmaAddr, bytes: u32) {
+    let name = device.name();
+    log::error!(
+        "DMA: a mapping for {name} of {bytes} bytes at {dma} was dropped: the buffer stays the device's"
+    );
 }
 
 impl<D: Direction, B: Buffer> Drop for Streaming<D, B> {
     fn drop(&mut self) {
-        log::error!(
-            "DMA: a mapping for {} of {} bytes at {} was dropped: the buffer stays the device's",
-            self.device.name(),
-            self.bytes,
-            self.dma
-        );
+        kept(self.device, self.dma, self.bytes);
     }
 }
 
@@ -252,8 +223,9 @@ impl<D: Direction, B: Buffer> Drop for Synced<'_, D, B> {
         let device = self.mapping.device;
         let caller = arch::backtrace::return_address();
         let call = Streaming::<D, B>::call(device, "Synced::drop", caller);
+        let Streaming { dma, bytes, .. } = *self.mapping;
         // SAFETY: `sync_for_cpu` took them back, and the slice that this gave is gone.
-        if let Err(error) = unsafe { self.mapping.give_by(call) } {
+        if let Err(error) = unsafe { streaming::sync_for_device(call, dma, bytes) } {
             log::error!("DMA: {} does not get its buffer back: {error}", device.name());
         }
     }

@@ -5,23 +5,28 @@
 //!                          │
 //!                          └──unsafe unmap──▶ buffers, in their order
 //! ```
-//! All are mapped or none. Each buffer is an entry of its own, in the order of the list, as `dma_map_sg` has it: what happens to be
-//! adjacent on the bus is not merged, so that a device is told of as many pieces as its driver has, and each ends and is copied
-//! (S106) by itself.
+//! All are mapped or none. On the bus each buffer is a piece of its own, in the order of the list, as `dma_map_sg` has it: what happens
+//! to be adjacent there is not merged, and each is copied (S106) by itself. Behind an IOMMU the device sees those as one piece whose
+//! seams are those of pages (S109).
 //!
 //! A list that is dropped keeps its buffers for good, as a single mapping does: the device may still be writing there.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
+use core::marker::PhantomData;
+use core::mem::{self, ManuallyDrop};
 use core::ptr::NonNull;
 
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::misuse::Family;
 use kerncore::streaming::Direction;
 
+use crate::debug;
 use crate::device::Device;
-use crate::mapping::{Buffer, NotMapped, Streaming};
-use crate::streaming::{Call, MapError, UnmapError};
+use crate::list::{self, ListMapError, NO_SEGMENT, Piece};
+use crate::mapping::{Buffer, kept, place};
+use crate::streaming::{self, Call, MapError, Memory, UnmapError};
 
 /// Buffers that are a device's, for data that flows as `D` says.
 ///
@@ -30,15 +35,35 @@ use crate::streaming::{Call, MapError, UnmapError};
 #[must_use = "dropped, the buffers stay the device's"]
 pub struct StreamingList<D: Direction, B: Buffer> {
     device: &'static Device,
-    /// Never empty.
-    entries: Vec<Entry<D, B>>,
+    /// Never empty, but of a list that was ended.
+    entries: Vec<Entry<B>>,
     /// Where the buffers go when they are taken back: nothing is allocated then.
     room: Vec<B>,
+    direction: PhantomData<D>,
 }
 
-struct Entry<D: Direction, B: Buffer> {
-    mapping: Streaming<D, B>,
+struct Entry<B> {
+    /// Kept for good if nobody takes it back.
+    buffer: ManuallyDrop<B>,
     memory: NonNull<[u8]>,
+    told: Cell<(DmaAddr, u32)>,
+    /// Whether it stays the device's though the list was ended.
+    is_lost: Cell<bool>,
+}
+
+impl<B> Piece for &Entry<B> {
+    fn memory(self) -> Option<(Memory, u32)> {
+        let (address, bytes) = place(self.memory);
+        Some((Memory::Anywhere(address), bytes))
+    }
+
+    fn told(self) -> (DmaAddr, u32) {
+        self.told.get()
+    }
+
+    fn tell(self, dma: DmaAddr, bytes: u32) {
+        self.told.set((dma, bytes));
+    }
 }
 
 /// Why a list was not mapped.
@@ -82,7 +107,7 @@ pub struct ListNotMapped<B> {
 
 /// A list of which not all was taken back. What is missing in `buffers` stays the device's.
 pub struct ListNotUnmapped<B> {
-    /// The first that was not, from 0 on.
+    /// The first that was not, from 0 on; those go with it that the device sees as one piece.
     pub index: usize,
     /// Why.
     pub error: UnmapError,
@@ -120,30 +145,39 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
             let error = ListError::NoMemory { entries: buffers.len() };
             return Err(ListNotMapped { error, buffers });
         }
-        // From the end, so that what is left stays in its place, with room for what may come back.
-        let mut left = buffers;
-        left.reverse();
-        while let Some(mut buffer) = left.pop() {
-            let memory = buffer.memory();
-            match Streaming::map_by(Self::call(device, "StreamingList::map", caller), buffer) {
-                Ok(mapping) => entries.push(Entry { mapping, memory }),
-                Err(NotMapped { error, buffer }) => {
-                    let error = ListError::Entry { index: entries.len(), error };
-                    left.push(buffer);
-                    while let Some(Entry { mapping, .. }) = entries.pop() {
-                        let call = Self::call(device, "StreamingList::map", caller);
-                        // SAFETY: mapped a moment ago, and the device was not told.
-                        match unsafe { mapping.unmap_by(call) } {
-                            Ok(buffer) => left.push(buffer),
-                            Err(error) => log::error!("DMA: a buffer of a list is lost: {error}"),
-                        }
-                    }
-                    left.reverse();
-                    return Err(ListNotMapped { error, buffers: left });
-                }
+        let mut room = buffers;
+        entries.extend(room.drain(..).map(|mut buffer| {
+            let (memory, told) = (buffer.memory(), Cell::new(NO_SEGMENT));
+            Entry { buffer: ManuallyDrop::new(buffer), memory, told, is_lost: Cell::new(false) }
+        }));
+        let mut whole = Self { device, entries, room, direction: PhantomData };
+        let call = Self::call(device, "StreamingList::map", caller);
+        // SAFETY: the memory is the buffers' alone, which are in the result, or forgotten with it; nobody reaches it until it was taken
+        // back.
+        match unsafe { list::map(call, whole.entries.iter()) } {
+            Ok(_) => {
+                list::segments(whole.entries.iter()).for_each(|(dma, _)| debug::asked(device, dma));
+                Ok(whole)
+            }
+            Err(error) => {
+                let index = error.index() as usize;
+                let error = match error {
+                    ListMapError::Piece { error, .. } => ListError::Entry { index, error },
+                    ListMapError::NoMemory { .. } => unreachable!("a buffer is memory"),
+                };
+                Err(ListNotMapped { error, buffers: whole.take_back() })
             }
         }
-        Ok(Self { device, entries, room: left })
+    }
+
+    /// The buffers that are the processor's again, in their order.
+    fn take_back(&mut self) -> Vec<B> {
+        let mut buffers = mem::take(&mut self.room);
+        let entries = mem::take(&mut self.entries).into_iter();
+        let back = entries.filter(|entry| !entry.is_lost.get());
+        // No more than there is room for.
+        buffers.extend(back.map(|entry| ManuallyDrop::into_inner(entry.buffer)));
+        buffers
     }
 
     /// How many buffers it has; at least one.
@@ -152,9 +186,10 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
         self.entries.len()
     }
 
-    /// Where the device sees each buffer, and how many bytes: what it is told, in the list's order.
-    pub fn pieces(&self) -> impl ExactSizeIterator<Item = (DmaAddr, usize)> {
-        self.entries.iter().map(|entry| (entry.mapping.dma_address(), entry.mapping.len()))
+    /// Where the device sees each piece, and how many bytes: what it is told, in the list's order. As many as buffers, or fewer behind an
+    /// IOMMU.
+    pub fn pieces(&self) -> impl Iterator<Item = (DmaAddr, usize)> {
+        list::segments(self.entries.iter()).map(|(dma, bytes)| (dma, bytes as usize))
     }
 
     /// Takes the buffers back, in their order.
@@ -165,18 +200,21 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
     /// # Safety
     /// The device is done with all of them, and will not touch them again.
     #[inline(never)] // as in `map`
-    pub unsafe fn unmap(self) -> Result<Vec<B>, ListNotUnmapped<B>> {
+    pub unsafe fn unmap(mut self) -> Result<Vec<B>, ListNotUnmapped<B>> {
         let caller = arch::backtrace::return_address();
-        let Self { device, entries, room: mut buffers } = self;
-        let mut first = None;
-        for (index, Entry { mapping, .. }) in entries.into_iter().enumerate() {
-            let call = Self::call(device, "StreamingList::unmap", caller);
-            // SAFETY: by the caller's promise.
-            match unsafe { mapping.unmap_by(call) } {
-                Ok(buffer) => buffers.push(buffer),
-                Err(error) => _ = first.get_or_insert((index, error)),
+        let call = Self::call(self.device, "StreamingList::unmap", caller);
+        let (mut first, mut done) = (None, 0);
+        let ended = |count: u32, result| {
+            let next = done + count as usize;
+            if let Err(error) = result {
+                self.entries[done..next].iter().for_each(|entry| entry.is_lost.set(true));
+                _ = first.get_or_insert((done, error));
             }
-        }
+            done = next;
+        };
+        // SAFETY: by the caller's promise.
+        unsafe { list::unmap(call, self.entries.iter(), ended) };
+        let buffers = self.take_back();
         match first {
             None => Ok(buffers),
             Some((index, error)) => Err(ListNotUnmapped { index, error, buffers }),
@@ -186,7 +224,7 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
     /// Takes the bytes of all buffers back for as long as the result lives; then they are the device's again. Any context.
     ///
     /// # Errors
-    /// The first buffer that cannot be, and why; all are the device's.
+    /// The first piece that cannot be, as [`StreamingList::pieces`] has them, and why; all are the device's.
     ///
     /// # Safety
     /// The device does not touch the buffers until the result is dropped.
@@ -195,13 +233,16 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
         let caller = arch::backtrace::return_address();
         let call = Self::call(self.device, "StreamingList::sync_for_cpu", caller);
         let mut synced = SyncedList { list: self, count: 0 };
-        for index in 0..synced.list.len() {
+        loop {
+            let told = synced.list.entries.get(synced.count).map(Piece::told);
+            let Some((dma, bytes)) = told.filter(|told| *told != NO_SEGMENT) else {
+                return Ok(synced);
+            };
             // SAFETY: by the caller's promise. Where one fails, those before it go back with `synced`.
-            let result = unsafe { synced.list.entries[index].mapping.sync_by(call) };
-            result.map_err(|error| (index, error))?;
+            let result = unsafe { streaming::sync_for_cpu(call, dma, bytes) };
+            result.map_err(|error| (synced.count, error))?;
             synced.count += 1;
         }
-        Ok(synced)
     }
 
     const fn call(device: &'static Device, name: &'static str, caller: VirtAddr) -> Call<'static> {
@@ -209,10 +250,20 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
     }
 }
 
+impl<D: Direction, B: Buffer> Drop for StreamingList<D, B> {
+    fn drop(&mut self) {
+        for (dma, bytes) in list::segments(self.entries.iter()) {
+            kept(self.device, dma, bytes);
+        }
+    }
+}
+
 impl<D: Direction, B: Buffer> fmt::Debug for StreamingList<D, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mappings = self.entries.iter().map(|entry| &entry.mapping);
-        f.debug_list().entries(mappings).finish()
+        f.debug_struct("StreamingList")
+            .field("device", &self.device.name())
+            .field("flow", &D::FLOW)
+            .finish_non_exhaustive()
     }
 }
 
@@ -247,9 +298,9 @@ impl<D: Direction, B: Buffer> Drop for SyncedList<'_, D, B> {
         let StreamingList { device, ref entries, .. } = *self.list;
         let caller = arch::backtrace::return_address();
         let call = StreamingList::<D, B>::call(device, "SyncedList::drop", caller);
-        for entry in &entries[..self.count] {
+        for (dma, bytes) in list::segments(entries.iter()).take(self.count) {
             // SAFETY: taken back by `sync_for_cpu`; the slices that this gave are gone.
-            if let Err(error) = unsafe { entry.mapping.give_by(call) } {
+            if let Err(error) = unsafe { streaming::sync_for_device(call, dma, bytes) } {
                 log::error!("DMA: {} does not get its buffer back: {error}", device.name());
             }
         }

@@ -157,6 +157,7 @@ const SPECIAL: [Special; 41] = [
     // Hardly any room for copies, of which a network card has half.
     Special::with("swiotlb=64K,force", "virtio").equipped(),
     Special::with("dma_debug=on", "misuse::"),
+    Special::with("swiotlb=force dma_debug=on", "iommu_lists::"),
     Special::with("dma_debug=on", "streaming::").by(4),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),

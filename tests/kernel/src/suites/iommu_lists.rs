@@ -8,11 +8,12 @@ use alloc::vec::Vec;
 use dma::bounce;
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
+use dma::mapping_list::StreamingList;
 use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::iommu::SegmentLimits;
-use kerncore::streaming::Flow;
+use kerncore::streaming::{Bidirectional, Flow};
 use ktest::ktest;
 use linux::page::pointer_to;
 use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
@@ -323,4 +324,50 @@ fn a_joined_list_ends_as_it_was_mapped_or_not_at_all_s67() {
     list.list[2].set_page(third, PAGE_SIZE, 0);
     list.unmap(&SNOOPING, TO);
     assert_eq!(attached.taken(), 0);
+}
+
+/// S105, S109: the same by their owner; the pages come back in their order.
+#[ktest]
+fn an_owned_list_of_pages_is_one_piece_to_the_device_s105_s109() {
+    let attached = Attached::new(&DEVICE, BYTES);
+    let engine = Engine(&DEVICE);
+    let list = Scattered::new(6, 0, PAGE_SIZE);
+    let bytes = list.bytes();
+    let places: Vec<_> = list.pages.iter().map(Pages::address).collect();
+    let mapped = StreamingList::<Bidirectional, _>::map(&DEVICE, list.pages);
+    let mut mapped = mapped.expect("a mapping");
+    assert_eq!(mapped.len(), 6);
+    let segments: Vec<(u32, u32)> = mapped
+        .pieces()
+        .map(|(dma, bytes)| (dma.raw(), u32::try_from(bytes).expect("a few pages")))
+        .collect();
+    assert_eq!(segments.len(), if bounce::is_forced() { 6 } else { 1 });
+    device_writes(&engine, &segments, &pattern(1, bytes));
+    // SAFETY: the device waits.
+    let mut synced = unsafe { mapped.sync_for_cpu() }.expect("low memory");
+    assert!(synced.iter().flatten().copied().eq(pattern(1, bytes)));
+    synced.iter_mut().flatten().for_each(|byte| *byte = !*byte);
+    drop(synced);
+    let inverted: Vec<u8> = pattern(1, bytes).iter().map(|byte| !byte).collect();
+    assert!(device_reads(&engine, &segments) == inverted);
+    device_writes(&engine, &segments, &pattern(2, bytes));
+    // SAFETY: the device is done.
+    let pages = unsafe { mapped.unmap() }.expect("low memory");
+    assert!(pages.iter().flat_map(|page| page.iter()).copied().eq(pattern(2, bytes)));
+    assert_eq!(pages.iter().map(Pages::address).collect::<Vec<_>>(), places);
+    assert_eq!((attached.taken(), bounce::usage().taken), (0, 0));
+    // One that cannot be mapped: all come back, and the device sees none.
+    let mut buffers: Vec<Vec<u8>> = (0..4).map(|_| vec![7; PAGE_SIZE as usize]).collect();
+    buffers[3] = Vec::new();
+    let refused = StreamingList::<Bidirectional, _>::map(&DEVICE, buffers).map(drop);
+    let refused = refused.expect_err("a buffer of no bytes");
+    assert_eq!(refused.buffers.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096, 4096, 0]);
+    assert_eq!((attached.taken(), bounce::usage().taken), (0, 0));
+    // On the bus nothing is joined.
+    let apart = Scattered::new(3, 0, PAGE_SIZE);
+    let mapped = StreamingList::<Bidirectional, _>::map(&SNOOPING, apart.pages);
+    let mapped = mapped.expect("a mapping on the bus");
+    assert_eq!(mapped.pieces().count(), 3);
+    // SAFETY: the device is done.
+    assert_eq!(unsafe { mapped.unmap() }.expect("low memory").len(), 3);
 }
