@@ -251,6 +251,26 @@ pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), Unma
     unsafe { unmap_on_bus(call, physical, bytes) }
 }
 
+/// [`unmap_on_bus`] of what is no copy.
+///
+/// # Safety
+/// As for that.
+#[inline(always)]
+pub(crate) unsafe fn end_in_place(
+    call: Call<'_>,
+    physical: PhysAddr,
+    bytes: u32,
+) -> Result<(), UnmapError> {
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+    kernel()
+        .take_from_device(authority, call.handover(Step::Whole), physical, bytes)
+        .map_err(UnmapError::Memory)?;
+    pinning::unpin(Original::Physical(physical), bytes);
+    Ok(())
+}
+
 /// [`unmap`] of what lies at `physical` on the bus, whether the device sees that or not.
 ///
 /// # Safety
@@ -266,11 +286,8 @@ pub(crate) unsafe fn unmap_on_bus(
     let authority = unsafe { Authority::claim() };
     let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
     let Some(Found { first, loan, offset }) = found else {
-        kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
-        let taken = kernel().take_from_device(authority, handover, physical, bytes);
-        taken.map_err(UnmapError::Memory)?;
-        pinning::unpin(Original::Physical(physical), bytes);
-        return Ok(());
+        // SAFETY: as above.
+        return unsafe { end_in_place(call, physical, bytes) };
     };
     if offset != 0 {
         return Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }));

@@ -80,6 +80,17 @@ pub(crate) const ROWS: &[Row] = &[
     row("vmalloc_to_page", Some(28), Some(28), 28, ""),
     row("page_alloc_free_order0", Some(333), Some(548), 60, ""),
     row("page_alloc_free_order4", Some(888), Some(1_223), 130, ""),
+    // Nobody measured Linux at these. The goals are what the processor's view of as much costs here: vmap_vunmap_1p, _16p, _256p; and for
+    // buffers, that on top of dma_coherent_sleeping.
+    row("iommu_map_unmap_1p", None, None, 300, "adjacent pages, for a device that snoops"),
+    row("iommu_map_unmap_16p", None, None, 620, ""),
+    row("iommu_map_unmap_256p", None, None, 4_800, ""),
+    row("iommu_map_sg_1p", None, None, 300, "a list of scattered pages, for a device that snoops"),
+    row("iommu_map_sg_16p", None, None, 620, ""),
+    row("iommu_map_sg_256p", None, None, 4_800, ""),
+    row("iommu_alloc_free_4K", None, None, 1_800, "remap, zeroed, cleaned"),
+    row("iommu_alloc_free_64K", None, None, 15_620, ""),
+    row("iommu_alloc_free_1M", None, None, 236_000, ""),
 ];
 
 /// A row that moves data: its figure is how many bytes a thousand instructions move, and more is better.

@@ -18,6 +18,8 @@ extern crate alloc;
 #[cfg(target_arch = "arm")]
 mod disk;
 #[cfg(target_arch = "arm")]
+mod iommu;
+#[cfg(target_arch = "arm")]
 mod meter;
 #[cfg(target_arch = "arm")]
 mod rows;

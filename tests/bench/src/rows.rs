@@ -25,6 +25,7 @@ use linux::vmalloc::{vmalloc, vmalloc_huge, vzalloc};
 use linux::vmap::vmap;
 
 use crate::disk;
+use crate::iommu;
 use crate::meter::Meter;
 
 /// One row.
@@ -99,6 +100,15 @@ pub(crate) static ROWS: &[Row] = &[
     row("vmalloc_to_page", page_behind),
     row("page_alloc_free_order0", |meter| pages(meter, 0)),
     row("page_alloc_free_order4", |meter| pages(meter, 4)),
+    row("iommu_map_unmap_1p", |meter| iommu::map_page(meter, 0)),
+    row("iommu_map_unmap_16p", |meter| iommu::map_page(meter, 4)),
+    row("iommu_map_unmap_256p", |meter| iommu::map_page(meter, 8)),
+    row("iommu_map_sg_1p", |meter| iommu::map_list(meter, 1)),
+    row("iommu_map_sg_16p", |meter| iommu::map_list(meter, 16)),
+    row("iommu_map_sg_256p", |meter| iommu::map_list(meter, 256)),
+    row("iommu_alloc_free_4K", |meter| iommu::allocate(meter, 4 * KIB)),
+    row("iommu_alloc_free_64K", |meter| iommu::allocate(meter, 64 * KIB)),
+    row("iommu_alloc_free_1M", |meter| iommu::allocate(meter, MIB)),
     disk_row("disk_read_64M_coherent", disk::read_coherent),
     disk_row("disk_read_64M_mapped", disk::read_mapped),
     disk_row("disk_read_64M_bounced", disk::read_bounced),
@@ -203,15 +213,22 @@ fn reserve_free(meter: &mut Meter) {
     meter.measure(|_| unsafe { free_vm_area(get_vm_area(4 * KIB, 0)) });
 }
 
+type AllocateCoherent =
+    unsafe extern "C" fn(*const Device, c_uint, *mut DmaAddr, AllocationFlags) -> *mut c_void;
+type FreeCoherent = unsafe extern "C" fn(*const Device, c_uint, *const c_void, DmaAddr);
+
+/// The pointers by which coherent buffers are made and freed.
+pub(crate) fn coherent_pointers() -> (AllocateCoherent, FreeCoherent) {
+    (
+        black_box(dma_alloc_coherent as AllocateCoherent),
+        black_box(dma_free_coherent as FreeCoherent),
+    )
+}
+
 fn coherent(meter: &mut Meter, gfp: AllocationFlags, bytes: u32) {
     static DEVICE: Device = Device::new("bench");
 
-    let allocate = black_box(
-        dma_alloc_coherent as unsafe extern "C" fn(*const Device, c_uint, *mut DmaAddr, _) -> _,
-    );
-    let free = black_box(
-        dma_free_coherent as unsafe extern "C" fn(*const Device, c_uint, *const c_void, DmaAddr),
-    );
+    let (allocate, free) = coherent_pointers();
     let mut bus = DmaAddr::new(0);
     let mut last: *mut c_void = ptr::null_mut();
     meter.measure(|_| {

@@ -137,6 +137,9 @@ fn follow((first, pages): (u32, u32), steps: &[Step]) -> TestCaseResult {
                 let pages = pages.saturating_add_signed(more).max(1);
                 let found = space.find(DmaAddr::new(page * PAGE_SIZE), pages);
                 prop_assert_eq!(found, model.judge(page, pages));
+                let around = space.run_of(DmaAddr::new(page * PAGE_SIZE));
+                let around = around.map(|run| (run.first(), run.count()));
+                prop_assert_eq!(around, model.holder(page), "{:#x}", page);
             }
         }
         let runs = space.runs().map(|run| (run.first(), run.count()));

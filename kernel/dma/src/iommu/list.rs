@@ -27,6 +27,9 @@ struct Open<I> {
     count: u32,
     /// Which of the list the first is.
     index: u32,
+    /// Where the first lies on the bus, and how many bytes all have.
+    first: PhysAddr,
+    bytes: u32,
     /// `None`: nothing is joined to it.
     segment: Option<Segment>,
 }
@@ -59,7 +62,9 @@ pub(crate) unsafe fn map<P: Piece>(
 ) -> Result<u32, ListMapError> {
     let limits = call.device.segment_limits();
     let (mut told, mut rest) = (0, pieces.clone());
-    let mut open = Open { pieces: pieces.clone(), count: 0, index: 0, segment: None };
+    let none = PhysAddr::new(0);
+    let mut open =
+        Open { pieces: pieces.clone(), count: 0, index: 0, first: none, bytes: 0, segment: None };
     let mut room = pieces.clone();
     let mut tell = |open: &Open<_>| {
         let (dma, bytes) = show(call, iommu, open)?;
@@ -92,11 +97,15 @@ pub(crate) unsafe fn map<P: Piece>(
                 lost(1, unsafe { streaming::unmap_on_bus(call, on_bus, bytes) });
                 break Err(error);
             }
-            open = Open { pieces: here, count: 0, index, segment: own };
+            open = Open { pieces: here, count: 0, index, first: none, bytes: 0, segment: None };
         }
         piece.tell(DmaAddr::new(on_bus.raw()), bytes);
-        open.segment = if open.count == 0 { own } else { joined };
-        open.count += 1;
+        if open.count == 0 {
+            (open.first, open.segment) = (on_bus, own);
+        } else {
+            open.segment = joined;
+        }
+        (open.count, open.bytes) = (open.count + 1, open.bytes + bytes);
     };
     let Err(error) = outcome else {
         room.for_each(|piece| piece.tell(NO_SEGMENT.0, NO_SEGMENT.1));
@@ -118,8 +127,7 @@ fn show<P: Piece>(
     open: &Open<impl Iterator<Item = P> + Clone>,
 ) -> Result<(DmaAddr, u32), ListMapError> {
     let failed = |error| ListMapError::Piece { index: open.index, error: MapError::Iommu(error) };
-    let bytes = open.on_bus().map(|(_, bytes)| bytes).sum();
-    let offset = open.on_bus().next().map_or(0, |(first, _)| first.page_offset());
+    let (offset, bytes) = (open.first.page_offset(), open.bytes);
     let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
     let dma =
         iommu.show_runs((open.on_bus().map(run_of), offset), grant, memory).map_err(failed)?;
@@ -201,8 +209,8 @@ unsafe fn end<P: Piece>(
     iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
     let mut ended = Ok(());
     for (first, bytes) in places.flatten() {
-        // SAFETY: by our caller's promise; the tables said that this is what was mapped.
-        ended = ended.and(unsafe { streaming::unmap_on_bus(call, first, bytes) });
+        // SAFETY: by our caller's promise; the tables said that this is what was mapped, and copies are not joined.
+        ended = ended.and(unsafe { streaming::end_in_place(call, first, bytes) });
     }
     ended
 }

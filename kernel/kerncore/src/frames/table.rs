@@ -240,6 +240,25 @@ impl<'t> FrameTable<'t> {
         self.head_of(index).map_or(FrameOwner::Absent, |head| self.record(head).state().owner())
     }
 
+    /// Whose `frame` is, and how many frames from it on are so by the same block; one outside the table.
+    #[inline]
+    pub fn owned_run(&self, frame: Pfn) -> (FrameOwner, u32) {
+        let Some(index) = self.index_of(frame) else { return (FrameOwner::Absent, 1) };
+        match self.record(index).state() {
+            state if state.is_head() => (state.owner(), 1 << state.order()),
+            _ => self.owned_run_within(index),
+        }
+    }
+
+    /// The same from the frame at `index` on, behind the first of its block.
+    #[inline(never)]
+    fn owned_run_within(self, index: u32) -> (FrameOwner, u32) {
+        self.head_of(index).map_or((FrameOwner::Absent, 1), |head| {
+            let state = self.record(head).state();
+            (state.owner(), (1 << state.order()) - (index - head))
+        })
+    }
+
     /// Whether `frame` is the allocator's to lend: free or owned, but neither absent nor set aside at boot.
     pub fn is_managed(&self, frame: Pfn) -> bool {
         match self.index_of(frame).and_then(|index| self.head_of(index)) {

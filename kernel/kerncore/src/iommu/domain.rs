@@ -78,6 +78,29 @@ pub struct UnmappedIova<'d, 's, M: Machine, T: Iotlb, L: Locks, P> {
     iovas: &'d L::Lock<IovaSpace<'s>>,
 }
 
+/// The frames of runs of one, of which there are `left`.
+struct Scattered<I> {
+    runs: I,
+    left: usize,
+}
+
+impl<I: Iterator<Item = (Pfn, u32)>> Iterator for Scattered<I> {
+    type Item = Pfn;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Pfn> {
+        let (frame, _) = self.runs.next()?;
+        self.left = self.left.saturating_sub(1);
+        Some(frame)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: Iterator<Item = (Pfn, u32)>> ExactSizeIterator for Scattered<I> {}
+
 /// Slots of a first-level table that translates `window`: of the lower half, or of all addresses.
 const fn slots_for(window: PageRange) -> u32 {
     const HALF: u32 = l1::TABLE_ALIGNMENT / SLOT_SIZE;
@@ -140,9 +163,18 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         grant: Grant,
         memory: MemoryType,
     ) -> Result<Iova, DomainMapError> {
-        let pages = runs.clone().fold(0_u32, |pages, (_, count)| pages.saturating_add(count));
+        let (mut pages, mut scattered) = (0_u32, true);
+        for (_, count) in runs.clone() {
+            pages = pages.saturating_add(count);
+            scattered &= count == 1;
+        }
         let mut iova = self.reserve(pages).map_err(DomainMapError::Iova)?;
-        match self.map_all(&mut iova, runs, grant, memory) {
+        let mapped = if scattered {
+            self.map_scattered(&mut iova, runs, grant, memory)
+        } else {
+            self.map_all(&mut iova, runs, grant, memory)
+        };
+        match mapped {
             Ok(()) => Ok(iova),
             Err(error) => Err(self.unwind(iova, error)),
         }
@@ -158,6 +190,21 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
     /// Of a run that is taken, and that nobody else has the right to.
     const fn right_to(&self, run: PageRange) -> Iova {
         Iova { range: OwnedRange::mint(run), root: self.root() }
+    }
+
+    /// Runs of one frame each: no entry is larger.
+    fn map_scattered(
+        &self,
+        iova: &mut Iova,
+        runs: impl Iterator<Item = (Pfn, u32)>,
+        grant: Grant,
+        memory: MemoryType,
+    ) -> Result<(), (u32, MapError)> {
+        let (attributes, source) = (grant.attributes(memory), self.source());
+        // As many runs as pages.
+        let frames = Scattered { runs, left: iova.pages() as usize };
+        let mapped = self.table.map(&mut iova.range, 0, frames, attributes, &source);
+        mapped.map(drop).map_err(|error| (error.mapped(), error))
     }
 
     fn map_all(
@@ -238,7 +285,7 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         self.table.translate(VirtAddr::new(address.raw()))
     }
 
-    /// What is mapped around `address`: where it begins, and how many pages it has. Looks at every page.
+    /// What is mapped around `address`: where it begins, and how many pages it has.
     pub fn mapping_of(&self, address: DmaAddr) -> Option<PageRange> {
         self.iovas.with(|iovas| iovas.run_of(address))
     }

@@ -118,7 +118,7 @@ impl<'s> IovaSpace<'s> {
     fn no_run(&self, start: DmaAddr, pages: u32, first: Option<u32>) -> IovaError {
         let Some(first) = first else { return IovaError::Outside { start } };
         let at = |page: u32| DmaAddr::new((self.first() + page) << PAGE_SHIFT);
-        match self.pool.runs().find(|run| run.first <= first && first - run.first < run.pages) {
+        match self.pool.run_around(first) {
             None => IovaError::Free { start },
             Some(run) => {
                 let (found, has) = (at(run.first), run.pages);
@@ -133,13 +133,11 @@ impl<'s> IovaSpace<'s> {
         if first < self.below { Freed::No } else { self.pool.give_back(first, run.bytes()) }
     }
 
-    /// The run that `address` lies in, if it is taken.
+    /// The run that `address` lies in, if it is taken. Looks at its words alone.
     pub fn run_of(&self, address: DmaAddr) -> Option<PageRange> {
-        let first = (address.raw() >> PAGE_SHIFT).checked_sub(self.first())?;
-        self.runs().find(|pages| {
-            let page = first + self.first();
-            pages.first() <= page && page < pages.end()
-        })
+        let page = (address.raw() >> PAGE_SHIFT).checked_sub(self.first())?;
+        let run = self.pool.run_around(page).filter(|_| page >= self.below)?;
+        Some(self.run(run.first, run.pages))
     }
 
     /// The runs that are taken, lowest first. Looks at every page.

@@ -24,15 +24,21 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
     /// # Errors
     /// The first frame that is not.
     pub fn is_streamable(&self, first: PhysAddr, bytes: u32) -> Result<(), KmapError> {
-        let frame = |index| first.pfn().checked_add(index);
-        (0..frames_of(first, bytes)).map_while(frame).try_for_each(|frame| {
-            let owner = self.zones.table().owner_of(frame);
+        let (mut next, mut left) = (Some(first.pfn()), frames_of(first, bytes));
+        while let Some(frame) = next
+            && left != 0
+        {
+            let (owner, run) = self.zones.table().owned_run(frame);
             if is_lent(owner) {
                 return Err(KmapError::Lent { frame, owner });
             }
             // What the boot loader left reserved is no device's, either.
-            if is_not_memory(owner) { Err(KmapError::NotMemory { frame, owner }) } else { Ok(()) }
-        })
+            if is_not_memory(owner) {
+                return Err(KmapError::NotMemory { frame, owner });
+            }
+            (next, left) = (frame.checked_add(run), left.saturating_sub(run));
+        }
+        Ok(())
     }
 
     /// Gives `bytes` from `first`, which are in use and do not wrap, to a device. Any context.

@@ -1,9 +1,17 @@
 //! Runs of a pool whose alignment has an upper bound, and whether a run is one: what device addresses ask for beyond the rest.
 
-use super::{Pool, WORD_BITS, Word, end_of, pages_behind, place, run_of};
+use super::{Pool, Run, WORD_BITS, Word, end_of, pages_behind, place, run_of};
 
 /// The largest alignment, in pages, of what [`Pool::take_capped`] gives: that of a supersection.
 pub const MOST_ALIGNED: u32 = 4096;
+
+impl Word {
+    /// Whether the pages of `run` are those of one, of which the last is the last.
+    #[inline(always)]
+    const fn ends_run(self, run: u32) -> bool {
+        self.used & run == run && self.last & run == end_of(run)
+    }
+}
 
 impl Pool<'_> {
     /// As [`Pool::take`], but what has more than [`MOST_ALIGNED`] pages begins at a multiple of so many.
@@ -52,17 +60,38 @@ impl Pool<'_> {
         if first != 0 && self.goes_on(first - 1) {
             return false;
         }
-        let last = first + behind;
         let (index, bit) = place(first);
-        let (end, end_bit) = place(last);
-        (index..=end).all(|at| {
-            let from = if at == index { bit } else { 0 };
-            let to = if at == end { end_bit } else { WORD_BITS - 1 };
-            let mask = run_of(from, to - from);
-            let ends = if at == end { end_of(mask) } else { 0 };
-            let word = self.word(at);
-            word.used & mask == mask && word.last & mask == ends
-        })
+        if behind < WORD_BITS - bit {
+            return self.word(index).ends_run(run_of(bit, behind));
+        }
+        let (end, end_bit) = place(first + behind);
+        let inside = |index: u32, mask: u32| self.word(index).going_on() & mask == mask;
+        inside(index, u32::MAX << bit)
+            && (index + 1..end).all(|index| inside(index, u32::MAX))
+            && self.word(end).ends_run(run_of(0, end_bit))
+    }
+
+    /// The run that `page` lies in, if it is taken. Looks at its words alone.
+    pub fn run_around(&self, page: u32) -> Option<Run> {
+        if page >= self.pages || !self.is_used(page) {
+            return None;
+        }
+        let (mut index, bit) = place(page);
+        // Bits of pages before it that no run goes on from: behind the last of those it begins.
+        let mut ends = !self.word(index).going_on() & !(u32::MAX << bit);
+        while ends == 0 && index != 0 {
+            index -= 1;
+            ends = !self.word(index).going_on();
+        }
+        let first = (index + 1) * WORD_BITS - ends.leading_zeros();
+        let (mut index, mut ends) =
+            (page / WORD_BITS, self.word(page / WORD_BITS).last & u32::MAX << bit);
+        while ends == 0 && index * WORD_BITS < self.pages {
+            index += 1;
+            ends = self.word(index).last;
+        }
+        let end = index * WORD_BITS + ends.trailing_zeros() + 1;
+        Some(Run { start: self.address_of(first), first, pages: end - first })
     }
 
     /// As [`Pool::largest_run`], of what [`Pool::take_capped`] could still give. Looks at every page.
