@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arch::lock::IrqSpinLock;
 use board::vexpress_a9;
-use kerncore::config::{Config, IoMappings, LargeMappings, Limits, Memory, SizeLimit};
+use kerncore::config::{Bound, Config, IoMappings, LargeMappings, Limits, Memory, SizeLimit};
 use kerncore::layout;
 use kerncore::lock::Class;
 use mm::Kernel;
@@ -89,26 +89,34 @@ pub fn start(style: LogStyle, registers: Registers) -> Result<&'static Started, 
     Ok(STARTED.call_once(|| Started { kernel, config, ram, source }))
 }
 
-/// What the address map and the board allow.
+/// What the address map, the board and the frames allow.
 fn limits() -> Limits {
     Limits {
-        coherent_pool: SizeLimit::up_to(layout::LINEAR_BYTES),
-        contiguous: SizeLimit { least: BLOCK, most: layout::LINEAR_BYTES, unit: BLOCK },
-        bounce: SizeLimit::up_to(kerncore::frames::MAX_BLOCK * kerncore::addr::PAGE_SIZE),
+        coherent_pool: SizeLimit::up_to(layout::LINEAR_BYTES, Bound::AddressMap),
+        contiguous: SizeLimit {
+            least: BLOCK,
+            most: layout::LINEAR_BYTES,
+            unit: BLOCK,
+            bound: Bound::AddressMap,
+        },
+        bounce: SizeLimit::up_to(BLOCK, Bound::LargestBlock),
         vmalloc: SizeLimit {
             least: layout::VMALLOC_MINIMUM,
             most: layout::VMALLOC_DEFAULT,
             unit: kerncore::addr::SECTION_SIZE,
+            bound: Bound::AddressMap,
         },
         memory: SizeLimit {
             least: RAM_MINIMUM,
             most: vexpress_a9::RAM_MAX,
             unit: kerncore::addr::PAGE_SIZE,
+            bound: Bound::Board,
         },
         low_memory: SizeLimit {
             least: LOW_MEMORY_MINIMUM,
             most: layout::LINEAR_BYTES,
             unit: BLOCK,
+            bound: Bound::AddressMap,
         },
     }
 }

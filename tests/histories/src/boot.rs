@@ -1,7 +1,7 @@
 //! What a boot loader says, read from any bytes: no panic, and nothing out of range comes out.
 
 use kerncore::addr::PhysAddr;
-use kerncore::config::{Config, Limits, Memory, SizeLimit};
+use kerncore::config::{Bound, Config, Limits, Memory, SizeLimit};
 use kerncore::handover::{Handover, atags};
 
 /// Where the board's RAM begins.
@@ -70,13 +70,14 @@ fn check(handover: &Handover<'_>, bytes: &[u8]) {
 
 fn command_line(line: &[u8]) {
     let Ok(line) = core::str::from_utf8(line) else { return };
+    let bound = Bound::AddressMap;
     let limits = Limits {
-        bounce: SizeLimit::up_to(4 << 20),
-        coherent_pool: SizeLimit::up_to(MOST_RAM),
-        contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
-        vmalloc: SizeLimit { least: 1 << 20, most: 768 << 20, unit: 1 << 20 },
-        low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
-        memory: SizeLimit { least: 1 << 20, most: MOST_RAM, unit: 1 << 20 },
+        bounce: SizeLimit::up_to(4 << 20, Bound::LargestBlock),
+        coherent_pool: SizeLimit::up_to(MOST_RAM, bound),
+        contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20, bound },
+        vmalloc: SizeLimit { least: 1 << 20, most: 768 << 20, unit: 1 << 20, bound },
+        low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20, bound },
+        memory: SizeLimit { least: 1 << 20, most: MOST_RAM, unit: 1 << 20, bound: Bound::Board },
     };
     let words = line.split_ascii_whitespace().count();
     let mut complaints = 0;

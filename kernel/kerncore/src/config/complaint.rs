@@ -35,10 +35,12 @@ pub enum Why {
         /// The least, in bytes.
         least: u32,
     },
-    /// The size is larger than the address map allows.
+    /// The size is larger than can be.
     TooLarge {
         /// The most, in bytes.
         most: u32,
+        /// What sets that.
+        bound: Bound,
     },
     /// The number is none of those that are allowed.
     OutOfRange {
@@ -57,6 +59,27 @@ pub enum Why {
         /// The unit, in bytes.
         unit: u32,
     },
+}
+
+/// What sets how large something can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The addresses that the kernel has for it.
+    AddressMap,
+    /// How much RAM the board can have.
+    Board,
+    /// It is one block of adjacent frames, and no block is larger.
+    LargestBlock,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AddressMap => "the address map allows",
+            Self::Board => "the board can have",
+            Self::LargestBlock => "the largest block of adjacent frames has",
+        })
+    }
 }
 
 /// What is done instead.
@@ -91,9 +114,7 @@ impl fmt::Display for Why {
             Self::NotASize(_) => f.write_str("not a size (digits, then at most one of K, M, G)"),
             Self::NotANumber(_) => f.write_str("not a number"),
             Self::TooSmall { least } => write!(f, "less than {}", Bytes(least)),
-            Self::TooLarge { most } => {
-                write!(f, "more than the address map allows ({})", Bytes(most))
-            }
+            Self::TooLarge { most, bound } => write!(f, "more than {bound} ({})", Bytes(most)),
             Self::OutOfRange { least, most } => write!(f, "not between {least} and {most}"),
             Self::NotAMultiple { unit } => {
                 write!(f, "not a multiple of {}, the rest is unusable", Bytes(unit))

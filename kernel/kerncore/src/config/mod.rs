@@ -36,7 +36,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 
-pub use complaint::{Complaint, Instead, Why};
+pub use complaint::{Bound, Complaint, Instead, Why};
 pub use size::{NumberError, memparse, number};
 pub use streaming::{Copies, DmaChecks};
 
@@ -153,16 +153,18 @@ pub struct SizeLimit {
     pub most: u32,
     /// What the size must be a multiple of, in bytes: a power of two.
     pub unit: u32,
+    /// What sets the most.
+    pub bound: Bound,
 }
 
 impl SizeLimit {
-    /// From one page to `most` bytes, in pages.
-    pub const fn up_to(most: u32) -> Self {
-        Self { least: PAGE_SIZE, most, unit: PAGE_SIZE }
+    /// From one page to `most` bytes, which `bound` sets, in pages.
+    pub const fn up_to(most: u32, bound: Bound) -> Self {
+        Self { least: PAGE_SIZE, most, unit: PAGE_SIZE, bound }
     }
 }
 
-/// What the address map allows.
+/// Which sizes there can be on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For `coherent_pool=`.
@@ -381,10 +383,11 @@ fn size(value: Option<&str>, limit: SizeLimit) -> Result<(u32, Option<Why>), Why
         Err(NumberError::Empty) => return Err(Why::NoValue),
         Err(error) => return Err(Why::NotASize(error)),
     };
+    let too_large = Why::TooLarge { most: limit.most, bound: limit.bound };
     if bytes > limit.most.into() {
-        return Err(Why::TooLarge { most: limit.most });
+        return Err(too_large);
     }
-    let bytes = u32::try_from(bytes).map_err(|_| Why::TooLarge { most: limit.most })?;
+    let bytes = u32::try_from(bytes).map_err(|_| too_large)?;
     let whole = bytes & !(limit.unit - 1);
     if whole < limit.least {
         return Err(Why::TooSmall { least: limit.least });

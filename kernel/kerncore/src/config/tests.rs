@@ -1,13 +1,15 @@
 use super::*;
 
 const LIMITS: Limits = Limits {
-    coherent_pool: SizeLimit::up_to(64 << 20),
-    contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20 },
-    bounce: SizeLimit::up_to(4 << 20),
-    vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20 },
-    memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE },
-    low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20 },
+    coherent_pool: SizeLimit::up_to(64 << 20, Bound::AddressMap),
+    contiguous: SizeLimit { least: 4 << 20, most: 1 << 30, unit: 4 << 20, bound: MAP },
+    bounce: SizeLimit::up_to(4 << 20, Bound::LargestBlock),
+    vmalloc: SizeLimit { least: 16 << 20, most: 768 << 20, unit: 1 << 20, bound: MAP },
+    memory: SizeLimit { least: 16 << 20, most: 1 << 30, unit: PAGE_SIZE, bound: Bound::Board },
+    low_memory: SizeLimit { least: 32 << 20, most: 1 << 30, unit: 4 << 20, bound: MAP },
 };
+
+const MAP: Bound = Bound::AddressMap;
 
 /// The configuration and the lines that were complained of.
 fn parse(line: &str) -> (Config<'_>, Vec<String>) {
@@ -82,11 +84,31 @@ fn bounce_buffers_have_a_size_or_are_forced_or_both_s106() {
         "swiotlb=fast: not a size (digits, then at most one of K, M, G), using 512 KiB",
     );
     one_complaint("swiotlb", "swiotlb: a value is missing, using 512 KiB");
-    one_complaint(
-        "swiotlb=8M",
-        "swiotlb=8M: more than the address map allows (4 MiB), using 512 KiB",
-    );
     one_complaint("dma_debug=1", "dma_debug=1: not one of: on, off, ignored");
+}
+
+/// They are one block of adjacent frames: who wants more is told that, and from the first byte on.
+#[test]
+fn bounce_buffers_have_the_largest_block_at_most_s106() {
+    assert_eq!(parse("k swiotlb=4M").0.bounce, 4 << 20);
+    for wrong in ["8M", "4097K", "0x400001", "4194305", "4G", "0x100001000", "15E"] {
+        let word = format!("swiotlb={wrong}");
+        let line = format!(
+            "{word}: more than the largest block of adjacent frames has (4 MiB), using 512 KiB"
+        );
+        one_complaint(&word, &line);
+    }
+    for wrong in ["0", "1", "4095", "07777"] {
+        let word = format!("swiotlb={wrong}");
+        one_complaint(&word, &format!("{word}: less than 4 KiB, using 512 KiB"));
+    }
+    let (config, lines) = parse("k swiotlb=8193,force");
+    assert_eq!((config.bounce, config.copies), (8192, Copies::Always));
+    let line = "swiotlb=8193,force: not a multiple of 4 KiB, the rest is unusable, using 8 KiB";
+    assert_eq!(lines, [line]);
+    let (config, lines) = parse("k swiotlb=8M,force");
+    assert_eq!((config.bounce, config.copies), (DEFAULT_BOUNCE, Copies::Always));
+    assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 #[test]
@@ -173,7 +195,7 @@ fn s114_sizes_that_the_address_map_does_not_allow_are_ignored() {
         "vmalloc=769M",
         "vmalloc=769M: more than the address map allows (768 MiB), using the default",
     );
-    one_complaint("mem=2G", "mem=2G: more than the address map allows (1 GiB), using the default");
+    one_complaint("mem=2G", "mem=2G: more than the board can have (1 GiB), using the default");
     one_complaint("mem=15M", "mem=15M: less than 16 MiB, using the default");
     assert_eq!(
         parse("k mem=1G vmalloc=768M coherent_pool=64M").1,
