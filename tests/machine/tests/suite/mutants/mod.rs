@@ -27,6 +27,7 @@ mod map_ram;
 mod mappings;
 mod moving;
 mod page_arrays;
+mod pinning;
 mod placement;
 mod pool;
 mod purge;
@@ -144,6 +145,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         mappings::LISTED,
         moving::LISTED,
         page_arrays::LISTED,
+        pinning::LISTED,
         placement::LISTED,
         pool::LISTED,
         purge::LISTED,
