@@ -257,7 +257,9 @@ int dma_set_mask(const struct device *dev, uint64_t mask);
 int dma_set_coherent_mask(const struct device *dev, uint64_t mask);
 int dma_set_mask_and_coherent(const struct device *dev, uint64_t mask);
 
-/* Memory that is a device's for one transfer. What is mapped is not used before it is unmapped or synchronised. */
+/* Memory that is a device's for one transfer. What is mapped is not used before it is unmapped or synchronised. What is
+ * mapped from the device is only read in between: what is written there is lost where a copy was made. Who writes, too,
+ * maps it both ways. */
 enum dma_data_direction {
     DMA_BIDIRECTIONAL = 0,
     DMA_TO_DEVICE = 1,

@@ -8,6 +8,12 @@
 //! Bytes are copied in when the device is given the copy, whatever the direction, so that what it leaves alone comes back as it was;
 //! and copied out when it is taken back, if the device writes. In between nobody copies: who forgets to synchronise sees what was
 //! there before, on every machine.
+//!
+//! Synchronising copies only what the direction says, either way. So a driver that looks whether its device is done, and gives the buffer
+//! back because it is not, does not write over what the device wrote meanwhile; and what the processor writes into a buffer that a
+//! device only writes is lost with the next copy out. Linux says the same of such buffers: the driver only reads them, and one that it
+//! writes goes both ways. Rust code cannot write them ([`kerncore::streaming::Outgoing`]). *Instead:* copying in whatever the direction, as
+//! at the start; what the device wrote since would be gone without a trace, and no copy knows who wrote last.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -154,7 +160,7 @@ pub(crate) enum Way {
 /// Copies `bytes` between the buffer of `loan` and its slots, which begin at `first`, both from `offset` on.
 ///
 /// # Errors
-/// [`KmapError`], of high memory that has no temporary address; some may have been copied.
+/// [`KmapError`], of high memory that is not in use; some may have been copied. For want of a temporary address it does not fail.
 ///
 /// # Safety
 /// `offset` and `bytes` lie in the buffer. It is mapped and, for [`Way::Out`], writable, and nobody else uses it meanwhile. The slots
@@ -178,12 +184,12 @@ pub(crate) unsafe fn copy(
             while done < bytes {
                 let physical = PhysAddr::new(start.raw() + done);
                 let here = (bytes - done).min(PAGE_SIZE - physical.page_offset());
-                let mapped = kernel().kmap(physical.pfn())?;
-                let address = mapped.page().start().raw() | physical.page_offset();
                 let slots = VirtAddr::new(slots.raw() + done);
-                // SAFETY: as above; the page is mapped until `mapped` is dropped.
-                unsafe { copy_piece(VirtAddr::new(address), slots, here, way) };
-                drop(mapped);
+                kernel().reach(physical.pfn(), |page| {
+                    let address = VirtAddr::new(page.start().raw() | physical.page_offset());
+                    // SAFETY: as above; the page is mapped until this returns.
+                    unsafe { copy_piece(address, slots, here, way) };
+                })?;
                 done += here;
             }
             Ok(())

@@ -9,7 +9,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use kerncore::addr::{DmaAddr, VirtAddr};
-use kerncore::streaming::Direction;
+use kerncore::streaming::{Direction, Outgoing};
 use mm::page_alloc::Pages;
 
 use crate::debug;
@@ -126,7 +126,7 @@ impl<D: Direction, B: Buffer> Streaming<D, B> {
     /// Takes the buffer back. Any context.
     ///
     /// # Errors
-    /// [`UnmapError`], if high memory has no temporary address: the buffer stays the device's.
+    /// [`UnmapError`], which does not come to pass of a buffer that its owner has mapped: it would stay the device's.
     ///
     /// # Safety
     /// The device is done with it, and will not touch it again.
@@ -211,7 +211,8 @@ impl<D: Direction, B: Buffer> Deref for Synced<'_, D, B> {
     }
 }
 
-impl<D: Direction, B: Buffer> DerefMut for Synced<'_, D, B> {
+/// Not of what the device only writes: nothing that was written there would reach it.
+impl<D: Outgoing, B: Buffer> DerefMut for Synced<'_, D, B> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes the slice the only one.
         unsafe { self.memory.as_mut() }

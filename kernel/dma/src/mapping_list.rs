@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::misuse::Family;
-use kerncore::streaming::Direction;
+use kerncore::streaming::{Direction, Outgoing};
 
 use crate::debug;
 use crate::device::Device;
@@ -195,7 +195,7 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
     /// Takes the buffers back, in their order.
     ///
     /// # Errors
-    /// [`ListNotUnmapped`], if high memory has no temporary address.
+    /// [`ListNotUnmapped`], as [`Streaming::unmap`] has it.
     ///
     /// # Safety
     /// The device is done with all of them, and will not touch them again.
@@ -283,8 +283,10 @@ impl<D: Direction, B: Buffer> SyncedList<'_, D, B> {
             unsafe { entry.memory.as_ref() }
         })
     }
+}
 
-    /// The same, to be written.
+impl<D: Outgoing, B: Buffer> SyncedList<'_, D, B> {
+    /// The same, to be written, which the device will read.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
         self.list.entries.iter_mut().map(|entry| {
             // SAFETY: as in `iter`; `&mut self` makes the slice the only one, and no two buffers share bytes.

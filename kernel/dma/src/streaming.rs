@@ -292,17 +292,15 @@ pub(crate) unsafe fn unmap_on_bus(
     if offset != 0 {
         return Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }));
     }
-    kernel()
-        .take_from_device(authority, handover, first, loan.bytes)
-        .map_err(UnmapError::Memory)?;
-    if loan.flow.device_writes() {
+    let mut back = kernel().take_from_device(authority, handover, first, loan.bytes);
+    if loan.flow.device_writes() && back.is_ok() {
         // SAFETY: our caller's buffer; the slots were just taken back.
-        unsafe { bounce::copy(&loan, first, (0, loan.bytes), Way::Out) }
-            .map_err(UnmapError::Memory)?;
+        back = unsafe { bounce::copy(&loan, first, (0, loan.bytes), Way::Out) };
     }
+    // Whatever came of that, the device is done, and nobody will name these slots again.
     let loan = bounce::give_back(first).map_err(UnmapError::Bounce)?;
     pinning::unpin(loan.original, loan.bytes);
-    Ok(())
+    back.map_err(UnmapError::Memory)
 }
 
 /// Makes `bytes` from `dma` on, inside a mapping, the processor's for the moment. Any context.
@@ -337,6 +335,9 @@ pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
 }
 
 /// Makes `bytes` from `dma` on, inside a mapping, the device's again. Any context.
+///
+/// What the processor wrote there reaches the device if that reads, and otherwise nobody that could be relied on: a copy is not written
+/// over (S106).
 ///
 /// # Errors
 /// [`UnmapError`].

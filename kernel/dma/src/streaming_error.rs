@@ -66,7 +66,8 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// Why a mapping was not ended, or not synchronised. Nothing has changed, but for the last.
+/// Why a mapping was not ended, or not synchronised. Nothing has changed, but that of [`UnmapError::Memory`] a copy's slots are free again,
+/// and a device behind an IOMMU does not see it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnmapError {
     /// The size.
@@ -84,7 +85,7 @@ pub enum UnmapError {
         /// How many there are from there on.
         left: u32,
     },
-    /// It is not ordinary memory that is in use; or high memory that has no temporary address.
+    /// It is not ordinary memory that is in use: somebody has freed it while the device had it.
     Memory(KmapError),
     /// The device is behind an IOMMU, and sees nothing of that size there.
     Iommu(IovaError),

@@ -1,7 +1,7 @@
 //! Temporary mappings of single frames: how memory without linear addresses is reached.
 //!
 //! ```text
-//!   window     │ CPU 0: 32 slots                  │ CPU 1 …            one second-level table, made at boot
+//!   window     │ CPU 0: 32 slots, one kept back   │ CPU 1 …            one second-level table, made at boot
 //!              │ slot │ gap │ slot │ gap │ …      │                    nothing is ever mapped in a gap
 //! ```
 //! A slot is a page and the gap behind it. Each CPU takes from slots of its own, by one word of bits that is changed as a
@@ -12,8 +12,12 @@
 //! # When all of a CPU's slots are held
 //!
 //! Whoever asks for one more is told so ([`KmapError::Exhausted`]), and may give one up or try again. To wait is no choice:
-//! most who map may not sleep, and who holds 32 at once might be the one that waits. To take another CPU's would only put the
+//! most who map may not sleep, and who holds all at once might be the one that waits. To take another CPU's would only put the
 //! end off. To end the kernel would be right only if no caller could do without, and each here can.
+//!
+//! But who takes memory back from a device can not: what it wrote would be lost, and what stands for the mapping kept for good. For
+//! those each CPU has one slot more, which nobody holds for longer than a step takes, with interrupts masked, one CPU at a
+//! time ([`crate::kernel_space::KernelSpace::reach`]). So it is never taken when somebody comes.
 //!
 //! # Why every CPU's TLB is told
 //!
@@ -37,12 +41,14 @@ use crate::page_table::{AdoptError, PageTable, Slots};
 
 /// CPUs that have slots of their own.
 const CPUS: u32 = 4;
-/// Slots of each.
-pub const SLOTS: u32 = u32::BITS;
+/// Slots of each: a bit of a word for each.
+const NUMBERS: u32 = u32::BITS;
+/// Those of them that whoever asks may hold. The last is for who cannot be refused.
+pub const SLOTS: u32 = NUMBERS - 1;
 /// Pages of a slot, its gap included.
 const STRIDE: u32 = 2;
 /// Pages of a window: one section.
-pub const WINDOW_PAGES: u32 = CPUS * SLOTS * STRIDE;
+pub const WINDOW_PAGES: u32 = CPUS * NUMBERS * STRIDE;
 
 /// The window of temporary mappings.
 #[derive(Debug)]
@@ -149,10 +155,29 @@ impl<M: Machine> Kmap<M> {
             return Err(exhausted);
         }
         let number = self.claim(cpu).ok_or(exhausted)?;
-        let offset = (u32::try_from(cpu).unwrap_or(0) * SLOTS + number) * STRIDE;
-        let page = window.pages().sub_range(offset, 1).ok_or(exhausted)?;
+        self.map_in(window, cpu, number, frame).ok_or(exhausted)
+    }
+
+    /// As [`Kmap::map`], in the slot that is kept back; `None` where there is no window. For whoever has the lock that keeps others from
+    /// that, for as long as he has it.
+    pub(crate) fn map_in_last(&self, frame: Pfn) -> Option<Mapped<'_, M>> {
+        let cpu = self.machine.cpu() % self.taken.len();
+        let window = self.window.as_ref()?;
+        take(&self.taken[cpu], SLOTS).then(|| self.map_in(window, cpu, SLOTS, frame))?
+    }
+
+    /// Maps `frame` in a slot that was taken for it.
+    fn map_in(
+        &self,
+        window: &OwnedRange,
+        cpu: usize,
+        number: u32,
+        frame: Pfn,
+    ) -> Option<Mapped<'_, M>> {
+        let offset = (u32::try_from(cpu).unwrap_or(0) * NUMBERS + number) * STRIDE;
+        let page = window.pages().sub_range(offset, 1)?;
         self.write(page, SmallPages::new(Attributes::KERNEL_DATA).word(frame));
-        Ok(Mapped { slot: Some((self, cpu, number)), page })
+        Some(Mapped { slot: Some((self, cpu, number)), page })
     }
 
     /// Takes a slot of `cpu`: the lowest that is free.
@@ -160,7 +185,7 @@ impl<M: Machine> Kmap<M> {
         let word = &self.taken[cpu];
         loop {
             let number = (!word.load(Ordering::Relaxed)).trailing_zeros();
-            if number == SLOTS {
+            if number >= SLOTS {
                 return None;
             }
             // A handler, or another CPU that was told the same number, may have been faster.
@@ -196,7 +221,7 @@ impl<M: Machine> Kmap<M> {
     fn held_at(&self, address: VirtAddr) -> Option<(PageRange, usize, u32)> {
         let window = self.window();
         let offset = window.contains(address).then(|| address.page_number() - window.first())?;
-        let (cpu, number) = ((offset / STRIDE / SLOTS) as usize, offset / STRIDE % SLOTS);
+        let (cpu, number) = ((offset / STRIDE / NUMBERS) as usize, offset / STRIDE % NUMBERS);
         let taken = self.taken.get(cpu)?.load(Ordering::Relaxed) & 1 << number != 0;
         if !taken || !offset.is_multiple_of(STRIDE) {
             return None;
@@ -291,7 +316,7 @@ mod tests {
     fn a_slot_is_given_to_one_of_those_who_reach_for_it() {
         let word = AtomicU32::new(0b101);
         assert!(take(&word, 1) && !take(&word, 1) && !take(&word, 0) && !take(&word, 2));
-        assert!(take(&word, SLOTS - 1) && !take(&word, SLOTS - 1));
+        assert!(take(&word, NUMBERS - 1) && !take(&word, NUMBERS - 1));
         assert_eq!(word.load(Ordering::Relaxed), 0x8000_0007);
     }
 }

@@ -176,7 +176,8 @@ pub unsafe extern "C" fn dma_sync_single_for_cpu(
     }
 }
 
-/// Makes `size` bytes from `dma_addr` on, inside a mapping, the device's again. Whole cache lines change their owner. Any context.
+/// Makes `size` bytes from `dma_addr` on, inside a mapping, the device's again. Whole cache lines change their owner. What was written there
+/// reaches it if it reads; what it only writes is only read in between. Any context.
 ///
 /// # Safety
 /// As for [`dma_map_single`].

@@ -168,6 +168,8 @@ pub struct KernelSpace<'s, M: Machine, L: Locks> {
     ram: Ram<'s>,
     linear: LinearMap<M>,
     kmap: Kmap<M>,
+    /// Whose is the slot of it that is kept back.
+    last_address: L::Lock<()>,
     /// The page arrays of whatever is one block.
     pointers: Pointers<'s>,
     support: &'s dyn Support<'s>,
@@ -195,6 +197,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             zones: parts.zones,
             linear: parts.linear,
             kmap: parts.kmap,
+            last_address: Lock::new(Class::LastAddress, ()),
             pointers: parts.pointers,
             support: parts.support,
             contiguous: None,

@@ -1,11 +1,11 @@
 //! Reaching frames: at their linear addresses if they have any, else at temporary ones.
 
-use crate::addr::{Pfn, VirtAddr};
+use crate::addr::{PageRange, Pfn, VirtAddr};
 use crate::frames::FrameBlock;
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::vmap::{is_lent, is_not_memory};
 use crate::kmap::{Kmap, KmapError, KunmapError, Mapped};
-use crate::lock::Locks;
+use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
 use crate::page_table::consecutive;
 
@@ -32,6 +32,24 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             Some(page) => Ok(Mapped::linear(page)),
             None => self.kmap.map::<L>(frame),
         }
+    }
+
+    /// Calls `act` with the page at which `frame`, which must stay in use, is reached meanwhile: its linear one, or a temporary one, which
+    /// there always is: for a step that may not fail. Any context, under no lock behind that of the last temporary address; nor does
+    /// `act` take one before that.
+    ///
+    /// # Errors
+    /// [`KmapError::NotMemory`] and [`KmapError::Lent`]; [`KmapError::Exhausted`] only where there is no window at all.
+    pub fn reach<R>(&self, frame: Pfn, act: impl FnOnce(PageRange) -> R) -> Result<R, KmapError> {
+        let exhausted = match self.kmap(frame) {
+            Ok(mapped) => return Ok(act(mapped.page())),
+            Err(exhausted @ KmapError::Exhausted { .. }) => exhausted,
+            Err(error) => return Err(error),
+        };
+        self.last_address.with(|()| {
+            let mapped = self.kmap.map_in_last(frame).ok_or(exhausted)?;
+            Ok(act(mapped.page()))
+        })
     }
 
     /// Ends the temporary mapping that `address` lies in, whose owner gave it up by [`Mapped::keep`].

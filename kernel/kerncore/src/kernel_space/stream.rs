@@ -1,10 +1,10 @@
 //! Memory on its way to a device that masters the bus, and back (S105): low memory through its linear addresses, high memory
 //! through temporary ones.
 
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::vmap::{is_lent, is_not_memory};
-use crate::kmap::{KmapError, Mapped};
+use crate::kmap::KmapError;
 use crate::lock::Locks;
 use crate::streaming::{Handover, Piece, StreamMachine, to_device, to_processor};
 
@@ -44,7 +44,7 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
     /// Gives `bytes` from `first`, which are in use and do not wrap, to a device. Any context.
     ///
     /// # Errors
-    /// [`KmapError::Exhausted`], for high memory: the processor has all of it.
+    /// [`KmapError`], of high memory that is not in use: the processor has all of it. For want of a temporary address it does not fail.
     pub fn give_to_device(
         &self,
         authority: M::Authority,
@@ -58,7 +58,7 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
             given += piece.bytes;
         });
         if result.is_err() {
-            // What could be mapped once can be mapped again: it was just given back.
+            // What could be reached once can be reached again.
             let _undone = self.take_from_device(authority, handover, first, given);
         }
         result
@@ -67,7 +67,7 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
     /// Takes `bytes` from `first` back from a device that is done with them. Any context.
     ///
     /// # Errors
-    /// [`KmapError::Exhausted`], for high memory: the device keeps some of it.
+    /// [`KmapError`], of high memory that is not in use any more.
     pub fn take_from_device(
         &self,
         _authority: M::Authority,
@@ -93,23 +93,29 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
             step(machine, Piece { address, physical: first, bytes });
             return Ok(());
         }
+        self.each_page(first, bytes, &mut step)
+    }
+
+    /// The same, page by page.
+    #[cold]
+    #[inline(never)]
+    fn each_page(
+        &self,
+        first: PhysAddr,
+        bytes: u32,
+        step: &mut dyn FnMut(&M, Piece),
+    ) -> Result<(), KmapError> {
         let (mut physical, mut left) = (first, bytes);
         while left > 0 {
-            let here = left.min(PAGE_SIZE - physical.page_offset());
-            let mapped = self.kmap_of(physical.pfn())?;
-            let address = mapped.page().start().raw() | physical.page_offset();
-            step(machine, Piece { address: VirtAddr::new(address), physical, bytes: here });
-            drop(mapped);
+            let offset = physical.page_offset();
+            let here = left.min(PAGE_SIZE - offset);
+            self.reach(physical.pfn(), |page| {
+                let address = VirtAddr::new(page.start().raw() | offset);
+                step(self.table.machine(), Piece { address, physical, bytes: here });
+            })?;
             left -= here;
             physical = PhysAddr::new(physical.raw().wrapping_add(here));
         }
         Ok(())
-    }
-
-    fn kmap_of(&self, frame: Pfn) -> Result<Mapped<'_, M>, KmapError> {
-        match self.linear.pages_of(frame, 1) {
-            Some(page) => Ok(Mapped::linear(page)),
-            None => self.kmap.map::<L>(frame),
-        }
     }
 }

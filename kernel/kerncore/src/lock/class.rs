@@ -69,6 +69,8 @@ pub enum Class {
     InterruptController,
     /// A CPU's interface to the interrupt controller (`drivers::interrupts`).
     InterruptInterface,
+    /// Who has the temporary address that is kept for steps that may not fail (`kerncore::kmap`).
+    LastAddress,
     /// The registers of the outer cache's controller (`drivers::pl310`).
     OuterCache,
     /// Whose which cache line is, in builds of tests (`arch::lines`).
@@ -79,7 +81,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::Domains,
@@ -109,6 +111,7 @@ impl Class {
         Self::DeviceHandler,
         Self::InterruptController,
         Self::InterruptInterface,
+        Self::LastAddress,
         Self::OuterCache,
         Self::CacheLines,
     ];
@@ -144,6 +147,7 @@ impl Class {
             Self::DeviceHandler => "device handler",
             Self::InterruptController => "interrupt controller",
             Self::InterruptInterface => "interrupt interface",
+            Self::LastAddress => "last temporary address",
             Self::OuterCache => "outer cache",
             Self::CacheLines => "cache lines",
             Self::OuterTest(_) => "outer test",

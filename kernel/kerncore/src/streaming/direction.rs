@@ -58,6 +58,11 @@ pub trait Direction: sealed::Sealed {
     const FLOW: Flow;
 }
 
+/// A direction in which the device reads what the processor wrote: whoever has the bytes for a while may write them. What is written in
+/// a buffer that the device only writes reaches nobody: not the device, and where a copy was made (S106) not the buffer's owner either,
+/// who gets what is in the copy.
+pub trait Outgoing: Direction {}
+
 /// [`Flow::ToDevice`].
 #[derive(Clone, Copy, Debug)]
 pub enum ToDevice {}
@@ -81,6 +86,9 @@ impl Direction for FromDevice {
 impl Direction for Bidirectional {
     const FLOW: Flow = Flow::Bidirectional;
 }
+
+impl Outgoing for ToDevice {}
+impl Outgoing for Bidirectional {}
 
 #[cfg(test)]
 mod tests {

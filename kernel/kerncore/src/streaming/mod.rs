@@ -17,7 +17,7 @@ mod machine;
 mod route;
 mod upkeep;
 
-pub use direction::{Bidirectional, Direction, Flow, FromDevice, ToDevice};
+pub use direction::{Bidirectional, Direction, Flow, FromDevice, Outgoing, ToDevice};
 pub use machine::{Levels, OuterCache, StreamMachine, Upkeep};
 pub use route::{Bounced, Question, Refusal, Route, route};
 pub use upkeep::{Handover, Piece, Step, to_device, to_processor};

@@ -15,11 +15,16 @@ use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::pool_growth::enough;
 use dma::scatter::{ScatterEntry, ScatterTable};
+use dma::streaming::{self, Call, Memory, UnmapError};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
+use kerncore::bounce::GiveBackError;
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::dma_mask::DmaMask;
+use kerncore::frames::FrameOwner;
+use kerncore::kmap::KmapError;
+use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
@@ -28,11 +33,12 @@ use linux::dma_attrs::dma_alloc_attrs;
 use linux::dma_sgtable::{dma_get_sgtable, sg_free_table, sg_init_table};
 use linux::errno::{EINVAL, ENXIO};
 use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
+use mm::kernel;
 
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};
-use super::witness::{Books, NOBODY};
+use super::witness::{Books, NOBODY, authority};
 
 static DEVICE: Device = Device::new("an odd test's device");
 static SNOOPING: Device = Device::coherent("an odd test's snooping device");
@@ -78,6 +84,31 @@ fn a_list_has_no_page_that_is_not_the_buffer_s_s99() -> Completion {
     }
     books.assert_unchanged();
     Ran
+}
+
+/// S106: whoever frees a buffer that a device has a copy of is told when that comes back, and its slots come back all the same.
+#[ktest]
+fn the_copy_of_what_was_freed_meanwhile_gives_its_slots_back_s106() {
+    let block = kernel().zones().allocate(0, FrameOwner::Pages).expect("a frame");
+    let (first, _) = block.leak();
+    let (name, flow, family) = ("a test", Flow::FromDevice, Family::Page);
+    let call = Call { name, device: &DEVICE, flow, caller: NOBODY, family };
+    // No whole lines, so that it is copied.
+    let memory = Memory::Physical(PhysAddr::new(first.base().raw() + 7));
+    // SAFETY: the test's frame, which it leaves alone.
+    let dma = unsafe { streaming::map(call, memory, 100) }.expect("a mapping");
+    assert_eq!(usage().taken, 1);
+    let freed = kernel().free_frames_at(authority(), first, 0, FrameOwner::Pages);
+    assert_eq!(freed, Ok(()));
+    // SAFETY: mapped above; there is no device, and nobody has the frame.
+    let ended = unsafe { streaming::unmap(call, dma, 100) };
+    let lost = matches!(ended, Err(UnmapError::Memory(KmapError::NotMemory { frame, .. })) if frame == first);
+    assert!(lost, "{ended:?}");
+    assert_eq!(usage().taken, 0);
+    // SAFETY: to be refused.
+    let again = unsafe { streaming::unmap(call, dma, 100) };
+    let free = GiveBackError::Free { physical: PhysAddr::new(dma.raw()) };
+    assert_eq!(again, Err(UnmapError::Bounce(free)));
 }
 
 /// S106: slots that no buffer has are nobody's mapping: neither ended again, nor synchronised.

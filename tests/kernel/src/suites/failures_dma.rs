@@ -19,7 +19,7 @@ use dma::device::Device;
 use dma::dma_pool::{DmaPool, TakeError};
 use dma::pool_growth::{grow, grown, is_low, release_idle};
 use dma::scatter::ScatterTable;
-use dma::streaming::{self, Call, MapError, Memory};
+use dma::streaming::{self, Call, Memory};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
@@ -27,7 +27,6 @@ use kerncore::dma_mask::DmaMask;
 use kerncore::failure::{Afterwards, Outcome, Point};
 use kerncore::frames::{FrameOwner, FrameRequest};
 use kerncore::kernel_space::IoRemapError;
-use kerncore::kmap::KmapError;
 use kerncore::misuse::Family;
 use kerncore::pool;
 use kerncore::streaming::Flow;
@@ -289,7 +288,8 @@ fn c_callers_get_numbers_for_lists_s99() {
     assert_eq!(unsafe { free(&DEVICE, BYTES, buffer.address, buffer.dma) }, Ok(()));
 }
 
-/// S105, S106, S117: high memory has no address to be maintained or copied by, until it is given one.
+/// S105, S106, S117: high memory has no address to be maintained or copied by, until it is given one; and there always is one, so that
+/// nothing that is mapped for a device is refused to whoever takes it back.
 #[ktest]
 fn high_memory_on_its_way_to_a_device_s105_s106() -> Completion {
     if let Err(skipped) = slots() {
@@ -310,24 +310,27 @@ fn high_memory_on_its_way_to_a_device_s105_s106() -> Completion {
         let map = |bytes| unsafe { streaming::map(call, Memory::Physical(start), bytes) };
         // SAFETY: mapped a moment before; there is no device.
         let unmap = |dma, bytes| assert_eq!(unsafe { streaming::unmap(call, dma, bytes) }, Ok(()));
-        let no_address =
-            |error: &MapError| matches!(error, MapError::Memory(KmapError::Exhausted { .. }));
-        survives(
-            "dma_map_page, high memory",
-            || map(64),
-            |point, error| point == Point::Slot && no_address(error),
-            |dma| unmap(dma, 64),
-        );
-        // Of two pages the second has none: the first is taken back, by the address that it had.
+        survives("dma_map_page, high memory", || map(64), |_, _| false, |dma| unmap(dma, 64));
         let books = (Books::now(), arch::lines::runs(), usage());
-        let second = NonZeroU32::new(2).expect("not zero");
-        let (refused, outcome) = fail_nth(second, Afterwards::Plenty, || map(PAGE_SIZE));
-        assert_eq!(outcome.failed, Some(Point::Slot));
-        assert!(refused.as_ref().is_err_and(no_address), "{refused:?}");
-        books.0.assert_unchanged();
-        assert_eq!((arch::lines::runs(), usage()), (books.1, books.2));
-        let dma = map(PAGE_SIZE).expect("addresses");
-        unmap(dma, PAGE_SIZE);
+        for nth in (1..4).filter_map(NonZeroU32::new) {
+            for afterwards in [Afterwards::Plenty, Afterwards::Nothing] {
+                // Of two pages each.
+                let (dma, outcome) = fail_nth(nth, afterwards, || map(PAGE_SIZE));
+                assert_eq!(outcome.failed, (nth.get() < 3).then_some(Point::Slot));
+                let dma = dma.expect("an address");
+                let (synced, outcome) = fail_nth(nth, afterwards, || {
+                    // SAFETY: mapped a moment before; there is no device.
+                    unsafe { streaming::sync_for_cpu(call, dma, PAGE_SIZE) }?;
+                    // SAFETY: as above.
+                    unsafe { streaming::sync_for_device(call, dma, PAGE_SIZE) }
+                });
+                assert_eq!((synced, outcome.failed), (Ok(()), Some(Point::Slot)));
+                let ((), outcome) = fail_nth(nth, afterwards, || unmap(dma, PAGE_SIZE));
+                assert_eq!(outcome.failed, (nth.get() < 3).then_some(Point::Slot));
+                books.0.assert_unchanged();
+                assert_eq!((arch::lines::runs(), usage()), (books.1, books.2));
+            }
+        }
     }
     let freed = kernel().free_frames_at(authority(), first, 1, FrameOwner::Pages);
     assert_eq!(freed, Ok(()));

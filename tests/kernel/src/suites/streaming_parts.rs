@@ -4,10 +4,13 @@ extern crate alloc;
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
+use core::ops::DerefMut;
 use core::ptr;
 
 use dma::bounce::{InitError, is_forced, usage};
 use dma::device::Device;
+use dma::mapping::Synced;
 use dma::streaming::{self, Call, Memory, UnmapError};
 use image::capture::capture_log;
 use image::start::started;
@@ -18,7 +21,7 @@ use kerncore::dma_mask::DmaMask;
 use kerncore::layout::linear_address;
 use kerncore::lines::Level;
 use kerncore::misuse::Family;
-use kerncore::streaming::{Flow, Upkeep};
+use kerncore::streaming::{Bidirectional, Flow, FromDevice, ToDevice, Upkeep};
 use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
@@ -152,6 +155,50 @@ fn bytes_go_no_way_that_the_direction_does_not_say_s105_s106() {
         let wanted = if flow == Flow::ToDevice { 0x5a } else { 0xa5 };
         assert!(heap.iter().all(|&byte| byte == wanted), "{flow}");
     }
+}
+
+/// Whether the bytes of a `T` can be written: known to whoever compiles this, since an inherent constant comes before a trait's.
+struct Written<T>(PhantomData<T>);
+
+trait Not {
+    const WRITTEN: bool = false;
+}
+
+impl<T> Not for Written<T> {}
+
+impl<T: DerefMut> Written<T> {
+    const WRITTEN: bool = true;
+}
+
+/// What is written in a buffer that a device only writes reaches nobody, so Rust code cannot write it.
+#[ktest]
+fn between_two_synchronisations_only_what_a_device_reads_can_be_written_s105() {
+    type Bytes<D> = Written<Synced<'static, D, Pages>>;
+    let written =
+        [Bytes::<ToDevice>::WRITTEN, Bytes::<Bidirectional>::WRITTEN, Bytes::<FromDevice>::WRITTEN];
+    assert_eq!(written, [true, true, false]);
+}
+
+/// C code can, against its promise: the copy stays as the device left it, between the two and afterwards, and so the buffer becomes.
+#[ktest]
+fn what_a_driver_writes_where_only_its_device_does_is_not_in_the_copy_s105_s106() {
+    with_each(Flow::FromDevice, |call, buffer, dma| {
+        device_writes(dma, &pattern(111, BYTES));
+        // SAFETY: mapped by the caller; the device is done for now.
+        assert_eq!(unsafe { streaming::sync_for_cpu(call, dma, BYTES) }, Ok(()));
+        assert_eq!(buffer, pattern(111, BYTES));
+        buffer.fill(0x99);
+        // It went on meanwhile, as a device does whose driver only looks whether it is done.
+        device_writes(dma, &pattern(222, 1000));
+        // SAFETY: mapped by the caller.
+        assert_eq!(unsafe { streaming::sync_for_device(call, dma, BYTES) }, Ok(()));
+        let mut wanted = pattern(222, 1000);
+        wanted.extend_from_slice(&pattern(111, BYTES)[1000..]);
+        assert_eq!(device_reads(dma, BYTES), wanted);
+        // SAFETY: as above.
+        assert_eq!(unsafe { streaming::sync_for_cpu(call, dma, BYTES) }, Ok(()));
+        assert_eq!(buffer, wanted);
+    });
 }
 
 /// Made once, where the devices of fewest lines reach; and who finds no room is told of in the log, too.

@@ -321,3 +321,49 @@ fn the_audit_knows_what_is_held_and_the_ledger_counts_it() {
     bed.feed(list);
     bed.clean();
 }
+
+/// S105: a step that may not fail reaches its frame when every slot of the CPU is held, and in the handler that interrupts; nobody
+/// reaches it afterwards, and whoever asks for a slot is refused as before.
+#[test]
+fn a_frame_is_reached_for_a_step_when_all_slots_are_held_s105() {
+    for behaviour in Behaviour::all(SEEDS) {
+        let bed = bed(behaviour);
+        bed.gives_back(|bed| {
+            let (list, frames) = high(bed, SLOTS + 2);
+            let held: Vec<_> = frames.iter().skip(2).map(|&frame| bed.space.kmap(frame)).collect();
+            assert!(held.iter().all(Result::is_ok));
+            for &frame in frames.iter().take(2) {
+                let step = || {
+                    let reached = bed.space.reach(frame, |page| {
+                        assert_leads(bed, page.start(), frame);
+                        page.start()
+                    });
+                    let address = reached.expect("there always is an address");
+                    assert_absent(bed, address);
+                    address
+                };
+                let address = step();
+                assert_eq!(bed.machine.cpu(0).interrupt(step), address);
+                assert_eq!(bed.space.temporary().taken(), SLOTS);
+                let refused = bed.space.kmap(frame).map(drop);
+                assert_eq!(refused, Err(KmapError::Exhausted { cpu: 0, slots: SLOTS }));
+            }
+            drop(held);
+            let (low, own) = bed.frames(1);
+            let linear = bed.space.reach(own[0], |page| page);
+            assert_eq!(linear.ok(), bed.space.linear().pages_of(own[0], 1));
+            bed.feed(low);
+            bed.feed(list);
+        });
+    }
+}
+
+/// What is nobody's memory is not reached either.
+#[test]
+fn a_frame_that_is_free_is_not_reached_by_a_step() {
+    let bed = bed(Behaviour::Forgetful);
+    let (list, frames) = high(&bed, 1);
+    bed.feed(list);
+    let refused = bed.space.reach(frames[0], |_| panic!("reached"));
+    assert!(matches!(refused, Err(KmapError::NotMemory { frame, .. }) if frame == frames[0]));
+}
