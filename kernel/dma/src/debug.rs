@@ -1,5 +1,6 @@
-//! The misuse checker of streaming mappings (S107), on with `dma_debug=on`: every mapping is listed, and a call that does not go with one
-//! is an error line that names both parties, with a backtrace. The call is carried out as it would be without.
+//! The misuse checker (S107), on with `dma_debug=on`: every streaming mapping is listed, and a call that does not go with one is an error line
+//! that names both parties, with a backtrace. The call is carried out as it would be without. Coherent buffers are noted with their
+//! device anyway ([`crate::listing`]): what one still has when it goes is told, too, and costs nothing before.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -10,11 +11,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 use arch::lock::IrqSpinLock;
 use kerncore::addr::DmaAddr;
 use kerncore::config::DmaChecks;
+use kerncore::holder::Tag;
 use kerncore::lock::Class;
 use kerncore::misuse::{Checker, Entry, Family, Mapping, Misuse, Party};
 use mm::report::{Called, dump_stack};
 
 use crate::device::Device;
+use crate::listing::{self, Line};
 use crate::streaming::Call;
 
 /// Mappings that there may be at once.
@@ -117,9 +120,38 @@ pub fn asked(device: &Device, dma: DmaAddr) {
     }
 }
 
-/// The driver lets `device` go: mappings that are left are named and forgotten.
+/// The driver lets `device` go: mappings that are left are named and forgotten, and coherent buffers that it has are named. Where one
+/// may print.
 pub fn device_goes(device: &Device) {
     judge("a device goes", |checker| checker.gone(party(device)));
+    // A device without a tag never had a buffer.
+    if is_on()
+        && let Some(tag) = device.known_tag()
+    {
+        tell_buffers(device, tag);
+    }
+}
+
+/// Names the coherent buffers that `device` has, with size and caller.
+#[cold]
+fn tell_buffers(device: &Device, tag: Tag) {
+    let each = |act: &mut dyn FnMut(&Line)| {
+        listing::for_each_line(|line| {
+            if line.holder.tag.is_of(tag) {
+                act(line);
+            }
+        });
+    };
+    let mut count = 0;
+    each(&mut |_| count += 1);
+    if count == 0 {
+        return;
+    }
+    FOUND.fetch_add(1, Relaxed);
+    let name = device.name();
+    log::error!("DMA misuse: a device goes: {name} goes and {count} of its coherent buffers stay:");
+    each(&mut |line| log::error!("DMA:   {line}"));
+    dump_stack();
 }
 
 /// A family for whoever has no other.

@@ -5,11 +5,13 @@ use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 
+use arch::lock::IrqSpinLock;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::Coherency;
 use kerncore::dma_mask::{DmaMask, DmaMasks, MaskError};
 use kerncore::holder::Tag;
 use kerncore::iommu::{DeviceSegments, SegmentLimits};
+use kerncore::lock::Class;
 
 use crate::declared::{self, DeclareError, Declared, ReleaseError};
 use crate::iommu::Shared;
@@ -32,6 +34,9 @@ pub struct Device {
     iommu: AtomicPtr<Shared>,
     /// What of a list it takes as one piece, behind an IOMMU.
     segments: DeviceSegments,
+    /// Held while it is found out whether the pool serves it without a question, from the look at what decides that to the word that
+    /// says so. What decides it is changed before: so whoever has it last has seen every change that has returned.
+    finding: IrqSpinLock<()>,
 }
 
 impl Device {
@@ -56,6 +61,7 @@ impl Device {
             declared: AtomicPtr::new(ptr::null_mut()),
             iommu: AtomicPtr::new(ptr::null_mut()),
             segments: DeviceSegments::new(),
+            finding: IrqSpinLock::new(Class::ShortestWay, ()),
         }
     }
 
@@ -143,19 +149,40 @@ impl Device {
 
     /// Its tag, for notes of what it has. Any context.
     pub(crate) fn tag(&self) -> Tag {
-        if self.takes_any_pool_memory().is_none() {
-            self.find_short_cut();
+        match self.number.known() {
+            Some(tag) => tag,
+            None => self.tag_at_first(),
         }
+    }
+
+    /// Whoever changes what decides about the short cut looks for it; so does the first who asks, since maybe nobody changes anything.
+    #[cold]
+    #[inline(never)]
+    fn tag_at_first(&self) -> Tag {
+        self.find_short_cut();
         self.number.tag(self.name)
     }
 
+    /// Its tag, if anything was ever noted of it.
+    pub(crate) fn known_tag(&self) -> Option<Tag> {
+        self.number.known()
+    }
+
+    #[cold]
+    #[inline(never)]
     fn find_short_cut(&self) {
-        let any = self.coherency == Coherency::NonCoherent
-            && self.coherent_mask() == DmaMask::ALL
-            && self.declared().is_none()
-            && self.iommu().is_none();
-        let tag = if any { self.number.tag(self.name) } else { Tag::NONE };
-        self.any_pool_memory.store(tag.word(), Relaxed);
+        // Not under the lock: a name may be new.
+        let own = self.number.tag(self.name);
+        // Two CPUs may come from changes of their own, a mask and memory of the device's own, say. One that stored what it found before
+        // the other's change would leave the short cut open for good.
+        self.finding.with(|()| {
+            let any = self.coherency == Coherency::NonCoherent
+                && self.coherent_mask() == DmaMask::ALL
+                && self.declared.load(Acquire).is_null()
+                && self.iommu.load(Relaxed).is_null();
+            let tag = if any { own } else { Tag::NONE };
+            self.any_pool_memory.store(tag.word(), Relaxed);
+        });
     }
 
     /// Declares the `bytes` at `physical`, which the device sees at `dma`, to be memory of its own: from now on its coherent buffers

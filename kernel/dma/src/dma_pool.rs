@@ -20,6 +20,39 @@ use crate::device::Device;
 /// Bytes of a pool's name that are kept.
 const NAME: usize = 32;
 
+/// What a pool is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolName([u8; NAME]);
+
+impl PoolName {
+    fn new(name: &str) -> Self {
+        let mut kept = [0; NAME];
+        for (to, &from) in kept.iter_mut().zip(name.as_bytes()) {
+            *to = from;
+        }
+        Self(kept)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(NAME);
+        match core::str::from_utf8(&self.0[..end]) {
+            Ok(name) => name,
+            // A character was cut in two, or never was one.
+            Err(error) => core::str::from_utf8(&self.0[..error.valid_up_to()]).unwrap_or(""),
+        }
+    }
+}
+
+/// Which memory is cut by which pool, by its first byte, for listings: a pool itself may be moved by whoever has it.
+static CUT: IrqSpinLock<Book<(VirtAddr, PoolName)>> =
+    IrqSpinLock::new(Class::DmaPoolNames, Book::new());
+
+/// The pool that cuts the memory that begins at `address`, if one does. Any context.
+pub(crate) fn pool_of(address: VirtAddr) -> Option<PoolName> {
+    CUT.with(|cut| cut.iter().find(|(start, _)| *start == address).map(|(_, name)| *name))
+}
+
 /// A run of pages, and which of its blocks are taken.
 struct Run {
     /// The memory, which may begin before the first block.
@@ -93,7 +126,7 @@ impl core::error::Error for GiveBackError {}
 
 /// A pool of blocks of one size for one device.
 pub struct DmaPool<'d> {
-    name: [u8; NAME],
+    name: PoolName,
     device: &'d Device,
     layout: BlockLayout,
     runs: IrqSpinLock<Book<Run>>,
@@ -118,22 +151,13 @@ impl<'d> DmaPool<'d> {
         boundary: u32,
     ) -> Result<Self, LayoutError> {
         let layout = BlockLayout::new(size, alignment, boundary)?;
-        let mut kept = [0; NAME];
-        for (to, &from) in kept.iter_mut().zip(name.as_bytes()) {
-            *to = from;
-        }
         let runs = IrqSpinLock::new(Class::DmaBlocks, Book::new());
-        Ok(Self { name: kept, device, layout, runs })
+        Ok(Self { name: PoolName::new(name), device, layout, runs })
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(NAME);
-        match core::str::from_utf8(&self.name[..end]) {
-            Ok(name) => name,
-            // A character was cut in two, or never was one.
-            Err(error) => core::str::from_utf8(&self.name[..error.valid_up_to()]).unwrap_or(""),
-        }
+        self.name.as_str()
     }
 
     /// Bytes of a block, the alignment's share included.
@@ -178,7 +202,10 @@ impl<'d> DmaPool<'d> {
         let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
         let run = Run { pages: nothing, bytes: 0, buffer: nothing, blocks: Blocks::FREE };
         let mut leaf = Leaf::new(run).ok_or(TakeError::NoBooks)?;
+        let mut cut = Leaf::new((nothing.address, self.name)).ok_or(TakeError::NoBooks)?;
         let (pages, bytes) = self.pages(sleep, caller).map_err(TakeError::Pages)?;
+        cut.value_mut().0 = pages.address;
+        CUT.with(|all| all.add(cut));
         let buffer = at(pages, before_multiple(pages.dma, self.layout.unit()));
         let run = leaf.value_mut();
         (run.pages, run.bytes, run.buffer) = (pages, bytes, buffer);
@@ -251,6 +278,8 @@ impl<'d> DmaPool<'d> {
         let mut live = 0;
         while let Some(leaf) = self.runs.with(|runs| runs.take(|_| true)) {
             let run = leaf.value();
+            // Dropped under no lock. Memory that stays out of use is no pool's any more.
+            let _entry = CUT.with(|all| all.take(|(start, _)| *start == run.pages.address));
             let mut here = 0;
             for offset in run.blocks.taken(&self.layout) {
                 here += 1;

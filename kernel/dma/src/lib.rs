@@ -38,7 +38,7 @@ pub mod list;
 pub mod listing;
 pub mod mapping;
 pub mod mapping_list;
-mod names;
+pub mod names;
 mod pinning;
 mod pool_error;
 pub mod pool_growth;

@@ -4,6 +4,8 @@
 //!   0xc0402000-0xc0405000     12288 remap dma=0x60123000 main+0x40/0x2c8 for "disk" since 1.234s write_combine
 //!   └─ addresses ───────┘   └ bytes ┘ └ from   └ on the bus  └ caller          └ device   └ when    └ what is peculiar to it
 //! ```
+//! Of memory that a pool cuts into blocks (S103) the mark is `dma_pool`, and the pool's name follows.
+//!
 //! What it is from is `direct` (frames at their linear addresses, for devices that snoop), `atomic` (the pool that was made at boot),
 //! `grown` (what that pool has grown by), `remap`, `contiguous` or `declared` (memory of the device's own).
 
@@ -11,10 +13,11 @@ use core::fmt;
 
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::frames::FrameOwner;
-use kerncore::holder::Holder;
+use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::ListedKind;
 use mm::report::Called;
 
+use crate::dma_pool::{self, PoolName};
 use crate::names::name_of;
 use crate::{declared, direct, pool_growth};
 
@@ -68,6 +71,8 @@ pub struct Line {
     pub source: Source,
     /// Who has it.
     pub holder: Holder,
+    /// The pool that cuts it into blocks.
+    pub pool: Option<PoolName>,
 }
 
 impl Line {
@@ -79,14 +84,15 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, physical, dma, bytes, source, holder } = *self;
+        let Self { address, physical, dma, bytes, source, holder, pool } = *self;
         let end = u64::from(address.raw()) + u64::from(bytes);
         write!(f, "{address}-{end:#010x} {bytes:>9} {} dma={dma}", source.name())?;
         if physical.raw() != dma.raw() {
             write!(f, " phys={physical}")?;
         }
         write!(f, " {} for \"{}\" since {}", Called(holder.caller), self.device(), holder.since)?;
-        holder.tag.words().try_for_each(|word| write!(f, " {word}"))
+        holder.tag.words().try_for_each(|word| write!(f, " {word}"))?;
+        pool.map_or(Ok(()), |pool| write!(f, " \"{}\"", pool.as_str()))
     }
 }
 
@@ -129,7 +135,10 @@ impl fmt::Display for Totals {
 /// meanwhile may be shown or not; each line was true at one moment. Any context.
 pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
     let mut totals = Totals::default();
-    let mut show = |line: Line| {
+    let mut show = |mut line: Line| {
+        if line.holder.tag.has(Tag::BLOCKS) {
+            line.pool = dma_pool::pool_of(line.address);
+        }
         totals.add(&line);
         visit(&line);
     };
@@ -146,7 +155,7 @@ fn each_direct(show: &mut impl FnMut(Line)) {
         let direct::Direct { serial, address, physical, bytes, holder } = buffer;
         last = serial;
         let dma = DmaAddr::new(physical.raw());
-        show(Line { address, physical, dma, bytes, source: Source::Direct, holder });
+        show(Line { address, physical, dma, bytes, source: Source::Direct, holder, pool: None });
     }
 }
 
@@ -158,7 +167,7 @@ fn each_of_the_pool(show: &mut impl FnMut(Line)) {
             page = run.first + run.pages;
             let (address, bytes) = (run.start, run.pages * PAGE_SIZE);
             let dma = DmaAddr::new(physical.raw());
-            show(Line { address, physical, dma, bytes, source, holder });
+            show(Line { address, physical, dma, bytes, source, holder, pool: None });
         }
     }
 }
@@ -178,7 +187,7 @@ fn each_area(show: &mut impl FnMut(Line)) {
         let region = kernel.contiguous().filter(|region| region.contains(physical.pfn()));
         let source = region.map_or(Source::Remap, |_| Source::Contiguous);
         let (dma, bytes) = (DmaAddr::new(physical.raw()), listed.pages.bytes());
-        show(Line { address, physical, dma, bytes, source, holder });
+        show(Line { address, physical, dma, bytes, source, holder, pool: None });
     }
 }
 
@@ -188,6 +197,6 @@ fn each_declared(show: &mut impl FnMut(Line)) {
         let declared::Taken { run, physical, dma, holder } = taken;
         from = (serial, run.first + run.pages);
         let (address, bytes) = (run.start, run.pages * PAGE_SIZE);
-        show(Line { address, physical, dma, bytes, source: Source::Declared, holder });
+        show(Line { address, physical, dma, bytes, source: Source::Declared, holder, pool: None });
     }
 }

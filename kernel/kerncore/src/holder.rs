@@ -1,13 +1,13 @@
 //! Who has a buffer of a device's, and since when: what listings say of it (S64, S83).
 //!
 //! ```text
-//!    31        24 23                     8 7            0
-//!   ┌────────────┬────────────────────────┬──────────────┐
-//!   │     0      │   marks: what it is    │  the device  │   a tag
-//!   └────────────┴────────────────────────┴──────────────┘
+//!    31                     16 15       12 11             0
+//!   ┌─────────────────────────┬───────────┬───────────────┐
+//!   │ which of those so named │   marks   │   its name    │   a tag
+//!   └─────────────────────────┴───────────┴───────────────┘
 //! ```
-//! Three words, so that to note one costs next to nothing: a device is a number, whose name is kept elsewhere, and a moment is a
-//! count of ticks.
+//! Three words, so that to note one costs next to nothing: a device is two numbers, of a name that is kept elsewhere and of itself, and
+//! a moment is a count of ticks. Names are few; devices may come and go, and one of 65,536 has the number of another.
 
 use core::fmt;
 
@@ -51,11 +51,11 @@ impl Tag {
     /// Of no device that is known.
     pub const NONE: Self = Self(0);
     /// Its caller has a cookie in the place of an address (S99).
-    pub const HIDDEN: Self = Self(1 << 8);
+    pub const HIDDEN: Self = Self(1 << 12);
     /// A pool of small blocks cuts it (S103).
-    pub const BLOCKS: Self = Self(1 << 9);
+    pub const BLOCKS: Self = Self(1 << 13);
     /// It was asked for with write-combining (S99).
-    pub const COMBINED: Self = Self(1 << 10);
+    pub const COMBINED: Self = Self(1 << 14);
 
     /// The marks, and the words for them.
     const WORDS: [(Self, &'static str); 3] = [
@@ -64,10 +64,16 @@ impl Tag {
         (Self::COMBINED, "write_combine"),
     ];
 
-    /// Of the device that has this number, with no marks.
+    /// The largest number that a name can have.
+    pub const LAST_NAME: u16 = 0xfff;
+
+    /// All that there may be.
+    const MARKS: u32 = 0xf000;
+
+    /// Of device `which` of those that have the name of this number, [`Tag::LAST_NAME`] at most, with no marks.
     #[inline(always)]
-    pub const fn of(device: u8) -> Self {
-        Self(device as u32)
+    pub const fn of(name: u16, which: u16) -> Self {
+        Self((name & Self::LAST_NAME) as u32 | (which as u32) << 16)
     }
 
     /// The same, and marked as `other`.
@@ -82,9 +88,15 @@ impl Tag {
         self.0 & other.0 == other.0
     }
 
-    /// The device's number; zero is nobody's.
-    pub const fn device(self) -> u8 {
-        self.0.to_le_bytes()[0]
+    /// The number of the device's name; zero is nobody's.
+    pub const fn name(self) -> u16 {
+        let [low, high, _, _] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high]) & Self::LAST_NAME
+    }
+
+    /// Whether it is of the same device, whatever the marks.
+    pub const fn is_of(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::MARKS == 0
     }
 
     /// The words for its marks.
@@ -151,13 +163,16 @@ mod tests {
     #[test]
     fn a_tag_keeps_its_device_whatever_its_marks_and_names_each_mark() {
         let all = [Tag::HIDDEN, Tag::BLOCKS, Tag::COMBINED];
-        for device in [0, 1, 255] {
-            let mut tag = Tag::of(device);
-            assert_eq!((tag.device(), tag.words().count()), (device, 0));
+        for (name, which) in [(0, 0), (1, 0), (255, 1), (256, 0xffff), (Tag::LAST_NAME, 0x1234)] {
+            let mut tag = Tag::of(name, which);
+            let plain = tag;
+            assert_eq!((tag.name(), tag.words().count()), (name, 0));
             for (count, mark) in all.into_iter().enumerate() {
                 assert!(!tag.has(mark));
                 tag = tag.with(mark);
-                assert_eq!((tag.device(), tag.words().count()), (device, count + 1));
+                assert_eq!((tag.name(), tag.words().count()), (name, count + 1));
+                assert!(tag.is_of(plain) && plain.is_of(tag));
+                assert!(!tag.is_of(Tag::of(name ^ 1, which)) && !tag.is_of(Tag::of(name, !which)));
             }
             assert_eq!(Tag::from_word(tag.word()), tag);
             let words: Vec<&str> = tag.words().collect();

@@ -57,10 +57,14 @@ pub enum Class {
     DmaBlocks,
     /// The cookies of coherent buffers without a mapping (`dma::attributes`).
     HiddenBuffers,
+    /// Which memory is cut into blocks by which DMA pool (`dma::dma_pool`).
+    DmaPoolNames,
     /// Which slots of the bounce buffers are taken (`dma::bounce`).
     BounceBuffers,
     /// What is mapped for devices, where that is checked (`dma::debug`).
     MisuseChecker,
+    /// Whether a device's coherent buffers go the shortest way (`dma::device`).
+    ShortestWay,
     /// Which user address space has which number (`kerncore::user`).
     SpaceNumbers,
     /// What a device's handler and those who set it up share (`drivers::virtio`).
@@ -81,7 +85,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::Domains,
@@ -105,8 +109,10 @@ impl Class {
         Self::DeviceAddresses,
         Self::DmaBlocks,
         Self::HiddenBuffers,
+        Self::DmaPoolNames,
         Self::BounceBuffers,
         Self::MisuseChecker,
+        Self::ShortestWay,
         Self::SpaceNumbers,
         Self::DeviceHandler,
         Self::InterruptController,
@@ -141,8 +147,10 @@ impl Class {
             Self::DeviceAddresses => "device addresses",
             Self::DmaBlocks => "dma blocks",
             Self::HiddenBuffers => "hidden buffers",
+            Self::DmaPoolNames => "names of dma pools",
             Self::BounceBuffers => "bounce buffers",
             Self::MisuseChecker => "misuse checker",
+            Self::ShortestWay => "shortest way",
             Self::SpaceNumbers => "space numbers",
             Self::DeviceHandler => "device handler",
             Self::InterruptController => "interrupt controller",

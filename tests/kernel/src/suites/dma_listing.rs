@@ -13,14 +13,16 @@ use core::hint::black_box;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
-use dma::coherent::{Buffer, free};
+use dma::coherent::{Buffer, allocate, free};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::listing::{self, Source};
+use dma::names::NAMELESS;
 use dma::pool_growth::{grow, grown, release_idle};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
+use kerncore::holder::Tag;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use linux::dma::dma_alloc_coherent;
@@ -238,7 +240,7 @@ fn the_less_usual_back_ends_are_listed_as_well_s64_s99_s102_s103_s104() -> Compl
     assert!(new.contains(&at_home), "{new:?} without {at_home}");
     let who = ("listed_with_attributes", DEVICE.name(), " no_kernel_mapping write_combine");
     assert!(new.contains(&wanted((hidden, 1), sleepers_source(), who)), "{new:?}");
-    let cut = new.iter().find(|line| line.ends_with(" for \"a listed disk\" dma_pool"));
+    let cut = new.iter().find(|line| line.ends_with(" for \"a listed disk\" dma_pool \"blocks\""));
     assert!(cut.is_some_and(|line| line.contains(&format!(" dma={} ", block.dma))), "{new:?}");
 
     assert_eq!(blocks.free(block), Ok(()));
@@ -251,6 +253,62 @@ fn the_less_usual_back_ends_are_listed_as_well_s64_s99_s102_s103_s104() -> Compl
     assert_eq!(unsafe { owner.release_memory() }, Ok(()));
     assert_eq!(shown("dma").0, before);
     Ran
+}
+
+/// Many drivers' names, one as good as the other; beyond what there is room for, the listing says just that.
+#[ktest]
+fn each_of_many_devices_is_listed_by_its_own_name_s64_s83() {
+    const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+    // 26 beginnings, 10 lengths.
+    let names = (0..26).flat_map(|from| (1..=10).map(move |count| &LETTERS[from..from + count]));
+    let mut last = None;
+    for name in names {
+        let device = Device::new(name);
+        let buffer = allocate(&device, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
+        let mut found = Vec::new();
+        listing::for_each_line(|line| {
+            if line.address == buffer.address {
+                found.push(*line);
+            }
+        });
+        let [line] = found[..] else { panic!("{} lines", found.len()) };
+        assert_eq!((line.device(), line.pool), (name, None));
+        give(&device, PAGE_SIZE, buffer);
+        last = Some(line);
+    }
+    let mut line = last.expect("260 of them");
+    line.holder.tag = Tag::of(Tag::LAST_NAME, 0);
+    let words = format!(" for \"{NAMELESS}\" ");
+    assert!(line.to_string().contains(&words), "{line}");
+}
+
+/// Pools are called by their own names, each in the lines of its own memory, for as long as it has that; also one that has moved.
+#[ktest]
+fn the_memory_of_each_pool_is_listed_with_its_name_s64_s103() {
+    let (before, _) = shown("dma");
+    let make = |name, size| DmaPool::new(name, &DEVICE, size, 4, 0).expect("a layout");
+    let pools = [make("urbs", 64), make("", 4096), make("thirty-two bytes of a name, cut off", 8)];
+    let names = ["urbs", "", "thirty-two bytes of a name, cut "];
+    let marked = |name: &str| format!(" dma_pool \"{name}\"");
+    let blocks: Vec<Buffer> =
+        pools.iter().map(|pool| pool.allocate(Sleep::May, NOBODY).expect("memory")).collect();
+    let all = Vec::from(pools);
+    let (lines, _) = shown("dma");
+    for (block, name) in blocks.iter().zip(names) {
+        let start = format!("dma={}", block.dma);
+        let line = lines.iter().find(|line| line.contains(&start)).expect("a line");
+        assert!(line.ends_with(&marked(name)), "{line}");
+    }
+    for (pool, block) in all.into_iter().zip(blocks) {
+        assert_eq!(pool.free(block), Ok(()));
+        // SAFETY: the test has no reference to a block.
+        assert_eq!(unsafe { pool.destroy() }, 0);
+    }
+    assert_eq!(shown("dma").0, before);
+    // The same memory, most likely, and no pool's.
+    let plain = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
+    assert!(!shown("dma").0.iter().any(|line| line.contains("dma_pool")));
+    give(&DEVICE, PAGE_SIZE, plain);
 }
 
 /// The clock runs, and what was taken later is listed as later, from every back end.

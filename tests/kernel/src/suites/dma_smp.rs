@@ -6,8 +6,9 @@ extern crate alloc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use arch::{irq, smp};
+use arch::{cpu, irq, smp};
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
@@ -130,6 +131,48 @@ fn all_cpus_share_a_device_s_own_memory_s102_s116() {
     });
     // SAFETY: nobody uses the device any more.
     assert_eq!(unsafe { OWN.release_memory() }, Ok(()));
+    books.assert_unchanged();
+}
+
+/// S100, S102: masks are set by one CPU while another declares memory of the device's own: whatever comes between, what is allocated
+/// after that lies there, and after the end of it elsewhere.
+#[ktest]
+fn a_mask_that_is_set_meanwhile_does_not_hide_a_device_s_own_memory_s100_s102_s116() {
+    static SHARED: Device = Device::new("a device with memory and masks");
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let books = Books::now();
+    OVER.store(false, Relaxed);
+    let here = cpu::id();
+    smp::run_on_each(|number| {
+        if number != here {
+            while !OVER.load(Relaxed) {
+                assert_eq!(SHARED.set_coherent_mask(DmaMask::ALL), Ok(()));
+                smp::beat();
+                smp::stop_if_ended();
+            }
+            return;
+        }
+        for round in 0..ROUNDS {
+            smp::beat();
+            let own = DmaAddr::new(0x0010_0000);
+            assert_eq!(SHARED.declare_memory((VRAM.base, own), 2 * PAGE_SIZE, NOBODY), Ok(()));
+            for is_own in [true, false] {
+                for _ in 0..50 {
+                    let buffer =
+                        coherent::allocate(&SHARED, 1, Sleep::May, NOBODY).expect("memory");
+                    assert_eq!(buffer.dma == own, is_own, "round {round}: {}", buffer.dma);
+                    // SAFETY: the test's own, without a reference.
+                    let freed = unsafe { coherent::free(&SHARED, 1, buffer.address, buffer.dma) };
+                    assert_eq!(freed, Ok(()));
+                }
+                if is_own {
+                    // SAFETY: nobody but this CPU has buffers of the device.
+                    assert_eq!(unsafe { SHARED.release_memory() }, Ok(()));
+                }
+            }
+        }
+        OVER.store(true, Relaxed);
+    });
     books.assert_unchanged();
 }
 

@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::ffi::c_void;
@@ -13,9 +14,11 @@ use dma::device::Device;
 use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
 use kerncore::addr::DmaAddr;
+use kerncore::coherent::AllocationFlags;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
+use linux::dma::{dma_alloc_coherent, dma_free_coherent};
 use linux::page::pointer_to;
 use linux::streaming::{
     dma_debug_device_goes, dma_map_page, dma_map_single, dma_mapping_error,
@@ -239,6 +242,55 @@ fn a_device_that_goes_with_mappings_is_told_s107() -> Completion {
         // SAFETY: as in `end`.
         unsafe { dma_unmap_page(&raw const CARD, left, 64, FROM) };
     });
+    Ran
+}
+
+/// Coherent buffers that stay are named one by one, with size and caller; those of another device of that name are not.
+#[ktest]
+fn a_device_that_goes_with_coherent_buffers_is_told_s107() -> Completion {
+    unless_on!();
+    let (goes, stays) = (Device::new("a careless screen"), Device::new("a careless screen"));
+    let take = |device: &'static Device, bytes| {
+        let mut dma = DmaAddr::new(0);
+        // SAFETY: a device, and a place for an address.
+        let memory =
+            unsafe { dma_alloc_coherent(device, bytes, &raw mut dma, AllocationFlags::KERNEL) };
+        assert!(!memory.is_null(), "no memory");
+        (device, bytes, memory, dma)
+    };
+    let [goes, stays]: [&'static Device; 2] =
+        [Box::leak(Box::new(goes)), Box::leak(Box::new(stays))];
+    let before = found();
+    let go = || {
+        // SAFETY: a device.
+        capture_log(|| unsafe { dma_debug_device_goes(goes) }).1
+    };
+    assert!(go().text().is_empty(), "it never had a buffer");
+    let buffers = [take(stays, 4096), take(goes, 12288), take(goes, 1)];
+    let log = go();
+    let told = |part: &str| log.text().matches(part).count();
+    assert_eq!(found(), before + 1);
+    let line = "a careless screen goes and 2 of its coherent buffers stay";
+    assert_eq!((told("DMA misuse: "), told(line), told("Backtrace:")), (1, 1, 1), "{log:?}");
+    for (_, bytes, memory, dma) in &buffers[1..] {
+        let line = format!("{:p}-", *memory);
+        let line = log.text().lines().find(|told| told.contains(&line)).expect("a line of its own");
+        let size = format!(" {} ", bytes.next_multiple_of(4096));
+        for part in [size, format!("dma={dma}"), "+0x".into(), "for \"a careless screen\"".into()] {
+            assert!(line.contains(&part), "no {part:?} in {line:?}");
+        }
+    }
+    assert_eq!(told(&format!("dma={}", buffers[0].3)), 0, "another's: {log:?}");
+    for (device, bytes, memory, dma) in buffers {
+        // SAFETY: made above, and no reference was ever made.
+        unsafe { dma_free_coherent(device, bytes, memory, dma) };
+    }
+    assert!(go().text().is_empty(), "it has none any more");
+    assert_eq!(found(), before + 1);
+    for device in [goes, stays] {
+        // SAFETY: made of a box above, and nobody has it any more.
+        drop(unsafe { Box::from_raw(ptr::from_ref(device).cast_mut()) });
+    }
     Ran
 }
 
