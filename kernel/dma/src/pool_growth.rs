@@ -7,9 +7,10 @@
 //! Who takes from the pool looks into the part of boot first, as if there were no other, and so pays nothing for the others. Whether
 //! the pool is low is asked by who waits (`arch::cpu::wait_until`) and by CPUs that have nothing to do; who finds no room in the part of
 //! boot wakes one of those, and leaves word for the next who takes coherent memory and may sleep. Each of them makes it grow: no
-//! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low.
+//! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low; and
+//! at once, whether that is low or not, before anybody who may sleep is refused memory ([`mm::reserve`]).
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::cpu::{DeferredWork, Doer};
@@ -33,7 +34,7 @@ pub const PATIENCE: Moment = Moment::new(10_000_000 / Moment::TICK);
 /// Who makes the pool grow and shrink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// Whoever has time, when it is low; what nobody uses goes back after so long.
+    /// Whoever has time, when it is low; what nobody uses goes back after so long, or when somebody is short of memory.
     InBackground {
         /// As a moment after the start.
         patience: Moment,
@@ -53,12 +54,19 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 /// Somebody makes it grow, or gives parts back.
 static CHANGING: AtomicBool = AtomicBool::new(false);
 
-/// Says who makes it grow. Any context; what has begun goes on.
+/// Says who makes it grow. Where one may sleep: with [`Growth::WhenAsked`], nobody else does any more when this returns.
 pub fn set_growth(growth: Growth) {
+    arch::lock::might_sleep("setting who makes the atomic pool grow");
     if let Growth::InBackground { patience } = growth {
         PATIENCE_TICKS.store(patience.ticks(), Relaxed);
+        // Whoever left word while nobody listened is heard no more; the next who does is to wake somebody.
+        WANTED.store(false, Relaxed);
     }
-    IN_BACKGROUND.store(growth != Growth::WhenAsked, Relaxed);
+    // Either who looks after the pool sees this, which he asks when he has CHANGING, or it is seen here that he has it.
+    IN_BACKGROUND.store(growth != Growth::WhenAsked, SeqCst);
+    while growth == Growth::WhenAsked && CHANGING.load(SeqCst) {
+        arch::cpu::relax();
+    }
 }
 
 /// There is, or was, a part beside that of boot.
@@ -102,6 +110,8 @@ pub(crate) fn begin() {
         by: Doer::Anybody,
     });
     debug_assert!(noted, "no room for the pool among the deferred work");
+    let noted = mm::reserve::keep(give_back_idle);
+    debug_assert!(noted, "no room for the pool among those who keep memory in reserve");
 }
 
 /// Takes a run that ends at or below `last` on the bus from the first part that has one.
@@ -177,14 +187,31 @@ fn has_work() -> bool {
 /// ([`set_growth`]): for those who poll instead of waiting. Where one may sleep.
 pub fn look_after() {
     WANTED.store(false, Relaxed);
-    if !has_work() {
-        return;
+    if has_work() {
+        change(|| {
+            // Asked again by the only one who changes it: meanwhile another may have, or `set_growth` may have been called.
+            match (IN_BACKGROUND.load(SeqCst), wants_to_grow()) {
+                (false, _) => {}
+                (true, true) => _ = grow_here(),
+                (true, false) => _ = give_up(is_superfluous),
+            }
+        });
     }
-    if wants_to_grow() {
-        let _said = grow();
-    } else {
-        let _pages = give_up(is_superfluous);
+}
+
+/// Runs `act` as the only one who changes the pool; `None` if somebody else does.
+fn change<R>(act: impl FnOnce() -> R) -> Option<R> {
+    if CHANGING.swap(true, SeqCst) {
+        return None;
     }
+    let done = act();
+    CHANGING.store(false, Release);
+    Some(done)
+}
+
+#[inline(never)] // so that the caller recorded is the one below
+fn grow_here() -> Result<u32, InitError> {
+    grow_by_one(arch::backtrace::return_address())
 }
 
 /// Whether nothing of this part was taken for as long as it is kept so, and the part of boot is not low without it.
@@ -214,12 +241,7 @@ fn wants_to_grow() -> bool {
 #[inline(never)] // so that the caller recorded is the one who asked
 pub fn grow() -> Result<u32, InitError> {
     let caller = arch::backtrace::return_address();
-    if CHANGING.swap(true, Acquire) {
-        return Err(InitError::Changing);
-    }
-    let grown = grow_by_one(caller);
-    CHANGING.store(false, Release);
-    grown
+    change(|| grow_by_one(caller)).unwrap_or(Err(InitError::Changing))
 }
 
 fn grow_by_one(caller: VirtAddr) -> Result<u32, InitError> {
@@ -246,15 +268,28 @@ fn grow_by_one(caller: VirtAddr) -> Result<u32, InitError> {
 
 /// Gives back the parts that have grown and of which nothing is taken, and says how many pages those had. Where one may sleep.
 pub fn release_idle() -> u32 {
-    give_up(|_| true)
+    change(|| give_up(|_| true)).unwrap_or(0)
+}
+
+/// As [`release_idle`], for whoever is short of memory, unless the pool shrinks when asked alone. It does not grow again before it was
+/// not low for a while.
+fn give_back_idle() -> u32 {
+    let give_back = || {
+        if !IN_BACKGROUND.load(SeqCst) {
+            return 0;
+        }
+        let pages = give_up(|_| true);
+        if pages != 0 {
+            GIVEN_UP.store(true, Relaxed);
+        }
+        pages
+    };
+    // Who makes it grow is short of memory himself, and has it.
+    change(give_back).unwrap_or(0)
 }
 
 fn give_up(which: impl Fn(&AtomicPool) -> bool) -> u32 {
-    if CHANGING.swap(true, Acquire) {
-        return 0;
-    }
     let pages = GROWN.iter().filter(|part| which(part)).map(AtomicPool::give_up).sum();
-    CHANGING.store(false, Release);
     if pages != 0 {
         log::info!("DMA: the atomic pool gave back {} KiB", pages << 2);
     }

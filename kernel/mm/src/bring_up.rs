@@ -408,6 +408,10 @@ impl Support<'static> for KernelSupport {
     fn move_out(&self, borrower: Borrower, frame: Pfn) -> Result<FrameBlock, Unmovable> {
         contiguous::move_out(borrower, frame)
     }
+
+    fn give_back_idle(&self) -> u32 {
+        crate::reserve::give_back()
+    }
 }
 
 /// The linear address of `physical`, as a pointer.

@@ -41,6 +41,7 @@ pub mod movable_buffer;
 pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;
+pub mod reserve;
 pub mod user;
 pub mod user_area;
 pub mod vm_area;

@@ -9,6 +9,7 @@ use kerncore::frames::{AllocateError, FrameBlock, FrameOwner};
 use kerncore::layout::linear_address;
 
 use crate::kernel;
+use crate::reserve;
 
 /// Adjacent page frames: a slice of bytes, aligned to its size rounded up to a power of two. They hold whatever they
 /// held before.
@@ -28,7 +29,8 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn new(order: u32) -> Result<Self, AllocateError> {
-        Ok(Self::owned(kernel().zones().allocate(order, FrameOwner::Pages)?))
+        let take = || kernel().zones().allocate(order, FrameOwner::Pages);
+        Ok(Self::owned(take().or_else(|error| unless_short(error, take))?))
     }
 
     /// Takes exactly `pages` frames.
@@ -36,7 +38,8 @@ impl Pages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn exactly(pages: u32) -> Result<Self, AllocateError> {
-        Ok(Self::owned(kernel().zones().allocate_pages(pages, FrameOwner::Pages)?))
+        let take = || kernel().zones().allocate_pages(pages, FrameOwner::Pages);
+        Ok(Self::owned(take().or_else(|error| unless_short(error, take))?))
     }
 
     fn owned(block: FrameBlock) -> Self {
@@ -76,6 +79,26 @@ impl Pages {
         let start = ptr::with_exposed_provenance_mut(self.address.raw() as usize);
         (start, (self.count * PAGE_SIZE) as usize)
     }
+}
+
+/// What comes of `take`, which was refused by `error`, for as long as that was for want of frames, somebody has some in reserve, and he
+/// may be asked here.
+#[cold]
+#[inline(never)]
+fn unless_short(
+    mut error: AllocateError,
+    take: impl Fn() -> Result<FrameBlock, AllocateError>,
+) -> Result<FrameBlock, AllocateError> {
+    while matches!(error, AllocateError::Exhausted { .. })
+        && arch::cpu::may_sleep()
+        && reserve::give_back() != 0
+    {
+        match take() {
+            Ok(block) => return Ok(block),
+            Err(again) => error = again,
+        }
+    }
+    Err(error)
 }
 
 impl Deref for Pages {

@@ -64,6 +64,12 @@ pub trait Support<'s>: Sync {
     fn move_out(&self, _borrower: Borrower, _frame: Pfn) -> Result<FrameBlock, Unmovable> {
         Err(Unmovable::Busy)
     }
+
+    /// Gives memory back that is kept in reserve and that nobody uses, and says how many pages: somebody is short of memory. Called
+    /// outside all locks, where one may sleep.
+    fn give_back_idle(&self) -> u32 {
+        0
+    }
 }
 
 /// Why no area could be reserved. Nothing was taken.

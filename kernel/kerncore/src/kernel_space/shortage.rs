@@ -4,11 +4,13 @@
 //!   attempt ──▶ short of frames, addresses, records or a table ──▶ free what lingers ──▶ was there any? once more
 //! ```
 //! What lingers are the areas of [`KernelSpace::vfree_atomic`], those among them that another CPU frees just now, and idle blocks
-//! of `vm_map_ram`. An attempt that fails has taken nothing, or what it has is undone, so that it can begin anew.
+//! of `vm_map_ram`; and when nothing of that is left, what layers above keep in reserve ([`Support::give_back_idle`](crate::kernel_space::Support::give_back_idle)), such as
+//! parts that the atomic pool has grown by (S104). An attempt that fails has taken nothing, or what it has is undone, so that it can begin anew.
 
 use core::hint;
 use core::sync::atomic::Ordering::Acquire;
 
+use crate::contiguous::ContiguousError;
 use crate::frames::AllocateError;
 use crate::kernel_space::{
     ArrayError, BareError, CoherentError, ExecError, IoRemapError, KernelSpace, NoArea,
@@ -25,6 +27,12 @@ pub(super) trait Shortage {
 }
 
 impl Shortage for AllocateError {
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Exhausted { .. })
+    }
+}
+
+impl Shortage for ContiguousError {
     fn is_shortage(&self) -> bool {
         matches!(self, Self::Exhausted { .. })
     }
@@ -61,7 +69,7 @@ carried! {
     VmallocError: Area PageArray Map;
     VmapError: Area Map;
     IoRemapError: Area Map;
-    CoherentError: Frames Area Map;
+    CoherentError: Frames Contiguous Area Map;
     ExecError: Area PageArray Frames Map;
     ReallocError: Grow;
 }
@@ -102,7 +110,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             // Those that are in no queue any more are in the hands of another CPU.
             let now = self.waiting.load(Acquire);
             if now == 0 || now != before {
-                return before != 0;
+                return before != 0 || self.support.give_back_idle() != 0;
             }
             hint::spin_loop();
         }

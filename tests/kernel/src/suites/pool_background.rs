@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -18,11 +19,12 @@ use drivers::gic::Receivers;
 use drivers::interrupts;
 use kerncore::addr::{PAGE_SIZE, PhysAddr};
 use kerncore::coherent::Sleep;
-use kerncore::frames::FrameOwner;
+use kerncore::frames::{FrameBlock, FrameOwner};
 use kerncore::holder::Moment;
 use kerncore::lock::Class;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
+use mm::page_alloc::Pages;
 use mm::{clock, kernel};
 
 use super::smp::{another, on_each};
@@ -150,6 +152,106 @@ fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
     wait(4);
     look_after();
     assert_eq!(grown(), (0, 0));
+    books.assert_unchanged();
+    Ran
+}
+
+/// Before anybody is refused memory: frames for an area, pages, and a run of the contiguous region, where that has the pool's parts. Whoever
+/// may not sleep is refused, since he cannot wait for it. What somebody uses stays, and so does everything that is only given back when
+/// asked.
+#[ktest]
+fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    let books = Books::now();
+    let mut held: Vec<(Buffer, u32)> = Vec::with_capacity(8192);
+    let mut blocks: Vec<FrameBlock> = Vec::with_capacity(8192);
+    let region = kernel().contiguous().is_some();
+    for round in 0..3 {
+        grow().expect("memory for a larger pool");
+        // All that there is, by those who ask nobody.
+        for order in (0..=10).rev() {
+            let zones = kernel().zones();
+            blocks.extend(core::iter::from_fn(|| zones.allocate(order, FrameOwner::Test).ok()));
+            let bytes = PAGE_SIZE << order;
+            while region && let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
+                held.push((buffer, bytes));
+            }
+        }
+        assert_eq!(grown(), (pages, 0), "asked without anybody's leave");
+        let saved = arch::irq::save_and_mask();
+        let refused = Pages::new(0).map(drop);
+        saved.restore();
+        assert!(refused.is_err(), "there was memory: this test has no teeth");
+        {
+            let _shrinking = InBackground::begin(PATIENCE);
+            let got = match round {
+                0 if !region => Pages::new(0).map(drop).map_err(|error| format!("{error}")),
+                _ => allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY)
+                    .map(|buffer| held.push((buffer, PAGE_SIZE)))
+                    .map_err(|error| format!("{error}")),
+            };
+            assert_eq!(got, Ok(()), "round {round}");
+        }
+        assert_eq!(grown(), (0, 0));
+        blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
+        for (buffer, bytes) in held.drain(..) {
+            // SAFETY: no reference to its memory was ever made.
+            let freed = unsafe { free(&DEVICE, bytes, buffer.address, buffer.dma) };
+            assert_eq!(freed, Ok(()));
+        }
+    }
+    assert!(!is_low(), "so that it may grow again");
+    drop((held, blocks));
+    books.assert_unchanged();
+    Ran
+}
+
+/// Whoever was asked to look after the pool by somebody else than the caller of [`set_growth`] does nothing any more when that returns.
+#[ktest]
+fn nobody_makes_the_pool_grow_once_that_is_over_s104() -> Completion {
+    let Some(pages) = pages() else { return NO_POOL };
+    if let Err(skipped) = another() {
+        return skipped;
+    }
+    let books = Books::now();
+    OVER.store(false, Ordering::Relaxed);
+    let here = cpu::id();
+    assert!(!is_low(), "so that it may grow, whatever came before");
+    // So that it is low whenever it has no other part.
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    smp::run_on_each(|number| {
+        if number != here {
+            while !OVER.load(Ordering::Acquire) {
+                COUNT.fetch_add(1, Ordering::Relaxed);
+                look_after();
+                smp::beat();
+                smp::stop_if_ended();
+                cpu::relax();
+            }
+            return;
+        }
+        let mut times = 0;
+        for round in 0..60_u32 {
+            smp::beat();
+            set_growth(Growth::InBackground { patience: PATIENCE });
+            // Somebody begins to look after it, and has come so far.
+            let begun = COUNT.load(Ordering::Relaxed);
+            assert!(comes(|| COUNT.load(Ordering::Relaxed) != begun), "the others stand still");
+            (0..round * 8).for_each(|_| cpu::relax());
+            set_growth(Growth::WhenAsked);
+            let before = grown();
+            let changed = (0..2000).any(|_| {
+                cpu::relax();
+                grown() != before
+            });
+            assert!(!changed, "round {round}: {before:?}, and then {:?}", grown());
+            times += u32::from(release_idle() != 0);
+        }
+        OVER.store(true, Ordering::Release);
+        assert!(times > 0, "it never grew: this test has no teeth");
+    });
+    give(buffers);
+    assert!(!is_low(), "so that it may grow again");
     books.assert_unchanged();
     Ran
 }
