@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   NO_KERNEL_MAPPING    caller ◀── page pointer of the first frame ──▶ book of hidden buffers ──▶ the buffer itself
+//!   behind an IOMMU             ◀── its page array
 //! ```
 //! Behind a cookie lies a buffer as any other, mapped where only the kernel knows: its lines must be cleaned and its windows counted
 //! by that mapping. The caller reaches it by the device, and by windows of programs.
@@ -22,6 +23,7 @@ use mm::user::AddressSpace;
 use crate::book::{Book, Leaf};
 use crate::coherent::{self, AllocateError, Buffer, FreeError};
 use crate::device::Device;
+use crate::iommu::scattered;
 
 /// A buffer whose caller has its cookie.
 struct Hidden {
@@ -68,7 +70,12 @@ pub fn allocate(
 ) -> Result<Buffer, AllocateError> {
     let combined = attributes.contains(DmaAttributes::WRITE_COMBINE);
     let marks = if combined { Tag::COMBINED } else { Tag::NONE };
-    if !is_hidden(device, sleep, attributes) {
+    let marks = if attributes.contains(DmaAttributes::FORCE_CONTIGUOUS) {
+        marks.with(Tag::CONTIGUOUS)
+    } else {
+        marks
+    };
+    if !is_hidden(device, sleep, (attributes, marks)) {
         let taken = coherent::allocate_marked(device, bytes, sleep, caller, marks);
         return match taken {
             Err(error) if !attributes.contains(DmaAttributes::NO_WARN) => {
@@ -84,15 +91,20 @@ pub fn allocate(
     let entry = Leaf::new(Hidden { cookie: nothing.address, buffer: nothing });
     let mut entry = entry.ok_or(AllocateError::NoEntry { bytes })?;
     let buffer = coherent::allocate_marked(device, bytes, sleep, caller, marks)?;
-    let frame = device.physical_address(buffer.dma).pfn();
-    let cookie = VirtAddr::new(mm::kernel().zones().table().pointer_to(frame));
+    let cookie = scattered::cookie_of(buffer.address).unwrap_or_else(|| {
+        let frame = device.physical_address(buffer.dma).pfn();
+        VirtAddr::new(mm::kernel().zones().table().pointer_to(frame))
+    });
     *entry.value_mut() = Hidden { cookie, buffer };
     enter(entry);
     Ok(Buffer { address: cookie, dma: buffer.dma })
 }
 
 /// Whether what is allocated so is given out by a cookie.
-fn is_hidden(device: &Device, sleep: Sleep, attributes: DmaAttributes) -> bool {
+fn is_hidden(device: &Device, sleep: Sleep, (attributes, marks): (DmaAttributes, Tag)) -> bool {
+    if scattered::serves(device, sleep, marks).is_some() {
+        return attributes.contains(DmaAttributes::NO_KERNEL_MAPPING);
+    }
     device.declared().is_none() && attributes.hides(coherent::back_end(device, sleep))
 }
 
@@ -124,15 +136,17 @@ pub unsafe fn free(
     given: Buffer,
     attributes: DmaAttributes,
 ) -> Result<(), FreeError> {
-    let hides = attributes.contains(DmaAttributes::NO_KERNEL_MAPPING)
-        && !coherent::lies_in_shared_memory(device, given.address);
-    if !hides {
-        // SAFETY: by the caller's promise.
-        return unsafe { coherent::free(device, bytes, given.address, given.dma) };
-    }
     // Whoever takes the entry out frees the buffer, and nobody else can.
     let is_it = |hidden: &Hidden| hidden.cookie == given.address && hidden.buffer.dma == given.dma;
-    let Some(entry) = HIDDEN.with(|book| book.take(is_it)) else { return Err(no_cookie(given)) };
+    let hides = attributes.contains(DmaAttributes::NO_KERNEL_MAPPING);
+    let entry = if hides { HIDDEN.with(|book| book.take(is_it)) } else { None };
+    let Some(entry) = entry else {
+        if hides && !coherent::lies_in_shared_memory(device, given.address) {
+            return Err(no_cookie(given));
+        }
+        // SAFETY: by the caller's promise.
+        return unsafe { coherent::free(device, bytes, given.address, given.dma) };
+    };
     COUNT.fetch_sub(1, Relaxed);
     let buffer = entry.value().buffer;
     // SAFETY: by the caller's promise; this is the buffer that it means.

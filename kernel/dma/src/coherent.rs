@@ -21,7 +21,7 @@ use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
 pub use crate::error::{AllocateError, Found, FreeError};
 use crate::error::{invalid, wrong_handle, wrong_view};
-use crate::iommu::coherent as view;
+use crate::iommu::{coherent as view, scattered};
 pub use crate::shown::{first_frame, show};
 use crate::{direct, pool_growth};
 
@@ -129,6 +129,11 @@ fn allocate_otherwise(
     let holder = Holder { caller, tag: device.tag().with(marks), since: mm::clock::now() };
     if let Some(declared) = device.declared() {
         return declared.allocate(device, bytes, holder);
+    }
+    if let Some(iommu) = scattered::serves(device, sleep, marks) {
+        let buffer = scattered::allocate(device, iommu, bytes, holder)?;
+        pool_growth::pass_by();
+        return Ok(buffer);
     }
     let (address, physical) = match back_end(device, sleep) {
         BackEnd::AtomicPool => from_pool(device, bytes, holder)?,

@@ -6,7 +6,7 @@ use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames;
 use kerncore::iommu::{DomainMapError, IovaError};
-use kerncore::kernel_space::{CoherentError, RemoveError};
+use kerncore::kernel_space::{CoherentError, RemoveError, ScatteredError};
 use kerncore::pool;
 use mm::report::dump_stack;
 
@@ -25,6 +25,8 @@ pub enum AllocateError {
     Remap(CoherentError),
     /// No contiguous memory.
     Simple(frames::AllocateError),
+    /// For a device behind an IOMMU no memory, in whatever pieces, or no addresses of the processor's.
+    Scattered(ScatteredError),
     /// There is memory, but not as low as the device's mask demands (S100).
     OutOfReach {
         /// The device.
@@ -82,6 +84,7 @@ impl fmt::Display for AllocateError {
             Self::Pool(error) => error.fmt(f),
             Self::Remap(error) => error.fmt(f),
             Self::Simple(error) => error.fmt(f),
+            Self::Scattered(error) => error.fmt(f),
             Self::OutOfReach { device, mask, bytes, found } => {
                 write!(f, "{device} reaches up to {mask}, and no {bytes} bytes are free there: ")?;
                 match found {

@@ -7,7 +7,8 @@
 //! Of memory that a pool cuts into blocks (S103) the mark is `dma_pool`, and the pool's name follows.
 //!
 //! What it is from is `direct` (frames at their linear addresses, for devices that snoop), `atomic` (the pool that was made at boot),
-//! `grown` (what that pool has grown by), `remap`, `contiguous` or `declared` (memory of the device's own).
+//! `grown` (what that pool has grown by), `remap`, `contiguous`, `scattered` (frames wherever they lie, for devices behind an IOMMU;
+//! `phys` is then where the first of them is) or `declared` (memory of the device's own).
 
 use core::fmt;
 
@@ -34,14 +35,23 @@ pub enum Source {
     Remap,
     /// The contiguous region.
     Contiguous,
+    /// Frames that need not be adjacent, behind an IOMMU.
+    Scattered,
     /// Memory of the device's own.
     Declared,
 }
 
 impl Source {
     /// All of them, in the order of their lines.
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Atomic, Self::Grown, Self::Remap, Self::Contiguous, Self::Declared];
+    pub const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Atomic,
+        Self::Grown,
+        Self::Remap,
+        Self::Contiguous,
+        Self::Scattered,
+        Self::Declared,
+    ];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -51,6 +61,7 @@ impl Source {
             Self::Grown => "grown",
             Self::Remap => "remap",
             Self::Contiguous => "contiguous",
+            Self::Scattered => "scattered",
             Self::Declared => "declared",
         }
     }
@@ -181,6 +192,11 @@ fn each_area(show: &mut impl FnMut(Line)) {
         let ListedKind::Live(area) = listed.what else { continue };
         let Some(holder) = area.holder else { continue };
         let (address, physical) = (listed.pages.start(), area.summary.physical);
+        if let Some((at, first)) = area.seen {
+            let (dma, physical, bytes) = (at.start, first.base(), listed.pages.bytes());
+            show(Line { address, physical, dma, bytes, source: Source::Scattered, holder });
+            continue;
+        }
         if kernel.zones().table().owner_of(physical.pfn()) != FrameOwner::Dma {
             continue;
         }

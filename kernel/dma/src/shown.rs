@@ -13,6 +13,7 @@ use crate::atomic_pool;
 use crate::coherent::Buffer;
 use crate::declared::Declared;
 use crate::device::Device;
+use crate::iommu::scattered;
 
 /// Shows a buffer that [`crate::coherent::allocate`] gave a device, from its page `offset` on, in all of the reserved window of `space` that begins
 /// at `start` (S78). Until that window ends, the buffer cannot be freed. Only buffers of their own area can be shown: those of the
@@ -37,6 +38,9 @@ pub fn show(
         && declared.contains(buffer.address)
     {
         return show_declared(declared, space, start, (buffer, area), offset);
+    }
+    if let Some(shown) = scattered::show(device, space, start, buffer, offset) {
+        return shown;
     }
     space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
 }

@@ -5,7 +5,7 @@
 //!   0x004   WRITE_COMBINE        nothing more: uncached Normal memory combines writes anyway
 //!   0x010   NO_KERNEL_MAPPING    the caller gets a cookie instead of an address
 //!   0x020   SKIP_CPU_SYNC        nothing: what both see all the time is never synchronised
-//!   0x040   FORCE_CONTIGUOUS     nothing: every buffer is adjacent frames
+//!   0x040   FORCE_CONTIGUOUS     behind an IOMMU adjacent frames; elsewhere every buffer is
 //!   0x100   NO_WARN              no words about a failure
 //!   0x282   others               known elsewhere, and no matter here
 //! ```

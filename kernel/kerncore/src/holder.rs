@@ -57,11 +57,15 @@ impl Tag {
     /// It was asked for with write-combining (S99).
     pub const COMBINED: Self = Self(1 << 14);
 
+    /// It was asked for in one piece of physical memory (S99).
+    pub const CONTIGUOUS: Self = Self(1 << 11);
+
     /// The marks, and the words for them.
-    const WORDS: [(Self, &'static str); 3] = [
+    const WORDS: [(Self, &'static str); 4] = [
         (Self::HIDDEN, "no_kernel_mapping"),
         (Self::BLOCKS, "dma_pool"),
         (Self::COMBINED, "write_combine"),
+        (Self::CONTIGUOUS, "force_contiguous"),
     ];
 
     /// The largest number that a name can have.

@@ -60,9 +60,11 @@ fn unknown(name: &str, error: UnknownAttributes) -> *mut c_void {
     ptr::null_mut()
 }
 
+/// [`dma_alloc_attrs`] in the name of `caller`.
+///
 /// # Safety
-/// As for [`dma_alloc_attrs`].
-unsafe fn alloc(
+/// As for that.
+pub(crate) unsafe fn alloc(
     dev: *const Device,
     size: c_uint,
     dma_handle: *mut DmaAddr,

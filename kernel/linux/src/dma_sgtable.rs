@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use dma::attributes;
 use dma::coherent::{self, Buffer};
 use dma::device::Device;
+use dma::iommu::scattered;
 use dma::scatter::{ScatterEntry, ScatterTable};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, pages_for};
 use kerncore::coherent::AllocationFlags;
@@ -70,7 +71,7 @@ pub unsafe extern "C" fn sg_init_table(sgl: *mut ScatterEntry, nents: c_uint) {
 }
 
 /// Makes in `sgt` the list of the coherent buffer of `size` bytes that [`crate::dma::dma_alloc_coherent`] gave: one entry, of whole
-/// pages. 0; `-ENXIO` if it is no such buffer, or has not so many pages; `-EINVAL` for nothing; `-ENOMEM`. To be freed by
+/// pages; behind an IOMMU one for each run of adjacent frames (S82). 0; `-ENXIO` if it is no such buffer, or has not so many pages; `-EINVAL` for nothing; `-ENOMEM`. To be freed by
 /// [`sg_free_table`].
 ///
 /// Memory that was declared for a device has no frames, and so no pages to make a list of: `-ENXIO`, as Linux says on this
@@ -125,16 +126,50 @@ unsafe fn list_of(
     if sgt.is_null() || size == 0 {
         return -EINVAL;
     }
-    let buffer = attributes::revealed(device, given, attributes);
-    let Some(first) = buffer.and_then(|buffer| coherent::first_frame(device, buffer, size)) else {
-        return -ENXIO;
-    };
+    let Some(buffer) = attributes::revealed(device, given, attributes) else { return -ENXIO };
+    if let Some(entries) = scattered::for_each_run(device, buffer, size, |_, _| ()) {
+        // SAFETY: by the caller's promise.
+        return unsafe { list_of_runs(device, sgt, (buffer, size), entries) };
+    }
+    let Some(first) = coherent::first_frame(device, buffer, size) else { return -ENXIO };
     let Ok(table) = ScatterTable::new(1) else { return -ENOMEM };
     let page = mm::kernel().zones().table().pointer_to(first);
     // SAFETY: the one entry of the list made above.
     if let Some(entry) = unsafe { table.sgl.as_mut() } {
         // The buffer's pages are no more than there are.
         entry.set_page(page, pages_for(size) * PAGE_SIZE, 0);
+    }
+    // SAFETY: the caller promises a place for it.
+    unsafe { sgt.write(table) };
+    0
+}
+
+/// Of a buffer of scattered frames: an entry for each of its `entries` runs of adjacent ones (S82).
+///
+/// # Safety
+/// As for [`dma_get_sgtable`].
+unsafe fn list_of_runs(
+    device: &Device,
+    sgt: *mut ScatterTable,
+    (buffer, size): (Buffer, c_uint),
+    entries: u32,
+) -> c_int {
+    let Ok(mut table) = ScatterTable::new(entries) else { return -ENOMEM };
+    let (frames, mut index) = (mm::kernel().zones().table(), 0);
+    let filled = scattered::for_each_run(device, buffer, size, |first, bytes| {
+        if index < entries {
+            // SAFETY: one of the entries of the list made above, which nobody else has.
+            if let Some(entry) = unsafe { table.sgl.wrapping_add(index as usize).as_mut() } {
+                entry.set_page(frames.pointer_to(first), bytes, 0);
+            }
+        }
+        index += 1;
+    });
+    if filled != Some(entries) {
+        // Freed meanwhile, against the caller's promise.
+        // SAFETY: made above, and nobody else has it.
+        unsafe { table.free() };
+        return -ENXIO;
     }
     // SAFETY: the caller promises a place for it.
     unsafe { sgt.write(table) };

@@ -12,6 +12,7 @@ use dma::scatter::{ScatterEntry, ScatterTable};
 use dma::streaming::MAPPING_ERROR;
 use kerncore::addr::DmaAddr;
 use kerncore::coherent::AllocationFlags;
+use kerncore::dma_attributes::DmaAttributes;
 use kerncore::frames::Frame;
 
 use crate::dma::REFUSED;
@@ -120,12 +121,19 @@ pub unsafe extern "C" fn arm_iommu_alloc_attrs(
     gfp: AllocationFlags,
     attrs: c_uint,
 ) -> *mut c_void {
+    let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
     if !unsafe { is_attached("arm_iommu_alloc_attrs", dev) } {
         return ptr::null_mut();
     }
-    // SAFETY: by the caller's promise.
-    unsafe { dma_attrs::dma_alloc_attrs(dev, size, handle, gfp, attrs) }
+    match DmaAttributes::from_bits(attrs) {
+        // SAFETY: by the caller's promise.
+        Ok(attributes) => unsafe { dma_attrs::alloc(dev, size, handle, gfp, attributes, caller) },
+        Err(error) => {
+            REFUSED.warn(format_args!("arm_iommu_alloc_attrs: {error}"));
+            ptr::null_mut()
+        }
+    }
 }
 
 /// [`dma_attrs::dma_free_attrs`] of a device behind an IOMMU.

@@ -82,7 +82,8 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
             AreaKind::Vmap | AreaKind::Bare => space.vunmap((), base),
             AreaKind::MapRam | AreaKind::MapRamBlock => space.unmap_ram((), base, pages_for(bytes)),
             AreaKind::IoRemap => space.iounmap((), base),
-            AreaKind::Dma => {
+            // None of the second kind is made here.
+            AreaKind::Dma | AreaKind::Scattered => {
                 let freed = space.coherent_free((), base, bytes)?;
                 assert_eq!((freed.actual, freed.missing), (pages_for(bytes), 0));
                 Ok(())

@@ -3,6 +3,7 @@
 use boot::layout::{Use, image, parts};
 use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::area::{AreaKind, CodeStage, Mapping};
+use kerncore::coherent::Coherency;
 use kerncore::frames::FrameOwner;
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, LINEAR_END, STATIC_START, VMALLOC_END};
 use mm::audit::page_pointers;
@@ -39,6 +40,10 @@ pub enum Kind {
     IoRemap,
     /// A page of a coherent buffer.
     Coherent,
+    /// A page of a buffer of scattered frames, for a device behind an IOMMU that does not snoop.
+    Scattered,
+    /// The same, for one that does.
+    Snooped,
     /// A page of the atomic pool.
     Pool,
     /// A page of the heap.
@@ -69,7 +74,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 27;
+    pub(crate) const COUNT: usize = 29;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -88,6 +93,8 @@ impl Kind {
             Self::Section => "section",
             Self::IoRemap => "ioremap",
             Self::Coherent => "coherent",
+            Self::Scattered => "scattered",
+            Self::Snooped => "snooped",
             Self::Pool => "pool",
             Self::Heap => "heap",
             Self::StackGuard => "stack-guard",
@@ -149,6 +156,10 @@ impl Kind {
         let kind = kernel().with_area(base, |record| match record.mapping {
             Mapping::Code { stage: CodeStage::Writable, .. } => Self::Code,
             Mapping::Code { stage: CodeStage::Sealed, .. } => Self::Sealed,
+            Mapping::Scattered(ref seen) => match seen.at().coherency {
+                Coherency::Coherent => Self::Snooped,
+                Coherency::NonCoherent => Self::Scattered,
+            },
             // Of vmap_pfn: what is no RAM.
             Mapping::Devices { .. } => Self::IoRemap,
             Mapping::Large { parts, .. } if page < parts.pages_in_sections() => Self::Section,
@@ -171,6 +182,7 @@ impl Kind {
                 AreaKind::IoRemap => Self::IoRemap,
                 AreaKind::Dma if is_pool => Self::Pool,
                 AreaKind::Dma => Self::Coherent,
+                AreaKind::Scattered => Self::of_area(area.pages.start(), address, Self::Scattered),
                 // What is mapped in a bare area is as in a vmap's, and elsewhere in it nothing is.
                 AreaKind::Bare if kernel().table().translate(address).is_some() => Self::Vmap,
                 AreaKind::Bare => Self::Unused,

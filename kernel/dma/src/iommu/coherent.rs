@@ -1,4 +1,5 @@
-//! Coherent buffers of a device behind an IOMMU: memory as for any other, seen by the device through its domain (S109).
+//! Coherent buffers of a device behind an IOMMU: memory as for any other, seen by the device through its domain (S109). So are those of
+//! callers who may not sleep, and those that must be adjacent frames; the others are of scattered ones ([`super::scattered`]).
 //!
 //! ```text
 //!   allocate   memory, and where the processor sees it ──▶ device addresses for it
@@ -12,8 +13,8 @@ use kerncore::coherent::BackEnd;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
 use kerncore::kernel_space::RemoveError;
 
-use super::Shared;
 use super::view::type_for;
+use super::{Shared, scattered};
 use crate::atomic_pool::{self, PoolFreeError};
 use crate::coherent::{AllocateError, Buffer, FreeError, region, told};
 use crate::device::Device;
@@ -74,6 +75,10 @@ pub(crate) unsafe fn free(
         error
     };
     iommu.find(dma, bytes).map_err(refused)?;
+    if scattered::is_one(address) {
+        // SAFETY: by our caller's promise.
+        return unsafe { scattered::free(device, iommu, bytes, (address, dma)) };
+    }
     let physical = device.physical_address(dma);
     // A run of that size of the device's, which leads to where the processor's address does, is that buffer.
     let found = mm::kernel().table().translate(address).map(|found| found.physical);

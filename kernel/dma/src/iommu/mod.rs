@@ -8,10 +8,11 @@
 //! Whoever makes buffers and mappings for a device asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
 //! first of all on the way back. So there is one way to each, with and without an IOMMU, and a driver cannot tell.
 //!
-//! A mapping lives as long as its maker or a device holds it.
+//! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
 
 pub(crate) mod coherent;
 pub(crate) mod list;
+pub mod scattered;
 pub(crate) mod view;
 
 use alloc::boxed::Box;
@@ -39,9 +40,20 @@ impl Shared {
         &self.domain
     }
 
-    /// How many hold it: its maker, until that lets it go, and each device that is attached.
+    /// How many hold it: its maker, until that lets it go, each device that is attached, and each buffer of scattered frames.
     pub fn holders(&self) -> u32 {
         self.holders.load(Relaxed)
+    }
+
+    /// A buffer of a device that is attached holds it, too.
+    fn hold(&self) {
+        self.holders.fetch_add(1, Relaxed);
+    }
+
+    /// Such a buffer is gone; its device, which is attached, is a holder still.
+    fn let_go(&self) {
+        let before = self.holders.fetch_sub(1, AcqRel);
+        debug_assert!(before > 1, "nobody is left to end the mapping");
     }
 }
 
@@ -165,8 +177,17 @@ impl IommuMapping {
 /// [`NotAttached`].
 ///
 /// # Safety
-/// Nobody makes or ends buffers or mappings for the device meanwhile; it has none, or they are lost.
+/// Nobody makes or ends buffers or mappings for the device meanwhile; it has none, or they are lost. Buffers of scattered frames are told
+/// of, and come back when the device is attached to the same mapping again.
 pub unsafe fn detach(device: &Device) -> Result<(), NotAttached> {
+    if let Some(iommu) = device.iommu()
+        && let buffers @ 1.. = scattered::count(device, iommu)
+    {
+        let name = device.name();
+        log::error!(
+            "DMA: {name} leaves its IOMMU, and {buffers} buffers that only an attachment to the same mapping takes back"
+        );
+    }
     match NonNull::new(device.take_iommu()) {
         // SAFETY: `attach` has put it there, and it was taken out once.
         Some(raw) => {

@@ -18,7 +18,7 @@ mod page_array;
 pub use descriptor::VmStruct;
 pub use flags::AreaFlags;
 pub(crate) use page_array::first_null;
-pub use page_array::{ArrayArea, IN_A_FRAME, PageArray, WITHIN};
+pub use page_array::{ArrayArea, FOR_HOLDER, IN_A_FRAME, PageArray, WITHIN};
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -27,6 +27,7 @@ use crate::addr::{PAGE_SIZE, PageRange, PhysAddr, VirtAddr};
 use crate::attributes::Attributes;
 use crate::frames::FrameList;
 use crate::holder::{Holder, Moment, Tag};
+use crate::iommu::SeenList;
 use crate::linear_map::{Lent, list::LentList};
 use crate::owned_range::OwnedRange;
 use crate::page_table::{FEW, LargeParts, Parked};
@@ -43,6 +44,8 @@ pub enum AreaKind {
     IoRemap,
     /// A coherent DMA buffer.
     Dma,
+    /// A coherent DMA buffer of scattered frames, for a device behind an IOMMU (S79).
+    Scattered,
     /// Reserved for its caller, who maps there what it likes, or nothing.
     Bare,
     /// Made by `vm_map_ram`, for more pages than a block's fragments have.
@@ -60,7 +63,7 @@ impl AreaKind {
             Self::Vmalloc | Self::PageArray => AreaFlags::ALLOC,
             Self::Vmap | Self::MapRam | Self::MapRamBlock => AreaFlags::MAP,
             Self::IoRemap => AreaFlags::IOREMAP,
-            Self::Dma => AreaFlags::DMA.with(AreaFlags::USERMAP),
+            Self::Dma | Self::Scattered => AreaFlags::DMA.with(AreaFlags::USERMAP),
             Self::Bare => AreaFlags::NONE,
         }
     }
@@ -73,6 +76,7 @@ impl fmt::Display for AreaKind {
             Self::Vmap => "vmap",
             Self::IoRemap => "ioremap",
             Self::Dma => "dma",
+            Self::Scattered => "scattered dma",
             Self::Bare => "bare",
             Self::MapRam => "vm_map_ram",
             Self::MapRamBlock => "vm_map_ram block",
@@ -136,6 +140,8 @@ pub enum Mapping {
         /// Who may do what there.
         stage: CodeStage,
     },
+    /// DMA behind an IOMMU: frames taken one by one, which a device sees, too, and which have no linear mapping meanwhile.
+    Scattered(SeenList),
     /// vmap: what is mapped belongs to somebody else. In a bare area some of it, or all, may be unmapped.
     Borrowed {
         /// The right to write the descriptors.
@@ -171,6 +177,7 @@ impl Mapping {
             Self::Away { pages } => *pages,
             Self::Lent(lent) => lent.pages(),
             Self::Code { lent, .. } => lent.pages(),
+            Self::Scattered(seen) => seen.pages(),
         }
     }
 }
@@ -272,12 +279,23 @@ impl AreaRecord {
         since.store(holder.since.ticks(), Relaxed);
     }
 
+    /// As [`AreaRecord::note_holder`], behind the page pointers: of a buffer that has some there, but leaves the last words free
+    /// ([`FOR_HOLDER`]).
+    pub(crate) fn note_last(&self, holder: Holder) {
+        let [.., tag, since] = &self.within;
+        tag.store(holder.tag.word(), Relaxed);
+        since.store(holder.since.ticks(), Relaxed);
+    }
+
     /// Who has it, if it is a coherent buffer.
     pub fn holder(&self) -> Option<Holder> {
-        let [tag, since, ..] = &self.within;
+        let ((AreaKind::Dma, [tag, since, ..]) | (AreaKind::Scattered, [.., tag, since])) =
+            (self.kind, &self.within)
+        else {
+            return None;
+        };
         let (tag, since) = (Tag::from_word(tag.load(Relaxed)), Moment::new(since.load(Relaxed)));
-        let caller = self.vm.caller();
-        (self.kind == AreaKind::Dma).then_some(Holder { caller, tag, since })
+        Some(Holder { caller: self.vm.caller(), tag, since })
     }
 
     /// Takes out what is behind an area of vmalloc's small pages, if they are few, and their pointers lie here.

@@ -29,6 +29,9 @@ use crate::frames::FrameBlock;
 
 /// How many pointers a record has room for.
 pub const WITHIN: usize = 16;
+
+/// Of these, the words for who has a coherent buffer.
+pub const FOR_HOLDER: usize = 2;
 /// How many pointers a frame has room for; more lie in an area (S27).
 pub const IN_A_FRAME: u32 = PAGE_SIZE / (u32::BITS / u8::BITS);
 

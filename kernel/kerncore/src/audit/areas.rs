@@ -9,6 +9,7 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, CodeStage, Mapping, PageArray};
 use crate::attributes::Attributes;
 use crate::frames::{FrameList, FrameOwner};
+use crate::iommu::SeenList;
 use crate::kernel_space::address_of;
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -24,6 +25,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             (Mapping::Large { .. }, _) => self.large_pages(record, place_of(record)),
             (Mapping::Lent(lent), _) => self.dma_pages(record, lent.first()),
             (Mapping::Code { lent, stage }, _) => self.code_pages(record, lent.list(), *stage),
+            (Mapping::Scattered(seen), _) => self.seen_pages(record, seen),
             (Mapping::Devices { .. }, AreaKind::Vmap) => self.vmap_pages(record),
             (Mapping::Devices { .. }, _) => self.device_pages(record),
             (Mapping::Borrowed { .. }, AreaKind::Bare) => self.bare_pages(record),
@@ -58,6 +60,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
                 AreaKind::Vmalloc
             }
             (Mapping::Lent(_), _) => AreaKind::Dma,
+            (Mapping::Scattered(_), _) => AreaKind::Scattered,
             (Mapping::Reserved { .. }, _) => AreaKind::Bare,
             (Mapping::Devices { .. }, kind) if kind != AreaKind::Vmap => AreaKind::IoRemap,
             (Mapping::Borrowed { .. }, AreaKind::Vmalloc | AreaKind::Dma) => AreaKind::Vmap,
@@ -68,6 +71,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Mapping::Large { list, .. } if list.is_empty() => pages.count(),
             Mapping::Frames { list, .. } | Mapping::Large { list, .. } => list.pages(),
             Mapping::Code { lent, .. } => lent.list().pages(),
+            Mapping::Scattered(seen) => seen.list().pages(),
             // A range that somebody keeps for good is missed here.
             Mapping::Away { .. } | Mapping::Nothing => 0,
             _ => pages.count(),
@@ -91,10 +95,11 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         }
     }
 
-    /// What C callers read of the pages of memory of vmalloc must be what is behind it, in its order (S27, S85a).
+    /// What C callers read of the pages of memory of vmalloc, and of scattered frames, must be what is behind it, in its order (S27,
+    /// S79, S85a).
     fn page_array(&mut self, record: &AreaRecord) {
         let pages = record.pages();
-        let has_one = record.kind == AreaKind::Vmalloc
+        let has_one = matches!(record.kind, AreaKind::Vmalloc | AreaKind::Scattered)
             && !matches!(record.mapping, Mapping::Away { .. } | Mapping::Nothing);
         if !has_one {
             return;
@@ -161,6 +166,20 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         });
     }
 
+    /// Frames that a device sees, too, in their order, by the type for that device.
+    fn seen_pages(&mut self, record: &AreaRecord, seen: &SeenList) {
+        let (place, attributes) = (place_of(record), seen.attributes());
+        let mut frames = seen.list().frames(self.space.zones().table());
+        self.for_each_page(record.pages(), |audit, slot| {
+            let Some(current) = frames.next() else { return };
+            let address = slot.pages.start();
+            audit.owned_by(address, place, current, |owner| owner == FrameOwner::Dma);
+            if audit.exactly(slot, place, current, attributes) {
+                audit.summary.area_pages += 1;
+            }
+        });
+    }
+
     /// Frames that are text, or are to be, in their order.
     fn code_pages(&mut self, record: &AreaRecord, list: &FrameList, stage: CodeStage) {
         let place = place_of(record);
@@ -186,7 +205,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         let had = self.space.zones().table().owner_of(frame);
         if !is_right(had) {
             let wanted = match place {
-                Place::Area { kind: AreaKind::Dma, .. } => FrameOwner::Dma,
+                Place::Area { kind: AreaKind::Dma | AreaKind::Scattered, .. } => FrameOwner::Dma,
                 _ => FrameOwner::Vmalloc,
             };
             self.found(Violation::WrongOwner { address, place, frame, wanted, had });

@@ -109,7 +109,7 @@ impl Summary {
             AreaKind::Vmalloc | AreaKind::PageArray => 0,
             AreaKind::Vmap => 1,
             AreaKind::IoRemap => 2,
-            AreaKind::Dma => 3,
+            AreaKind::Dma | AreaKind::Scattered => 3,
             AreaKind::Bare => 4,
             AreaKind::MapRam => 5,
             AreaKind::MapRamBlock => 6,

@@ -70,6 +70,9 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
             Mapping::Code { lent, .. } => addresses
                 .zip(lent.list().frames(table))
                 .for_each(|(address, frame)| visit(self, frame, address)),
+            Mapping::Scattered(seen) => addresses
+                .zip(seen.list().frames(table))
+                .for_each(|(address, frame)| visit(self, frame, address)),
             Mapping::Lent(lent) => addresses
                 .zip(consecutive(lent.first(), pages.count()).into_iter().flatten())
                 .for_each(|(address, frame)| visit(self, frame, address)),

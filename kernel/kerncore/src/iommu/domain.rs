@@ -51,6 +51,17 @@ impl Iova {
         self.range.count()
     }
 
+    /// Where it begins, and in which domain, for a buffer that knows how many pages it has ([`super::SeenList`]).
+    pub(super) const fn forget(self) -> (DmaAddr, PhysAddr) {
+        (self.start(), self.root)
+    }
+
+    /// What [`Iova::forget`] took apart, and nobody has put together since.
+    pub(super) const fn again(start: DmaAddr, pages: u32, root: PhysAddr) -> Self {
+        let first = start.raw() / PAGE_SIZE;
+        Self { range: OwnedRange::mint(PageRange::trusted(first, pages)), root }
+    }
+
     /// Gives the right up, for callers who come back with the address alone: the first address.
     pub const fn leak(self) -> DmaAddr {
         self.start()
@@ -185,6 +196,18 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
             return Err(IovaError::Exhausted { pages, largest: 0, free: 0 });
         }
         self.iovas.with(|iovas| iovas.take(pages)).map(|run| self.right_to(run))
+    }
+
+    /// Whether there are addresses for `pages` just now: before anybody takes memory that there are none for.
+    ///
+    /// # Errors
+    /// [`IovaError::Empty`], [`IovaError::Exhausted`].
+    pub fn has_room(&self, pages: u32) -> Result<(), IovaError> {
+        self.iovas.with(|iovas| {
+            let freed = iovas.take(pages).map(|run| iovas.release(run));
+            debug_assert_ne!(freed, Ok(Freed::No), "taken a moment ago");
+            freed.map(drop)
+        })
     }
 
     /// Of a run that is taken, and that nobody else has the right to.

@@ -11,6 +11,7 @@
 //! * [`Segment`]: which pieces of a scatter list are one to the device.
 //! * [`Domain`]: both together, over the page table that the kernel's own addresses have, with entries of 4 KiB, 64 KiB, 1 MiB and
 //!   16 MiB, whichever the alignment of both sides allows.
+//! * [`SeenList`]: a buffer of frames that need not be adjacent, which the processor and a device see.
 //!
 //! The tables have the format that the processor's own walker reads. So a processor can stand in for a device, and see what that
 //! would see (S110): [`machine::Iotlb`] is then its TLB, under a number of the domain's own.
@@ -23,12 +24,15 @@ mod domain;
 mod error;
 pub mod iova;
 pub mod machine;
+mod seen;
 mod segments;
 mod tables;
 
 pub use audit::{DomainSummary, DomainViolation};
 pub use domain::{Domain, Iova, UnmappedIova};
 pub use error::{CreateError, DomainMapError, IovaError};
+pub(crate) use seen::{NotShown, attributes_for};
+pub use seen::{SeenAt, SeenList, StillSeen, UnmappedSeen};
 pub use segments::{DeviceSegments, LimitError, Segment, SegmentLimits};
 
 use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};

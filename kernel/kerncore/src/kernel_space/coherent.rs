@@ -29,7 +29,7 @@ use crate::page_table::{MapError, Released};
 use crate::va_space::{Alignment, Request};
 
 /// Virtual ranges are aligned to their order, up to a section (S65).
-const SECTION_ORDER: u32 = 8;
+pub(super) const SECTION_ORDER: u32 = 8;
 
 /// Why no coherent memory could be had. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,13 +28,13 @@ use core::{fmt, mem};
 
 use crate::addr::{PAGE_SIZE, VirtAddr, pages_for};
 use crate::area::{AreaFlags, AreaKind, AreaSummary, CodeStage, Mapping};
-use crate::failure::Point;
 use crate::frames::{AllocateError, FrameOwner, FrameRequest};
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::page_array::{address_of, flags_with};
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::kernel_space::{ArrayError, ChangeError, FramesError, KernelSpace, RemoveError};
-use crate::linear_map::list::{AbsentList, Disturbed, LentList, ListError};
+use crate::kernel_space::scattered::NotAbsent;
+use crate::kernel_space::{ArrayError, ChangeError, KernelSpace, RemoveError};
+use crate::linear_map::list::{Disturbed, LentList};
 use crate::linear_map::{LendError, LinearFault};
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -171,12 +171,15 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
                 return Err(ExecError::PageArray(error));
             }
         };
-        let absent = match self.absent_frames(pages) {
+        let absent = match self.absent_list(pages, FrameOwner::Text) {
             Ok(absent) => absent,
             Err(error) => {
                 self.abandon_array(array);
                 self.abandon(usable, place);
-                return Err(error);
+                return Err(match error {
+                    NotAbsent::Frames(error) => ExecError::Frames(error),
+                    NotAbsent::Linear(fault) => ExecError::Linear(fault),
+                });
             }
         };
         let (frames, tables) = (self.zones.table(), self.tables.source(&self.zones));
@@ -198,35 +201,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             .pointers(address_of(words), pages);
         place.array = array;
         Ok(self.publish(place, Mapping::Code { lent, stage }, new))
-    }
-
-    /// Takes zeroed frames of low memory out of the linear map; what cannot leave it is freed.
-    fn absent_frames(&self, pages: u32) -> Result<AbsentList, ExecError> {
-        let list = self.zones.allocate_list(pages, FrameOwner::Text).map_err(ExecError::Frames)?;
-        let frames = self.zones.table();
-        for (first, order) in list.blocks(frames) {
-            self.zero_low_frames(first, 1 << order);
-        }
-        let withdrawn = match list.frames(frames).next() {
-            Some(frame) if L::fails(Point::Linear) => {
-                Err(ListError { fault: LinearFault::NoAddress { frame }, list })
-            }
-            _ => self.linear.withdraw_list(frames, list),
-        };
-        match withdrawn {
-            Ok(withdrawn) => Ok(withdrawn.flush(frames)),
-            Err(ListError { fault, list }) => {
-                self.free_failed(list);
-                Err(ExecError::Linear(fault))
-            }
-        }
-    }
-
-    /// Puts a list that was lent back into the linear map, and frees it.
-    fn take_list_back(&self, absent: AbsentList) -> Result<(), FramesError> {
-        let list = self.linear.restore_list(self.zones.table(), absent);
-        let list = list.map_err(|error| FramesError::Linear(error.fault))?;
-        self.zones.free_list(list).map_err(FramesError::Free)
     }
 
     /// Dying → Flushed → Free, of memory for code. Not inlined: other areas pay nothing for it.

@@ -3,9 +3,10 @@
 //! Each step is one look under the lock of areas, so what it says of an area was true at one moment; between two steps areas
 //! come and go. The next step begins behind what the last one said, so that no two that it lists overlap.
 
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, AreaSummary, Mapping};
 use crate::holder::Holder;
+use crate::iommu::SeenAt;
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::areas::Areas;
 use crate::lock::{Locks, SharedLock};
@@ -45,6 +46,8 @@ pub struct LiveArea {
     pub fragments: u32,
     /// Of a coherent buffer, who has it.
     pub holder: Option<Holder>,
+    /// Of one of scattered frames, where its device sees it, and its first frame.
+    pub seen: Option<(SeenAt, Pfn)>,
 }
 
 impl Listed {
@@ -79,7 +82,14 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             _ => 0,
         };
         let on_nodes = self.on_nodes(&record.mapping);
-        LiveArea { summary, parts, on_nodes, fragments, holder: record.holder() }
+        let seen = match &record.mapping {
+            Mapping::Scattered(seen) => {
+                let first = seen.list().frames(self.zones.table()).next();
+                first.map(|first| (seen.at(), first))
+            }
+            _ => None,
+        };
+        LiveArea { summary, parts, on_nodes, fragments, holder: record.holder(), seen }
     }
 
     /// Frames by node. A block lies on one.
@@ -101,6 +111,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
             Mapping::Code { lent, .. } => {
                 let blocks = lent.list().blocks(self.zones.table());
+                blocks.for_each(|(first, order)| count(first, 1 << order));
+            }
+            Mapping::Scattered(seen) => {
+                let blocks = seen.list().blocks(self.zones.table());
                 blocks.for_each(|(first, order)| count(first, 1 << order));
             }
             Mapping::Lent(lent) => count(lent.first(), lent.pages().count()),

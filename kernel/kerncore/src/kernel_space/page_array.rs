@@ -70,7 +70,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
 
     #[cold]
     #[inline(never)]
-    fn take_array_elsewhere(
+    pub(super) fn take_array_elsewhere(
         &self,
         pages: u32,
         memory: FrameRequest,

@@ -2,7 +2,7 @@
 
 use core::{fmt, mem};
 
-use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::addr::{DmaAddr, PageRange, PhysAddr, VirtAddr};
 use crate::area::{AreaKind, AreaRecord, Mapping};
 use crate::contiguous::GiveBackError;
 use crate::frames::{FrameList, FrameOwner, FreeError};
@@ -61,6 +61,13 @@ pub enum RemoveError {
         address: VirtAddr,
         /// Where it lies.
         found: PhysAddr,
+    },
+    /// The coherent buffer at this address is seen elsewhere by a device than was said, or by a device of another domain.
+    SeenElsewhere {
+        /// The address given.
+        address: VirtAddr,
+        /// Where its device sees it.
+        found: DmaAddr,
     },
     /// The area is gone, but its frames did not come back: the frame table disagrees with the area about who owns
     /// them. They stay out of use.
@@ -131,6 +138,9 @@ impl fmt::Display for RemoveError {
             }
             Self::Elsewhere { address, found } => {
                 write!(f, "the area at {address} lies at physical {found}")
+            }
+            Self::SeenElsewhere { address, found } => {
+                write!(f, "the buffer at {address} is seen at {found} by the device that it is for")
             }
             Self::Frames { address, error } => {
                 write!(f, "the frames of the area at {address} are not its own: {error}")
@@ -319,6 +329,10 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
             // Of no area, or of one whose count keeps it from being retired.
             Mapping::Nothing | Mapping::Away { .. } => {
                 return Err(RemoveError::Unknown { address });
+            }
+            // Ended by `scattered_free` alone, which knows the device's side. Nobody retires one by its kind.
+            Mapping::Scattered(_) => {
+                return Err(RemoveError::WrongKind { address, found: AreaKind::Scattered });
             }
             Mapping::Frames { usable, list } => {
                 self.assert_no_null(&dying, pages);

@@ -12,9 +12,10 @@ use core::sync::atomic::Ordering::Acquire;
 
 use crate::contiguous::ContiguousError;
 use crate::frames::AllocateError;
+use crate::iommu::DomainMapError;
 use crate::kernel_space::{
     ArrayError, BareError, CoherentError, ExecError, IoRemapError, KernelSpace, NoArea,
-    ReallocError, VmallocError, VmapError,
+    ReallocError, ScatteredError, VmallocError, VmapError,
 };
 use crate::lock::Locks;
 use crate::machine::Machine;
@@ -71,6 +72,8 @@ carried! {
     IoRemapError: Area Map;
     CoherentError: Frames Contiguous Area Map;
     ExecError: Area PageArray Frames Map;
+    DomainMapError: Map;
+    ScatteredError: Area PageArray Frames Map View;
     ReallocError: Grow;
 }
 

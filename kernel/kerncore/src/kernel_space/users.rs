@@ -5,10 +5,11 @@
 
 use core::fmt;
 
-use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, Mapping};
 use crate::attributes::MemoryType;
 use crate::frames::FrameOwner;
+use crate::iommu::SeenAt;
 use crate::kernel_space::KernelSpace;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -45,6 +46,14 @@ pub enum ShareError {
         /// Where it lies.
         found: PhysAddr,
     },
+    /// The coherent buffer at this address is seen elsewhere by a device than was said, by a device of another domain, or by another
+    /// type of memory.
+    SeenElsewhere {
+        /// The address given.
+        address: VirtAddr,
+        /// Where its device sees it.
+        found: DmaAddr,
+    },
     /// The window, at its offset, does not lie in the area, guard not counted (S44, S78).
     Outside {
         /// Pages of the area.
@@ -73,6 +82,9 @@ impl fmt::Display for ShareError {
             Self::Elsewhere { address, found } => {
                 write!(f, "the area at {address} lies at physical {found}")
             }
+            Self::SeenElsewhere { address, found } => {
+                write!(f, "the buffer at {address} is seen at {found} by the device that it is for")
+            }
             Self::Outside { area, offset, window } => {
                 write!(f, "a window of {window} pages from page {offset} leaves the {area} pages")
             }
@@ -92,6 +104,8 @@ pub(crate) enum Shared {
     Coherent(PhysAddr),
     /// Memory of a device's own, whose mapping begins there on the bus.
     Device(PhysAddr),
+    /// A coherent buffer of scattered frames, which a device sees there (S82).
+    Seen(SeenAt),
 }
 
 impl Shared {
@@ -100,6 +114,7 @@ impl Shared {
         match self {
             Self::Vmalloc => MemoryType::NormalWriteBack,
             Self::Coherent(_) | Self::Device(_) => MemoryType::NormalNonCacheable,
+            Self::Seen(at) => at.memory(),
         }
     }
 }
@@ -152,6 +167,10 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 } else {
                     Ok(())
                 }
+            }
+            (Mapping::Scattered(seen), Shared::Seen(at)) if seen.at() == at => Ok(()),
+            (Mapping::Scattered(seen), Shared::Seen(_)) => {
+                Err(ShareError::SeenElsewhere { address: base, found: seen.at().start })
             }
             (Mapping::Devices { .. } | Mapping::Large { .. }, Shared::Device(physical))
                 if self.is_device_memory(record, base, what) =>

@@ -11,12 +11,13 @@
 
 use core::fmt;
 
-use super::{ATTRIBUTES, LendError, LinearFault, LinearMap};
+use super::{ATTRIBUTES, LENDING, LendError, LinearFault, LinearMap};
 use crate::{
     addr::{PAGE_SIZE, PageRange, Pfn},
     attributes::Attributes,
     descriptor::l2::SmallPages,
     frames::{FrameList, FrameTable},
+    lines::Edge,
     lock::Locks,
     machine::Machine,
     owned_range::OwnedRange,
@@ -196,7 +197,13 @@ impl AbsentList {
             return Err(LendError { reason, block: self, range });
         }
         let lent = LentList { range, list: self.0 };
-        lent.clean(frames, table);
+        if attributes.memory().is_cacheable() {
+            lent.clean(frames, table);
+        } else {
+            lent.note(frames, table.machine(), Edge::Lending);
+            lent.clean(frames, table);
+            lent.note(frames, table.machine(), Edge::Lent);
+        }
         Ok(lent)
     }
 }
@@ -234,6 +241,18 @@ impl LentList {
         }
         self.clean(frames, table);
         Ok(())
+    }
+
+    /// Says that its lines, which were used uncached, are not any more.
+    pub(crate) fn note_returned(&self, frames: &FrameTable<'_>, machine: &impl Machine) {
+        self.note(frames, machine, Edge::Returned);
+    }
+
+    /// Tells the ledger of lines of each block.
+    fn note(&self, frames: &FrameTable<'_>, machine: &impl Machine, edge: Edge) {
+        for (first, count) in blocks(frames, &self.list) {
+            machine.note(LENDING, edge, first.base(), count * PAGE_SIZE);
+        }
     }
 
     /// Ends the mapping. After the flush the list is an [`AbsentList`] again and can be restored.

@@ -137,7 +137,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
                 self.summary.shown += 1;
                 let owner = match what {
                     Shared::Vmalloc => FrameOwner::Vmalloc,
-                    Shared::Coherent(_) => FrameOwner::Dma,
+                    Shared::Coherent(_) | Shared::Seen(_) => FrameOwner::Dma,
                     // It is no RAM.
                     Shared::Device(_) => FrameOwner::Absent,
                 };

@@ -9,6 +9,7 @@
 
 use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::attributes::MemoryType;
+use crate::iommu::SeenAt;
 use crate::kernel_space::Shared;
 use crate::lock::{Lock, Locks};
 use crate::user::machine::UserMachine;
@@ -54,6 +55,21 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         offset: u32,
     ) -> Result<(), ShowError> {
         self.show(start, base, offset, Shared::Coherent(physical))
+    }
+
+    /// Shows the coherent buffer of scattered frames at `base`, which a device sees at `at`, from its page `offset` on, in all of the
+    /// reserved window that begins at `start` (S82).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_seen(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        at: SeenAt,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.show(start, base, offset, Shared::Seen(at))
     }
 
     /// Shows memory of a device's own, whose uncached mapping begins at `base` and at `physical` on the bus, from the mapping's page

@@ -11,6 +11,7 @@ use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::contiguous::Unmovable;
 use kerncore::frames::{AllocateError, FrameBlock};
+use kerncore::iommu::SeenAt;
 use kerncore::layout::linear_physical;
 use kerncore::user::asid::{Asid, SpaceId};
 use kerncore::user::{
@@ -154,6 +155,20 @@ impl AddressSpace {
         offset: u32,
     ) -> Result<(), ShowError> {
         self.space.show_coherent(start, base, physical, offset)
+    }
+
+    /// Shows the coherent buffer of scattered frames at `base`, which a device sees at `at`, in the same way (S82).
+    ///
+    /// # Errors
+    /// [`ShowError`].
+    pub fn show_seen(
+        &self,
+        start: VirtAddr,
+        base: VirtAddr,
+        at: SeenAt,
+        offset: u32,
+    ) -> Result<(), ShowError> {
+        self.space.show_seen(start, base, at, offset)
     }
 
     /// Shows memory of a device's own, whose uncached mapping by ioremap begins at `base`, and at `physical` on the bus (S102).

@@ -51,7 +51,7 @@ const WINDOW: (u32, u32) = (0xc000_0000, 0xefff_ffff);
 const HEAP: (u32, u32) = (0xf000_0000, 0xf7ff_ffff);
 const TOP: (u32, u32) = (0xf800_0000, 0xffff_ffff);
 
-const RULES: [Rule; 27] = [
+const RULES: [Rule; 29] = [
     rule("text", LOW, Mapped::Linear("r-x/---")),
     rule("constants", LOW, Mapped::Linear("r--/---")),
     rule("data", LOW, Mapped::Linear("rw-/---")),
@@ -66,6 +66,8 @@ const RULES: [Rule; 27] = [
     rule("section", WINDOW, Mapped::RamBy(Size::Section)),
     rule("ioremap", WINDOW, Mapped::NoRam),
     rule("coherent", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),
+    rule("scattered", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),
+    rule("snooped", WINDOW, Mapped::Ram("rw-/---", "write-back")),
     rule("pool", WINDOW, Mapped::Ram("rw-/---", "non-cacheable")),
     rule("heap", HEAP, Mapped::Ram("rw-/---", "write-back")),
     rule("stack-guard", LOW, Mapped::Nothing),

@@ -7,7 +7,7 @@ use crate::witness::judge;
 
 /// The kinds that a suite makes itself, and must have shown while they lived, by its own tests: what is asked after a test is
 /// another with each order.
-const MADE: [(&str, &[&str]); 20] = [
+const MADE: [(&str, &[&str]); 21] = [
     ("areas", &["vmalloc", "vmap", "ioremap", "coherent", "guard"]),
     ("atomic_pool", &["pool"]),
     ("bare_areas", &["vmap"]),
@@ -18,6 +18,7 @@ const MADE: [(&str, &[&str]); 20] = [
     ("faults", &["user"]),
     ("heap", &["heap"]),
     ("huge", &["section", "large-page", "vmalloc", "vmap"]),
+    ("iommu_scattered", &["scattered", "snooped", "lent", "guard"]),
     ("ioremap", &["ioremap", "guard"]),
     ("map_ram", &["vmap", "guard"]),
     ("memory_functions", &["vmap"]),

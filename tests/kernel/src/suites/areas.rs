@@ -55,7 +55,10 @@ fn remove(kind: AreaKind, address: VirtAddr) -> Result<(), RemoveError> {
             kernel().vunmap(authority(), address)
         }
         AreaKind::IoRemap => kernel().iounmap(authority(), address),
-        AreaKind::Dma => kernel().coherent_free(authority(), address, PAGES * PAGE_SIZE).map(drop),
+        // None of the second kind is made here.
+        AreaKind::Dma | AreaKind::Scattered => {
+            kernel().coherent_free(authority(), address, PAGES * PAGE_SIZE).map(drop)
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const LARGE: u32 = 5 << 20;
 const FREE: u32 = LARGE / PAGE_SIZE + 64;
 
 /// What is taken so that no two free frames are adjacent.
-struct Pieces {
+pub(super) struct Pieces {
     rest: FrameList,
     between: Vec<FrameBlock>,
 }
@@ -32,7 +32,7 @@ struct Pieces {
 impl Pieces {
     /// Leaves every other one of twice [`FREE`] frames of low memory, and no others; `None` where there are not so many. Tables and
     /// records for `LARGE` are made before.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let zones = kernel().zones();
         drop(ExecArea::new(LARGE).ok()?);
         if zones.free_pages_of(FrameRequest::LOW) < 3 * FREE {
@@ -49,7 +49,7 @@ impl Pieces {
         Some(Self { rest, between })
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         feed(self.rest);
         for block in self.between {
             kernel().zones().free(block).expect("our own");

@@ -8,6 +8,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
 use kerncore::failure::Point;
 use kerncore::iommu::{CreateError, DomainMapError, IovaError};
+use kerncore::kernel_space::ScatteredError;
 use kerncore::layout::linear_address;
 use kerncore::misuse::Family;
 use kerncore::page_table::MapError as TableError;
@@ -35,9 +36,25 @@ const fn no_view(point: Point, error: &DomainMapError) -> bool {
     }
 }
 
+/// Each thing that a buffer of scattered frames takes, by the points at which there may be none.
+fn no_scattered(point: Point, error: &ScatteredError) -> bool {
+    match error {
+        ScatteredError::Area(_) => {
+            matches!(point, Point::Record | Point::Addresses | Point::Frames)
+        }
+        ScatteredError::PageArray(_) => {
+            matches!(point, Point::Frames | Point::Record | Point::Addresses | Point::Table)
+        }
+        ScatteredError::Frames(_) => point == Point::Frames,
+        ScatteredError::Linear(_) => point == Point::Linear,
+        ScatteredError::Map(_) => matches!(point, Point::Table | Point::Frames),
+        _ => false,
+    }
+}
+
 /// Runs `test` while the device is attached to a mapping of its own.
-fn while_attached(test: impl FnOnce()) {
-    let mapping = IommuMapping::new(BASE, BYTES).expect("memory");
+fn while_attached(bytes: u32, test: impl FnOnce()) {
+    let mapping = IommuMapping::new(BASE, bytes).expect("memory");
     // SAFETY: the test's device has nothing.
     unsafe { mapping.attach(&DEVICE) }.expect("attached to nothing");
     test();
@@ -62,27 +79,30 @@ fn a_mapping_of_device_addresses_survives_each_failure_s108() {
 
 #[ktest]
 fn a_coherent_buffer_behind_an_iommu_survives_each_failure_s109() {
-    while_attached(|| {
-        for sleep in [Sleep::May, Sleep::MayNot] {
+    // Pointers to its pages in the record, in a frame, and in an area of their own.
+    for (sleep, pages) in
+        [(Sleep::May, 3), (Sleep::May, 19), (Sleep::May, 1030), (Sleep::MayNot, 3)]
+    {
+        let bytes = pages * PAGE_SIZE;
+        while_attached(2 * bytes.next_power_of_two(), || {
             survives(
                 "arm_iommu_alloc_attrs",
-                || coherent::allocate(&DEVICE, 3 * PAGE_SIZE, sleep, NOBODY),
+                || coherent::allocate(&DEVICE, bytes, sleep, NOBODY),
                 |point, error| match error {
                     AllocateError::Iommu { error, .. } => no_view(point, error),
                     AllocateError::Pool(_) => point == Point::Pool,
-                    AllocateError::Remap(_) => true,
+                    AllocateError::Scattered(error) => no_scattered(point, error),
                     _ => false,
                 },
                 |buffer| {
                     // SAFETY: nobody uses it.
-                    let freed = unsafe {
-                        coherent::free(&DEVICE, 3 * PAGE_SIZE, buffer.address, buffer.dma)
-                    };
+                    let freed =
+                        unsafe { coherent::free(&DEVICE, bytes, buffer.address, buffer.dma) };
                     assert_eq!(freed, Ok(()));
                 },
             );
-        }
-    });
+        });
+    }
 }
 
 #[ktest]
@@ -97,7 +117,7 @@ fn a_streaming_mapping_behind_an_iommu_survives_each_failure_s109() {
         caller: NOBODY,
         family: Family::Single,
     };
-    while_attached(|| {
+    while_attached(BYTES, || {
         survives(
             "dma_map_single behind an IOMMU",
             // SAFETY: nobody uses the pages meanwhile.

@@ -39,6 +39,8 @@ mod interrupts;
 mod io_owners;
 mod iommu;
 mod iommu_lists;
+mod iommu_scattered;
+mod iommu_scattered_calls;
 mod iommu_witness;
 mod ioremap;
 mod ioremap_family;

@@ -14,6 +14,8 @@ mod race;
 mod rules;
 mod rules_contexts;
 mod rules_large;
+mod scattered;
+mod scattered_refusals;
 pub(crate) mod schedules;
 pub(crate) mod schedules_types;
 mod support;

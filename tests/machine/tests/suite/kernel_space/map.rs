@@ -135,7 +135,10 @@ fn remove(bed: &Bed, kind: AreaKind, address: VirtAddr) -> Result<(), RemoveErro
         AreaKind::Vmap | AreaKind::Bare => bed.space.vunmap((), address),
         AreaKind::MapRam | AreaKind::MapRamBlock => bed.space.unmap_ram((), address, 1),
         AreaKind::IoRemap => bed.space.iounmap((), address),
-        AreaKind::Dma => bed.space.coherent_free((), address, PAGE_SIZE).map(drop),
+        // Of the second kind it frees none: that takes a domain (`scattered_refusals`).
+        AreaKind::Dma | AreaKind::Scattered => {
+            bed.space.coherent_free((), address, PAGE_SIZE).map(drop)
+        }
     }
 }
 

@@ -91,7 +91,8 @@ fn what_a_cpu_makes_it_finds_and_frees_while_others_do_the_same_s13_s14a() {
                         bed.space.vunmap((), base)
                     }
                     AreaKind::IoRemap => bed.space.iounmap((), base),
-                    AreaKind::Dma => {
+                    // None of the second kind is made here.
+                    AreaKind::Dma | AreaKind::Scattered => {
                         let freed = bed.space.coherent_free((), base, area.pages.bytes());
                         freed.map(|freed| assert_eq!(freed.missing, 0))
                     }

@@ -15,7 +15,7 @@ use std::{cell::Cell, rc::Rc};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mistake {
+pub(crate) enum Mistake {
     None,
     NoClean,
     NoFlush,
@@ -28,7 +28,7 @@ enum Mistake {
 }
 
 #[derive(Clone)]
-struct Wrong {
+pub(crate) struct Wrong {
     cpu: SoftCpu<'static>,
     mistake: Mistake,
     /// Whether anything was cleaned since the last barrier.
@@ -46,7 +46,7 @@ impl Cpus for Mistake {
 }
 
 /// The linear map's second-level tables in the bed.
-const LINEAR_TABLES: std::ops::Range<u32> = 0x6001_c000..0x6001_e000;
+pub(crate) const LINEAR_TABLES: std::ops::Range<u32> = 0x6001_c000..0x6001_e000;
 
 impl Machine for Wrong {
     type Authority = ();

@@ -56,21 +56,21 @@ impl Iotlb for Unit {
     }
 }
 
-pub(crate) type Of<'b> = Domain<'b, 'static, SoftCpu<'static>, Unit, HostLocks>;
+pub(crate) type Of<'b, M = SoftCpu<'static>> = Domain<'b, 'static, M, Unit, HostLocks>;
 
 /// A kernel with devices behind an IOMMU, for which its CPUs stand in.
-pub(crate) struct Devices<'b> {
-    pub(crate) bed: &'b Bed,
+pub(crate) struct Devices<'b, M: Machine = SoftCpu<'static>> {
+    pub(crate) bed: &'b Bed<M>,
     pub(crate) spaces: &'static Spaces<HostLocks>,
     mistake: Mistake,
 }
 
-impl<'b> Devices<'b> {
-    pub(crate) fn new(bed: &'b Bed) -> Self {
+impl<'b, M: Machine<Authority = ()> + Clone> Devices<'b, M> {
+    pub(crate) fn new(bed: &'b Bed<M>) -> Self {
         Self::with(bed, Mistake::None)
     }
 
-    fn with(bed: &'b Bed, mistake: Mistake) -> Self {
+    pub(crate) fn with(bed: &'b Bed<M>, mistake: Mistake) -> Self {
         let root = bed.space.table().root();
         for number in [0, 1] {
             bed.machine.cpu(number).split(root, root);
@@ -83,15 +83,15 @@ impl<'b> Devices<'b> {
         self.bed.machine.cpu(number)
     }
 
-    pub(crate) fn domain(&self, base: DmaAddr, bytes: u32) -> Result<Of<'b>, CreateError> {
-        let window = Of::window_of(base, bytes)?;
+    pub(crate) fn domain(&self, base: DmaAddr, bytes: u32) -> Result<Of<'b, M>, CreateError> {
+        let window = Of::<M>::window_of(base, bytes)?;
         let words = vec![Word::FREE; IovaSpace::words_for(window)].leak();
         let cpus = CpuIotlb::new(self.cpu(0), self.spaces);
         Domain::new(&self.bed.space, Unit { cpus, mistake: self.mistake }, window, words)
     }
 
     /// Where the second-level slot of `address` lies.
-    pub(crate) fn slot(&self, domain: &Of<'_>, address: VirtAddr) -> PhysAddr {
+    pub(crate) fn slot(&self, domain: &Of<'_, M>, address: VirtAddr) -> PhysAddr {
         let above = PhysAddr::new(domain.root().raw() + l1::index(address) * 4);
         let above = self.cpu(0).read_descriptor(above);
         assert_eq!(above & 3, 1, "no table above {address}");
@@ -100,12 +100,20 @@ impl<'b> Devices<'b> {
 }
 
 /// Runs `act` while `cpu` sees what the domain's device does.
-pub(crate) fn with_open<R>(domain: &Of<'_>, cpu: &SoftCpu<'static>, act: impl FnOnce() -> R) -> R {
+pub(crate) fn with_open<M: Machine, R>(
+    domain: &Of<'_, M>,
+    cpu: &SoftCpu<'static>,
+    act: impl FnOnce() -> R,
+) -> R {
     domain.iotlb().cpus.with_open_on(cpu, domain.root(), act)
 }
 
 /// The domain of `bytes` from `base`.
-pub(crate) fn domain_of<'b>(devices: &Devices<'b>, base: u32, bytes: u32) -> Of<'b> {
+pub(crate) fn domain_of<'b, M: Machine<Authority = ()> + Clone>(
+    devices: &Devices<'b, M>,
+    base: u32,
+    bytes: u32,
+) -> Of<'b, M> {
     devices.domain(DmaAddr::new(base), bytes).expect("memory")
 }
 
@@ -116,7 +124,7 @@ pub(crate) fn single(frame: Pfn) -> (Pfn, u32) {
 
 /// The audit of `domain` finds nothing.
 #[track_caller]
-pub(crate) fn audit(domain: &Of<'_>) -> DomainSummary {
+pub(crate) fn audit<M: Machine>(domain: &Of<'_, M>) -> DomainSummary {
     domain.audit(&mut |violation| panic!("{violation}"))
 }
 

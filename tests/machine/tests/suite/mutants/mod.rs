@@ -35,6 +35,7 @@ mod reading;
 mod registers;
 mod resizing;
 mod routing;
+mod scattered;
 mod sharing;
 mod streaming;
 mod temporary;
@@ -153,6 +154,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         registers::LISTED,
         resizing::LISTED,
         routing::LISTED,
+        scattered::LISTED,
         sharing::LISTED,
         streaming::LISTED,
         temporary::LISTED,
