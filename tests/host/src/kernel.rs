@@ -100,7 +100,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 41] = [
+const SPECIAL: [Special; 42] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
