@@ -194,7 +194,15 @@ fn each_area(show: &mut impl FnMut(Line)) {
         let (address, physical) = (listed.pages.start(), area.summary.physical);
         if let Some((at, first)) = area.seen {
             let (dma, physical, bytes) = (at.start, first.base(), listed.pages.bytes());
-            show(Line { address, physical, dma, bytes, source: Source::Scattered, holder });
+            show(Line {
+                address,
+                physical,
+                dma,
+                bytes,
+                source: Source::Scattered,
+                holder,
+                pool: None,
+            });
             continue;
         }
         if kernel.zones().table().owner_of(physical.pfn()) != FrameOwner::Dma {

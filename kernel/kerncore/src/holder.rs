@@ -58,7 +58,7 @@ impl Tag {
     pub const COMBINED: Self = Self(1 << 14);
 
     /// It was asked for in one piece of physical memory (S99).
-    pub const CONTIGUOUS: Self = Self(1 << 11);
+    pub const CONTIGUOUS: Self = Self(1 << 15);
 
     /// The marks, and the words for them.
     const WORDS: [(Self, &'static str); 4] = [
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_tag_keeps_its_device_whatever_its_marks_and_names_each_mark() {
-        let all = [Tag::HIDDEN, Tag::BLOCKS, Tag::COMBINED];
+        let all = [Tag::HIDDEN, Tag::BLOCKS, Tag::COMBINED, Tag::CONTIGUOUS];
         for (name, which) in [(0, 0), (1, 0), (255, 1), (256, 0xffff), (Tag::LAST_NAME, 0x1234)] {
             let mut tag = Tag::of(name, which);
             let plain = tag;
@@ -180,7 +180,8 @@ mod tests {
             }
             assert_eq!(Tag::from_word(tag.word()), tag);
             let words: Vec<&str> = tag.words().collect();
-            assert_eq!(words, ["no_kernel_mapping", "dma_pool", "write_combine"]);
+            let wanted = ["no_kernel_mapping", "dma_pool", "write_combine", "force_contiguous"];
+            assert_eq!(words, wanted);
         }
     }
 }

@@ -132,13 +132,13 @@ pub fn for_each_run(
 
 /// How many buffers of scattered frames `device` has behind `iommu`.
 pub(super) fn count(device: &Device, iommu: &Shared) -> u32 {
-    let (kernel, root, number) = (mm::kernel(), iommu.domain().root(), device.tag().device());
+    let (kernel, root, tag) = (mm::kernel(), iommu.domain().root(), device.tag());
     let (mut count, mut next) = (0, Some(kernel.window().start()));
     while let Some(listed) = next.and_then(|from| kernel.next_listed(from)) {
         next = listed.next();
         let ListedKind::Live(area) = listed.what else { continue };
         let is_seen = area.seen.is_some_and(|(at, _)| at.root == root);
-        let is_its = area.holder.is_some_and(|holder| holder.tag.device() == number);
+        let is_its = area.holder.is_some_and(|holder| holder.tag.is_of(tag));
         count += u32::from(is_seen && is_its);
     }
     count

@@ -172,7 +172,7 @@ fn the_record_has_the_page_array_and_who_has_the_buffer_s79_s83() {
     bed.warm_up();
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0, 16 << 20);
-    let holder = Holder { caller: CALLER, tag: Tag::of(7), since: Moment::new(99) };
+    let holder = Holder { caller: CALLER, tag: Tag::of(7, 0), since: Moment::new(99) };
     for pages in [1, 14, 15, IN_A_FRAME + 1] {
         let made = bed.space.scattered_alloc(
             &domain,
