@@ -21,4 +21,6 @@ mod iova;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod segments;
+#[cfg(test)]
 mod va_space;

@@ -20,6 +20,7 @@ mod frames;
 mod freeing;
 mod huge;
 pub(crate) mod iommu;
+mod iommu_addresses;
 mod lending;
 mod long_arrays;
 mod machine;
@@ -139,6 +140,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         freeing::LISTED,
         huge::LISTED,
         iommu::LISTED,
+        iommu_addresses::LISTED,
         lending::LISTED,
         long_arrays::LISTED,
         machine::LISTED,
