@@ -39,8 +39,8 @@ impl Kind for Disks {
 
 /// A disk (Virtio 1.2, 5.2) with one request at a time.
 pub struct Blocks<T: Transport> {
-    /// Before what follows: it is reset before that goes.
-    disk: VirtIOBlk<CoherentHal<Disks>, T>,
+    /// Before what follows: it is reset before that goes. None any more if it has answered what nobody asked.
+    disk: Option<VirtIOBlk<CoherentHal<Disks>, T>>,
     /// [`Headers`]. Coherent: the crate writes them when the buffers are the device's already.
     headers: Coherent,
 }
@@ -56,25 +56,26 @@ impl<T: Transport> Blocks<T> {
             log::error!("{}: no memory for headers: {error}", DISKS.name());
             Error::DmaError
         })?;
-        Ok(Self { disk, headers: headers.share() })
+        Ok(Self { disk: Some(disk), headers: headers.share() })
     }
 
     /// Asks for an interrupt when a request is done, or for none where that can be said.
     pub fn notify(&mut self, notices: Notices) {
-        match notices {
-            Notices::Wanted => self.disk.enable_interrupts(),
-            Notices::Unwanted => self.disk.disable_interrupts(),
+        match (&mut self.disk, notices) {
+            (Some(disk), Notices::Wanted) => disk.enable_interrupts(),
+            (Some(disk), Notices::Unwanted) => disk.disable_interrupts(),
+            (None, _) => {}
         }
     }
 
-    /// Sectors on the disk.
+    /// Sectors on the disk; none any more if it was reset.
     pub fn sectors(&self) -> u64 {
-        self.disk.capacity()
+        self.disk.as_ref().map_or(0, VirtIOBlk::capacity)
     }
 
     /// Whether it refuses to be written.
     pub fn is_read_only(&self) -> bool {
-        self.disk.readonly()
+        self.disk.as_ref().is_some_and(VirtIOBlk::readonly)
     }
 
     /// Reads `buffer`, whole sectors, from sector `first` on. `wait` is called with the question whether the device is done, and
@@ -82,7 +83,8 @@ impl<T: Transport> Blocks<T> {
     /// interrupt takes the one that belongs to this request.
     ///
     /// # Errors
-    /// What the device says; `InvalidParam` for a buffer that is empty or not whole sectors; why it cannot have the buffer.
+    /// What the device says; `InvalidParam` for a buffer that is empty or not whole sectors; why it cannot have the buffer;
+    /// `WrongToken` if it answers what nobody asked: then it is reset, and `NotReady` from then on.
     pub fn read(
         &mut self,
         first: usize,
@@ -90,25 +92,29 @@ impl<T: Transport> Blocks<T> {
         wait: Waits<'_>,
     ) -> Result<(), RequestError> {
         check(buffer)?;
+        let mut headers = headers_in(&self.headers);
+        let disk = self.disk.as_mut().ok_or(Error::NotReady)?;
         // SAFETY: the buffer is borrowed by this call, which does not return before the device is done with it.
         let mapped = unsafe { Mapped::new(&DISKS, NonNull::from(buffer), Flow::FromDevice)? };
         let mut bytes = mapped.bytes();
         // SAFETY: the device has no request, and does not know of the bytes either.
-        let Headers { request, response } = unsafe { self.headers().as_mut() };
+        let Headers { request, response } = unsafe { headers.as_mut() };
         *response = BlkResp::default();
         // SAFETY: as above.
         let part = unsafe { bytes.as_mut() };
         // SAFETY: nobody uses the three before the device is done.
-        let added = unsafe { self.disk.read_blocks_nb(first, request, part, response) };
+        let added = unsafe { disk.read_blocks_nb(first, request, part, response) };
         let (mapped, token) = mapped.given(added)?;
-        self.wait_for(token, wait);
-        // SAFETY: the device is done.
-        let Headers { request, response } = unsafe { self.headers().as_mut() };
-        // SAFETY: with the bytes as well.
-        let part = unsafe { bytes.as_mut() };
-        // SAFETY: the same that were given to the request of this token.
-        let done = unsafe { self.disk.complete_read_blocks(token, request, part, response) };
-        // SAFETY: the device is done.
+        let done = wait_for(disk, token, wait).and_then(|()| {
+            // SAFETY: the device is done.
+            let Headers { request, response } = unsafe { headers.as_mut() };
+            // SAFETY: with the bytes as well.
+            let part = unsafe { bytes.as_mut() };
+            // SAFETY: the same that were given to the request of this token.
+            unsafe { disk.complete_read_blocks(token, request, part, response) }
+        });
+        self.reset_if_wrong(done);
+        // SAFETY: the device is done, or reset.
         unsafe { mapped.end() }?;
         Ok(done?)
     }
@@ -124,41 +130,60 @@ impl<T: Transport> Blocks<T> {
         wait: Waits<'_>,
     ) -> Result<(), RequestError> {
         check(buffer)?;
+        let mut headers = headers_in(&self.headers);
+        let disk = self.disk.as_mut().ok_or(Error::NotReady)?;
         // SAFETY: the buffer is borrowed by this call, which does not return before the device is done with it; nobody writes to
         // it meanwhile, the device neither.
         let mapped = unsafe { Mapped::new(&DISKS, NonNull::from(buffer), Flow::ToDevice)? };
         // SAFETY: nobody writes to the bytes until the device is done.
         let part = unsafe { mapped.bytes().as_ref() };
         // SAFETY: the device has no request.
-        let Headers { request, response } = unsafe { self.headers().as_mut() };
+        let Headers { request, response } = unsafe { headers.as_mut() };
         *response = BlkResp::default();
         // SAFETY: nobody uses the headers before the device is done, nor writes to the bytes.
-        let added = unsafe { self.disk.write_blocks_nb(first, request, part, response) };
+        let added = unsafe { disk.write_blocks_nb(first, request, part, response) };
         let (mapped, token) = mapped.given(added)?;
-        self.wait_for(token, wait);
-        // SAFETY: the device is done.
-        let Headers { request, response } = unsafe { self.headers().as_mut() };
-        // SAFETY: the same that were given to the request of this token.
-        let done = unsafe { self.disk.complete_write_blocks(token, request, part, response) };
-        // SAFETY: the device is done.
+        let done = wait_for(disk, token, wait).and_then(|()| {
+            // SAFETY: the device is done.
+            let Headers { request, response } = unsafe { headers.as_mut() };
+            // SAFETY: the same that were given to the request of this token.
+            unsafe { disk.complete_write_blocks(token, request, part, response) }
+        });
+        self.reset_if_wrong(done);
+        // SAFETY: the device is done, or reset.
         unsafe { mapped.end() }?;
         Ok(done?)
     }
 
-    fn wait_for(&mut self, token: u16, wait: Waits<'_>) {
-        loop {
-            wait(&mut || self.disk.peek_used() == Some(token));
-            if self.disk.peek_used() == Some(token) {
-                break;
-            }
+    /// What answers another request than the only one may do anything with that one's buffers: it is reset.
+    fn reset_if_wrong(&mut self, done: Result<(), Error>) {
+        if done == Err(Error::WrongToken) {
+            log::error!("{}: an answer to what nobody asked: it is reset", DISKS.name());
+            self.disk = None;
         }
     }
+}
 
-    /// Where the headers are: at the start of a page.
-    fn headers(&self) -> NonNull<Headers> {
-        let start = ptr::with_exposed_provenance_mut(self.headers.address().raw() as usize);
-        NonNull::new(start).expect("no buffer lies at address zero")
+/// Waits until the only request is answered.
+fn wait_for<T: Transport>(
+    disk: &mut VirtIOBlk<CoherentHal<Disks>, T>,
+    token: u16,
+    wait: Waits<'_>,
+) -> Result<(), Error> {
+    loop {
+        wait(&mut || disk.peek_used().is_some());
+        match disk.peek_used() {
+            Some(answered) if answered == token => return Ok(()),
+            Some(_) => return Err(Error::WrongToken),
+            None => {}
+        }
     }
+}
+
+/// Where the headers are: at the start of a page.
+fn headers_in(memory: &Coherent) -> NonNull<Headers> {
+    let start = ptr::with_exposed_provenance_mut(memory.address().raw() as usize);
+    NonNull::new(start).expect("no buffer lies at address zero")
 }
 
 fn check(buffer: &[u8]) -> Result<(), RequestError> {

@@ -8,7 +8,7 @@ use kerncore::streaming::Flow;
 use virtio_drivers::Error;
 use virtio_drivers::device::common::Feature;
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::Transport;
+use virtio_drivers::transport::{DeviceStatus, Transport};
 
 use crate::error::RequestError;
 use crate::hal::{CoherentHal, Kind};
@@ -34,6 +34,8 @@ impl Kind for Sources {
 pub struct EntropySource<T: Transport> {
     transport: T,
     queue: VirtQueue<CoherentHal<Sources>, PLACES>,
+    /// It has answered what nobody asked, and was reset.
+    is_lost: bool,
 }
 
 impl<T: Transport> EntropySource<T> {
@@ -46,7 +48,7 @@ impl<T: Transport> EntropySource<T> {
         let has_events = features.contains(Feature::RING_EVENT_IDX);
         let queue = VirtQueue::new(&mut transport, REQUESTS, false, has_events)?;
         transport.finish_init();
-        Ok(Self { transport, queue })
+        Ok(Self { transport, queue, is_lost: false })
     }
 
     /// Asks for an interrupt when a request is done, or for none where that can be said.
@@ -58,10 +60,14 @@ impl<T: Transport> EntropySource<T> {
     /// question whether the device is done, and returns when that may be so; it is called again if it is not.
     ///
     /// # Errors
-    /// What the device did wrong, or why it cannot have the buffer.
+    /// What the device did wrong, or why it cannot have the buffer; `WrongToken` if it answers what nobody asked: then it is reset,
+    /// and `NotReady` from then on.
     pub fn read(&mut self, buffer: &mut [u8], wait: Waits<'_>) -> Result<usize, RequestError> {
         if buffer.is_empty() {
             return Err(RequestError::Device(Error::InvalidParam));
+        }
+        if self.is_lost {
+            return Err(RequestError::Device(Error::NotReady));
         }
         let asked = buffer.len();
         // SAFETY: the buffer is borrowed by this call, which does not return before the device is done with it.
@@ -75,14 +81,21 @@ impl<T: Transport> EntropySource<T> {
         if self.queue.should_notify() {
             self.transport.notify(REQUESTS);
         }
-        while self.queue.peek_used() != Some(token) {
-            wait(&mut || self.queue.peek_used() == Some(token));
+        while self.queue.peek_used().is_none() {
+            wait(&mut || self.queue.peek_used().is_some());
         }
-        // SAFETY: the device is done.
+        // SAFETY: the device is done, or has not asked for these.
         let part = unsafe { bytes.as_mut() };
-        // SAFETY: the same that was given to the request of this token.
+        // SAFETY: the same that were given to the request of this token.
         let came = unsafe { self.queue.pop_used(token, &[], &mut [part]) };
-        // SAFETY: the device is done.
+        if came == Err(Error::WrongToken) {
+            log::error!("{}: an answer to what nobody asked: it is reset", SOURCES.name());
+            self.transport.set_status(DeviceStatus::empty());
+            // The read makes sure that the write has arrived.
+            let _status = self.transport.get_status();
+            self.is_lost = true;
+        }
+        // SAFETY: the device is done, or reset.
         unsafe { mapped.end() }?;
         match came? as usize {
             came if came == 0 || came > asked => Err(RequestError::Device(Error::IoError)),

@@ -12,94 +12,28 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use arch::smp;
 use dma::bounce::usage;
-use dma::device::Device;
-use dma::streaming::{self, Call, MapError, Memory};
+use dma::streaming::MapError;
 use drivers::virtio::block::{Disk, SECTOR, is_disk};
 use drivers::virtio::completion::Completion as DeviceInterrupt;
 use drivers::virtio::entropy::Entropy;
 use drivers::virtio::network::{Network, QUEUE, is_network};
 use drivers::virtio::{DeviceError, RequestError, Wait};
-use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::bounce::SLOT;
-use kerncore::misuse::Family;
-use kerncore::streaming::Flow;
 use ktest::Completion::{self, Skipped};
 use ktest::ktest;
-use mm::vm_area::VmArea;
 use virtio_hal::shared_buffers;
 
+use super::hoard::Hoard;
 use super::smp::another;
 use super::virtio_devices::{KINDS, Kind, assert_known, fill_known, slot_with, with_device};
 use super::virtio_net::{self, ASK, BUFFER, NO_FRAME, WRONG, answer_to, frame, verdict};
 use super::virtio_rng::{fill, with_source};
 use super::virtio_write::{self, is_writable};
-use super::witness::NOBODY;
 
 const SOURCE: &str = "virtio source of random bytes";
 const NO_DISK: &str = "no virtio slot holds a disk";
 
-static HOARDER: Device = Device::new("a hoarder");
 static INTERRUPT: DeviceInterrupt = DeviceInterrupt::new();
-
-/// Slots that others would like to have, each mapped for a device that is not there.
-struct Hoard {
-    area: VmArea,
-    taken: Vec<DmaAddr>,
-}
-
-impl Hoard {
-    fn none() -> Self {
-        let slots = usage().slots;
-        let area = VmArea::new(slots * SLOT).expect("memory");
-        Self { area, taken: Vec::with_capacity(slots as usize) }
-    }
-
-    /// Takes every slot until one is refused, and gives `left` back.
-    fn all_but(left: usize) -> Self {
-        let mut hoard = Self::none();
-        hoard.take_all();
-        hoard.give_back(left);
-        hoard
-    }
-
-    fn call() -> Call<'static> {
-        let (device, flow) = (&HOARDER, Flow::ToDevice);
-        Call { name: "a test", device, flow, caller: NOBODY, family: Family::Single }
-    }
-
-    fn take_all(&mut self) {
-        self.take(usize::MAX);
-    }
-
-    /// Takes so many, or as many as there are.
-    fn take(&mut self, count: usize) {
-        while self.taken.len() < count {
-            let start = self.area.address().raw();
-            let next = start + u32::try_from(self.taken.len()).expect("few") * SLOT;
-            let memory = Memory::Anywhere(VirtAddr::new(next));
-            // SAFETY: the memory is mapped until it is unmapped below, and nobody uses it.
-            match unsafe { streaming::map(Self::call(), memory, SLOT) } {
-                Ok(dma) => self.taken.push(dma),
-                Err(MapError::Exhausted { .. }) => return,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    fn give_back(&mut self, count: usize) {
-        for _ in 0..count {
-            let dma = self.taken.pop().expect("as many slots");
-            // SAFETY: mapped above, and there is no such device.
-            assert_eq!(unsafe { streaming::unmap(Self::call(), dma, SLOT) }, Ok(()));
-        }
-    }
-}
-
-impl Drop for Hoard {
-    fn drop(&mut self) {
-        self.give_back(self.taken.len());
-    }
-}
 
 /// The refusal names the device, how many bytes, and how many slots were free; and nothing was taken.
 #[track_caller]
