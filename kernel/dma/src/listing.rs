@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   0xc0402000-0xc0405000     12288 remap dma=0x60123000 main+0x40/0x2c8 for "disk" since 1.234s write_combine
-//!   └─ addresses ───────┘   └ bytes ┘ └ from   └ on the bus  └ caller          └ device   └ when    └ what is peculiar to it
+//!   └─ addresses ───────┘   └ bytes ┘ └ from   └ device's    └ caller          └ device   └ when    └ what is peculiar to it
 //! ```
+//! Behind `dma=` is the address that the device uses; where the memory lies elsewhere on the bus, as behind an IOMMU, that is told by `phys=`.
 //! Of memory that a pool cuts into blocks (S103) the mark is `dma_pool`, and the pool's name follows.
 //!
 //! What it is from is `direct` (frames at their linear addresses, for devices that snoop), `atomic` (the pool that was made at boot),
@@ -16,6 +17,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::frames::FrameOwner;
 use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::ListedKind;
+use mm::domain;
 use mm::report::Called;
 
 use crate::dma_pool::{self, PoolName};
@@ -149,6 +151,11 @@ pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
     let mut show = |mut line: Line| {
         if line.holder.tag.has(Tag::BLOCKS) {
             line.pool = dma_pool::pool_of(line.address);
+        }
+        if !matches!(line.source, Source::Declared | Source::Scattered)
+            && let Some(dma) = domain::view_of(line.physical, line.bytes / PAGE_SIZE)
+        {
+            line.dma = dma;
         }
         totals.add(&line);
         visit(&line);

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arch::lock::{IrqLocks, IrqSpinLock};
 use arch::machine::{Authority, CortexA9};
-use kerncore::addr::{DmaAddr, PageRange};
+use kerncore::addr::{DmaAddr, PageRange, PhysAddr};
 use kerncore::iommu::iova::IovaSpace;
 use kerncore::iommu::machine::{CpuIotlb, Iotlb};
 use kerncore::iommu::{CreateError, Domain, DomainSummary, DomainViolation};
@@ -242,6 +242,28 @@ pub fn audit(report: &mut dyn FnMut(DomainViolation)) -> AllDomains {
         });
     }
     all
+}
+
+/// Where a device behind an IOMMU sees what lies at `physical`, if that is mapped in a domain by itself, as `pages` pages or fewer: for
+/// listings. Looks at each mapping of every domain in turn, which may come and go meanwhile. Any context.
+pub fn view_of(physical: PhysAddr, pages: u32) -> Option<DmaAddr> {
+    (0..MOST).find_map(|place| {
+        let mut page = 0;
+        loop {
+            let (mapping, found) = REGISTER.with(|register| {
+                let Entry(live) = register[place]?;
+                // SAFETY: as in `audit`.
+                let live = unsafe { live.as_ref() };
+                let mapping = live.mapping_from(page)?;
+                let found = live.translate(DmaAddr::new(mapping.start().raw()));
+                Some((mapping, found.map(|found| found.physical)))
+            })?;
+            if found == Some(physical) && mapping.count() <= pages {
+                return Some(DmaAddr::new(mapping.start().raw()));
+            }
+            page = mapping.end();
+        }
+    })
 }
 
 /// How many domains live, and how many of their pages are taken, for the ledger.

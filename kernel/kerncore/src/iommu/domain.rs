@@ -313,6 +313,11 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         self.iovas.with(|iovas| iovas.run_of(address))
     }
 
+    /// What is mapped first from `page` of all addresses on: where it begins, and how many pages it has.
+    pub fn mapping_from(&self, page: u32) -> Option<PageRange> {
+        self.iovas.with(|iovas| iovas.run_from(page))
+    }
+
     /// The addresses that it translates.
     pub const fn window(&self) -> PageRange {
         self.table.window()

@@ -146,6 +146,12 @@ impl<'s> IovaSpace<'s> {
         self.pool.runs().skip(below).map(|run| self.run(run.first, run.pages))
     }
 
+    /// The first run that begins at `page` of all addresses or behind it.
+    pub fn run_from(&self, page: u32) -> Option<PageRange> {
+        let from = page.saturating_sub(self.first()).max(self.below);
+        self.pool.runs_from(from).next().map(|run| self.run(run.first, run.pages))
+    }
+
     /// How full it is. Looks at every page.
     pub fn usage(&self) -> IovaUse {
         let taken = self.pool.taken_pages() - self.below;

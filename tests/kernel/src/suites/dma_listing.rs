@@ -16,6 +16,7 @@ use dma::attributes;
 use dma::coherent::{Buffer, allocate, free};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
+use dma::iommu::{IommuMapping, detach};
 use dma::listing::{self, Source};
 use dma::names::NAMELESS;
 use dma::pool_growth::{grow, grown, release_idle};
@@ -309,6 +310,53 @@ fn the_memory_of_each_pool_is_listed_with_its_name_s64_s103() {
     let plain = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
     assert!(!shown("dma").0.iter().any(|line| line.contains("dma_pool")));
     give(&DEVICE, PAGE_SIZE, plain);
+}
+
+/// What the device uses, and where that lies on the bus, of each back end; and the bus address again when there is no IOMMU any more.
+#[ktest]
+fn behind_an_iommu_a_buffer_is_listed_where_its_device_sees_it_s64_s109() {
+    static BEHIND: Device = Device::new("a listed disk behind an IOMMU");
+    static SNOOPS: Device = Device::coherent("a listed card behind an IOMMU");
+    let has_pool = has_pool();
+    let lines_of = |buffer: &Buffer| {
+        let mut found = Vec::new();
+        listing::for_each_line(|line| {
+            if line.address == buffer.address {
+                found.push(*line);
+            }
+        });
+        found
+    };
+    for device in [&BEHIND, &SNOOPS] {
+        let mapping = IommuMapping::new(DmaAddr::new(0x2000_0000), 1 << 20).expect("memory");
+        // SAFETY: the device has nothing yet.
+        unsafe { mapping.attach(device) }.expect("attached to nothing");
+        let mut buffers = Vec::new();
+        for (pages, sleep) in
+            [(1, Sleep::May), (3, Sleep::May), (2, Sleep::MayNot), (1, Sleep::May)]
+        {
+            if sleep == Sleep::May || has_pool {
+                let bytes = pages * PAGE_SIZE;
+                let buffer = allocate(device, bytes, sleep, NOBODY).expect("memory");
+                buffers.push((buffer, bytes));
+            }
+        }
+        for (buffer, _) in &buffers {
+            let lines = lines_of(buffer);
+            let [line] = &lines[..] else { panic!("{} lines", lines.len()) };
+            let physical = device.physical_address(buffer.dma);
+            assert_eq!((line.dma, line.physical), (buffer.dma, physical));
+            assert!(line.to_string().contains(&format!(" dma={} phys={physical} ", buffer.dma)));
+        }
+        for (buffer, bytes) in buffers {
+            give(device, bytes, buffer);
+        }
+        // SAFETY: the device has nothing any more.
+        unsafe { detach(device) }.expect("attached");
+        let buffer = allocate(device, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
+        assert!(lines_of(&buffer).iter().all(|line| line.dma.raw() == line.physical.raw()));
+        give(device, PAGE_SIZE, buffer);
+    }
 }
 
 /// The clock runs, and what was taken later is listed as later, from every back end.
