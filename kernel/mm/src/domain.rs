@@ -123,6 +123,13 @@ unsafe impl Send for DeviceDomain {}
 // SAFETY: as a `Box<Live>` has them, of a domain that may be shared (`shared`); nobody reaches the words but through it.
 unsafe impl Sync for DeviceDomain {}
 
+/// The TLBs of all CPUs as the IOTLB of one domain, under a number of its own.
+pub fn iotlb() -> CpuIotlb<'static, CortexA9, IrqLocks> {
+    // SAFETY: the machine is only cloned: it invalidates what the domain asks.
+    let authority = unsafe { Authority::claim() };
+    CpuIotlb::new(*kernel().table().raw_machine(authority), spaces())
+}
+
 /// Memory of the heap's for bitmaps, which comes back unless it is kept.
 struct Words(NonNull<[Word]>);
 
@@ -156,10 +163,8 @@ impl DeviceDomain {
         memory.try_reserve_exact(1).map_err(|_| heap)?;
         // SAFETY: the words are nobody's but the domain's until `drop` has ended that.
         let lent: &'static mut [Word] = unsafe { words.0.as_mut() };
-        // SAFETY: the machine is only cloned: it invalidates what the domain asks.
-        let authority = unsafe { Authority::claim() };
-        let cpus = CpuIotlb::new(*kernel().table().raw_machine(authority), spaces());
-        let unit = Unit { cpus, invalidations: AtomicU32::new(0), pages: AtomicU32::new(0) };
+        let unit =
+            Unit { cpus: iotlb(), invalidations: AtomicU32::new(0), pages: AtomicU32::new(0) };
         let live = Live::new(kernel(), unit, window, lent).map_err(DomainError::Create)?;
         memory.push(live);
         let live = NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Live>();

@@ -70,11 +70,13 @@ pub enum Kind {
     Temporary,
     /// The user's half: nothing.
     User,
+    /// The same, while this CPU stands in for a device: what that sees.
+    Device,
 }
 
 impl Kind {
     /// How many there are.
-    pub(crate) const COUNT: usize = 29;
+    pub(crate) const COUNT: usize = 30;
 
     /// Its word in a request.
     pub const fn word(self) -> &'static str {
@@ -108,6 +110,7 @@ impl Kind {
             Self::Static => "static",
             Self::Temporary => "temporary",
             Self::User => "user",
+            Self::Device => "device",
         }
     }
 

@@ -76,6 +76,14 @@ impl Testimony {
         }
     }
 
+    /// The same of what a device sees at `address`, for which this CPU stands in: `walker` is what our walker found in its domain.
+    pub fn of_device(address: VirtAddr, walker: Option<Entry>) -> Self {
+        let kind = if walker.is_some() { Kind::Device } else { Kind::User };
+        let (read, write) = (Direction::Read, Direction::Write);
+        let (read, write) = (translate(address, read), translate(address, write));
+        Self { kind, address, walker, read, write, access: access(kind, address, walker) }
+    }
+
     /// The same without the access: for a test that has left the TLB another opinion than the tables, or for what must
     /// not be read.
     pub fn of_walkers(address: VirtAddr) -> Self {

@@ -51,7 +51,7 @@ const WINDOW: (u32, u32) = (0xc000_0000, 0xefff_ffff);
 const HEAP: (u32, u32) = (0xf000_0000, 0xf7ff_ffff);
 const TOP: (u32, u32) = (0xf800_0000, 0xffff_ffff);
 
-const RULES: [Rule; 29] = [
+const RULES: [Rule; 30] = [
     rule("text", LOW, Mapped::Linear("r-x/---")),
     rule("constants", LOW, Mapped::Linear("r--/---")),
     rule("data", LOW, Mapped::Linear("rw-/---")),
@@ -81,6 +81,7 @@ const RULES: [Rule; 29] = [
     rule("static", TOP, Mapped::NoRam),
     rule("temporary", TOP, Mapped::Ram("rw-/---", "write-back")),
     rule("user", USER, Mapped::Nothing),
+    rule("device", USER, Mapped::AnyRam),
 ];
 
 /// Every kind that there is: of mappings, and what the screen shows.

@@ -56,7 +56,7 @@ fn at(iova: &Iova, offset: u32) -> VirtAddr {
 }
 
 /// The device reads a word.
-fn read(address: VirtAddr) -> Result<u32, (FaultStatus, Option<VirtAddr>, Access)> {
+pub(super) fn read(address: VirtAddr) -> Result<u32, (FaultStatus, Option<VirtAddr>, Access)> {
     let mut word = [0; 4];
     match copy_from(&mut word, address) {
         Ok(()) => Ok(u32::from_le_bytes(word)),
@@ -65,7 +65,10 @@ fn read(address: VirtAddr) -> Result<u32, (FaultStatus, Option<VirtAddr>, Access
 }
 
 /// The device writes a word.
-fn write(address: VirtAddr, word: u32) -> Result<(), (FaultStatus, Option<VirtAddr>, Access)> {
+pub(super) fn write(
+    address: VirtAddr,
+    word: u32,
+) -> Result<(), (FaultStatus, Option<VirtAddr>, Access)> {
     let copied = copy_to(address, &word.to_le_bytes());
     copied.map_err(|error| (error.fault.status, error.fault.address, error.fault.access))
 }

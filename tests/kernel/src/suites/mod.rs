@@ -42,6 +42,7 @@ mod iommu;
 mod iommu_lists;
 mod iommu_scattered;
 mod iommu_scattered_calls;
+mod iommu_views;
 mod iommu_witness;
 mod ioremap;
 mod ioremap_family;
