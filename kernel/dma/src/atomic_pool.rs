@@ -25,7 +25,7 @@ use kerncore::failure::Point;
 use kerncore::frames::{FrameOwner, Freed};
 use kerncore::holder::{Holder, Tag};
 use kerncore::lock::Class;
-use kerncore::pool::{self, Holders, Pool, Run, Word, end_behind};
+use kerncore::pool::{self, Holders, Pool, Run, Size, Word, end_behind};
 use mm::clock::Counter;
 use mm::report::dump_stack;
 
@@ -100,14 +100,13 @@ impl AtomicPool {
         (offset / PAGE_SIZE < count).then_some(offset)
     }
 
-    /// The page that begins at `address`, if one of the pool's does.
+    /// The number of the page that begins at `address`, from the pool's first on; a number that no pool has if none does. Who has
+    /// memory of the pool sees where it lies; for others it is any number.
     #[inline(always)]
-    fn page_at(&self, address: VirtAddr) -> Option<u32> {
-        let count = self.count.load(Acquire);
+    fn page_at(&self, address: VirtAddr) -> u32 {
         let offset = address.raw().wrapping_sub(self.base.load(Relaxed));
         // Turned right: what lies inside a page gives a number that is too large.
-        let page = offset.rotate_right(PAGE_SHIFT);
-        (page < count).then_some(page)
+        offset.rotate_right(PAGE_SHIFT)
     }
 
     /// What lies `offset` bytes from the start, on the bus. For an offset that is inside.
@@ -136,6 +135,18 @@ impl AtomicPool {
         unsafe { notes.add(page as usize) }
     }
 
+    /// Takes down who took the run that begins with `page`, and when.
+    ///
+    /// # Safety
+    /// As for [`AtomicPool::note_of`].
+    #[inline(always)]
+    unsafe fn take_down(&self, page: u32, (caller, tag): (VirtAddr, Tag)) {
+        // SAFETY: by our caller's promise.
+        let note = unsafe { self.note_of(page) };
+        // SAFETY: the place is the pool's, and the lock keeps others from it.
+        unsafe { note.write(Note { caller, tag, left: self.clock.left() }) };
+    }
+
     /// Takes the lowest run of at least `bytes`, if it ends at or below `last` on the bus, in the name of `caller`.
     pub(crate) fn allocate(
         &self,
@@ -154,9 +165,7 @@ impl AtomicPool {
             }
             self.idle_since.store(0, Relaxed);
             // SAFETY: a page that the pool just gave, under its lock.
-            let note = unsafe { self.note_of(run.first) };
-            // SAFETY: the place is the pool's, and the lock keeps others from it.
-            unsafe { note.write(Note { caller, tag, left: self.clock.left() }) };
+            unsafe { self.take_down(run.first, (caller, tag)) };
             Ok(run.first)
         })?;
         Ok(self.buffer_at(first))
@@ -381,14 +390,37 @@ pub(crate) fn take(bytes: u32, tag: Tag, caller: VirtAddr) -> Option<PoolBuffer>
         return None;
     }
     // Where there is no pool, it has no pages either.
-    let first = POOL.pages.with(|pages| {
-        let first = pages.take(bytes)?;
+    // Each size by itself: together they would take registers from each other.
+    let first = match Size::of(bytes) {
+        Size::Page => taken(tag, caller, Pool::take_page),
+        Size::Few(few) => taken(tag, caller, |pages| pages.take_few(few)),
+        Size::Many(many) => taken(tag, caller, |pages| pages.take_many(many)),
+        Size::Pair(pair) => taken(tag, caller, |pages| pages.take_pair(pair)),
+        Size::Other => None,
+    };
+    Some(POOL.buffer_at(first?))
+}
+
+/// What `take` takes of the part of boot, taken down.
+#[inline(always)]
+fn taken(
+    tag: Tag,
+    caller: VirtAddr,
+    take: impl FnOnce(&mut Pool<'static>) -> Option<u32>,
+) -> Option<u32> {
+    // Where there is no pool, it has no pages either.
+    POOL.pages.with(|pages| {
+        let first = take(pages)?;
         // SAFETY: a page that the pool just gave, under its lock.
-        let note = unsafe { POOL.note_of(first) };
-        // SAFETY: the place is the pool's, and the lock keeps others from it.
-        unsafe { note.write(Note { caller, tag, left: POOL.clock.left() }) };
+        unsafe { POOL.take_down(first, (caller, tag)) };
         Some(first)
-    })?;
+    })
+}
+
+/// As [`take`], of however many pages, wherever they are.
+#[inline(always)]
+pub(crate) fn take_otherwise(bytes: u32, tag: Tag, caller: VirtAddr) -> Option<PoolBuffer> {
+    let first = taken(tag, caller, |pages| pages.take(bytes))?;
     Some(POOL.buffer_at(first))
 }
 
@@ -425,12 +457,12 @@ pub(crate) fn free(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Result<
 /// As [`free`], if all is well. If not, nothing has changed, and [`free`] says why.
 #[inline(always)]
 pub(crate) fn give_back(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Freed {
-    match POOL.page_at(address) {
-        Some(page) if POOL.physical_at(page.wrapping_mul(PAGE_SIZE)) == physical => {
-            POOL.pages.with(|pages| pages.give_back(page, bytes))
-        }
-        _ => Freed::No,
+    let page = POOL.page_at(address);
+    if POOL.physical_at(page.wrapping_mul(PAGE_SIZE)) != physical {
+        return Freed::No;
     }
+    // Whether it is one of the pool's pages at all is asked there.
+    POOL.pages.with(|pages| pages.give_back(page, bytes))
 }
 
 #[cold]

@@ -223,11 +223,16 @@ pub(crate) fn out_of_reach(
 /// As [`allocate`] of what the atomic pool has at once; otherwise `None`, nothing was taken, and [`allocate`] goes on or says
 /// why not.
 #[inline(always)]
-pub fn take(device: &Device, bytes: u32, sleep: Sleep, caller: VirtAddr) -> Option<Buffer> {
-    if sleep == Sleep::May {
-        return None;
-    }
+pub fn take(device: &Device, bytes: u32, caller: VirtAddr) -> Option<Buffer> {
     let buffer = atomic_pool::take(bytes, device.takes_any_pool_memory()?, caller)?;
+    let dma = device.dma_address(buffer.physical);
+    Some(Buffer { address: buffer.address, dma })
+}
+
+/// As [`take`], wherever in the pool there is room.
+#[inline(always)]
+pub fn take_otherwise(device: &Device, bytes: u32, caller: VirtAddr) -> Option<Buffer> {
+    let buffer = atomic_pool::take_otherwise(bytes, device.takes_any_pool_memory()?, caller)?;
     let dma = device.dma_address(buffer.physical);
     Some(Buffer { address: buffer.address, dma })
 }

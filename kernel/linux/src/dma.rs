@@ -34,9 +34,13 @@ pub unsafe extern "C" fn dma_alloc_coherent(
         return alloc_without_device();
     };
     let caller = arch::backtrace::return_address();
-    let Some(buffer) = coherent::take(device, size, gfp.sleep(), caller) else {
+    if gfp.sleep() == Sleep::May {
         // SAFETY: by the caller's promise.
         return unsafe { alloc_otherwise(device, size, dma_handle, gfp, caller) };
+    }
+    let Some(buffer) = coherent::take(device, size, caller) else {
+        // SAFETY: by the caller's promise.
+        return unsafe { alloc_atomic(device, size, dma_handle, gfp, caller) };
     };
     // SAFETY: the caller promises a place for the address.
     unsafe { dma_handle.write(buffer.dma) };
@@ -54,6 +58,30 @@ fn alloc_without_device() -> *mut c_void {
 }
 
 /// [`dma_alloc_coherent`] of what the atomic pool does not have at once.
+///
+/// # Safety
+/// `dma_handle` points to a place for an address.
+#[inline(never)]
+unsafe fn alloc_atomic(
+    device: &Device,
+    size: c_uint,
+    dma_handle: *mut DmaAddr,
+    gfp: AllocationFlags,
+    caller: VirtAddr,
+) -> *mut c_void {
+    let Some(buffer) = coherent::take_otherwise(device, size, caller) else {
+        // SAFETY: by the caller's promise.
+        return unsafe { alloc_otherwise(device, size, dma_handle, gfp, caller) };
+    };
+    // SAFETY: the caller promises a place for the address.
+    unsafe { dma_handle.write(buffer.dma) };
+    if gfp.zero() {
+        zero(buffer, size);
+    }
+    pointer(buffer.address)
+}
+
+/// [`dma_alloc_coherent`] of what does not come from the atomic pool, or not without a word.
 ///
 /// # Safety
 /// `dma_handle` points to a place for an address.

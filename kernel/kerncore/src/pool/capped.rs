@@ -1,15 +1,16 @@
 //! Runs of a pool whose alignment has an upper bound, and whether a run is one: what device addresses ask for beyond the rest.
 
-use super::{Pool, Run, WORD_BITS, Word, end_of, pages_behind, place, run_of};
+use super::words::{begin, words_of};
+use super::{Pool, Run, WORD_BITS, Word, pages_behind, place, run_of};
 
 /// The largest alignment, in pages, of what [`Pool::take_capped`] gives: that of a supersection.
 pub const MOST_ALIGNED: u32 = 4096;
 
 impl Word {
-    /// Whether the pages of `run` are those of one, of which the last is the last.
+    /// Whether the pages of `run` are those of one that begins with `first`, or with none of them.
     #[inline(always)]
-    const fn ends_run(self, run: u32) -> bool {
-        self.used & run == run && self.last & run == end_of(run)
+    const fn has_run(self, run: u32, first: u32) -> bool {
+        self.used & run == run && self.first & run == first
     }
 }
 
@@ -32,7 +33,7 @@ impl Pool<'_> {
             return None;
         }
         self.step_over_full();
-        let (whole, tail) = super::words::words_of(behind);
+        let (whole, tail) = words_of(behind);
         let mut index = self.open.next_multiple_of(STEP);
         loop {
             let (words, end) = self.words_from(index, whole)?;
@@ -40,9 +41,8 @@ impl Pool<'_> {
             let in_use = words.iter().rposition(|word| word.used != 0);
             let in_use = if end.used & tail != 0 { Some(words.len()) } else { in_use };
             let Some(in_use) = in_use else {
-                words.fill(Word::INSIDE);
+                begin(words);
                 end.used |= tail;
-                end.last |= end_of(tail);
                 return Some(index * WORD_BITS);
             };
             // No pool has as many words as an address has values.
@@ -57,18 +57,19 @@ impl Pool<'_> {
         if behind >= self.pages || first > self.pages - 1 - behind {
             return false;
         }
-        if first != 0 && self.goes_on(first - 1) {
+        let last = first + behind;
+        if self.is_joined(last + 1) {
             return false;
         }
         let (index, bit) = place(first);
+        let first = run_of(bit, 0);
         if behind < WORD_BITS - bit {
-            return self.word(index).ends_run(run_of(bit, behind));
+            return self.word(index).has_run(run_of(bit, behind), first);
         }
-        let (end, end_bit) = place(first + behind);
-        let inside = |index: u32, mask: u32| self.word(index).going_on() & mask == mask;
-        inside(index, u32::MAX << bit)
-            && (index + 1..end).all(|index| inside(index, u32::MAX))
-            && self.word(end).ends_run(run_of(0, end_bit))
+        let (end, end_bit) = place(last);
+        self.word(index).has_run(u32::MAX >> bit, first)
+            && (index + 1..end).all(|index| self.word(index).has_run(u32::MAX, 0))
+            && self.word(end).has_run(run_of(0, end_bit), 0)
     }
 
     /// The run that `page` lies in, if it is taken. Looks at its words alone.
@@ -77,20 +78,20 @@ impl Pool<'_> {
             return None;
         }
         let (mut index, bit) = place(page);
-        // Bits of pages before it that no run goes on from: behind the last of those it begins.
-        let mut ends = !self.word(index).going_on() & !(u32::MAX << bit);
-        while ends == 0 && index != 0 {
+        let mut begins = self.word(index).first & run_of(0, bit);
+        while begins == 0 && index != 0 {
             index -= 1;
-            ends = !self.word(index).going_on();
+            begins = self.word(index).first;
         }
-        let first = (index + 1) * WORD_BITS - ends.leading_zeros();
-        let (mut index, mut ends) =
-            (page / WORD_BITS, self.word(page / WORD_BITS).last & u32::MAX << bit);
-        while ends == 0 && index * WORD_BITS < self.pages {
+        let first = index * WORD_BITS + (WORD_BITS - 1 - begins.trailing_zeros());
+        let mut index = page / WORD_BITS;
+        // The first page behind it that belongs to another run, or to none.
+        let mut others = !self.word(index).joined() & !run_of(0, bit);
+        while others == 0 && index * WORD_BITS < self.pages {
             index += 1;
-            ends = self.word(index).last;
+            others = !self.word(index).joined();
         }
-        let end = index * WORD_BITS + ends.trailing_zeros() + 1;
+        let end = self.pages.min(index * WORD_BITS + others.leading_zeros());
         Some(Run { start: self.address_of(first), first, pages: end - first })
     }
 

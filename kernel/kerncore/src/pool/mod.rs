@@ -6,7 +6,7 @@
 //!          │ 1 │   │   2   │       3       │   │   │
 //!          └───┴───┴───────┴───────────────┴───┴───┘
 //!   used     1   0   1   1   1   1   1   0   0   0        one bit a page
-//!   last     1   0   0   1   0   0   1   0   0   0        the last page of each run
+//!   first    1   0   1   0   1   0   0   0   0   0        the first page of each run
 //! ```
 //!
 //! Two bits a page, because one cannot tell two neighbours from one long run: with the second, a free is checked in full
@@ -19,6 +19,7 @@
 mod capped;
 mod error;
 mod holders;
+mod quick;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -26,11 +27,15 @@ mod words;
 pub use capped::MOST_ALIGNED;
 pub use error::{AllocateError, FreeError, NewError};
 pub use holders::{Holder, Holders};
+use quick::first_fit;
+pub use quick::{Few, Many, Pair, Size};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, pages_for};
 use crate::frames::Freed;
 
 const WORD_BITS: u32 = u32::BITS;
+/// The bit of a word's first page.
+const TOP: u32 = 1 << (WORD_BITS - 1);
 
 /// A run of pages that was taken from a [`Pool`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,25 +48,35 @@ pub struct Run {
     pub pages: u32,
 }
 
-/// The bits of 32 pages.
+/// The bits of 32 pages, the first page's on top: an instruction finds the highest bit, and another moves it into the sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Word {
     /// Set for pages of a run, and for the bits behind the last page.
     used: u32,
-    /// Set for the last page of each run.
-    last: u32,
+    /// Set for the first page of each run, and the first of the bits behind the last page.
+    first: u32,
 }
 
 impl Word {
     /// All free.
-    pub const FREE: Self = Self { used: 0, last: 0 };
-    /// All of one run, which goes on behind them.
-    const INSIDE: Self = Self { used: u32::MAX, last: 0 };
+    pub const FREE: Self = Self { used: 0, first: 0 };
+    /// All of one run, which begins with them.
+    const BEGUN: Self = Self { used: u32::MAX, first: TOP };
+    /// All of one run, which began before them.
+    const INSIDE: Self = Self { used: u32::MAX, first: 0 };
 
-    /// Set for pages of a run that goes on behind them.
+    /// Set for pages that belong to the run of the page before them, and for the bits behind the last page.
     #[inline(always)]
-    const fn going_on(self) -> u32 {
-        self.used & !self.last
+    const fn joined(self) -> u32 {
+        self.used & !self.first
+    }
+
+    /// Takes the run that begins with page `bit`, which is free; the number of that page, of the word at `index`.
+    #[inline(always)]
+    const fn take(&mut self, index: u32, bit: u32, behind: u32) -> u32 {
+        self.used |= run_of(bit, behind);
+        self.first |= run_of(bit, 0);
+        index << WORD_BITS.trailing_zeros() | bit
     }
 }
 
@@ -105,9 +120,10 @@ impl<'p> Pool<'p> {
             return Err(NewError::TooFewWords { wanted, had });
         };
         words.fill(Word::FREE);
-        // Bits behind the last page count as used, so that no search has to think of them.
+        // Bits behind the last page count as used, by a run of their own, so that nobody has to think of them.
         if let (Some(word), 1..) = (words.last_mut(), pages % WORD_BITS) {
-            word.used = u32::MAX << (pages % WORD_BITS);
+            *word =
+                Word { used: u32::MAX >> (pages % WORD_BITS), first: run_of(pages % WORD_BITS, 0) };
         }
         Ok(Self { base, pages, words, open: 0 })
     }
@@ -156,13 +172,21 @@ impl<'p> Pool<'p> {
         }
     }
 
-    /// As [`Pool::allocate`], for callers in a hurry: the number of the first page, or `None` without a reason.
-    #[inline(always)]
+    /// As [`Pool::allocate`]: the number of the first page, or `None` without a reason.
+    #[inline(never)]
     pub fn take(&mut self, bytes: u32) -> Option<u32> {
-        match pages_behind(bytes) {
-            behind @ 0..WORD_BITS => self.take_in_word(behind),
-            behind => self.take_words(behind),
+        let behind = pages_behind(bytes);
+        if behind >= WORD_BITS {
+            return self.take_words(behind);
         }
+        self.step_over_full();
+        for index in self.open..=self.pages / WORD_BITS {
+            let word = self.words.get_mut(index as usize)?;
+            if let Some(bit) = first_fit(behind, word.used) {
+                return Some(word.take(index, bit, behind));
+            }
+        }
+        None
     }
 
     /// Gives back the run of `bytes` at `start`.
@@ -184,21 +208,19 @@ impl<'p> Pool<'p> {
     pub fn give_back(&mut self, first: u32, bytes: u32) -> Freed {
         let behind = pages_behind(bytes);
         let (index, bit) = place(first);
-        if behind >= WORD_BITS - bit {
-            return self.give_back_words(first, behind);
-        }
-        if bit == 0 && self.is_gone_on_into(index) {
+        if first >= self.pages {
             return Freed::No;
         }
         let Some(word) = self.words.get_mut(index as usize) else { return Freed::No };
-        let run = run_of(bit, behind);
-        // The pages of the run but the first are those that the page before them goes on into; the first is not; and the last
-        // ends it.
-        if (word.going_on() << 1) & run != run & (run << 1) || word.last & end_of(run) == 0 {
-            return Freed::No;
+        let begins = word.first.wrapping_shl(bit) & TOP != 0;
+        // How many pages of its word go on with the run. Of a whole word, the next one has to be asked as well: not here.
+        let others = (!(word.joined().wrapping_shl(bit) << 1)).leading_zeros();
+        if !begins || others != behind || behind >= WORD_BITS - 1 {
+            return self.give_back_otherwise(index, bit, behind);
         }
+        let run = run_of(bit, behind);
         word.used &= !run;
-        word.last &= !run;
+        word.first &= !run;
         if index < self.open {
             self.open = index;
         }
@@ -282,54 +304,19 @@ impl Pool<'_> {
 
     fn is_used(&self, page: u32) -> bool {
         let (index, bit) = place(page);
-        self.word(index).used >> bit & 1 != 0
+        self.word(index).used << bit & TOP != 0
     }
 
     /// Whether `page` belongs to a run that goes on behind it.
     fn goes_on(&self, page: u32) -> bool {
+        self.is_joined(page.wrapping_add(1))
+    }
+
+    /// Whether `page` belongs to the run of the page before it.
+    #[inline(always)]
+    fn is_joined(&self, page: u32) -> bool {
         let (index, bit) = place(page);
-        self.word(index).going_on() >> bit & 1 != 0
-    }
-
-    /// Whether a run goes on into the word at `index` from the one before it.
-    #[inline(always)]
-    fn is_gone_on_into(&self, index: u32) -> bool {
-        let before = self.words.get(index.wrapping_sub(1) as usize);
-        before.is_some_and(|word| word.going_on() >> (WORD_BITS - 1) != 0)
-    }
-
-    /// First fit for a page and up to 31 behind it, which never cross a word.
-    #[inline(always)]
-    fn take_in_word(&mut self, behind: u32) -> Option<u32> {
-        match self.take_in(self.open, behind) {
-            None => self.take_behind(behind),
-            found => found,
-        }
-    }
-
-    /// First fit in whatever word, when the first with a free page has no room.
-    #[inline(never)]
-    fn take_behind(&mut self, behind: u32) -> Option<u32> {
-        self.step_over_full();
-        (self.open..=self.pages / WORD_BITS).find_map(|index| self.take_in(index, behind))
-    }
-
-    /// First fit in the word at `index`.
-    #[inline(always)]
-    fn take_in(&mut self, index: u32, behind: u32) -> Option<u32> {
-        let word = self.words.get_mut(index as usize)?;
-        let room = match behind {
-            0 => !word.used,
-            _ => room_for(behind, !word.used) & aligned_starts(behind),
-        };
-        if room == 0 {
-            return None;
-        }
-        let bit = room.trailing_zeros();
-        let run = run_of(bit, behind);
-        word.used |= run;
-        word.last |= end_of(run);
-        Some(index << WORD_BITS.trailing_zeros() | bit)
+        page < self.pages && self.word(index).joined() << bit & TOP != 0
     }
 
     fn step_over_full(&mut self) {
@@ -407,38 +394,9 @@ const fn pages_behind(bytes: u32) -> u32 {
     bytes.wrapping_sub(1) >> PAGE_SHIFT
 }
 
-/// The bits of a run that begins at `bit` and has `behind` pages more, all in one word.
+/// The bits of a run that begins with page `bit` of a word and has `behind` pages more, those of them that are in the word.
 #[inline(always)]
 const fn run_of(bit: u32, behind: u32) -> u32 {
-    // Of 32 pages, all the ones are shifted out.
-    (!(!1_u32).wrapping_shl(behind)).wrapping_shl(bit)
-}
-
-/// The last bit of a run.
-#[inline(always)]
-const fn end_of(run: u32) -> u32 {
-    run & !(run >> 1)
-}
-
-/// The bits from which on `behind` + 1 bits of `free` are set.
-#[inline(always)]
-const fn room_for(behind: u32, free: u32) -> u32 {
-    // Bit i of `room` stays set while `held` pages from page i are free.
-    let (mut room, mut held) = (free, 1_u32);
-    while held.wrapping_mul(2) <= behind {
-        room &= room >> held;
-        held = held.wrapping_mul(2);
-    }
-    // What is missing: `held` is the highest bit of `behind` now.
-    let without_highest = behind & !(1_u32 << 31).wrapping_shr(behind.leading_zeros());
-    room & room.wrapping_shr(without_highest.wrapping_add(1))
-}
-
-/// The bits of a word at which a run of `behind` + 1 pages may begin: multiples of the next power of two.
-#[inline(always)]
-fn aligned_starts(behind: u32) -> u32 {
-    const STARTS: [u32; 6] =
-        [0xffff_ffff, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001, 0x0000_0001];
-    let order = WORD_BITS.wrapping_sub(behind.leading_zeros());
-    STARTS.get(order as usize).copied().unwrap_or(1)
+    const TOP: i32 = i32::MIN;
+    TOP.wrapping_shr(behind).cast_unsigned().wrapping_shr(bit)
 }

@@ -61,12 +61,37 @@ fn pool_of<'p>(runs: &Runs, size: u32, words: &'p mut [Word]) -> Pool<'p> {
     let pool = Pool::new(BASE, size * PAGE_SIZE, words).expect("a small pool");
     for &(first, pages) in runs {
         for page in first..first + pages {
-            pool.words[(page / 32) as usize].used |= 1 << (page % 32);
+            pool.words[(page / 32) as usize].used |= 1 << (31 - page % 32);
         }
-        let end = first + pages - 1;
-        pool.words[(end / 32) as usize].last |= 1 << (end % 32);
+        pool.words[(first / 32) as usize].first |= 1 << (31 - first % 32);
     }
     pool
+}
+
+/// What the short cut for so many pages gives: what all of the search would, or nothing, and nothing has changed then.
+#[track_caller]
+fn short_cut_agrees(runs: &Runs, size: u32, pages: u32) {
+    let mut words = [Word::FREE; 8];
+    let mut pool = pool_of(runs, size, &mut words);
+    pool.step_over_full();
+    let expected = model_allocate(runs, size, pages);
+    let taken = match Size::of(pages * PAGE_SIZE) {
+        Size::Page => pool.take_page(),
+        Size::Few(few) => pool.take_few(few),
+        Size::Many(many) => pool.take_many(many),
+        Size::Pair(pair) => pool.take_pair(pair),
+        Size::Other => None,
+    };
+    let mut next = runs.clone();
+    if let Some(first) = taken {
+        assert_eq!(expected, Some(first), "{pages} pages of {size}, {runs:?}");
+        next.insert((first, pages));
+    }
+    // An empty pool has all that it can hold where the short cuts look.
+    if runs.is_empty() && pages <= 64 {
+        assert_eq!(taken, expected, "{pages} pages of {size}");
+    }
+    agrees(&pool, &next);
 }
 
 #[track_caller]
@@ -98,6 +123,7 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
                 next.extend(expected.map(|first| (first, pages)));
                 agrees(&pool, &next);
                 reached.push(next);
+                short_cut_agrees(&runs, size, pages);
                 calls += 1;
             }
             for page in -1..=i64::from(size) + 1 {
@@ -129,7 +155,7 @@ fn in_every_state_of_a_small_pool_every_call_does_what_a_list_of_runs_says() {
 #[test]
 fn runs_across_words_are_placed_and_freed_as_a_list_of_runs_says() {
     const SIZE: u32 = 201;
-    let mut words = [Word { used: u32::MAX, last: u32::MAX }; 8];
+    let mut words = [Word { used: u32::MAX, first: u32::MAX }; 8];
     let mut pool = Pool::new(BASE, SIZE * PAGE_SIZE, &mut words).expect("a pool");
     let mut runs = Runs::new();
     let mut random = 7_u32;
@@ -142,6 +168,7 @@ fn runs_across_words_are_placed_and_freed_as_a_list_of_runs_says() {
                 1 => choice / 8 % 70 + 1,
                 _ => choice / 8 % 5 + 1,
             };
+            short_cut_agrees(&runs, SIZE, pages);
             let expected = model_allocate(&runs, SIZE, pages);
             let largest = (1..=SIZE).rev().find(|&n| model_allocate(&runs, SIZE, n).is_some());
             let taken = pool.taken_pages();
@@ -183,6 +210,7 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
                 let mut pool = pool_of(&runs, SIZE, &mut words);
                 let (start, bytes) = (address(page.into(), 0), pages * PAGE_SIZE);
                 let expected = model_free(&runs, SIZE, start, bytes);
+                assert_eq!(pool.is_run(page, bytes), expected.is_ok(), "{pages} of {runs:?}");
                 assert_eq!(pool.free(start, bytes), expected.map(|_| ()), "{pages} of {runs:?}");
                 let mut next = runs.clone();
                 next.retain(|&run| expected != Ok(run));
@@ -205,6 +233,19 @@ fn a_run_may_be_all_of_the_pool_and_no_more() {
         assert_eq!((run.start, run.first, run.pages), (BASE, 0, size));
         assert_eq!(pool.free(BASE, size * PAGE_SIZE), Ok(()));
         assert_eq!(pool.free_pages(), size);
+    }
+}
+
+#[test]
+fn what_is_behind_the_last_page_is_no_run() {
+    for size in 1..=64 {
+        let mut words = [Word::FREE; 2];
+        let mut pool = Pool::new(BASE, size * PAGE_SIZE, &mut words).expect("a pool");
+        for (first, pages) in (size..=64).flat_map(|first| (0..=64).map(move |n| (first, n))) {
+            assert_eq!(pool.give_back(first, pages * PAGE_SIZE), Freed::No, "{pages} of {size}");
+            assert!(!pool.is_run(first, pages * PAGE_SIZE));
+        }
+        agrees(&pool, &Runs::new());
     }
 }
 

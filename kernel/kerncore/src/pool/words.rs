@@ -1,18 +1,15 @@
 //! Runs of more than 32 pages, which begin with a word.
 //!
-//! Of 33 to 64 pages, a word and some of the next are taken and looked at as a pair; of more, word by word.
+//! Of 33 to 64 pages, a word and some of the next are looked at as a pair; of more, word by word.
 
-use super::{Pool, WORD_BITS, Word, end_of, place, run_of};
+use super::{Pool, WORD_BITS, Word, run_of};
 use crate::frames::Freed;
 
 impl Pool<'_> {
     /// First fit for more than 32 pages, which begin with a word: for one and `behind` behind it.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn take_words(&mut self, behind: u32) -> Option<u32> {
         let (whole, tail) = words_of(behind);
-        if whole == 1 {
-            return self.take_pair(tail);
-        }
         if behind >= self.pages {
             return None;
         }
@@ -25,77 +22,74 @@ impl Pool<'_> {
                 index = index.wrapping_add(step);
                 continue;
             }
-            whole.fill(Word::INSIDE);
+            begin(whole);
             end.used |= tail;
-            end.last |= end_of(tail);
             return Some(index << WORD_BITS.trailing_zeros());
         }
     }
 
-    /// As [`Pool::take_words`], for all pages of a word and those of `tail` in the next.
-    #[inline(always)]
-    fn take_pair(&mut self, tail: u32) -> Option<u32> {
-        // Two words from an even one on.
-        let mut index = self.open.wrapping_add(1) & !1;
-        loop {
-            let [first, second] = self.words.get_mut(index as usize..)?.first_chunk_mut()?;
-            if first.used | second.used & tail == 0 {
-                *first = Word::INSIDE;
-                second.used |= tail;
-                second.last |= end_of(tail);
-                return Some(index << WORD_BITS.trailing_zeros());
-            }
-            index = index.wrapping_add(2);
+    /// The free of a run that ends with a word, with the pool or in another word, or of none.
+    #[inline(never)]
+    pub(super) fn give_back_otherwise(&mut self, index: u32, bit: u32, behind: u32) -> Freed {
+        let (whole, tail) = words_of(behind);
+        let last = (index << WORD_BITS.trailing_zeros() | bit).wrapping_add(behind);
+        if self.is_joined(last.wrapping_add(1)) {
+            return Freed::No;
         }
+        let taken_back = match (bit, whole) {
+            (0, 1) => self.give_back_pair(index, tail),
+            (0, 2..) => self.give_back_words(index, whole, tail),
+            _ => self.give_back_in_word(index, bit, behind),
+        };
+        if taken_back.is_none() {
+            return Freed::No;
+        }
+        if index < self.open {
+            self.open = index;
+        }
+        Freed::Yes
     }
 
-    /// The free of a run of more than one word, or of none.
-    #[inline(never)]
-    pub(super) fn give_back_words(&mut self, first: u32, behind: u32) -> Freed {
-        let (index, bit) = place(first);
-        if bit != 0 || self.is_gone_on_into(index) {
-            return Freed::No;
+    /// Of a run that nothing goes on from, in one word.
+    fn give_back_in_word(&mut self, index: u32, bit: u32, behind: u32) -> Option<()> {
+        let run = run_of(bit, behind);
+        let word = self.words.get_mut(index as usize)?;
+        if behind >= WORD_BITS - bit || word.used & run != run || word.first & run != run_of(bit, 0)
+        {
+            return None;
         }
-        let (whole, tail) = words_of(behind);
-        if whole == 1 {
-            return self.give_back_pair(index, tail);
+        word.used &= !run;
+        word.first &= !run;
+        Some(())
+    }
+
+    /// The same of one of all pages of a word and those of `tail` in the next.
+    #[inline(always)]
+    fn give_back_pair(&mut self, index: u32, tail: u32) -> Option<()> {
+        let [first, second] = self.words.get_mut(index as usize..)?.first_chunk_mut()?;
+        if *first != Word::BEGUN || second.joined() & tail != tail {
+            return None;
         }
-        if behind >= self.pages {
-            return Freed::No;
+        *first = Word::FREE;
+        second.used &= !tail;
+        Some(())
+    }
+
+    /// The same of one of so many words, and the pages of `tail` in the next.
+    fn give_back_words(&mut self, index: u32, whole: u32, tail: u32) -> Option<()> {
+        let (whole, end) = self.words_from(index, whole)?;
+        let (first, inside) = whole.split_first_mut()?;
+        let is_run = *first == Word::BEGUN && end.joined() & tail == tail;
+        if !is_run || inside.iter().any(|&word| word != Word::INSIDE) {
+            return None;
         }
-        let Some((whole, end)) = self.words_from(index, whole) else { return Freed::No };
-        let ends_there = end.used & tail == tail && end.last & tail == end_of(tail);
-        if !ends_there || whole.iter().any(|&word| word != Word::INSIDE) {
-            return Freed::No;
-        }
-        for word in whole {
+        *first = Word::FREE;
+        for word in inside {
             // All ones become zeros, without a call for what is mostly a word or two.
             word.used = !word.used;
         }
         end.used &= !tail;
-        end.last &= !tail;
-        if index < self.open {
-            self.open = index;
-        }
-        Freed::Yes
-    }
-
-    /// As [`Pool::give_back_words`], of what no run goes on into.
-    #[inline(always)]
-    fn give_back_pair(&mut self, index: u32, tail: u32) -> Freed {
-        let words = self.words.get_mut(index as usize..).and_then(<[Word]>::first_chunk_mut);
-        let Some([first, second]) = words else { return Freed::No };
-        let ends_there = second.used & tail == tail && second.last & tail == end_of(tail);
-        if *first != Word::INSIDE || !ends_there {
-            return Freed::No;
-        }
-        *first = Word::FREE;
-        second.used &= !tail;
-        second.last &= !tail;
-        if index < self.open {
-            self.open = index;
-        }
-        Freed::Yes
+        Some(())
     }
 
     /// So many words from that at `index`, and the next.
@@ -108,6 +102,15 @@ impl Pool<'_> {
         let from = self.words.get_mut(index as usize..)?;
         let (words, rest) = from.split_at_mut_checked(count as usize)?;
         Some((words, rest.first_mut()?))
+    }
+}
+
+/// A run that begins with `words` and goes on behind them.
+#[inline(always)]
+pub(super) fn begin(words: &mut [Word]) {
+    words.fill(Word::INSIDE);
+    if let Some(first) = words.first_mut() {
+        *first = Word::BEGUN;
     }
 }
 
