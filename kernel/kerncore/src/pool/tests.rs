@@ -205,6 +205,9 @@ fn every_free_around_words_does_what_a_list_of_runs_says() {
     ];
     for runs in states.map(|runs| runs.iter().copied().collect::<Runs>()) {
         for page in 0..SIZE {
+            let mut words = [Word::FREE; 3];
+            let around = pool_of(&runs, SIZE, &mut words).run_around(page);
+            assert_eq!(around.map(|run| (run.first, run.pages)), owner(&runs, page), "{page}");
             for pages in 0..=SIZE - page + 1 {
                 let mut words = [Word::FREE; 3];
                 let mut pool = pool_of(&runs, SIZE, &mut words);

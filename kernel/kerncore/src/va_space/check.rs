@@ -195,7 +195,7 @@ impl<R> VaSpace<'_, R> {
     }
 
     fn checked_hole(&self, hole: u32) -> Result<u32, CheckError> {
-        let length = self.holes.starting_exactly_at(hole);
+        let length = self.holes.starting_at(hole);
         if length == 0 {
             return Err(CheckError::Unowned { page: hole });
         }

@@ -8,12 +8,10 @@
 //!          └──┴──┴──┴──┘     the lowest groups hold one slot a page: the length of the hole that begins there, or 0
 //! ```
 //!
-//! What was found last is noted: no hole below it is as long as what was sought. Who frees an area and makes another finds that
-//! place again without a search.
-//!
-//! One hole may be late: it stands beside the tree, of which no slot knows of it yet, because the next to go may be the area above
-//! it, and the hole with that (an aligned area leaves such a hole below it). Until somebody searches, or another hole changes, all
-//! holes are held to be long.
+//! One hole may stand *aside*: no slot of the tree knows of it. It is the lowest that was long enough when somebody last sought
+//! one, or what was freed below that since. Who makes areas and frees them takes from it and gives back to it, and the tree above
+//! all the others need not change. An aligned area leaves such a hole below it, too: the next to go may be the area, and the
+//! hole with that.
 //!
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
@@ -25,7 +23,7 @@ const FAN_OUT_SHIFT: u32 = 2;
 /// Slots in a group.
 const FAN_OUT: u32 = 1 << FAN_OUT_SHIFT;
 
-/// No page, and longer than any hole.
+/// No page.
 const NONE: u32 = u32::MAX;
 
 /// The slots below one parent.
@@ -40,17 +38,17 @@ pub(super) struct HoleTree<'s> {
     inner: &'s mut [Group],
     /// The number of the first leaf, which follows the last inner group's.
     first_leaf: u32,
-    /// The length of the longest hole; more than any has, while one is late.
+    /// No hole is longer.
     longest: u32,
     /// The greatest slot of the root.
     root: u32,
-    /// The page of the hole that is late, if one is.
-    late: u32,
-    /// Its length.
-    late_length: u32,
-    /// No hole below this page has [`HoleTree::sought`] pages or more.
-    found: u32,
-    /// How many pages were sought when it was found.
+    /// The page of the hole that stands aside; [`NONE`] if none does.
+    aside: u32,
+    /// Its length, if one does.
+    aside_length: u32,
+    /// No hole of the tree that begins below this page has [`HoleTree::sought`] pages or more.
+    clear: u32,
+    /// How many pages were sought when that was found.
     sought: u32,
 }
 
@@ -72,89 +70,142 @@ impl<'s> HoleTree<'s> {
             first_leaf,
             longest: 0,
             root: 0,
-            late: NONE,
-            late_length: 0,
-            found: 0,
+            aside: NONE,
+            aside_length: 0,
+            clear: 0,
             sought: u32::MAX,
         }
     }
 
-    /// No hole is longer; while one is late, that says nothing.
+    /// No hole is longer; there may be none so long.
     #[inline]
-    pub(super) fn longest(&self) -> u32 {
+    pub(super) fn bound(&self) -> u32 {
         self.longest
     }
 
-    /// As [`HoleTree::starting_at`], late or not: for audits.
-    pub(super) fn starting_exactly_at(&self, page: u32) -> u32 {
-        if page == self.late { self.late_length } else { self.starting_at(page) }
-    }
-
     /// The length of the longest hole, 0 without any.
-    pub(super) fn longest_exactly(&self) -> u32 {
-        if self.late == NONE { self.root } else { self.root.max(self.late_length) }
+    #[inline]
+    pub(super) fn longest(&self) -> u32 {
+        self.root.max(self.length_aside())
     }
 
-    /// The length of the hole that begins at `page`, 0 if none does, or if it is late.
+    /// The length of the hole that stands aside, 0 if none does.
+    #[inline]
+    fn length_aside(&self) -> u32 {
+        if self.aside == NONE { 0 } else { self.aside_length }
+    }
+
+    /// The length of the hole that begins at `page`, 0 if none does.
     #[inline]
     pub(super) fn starting_at(&self, page: u32) -> u32 {
+        if page == self.aside { self.aside_length } else { self.slot_of(page) }
+    }
+
+    #[inline(always)]
+    fn slot_of(&self, page: u32) -> u32 {
         self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)]
     }
 
-    /// Says that the hole at `page` now has `length` pages; 0 takes it out. No hole is late.
+    /// Says that the hole at `page`, which does not stand aside, now has `length` pages; 0 takes it out.
     ///
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
-        debug_assert!(self.late == NONE, "{} is late", self.late);
+        debug_assert!(page != self.aside, "{page} stands aside");
         self.set_slot(page, length);
         self.climb_from(page);
     }
 
-    /// As [`HoleTree::set`], of a hole that is new and may soon go.
+    /// Says that there is a hole that may soon go.
     #[inline(always)]
-    pub(super) fn set_late(&mut self, page: u32, length: u32) {
+    pub(super) fn add(&mut self, page: u32, length: u32) {
         self.settle();
-        (self.late, self.late_length, self.longest) = (page, length, NONE);
+        (self.aside, self.aside_length) = (page, length);
+        // No less than either, by one instruction.
+        self.longest |= length;
     }
 
-    /// As [`HoleTree::set`], of a hole that goes and may be late.
+    /// Says that the hole at `page` is no more.
     #[inline(always)]
-    pub(super) fn take_out(&mut self, page: u32) {
-        if page == self.late {
-            (self.late, self.longest) = (NONE, self.root);
+    pub(super) fn remove(&mut self, page: u32) {
+        if page == self.aside {
+            (self.aside, self.longest) = (NONE, self.root);
         } else {
-            self.settle();
-            self.take_out_of_tree(page);
+            self.remove_from_tree(page);
         }
     }
 
     #[inline(never)]
-    fn take_out_of_tree(&mut self, page: u32) {
+    fn remove_from_tree(&mut self, page: u32) {
         self.set(page, 0);
     }
 
-    /// Puts what is late into the tree. Who searches, or changes another hole, has this done before.
+    #[inline(always)]
+    fn put_aside(&mut self, page: u32, length: u32) {
+        (self.aside, self.aside_length) = (page, length);
+        self.longest = self.root.max(length);
+    }
+
+    /// Puts what stands aside into the tree. Who goes from hole to hole has this done before.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
-        if self.late != NONE {
-            self.settle_late();
+        if self.aside != NONE {
+            self.settle_aside();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn settle_late(&mut self) {
-        let page = self.late;
-        self.late = NONE;
-        self.longest = self.root;
-        self.set(page, self.late_length);
+    fn settle_aside(&mut self) {
+        let page = self.aside;
+        (self.aside, self.longest) = (NONE, self.root);
+        self.set(page, self.aside_length);
+    }
+
+    /// Says that the pages from `start` to `end` are free, of which the first `below` were a hole if that is not 0. They become one
+    /// with the hole that begins at `end`, if one does: where that one ends.
+    #[inline(always)]
+    pub(super) fn join(&mut self, start: u32, below: u32, end: u32) -> u32 {
+        if end != self.aside || below != 0 {
+            return self.join_otherwise(start, below, end);
+        }
+        let end = end.wrapping_add(self.aside_length);
+        self.put_aside(start, end.wrapping_sub(start));
+        end
+    }
+
+    /// As [`HoleTree::join`], in every case.
+    #[inline(never)]
+    fn join_otherwise(&mut self, start: u32, below: u32, end: u32) -> u32 {
+        let above = self.starting_at(end);
+        let joined = end + above;
+        let length = joined - start;
+        let is_lowest = start <= self.aside;
+        if !is_lowest && end != self.aside {
+            // First what is made, then what goes: the greater length stops the climb of the lesser.
+            self.set(start, length);
+            if above != 0 {
+                self.set(end, 0);
+            }
+            return joined;
+        }
+        // What stands aside is a part of it, or lies above it.
+        if self.aside != end && self.aside != start {
+            self.settle();
+        }
+        for (part, pages) in [(start, below), (end, above)] {
+            if pages != 0 {
+                self.remove(part);
+            }
+        }
+        self.put_aside(start, length);
+        joined
     }
 
     #[inline(always)]
     fn set_slot(&mut self, page: u32, length: u32) {
-        if length >= self.sought && page < self.found {
-            self.found = page;
+        if length >= self.sought && page < self.clear {
+            self.clear = page;
         }
         self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)] = length;
     }
@@ -176,25 +227,46 @@ impl<'s> HoleTree<'s> {
             greatest = greatest_of(slots);
         }
         self.root = greatest;
-        self.longest = greatest;
+        self.longest = self.longest();
     }
 
-    /// The lowest page at which a hole of `wanted` pages or more begins. `wanted` is not 0.
-    #[inline]
-    pub(super) fn first_of(&mut self, wanted: u32) -> Option<u32> {
-        self.settle();
-        if wanted >= self.sought && self.starting_at(self.found) >= wanted {
-            return Some(self.found);
+    /// Takes the first `wanted` pages, not 0, of the lowest hole that has so many: where they begin, and how many the hole has
+    /// left behind them.
+    #[inline(always)]
+    pub(super) fn take_lowest(&mut self, wanted: u32) -> Option<(u32, u32)> {
+        let is_lowest = self.aside < self.clear && wanted >= self.sought;
+        if !is_lowest || wanted > self.aside_length {
+            self.search(wanted)?;
         }
+        let (base, rest) = (self.aside, self.aside_length.wrapping_sub(wanted));
+        let left = if rest == 0 { NONE } else { base.wrapping_add(wanted) };
+        self.put_aside(left, rest);
+        Some((base, rest))
+    }
+
+    /// Has the lowest hole of `wanted` pages or more stand aside.
+    #[inline(never)]
+    fn search(&mut self, wanted: u32) -> Option<()> {
+        self.longest = self.longest();
         if self.longest < wanted {
             return None;
         }
-        (self.found, self.sought) = (self.lowest_below(0, wanted), wanted);
-        Some(self.found)
+        let found = if self.root < wanted { NONE } else { self.lowest_below(0, wanted) };
+        (self.clear, self.sought) = (found, wanted);
+        if self.aside < found && self.aside_length >= wanted {
+            return Some(());
+        }
+        let length = self.slot_of(found);
+        self.settle();
+        self.set(found, 0);
+        self.put_aside(found, length);
+        // Nothing begins in it.
+        self.clear = found + length;
+        Some(())
     }
 
     /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, `from` lies in the
-    /// space, and no hole is late.
+    /// space, and no hole stands aside.
     pub(super) fn next_of(&self, from: u32, wanted: u32) -> Option<u32> {
         let leaf = from >> FAN_OUT_SHIFT;
         if let Some(found) = first_slot_of(&self.leaves[leaf as usize], from % FAN_OUT, wanted) {
@@ -221,8 +293,8 @@ impl<'s> HoleTree<'s> {
         (leaf << FAN_OUT_SHIFT) | lowest_slot_of(&self.leaves[leaf as usize], wanted)
     }
 
-    /// How many holes begin in the first `pages` pages, in the tree or late, or the first group above those whose parent does not hold its greatest
-    /// slot. If all are asked for, groups that stand above none must be empty.
+    /// How many holes begin in the first `pages` pages, in the tree or aside, or the first group above those whose parent does not
+    /// hold its greatest slot. If all are asked for, groups that stand above none must be empty.
     pub(super) fn audit(&self, pages: u32) -> Result<u32, u32> {
         let all = pages.div_ceil(FAN_OUT) as usize == self.leaves.len();
         let (mut first, mut span) = (0, FAN_OUT * groups_at(self.first_leaf));
@@ -240,7 +312,7 @@ impl<'s> HoleTree<'s> {
                 continue;
             }
             let leaves = &self.leaves[..pages.div_ceil(FAN_OUT) as usize];
-            let holes = level(above, leaves).map_err(after)? + u32::from(self.late < pages);
+            let holes = level(above, leaves).map_err(after)? + u32::from(self.aside < pages);
             // The tree may have fewer leaves than its last inner level has slots.
             let mut spare = (first..).zip(above).skip(self.leaves.len());
             return spare
@@ -254,8 +326,8 @@ impl<'s> HoleTree<'s> {
         self.leaves.copy_from_slice(other.leaves);
         self.inner.copy_from_slice(other.inner);
         (self.longest, self.root) = (other.longest, other.root);
-        (self.late, self.late_length) = (other.late, other.late_length);
-        (self.found, self.sought) = (other.found, other.sought);
+        (self.aside, self.aside_length) = (other.aside, other.aside_length);
+        (self.clear, self.sought) = (other.clear, other.sought);
     }
 }
 
@@ -342,42 +414,87 @@ const fn inner_groups(pages: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// S1: with and without what was found last, whatever came and went since.
+    /// S1: whatever comes, goes, is cut and becomes one with its neighbours, in the tree and aside.
     #[test]
-    fn the_lowest_hole_is_found_again_where_it_was_and_where_a_lower_or_late_one_came() {
+    fn pages_are_taken_of_the_lowest_hole_wherever_it_stands() {
         const PAGES: u32 = 70;
         let mut words = vec![0; HoleTree::words(PAGES)];
         let mut tree = HoleTree::new(&mut words, PAGES);
-        let mut lengths = [0; PAGES as usize];
+        let mut free = [false; PAGES as usize];
         let mut chance = 1_u32;
-        for step in 0..20_000 {
+        let mut asides = 0;
+        for step in 0..100_000 {
             chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let page = (chance >> 8) % PAGES;
-            let length = [0, 0, 1, 2, 3, 9][(chance >> 16) as usize % 6];
-            let before = core::mem::replace(&mut lengths[page as usize], length);
-            match (before, length) {
-                (0, 1..) if chance.is_multiple_of(3) => tree.set_late(page, length),
-                (_, 0) => tree.take_out(page),
+            let holes = runs(&free);
+            let (at, many) = ((chance >> 8) % PAGES, (chance >> 16) % [3, 9][step / 500 % 2] + 1);
+            match chance >> 28 {
+                // Taken pages become free, with their neighbours.
+                0..7 => {
+                    let end = PAGES.min(at + many);
+                    if free[at as usize..end as usize].iter().any(|&is_free| is_free) {
+                        continue;
+                    }
+                    let hole_before = holes.iter().find(|&&(page, length)| page + length == at);
+                    let (start, below) = hole_before.copied().unwrap_or((at, 0));
+                    let above = holes.iter().find(|&&(page, _)| page == end);
+                    // A hole at the end of the pages would be looked for behind them.
+                    if end < PAGES {
+                        let joined = tree.join(start, below, end);
+                        assert_eq!(joined, end + above.map_or(0, |&(_, length)| length));
+                        free[at as usize..end as usize].fill(true);
+                    }
+                }
+                7 => tree.settle(),
+                8 => {
+                    if let Some(&(page, length)) = holes.get(at as usize) {
+                        tree.remove(page);
+                        free[page as usize..][..length as usize].fill(false);
+                    }
+                }
+                9 => {
+                    let touches =
+                        |&(page, length): &(u32, u32)| page <= at + 1 && page + length >= at;
+                    if !holes.iter().any(touches) {
+                        tree.add(at, 1);
+                        free[at as usize] = true;
+                    }
+                }
                 _ => {
-                    tree.settle();
-                    tree.set(page, length);
+                    let lowest = holes.iter().find(|&&(_, length)| length >= many);
+                    let expected = lowest.map(|&(page, length)| (page, length - many));
+                    assert_eq!(tree.take_lowest(many), expected, "{many} at step {step}");
+                    if let Some((page, _)) = expected {
+                        free[page as usize..][..many as usize].fill(false);
+                    }
                 }
             }
-            let (longest, holes) = (lengths.iter().max(), lengths.iter().filter(|&&l| l != 0));
-            assert_eq!(Some(&tree.longest_exactly()), longest, "at step {step}");
-            assert_eq!(tree.audit(PAGES).map(|holes| holes as usize), Ok(holes.count()));
-            assert!(tree.longest() >= tree.longest_exactly(), "at step {step}");
-            assert!(length != 0 || tree.late != page, "gone and late, at step {step}");
-            if chance >> 30 == 0 {
-                // Not sought, so that what is late stays so for some steps.
-                continue;
+            let holes = runs(&free);
+            assert_eq!(
+                tree.audit(PAGES).map(|holes| holes as usize),
+                Ok(holes.len()),
+                "step {step}"
+            );
+            let longest = holes.iter().map(|&(_, length)| length).max();
+            assert_eq!(tree.longest(), longest.unwrap_or(0), "at step {step}");
+            assert!(tree.bound() >= tree.longest(), "at step {step}");
+            for &(page, length) in &holes {
+                assert_eq!(tree.starting_at(page), length, "page {page} at step {step}");
             }
-            // Now one length after the other, now one again and again.
-            let wanted = 1 + (chance >> 24) % [4, 1, 10][(chance >> 28) as usize % 3];
-            let lowest = (0..).zip(lengths).find(|&(_, length)| length >= wanted);
-            let found = tree.first_of(wanted);
-            assert_eq!(found, lowest.map(|(page, _)| page), "{wanted} at step {step}");
+            asides += u32::from(tree.aside != NONE);
         }
+        assert!(asides > 10_000, "hardly one stood aside: {asides}");
+    }
+
+    /// The holes of these pages, by their first and how many they are.
+    fn runs(free: &[bool]) -> Vec<(u32, u32)> {
+        let mut holes: Vec<(u32, u32)> = Vec::new();
+        for (page, _) in (0..).zip(free).filter(|&(_, &is_free)| is_free) {
+            match holes.last_mut() {
+                Some((first, length)) if *first + *length == page => *length += 1,
+                _ => holes.push((page, 1)),
+            }
+        }
+        holes
     }
 
     /// In spaces that fill the lowest level, and in others.

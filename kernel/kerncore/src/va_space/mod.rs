@@ -130,7 +130,7 @@ impl<'s, R> VaSpace<'s, R> {
         let wanted = request.pages_with_guard()?;
         let align_mask = request.align_mask();
         let base = match request.window {
-            None if self.holes.longest() < wanted => self.take_open(align_mask, wanted),
+            None if self.holes.bound() < wanted => self.take_open(align_mask, wanted),
             None if align_mask == 0 => self.take_hole(wanted),
             window => self.take_within(window, align_mask, wanted),
         };
@@ -151,7 +151,7 @@ impl<'s, R> VaSpace<'s, R> {
     /// Takes `wanted` pages from the lowest place that has so many.
     #[inline(always)]
     fn take_lowest(&mut self, wanted: u32) -> Option<u32> {
-        if self.holes.longest() >= wanted {
+        if self.holes.bound() >= wanted {
             return self.take_hole(wanted);
         }
         let base = self.top;
@@ -199,7 +199,7 @@ impl<'s, R> VaSpace<'s, R> {
 
     /// Pages in the longest free run, the open space included. A request with its guard may have no more.
     pub fn largest_hole(&self) -> u32 {
-        self.holes.longest_exactly().max(self.pages - self.top)
+        self.holes.longest().max(self.pages - self.top)
     }
 
     /// Pages that no area has; guards belong to their areas. O(n) in the areas: whoever makes one need not count.
@@ -239,7 +239,7 @@ impl<'s, R> VaSpace<'s, R> {
         }
         self.top = top;
         if skipped != 0 {
-            self.holes.set_late(below, skipped);
+            self.holes.add(below, skipped);
             self.mark_hole(below, base);
         }
         Some(base)
@@ -248,9 +248,14 @@ impl<'s, R> VaSpace<'s, R> {
     /// Takes `wanted` pages from the lowest hole that has so many, or, where none has, from the open space.
     #[inline(never)]
     fn take_hole(&mut self, wanted: u32) -> Option<u32> {
-        let Some(run) = self.holes.first_of(wanted) else { return self.take_open(0, wanted) };
-        let end = run + self.holes.starting_at(run);
-        Some(self.take_from(Fit { run, end, base: run }, wanted))
+        let Some((base, rest)) = self.holes.take_lowest(wanted) else {
+            return self.take_open(0, wanted);
+        };
+        let start = base.wrapping_add(wanted);
+        if rest != 0 {
+            self.mark_hole(start, start.wrapping_add(rest));
+        }
+        Some(base)
     }
 
     /// Takes `wanted` pages from the lowest place that `window` and alignment allow.
@@ -321,20 +326,16 @@ impl<'s, R> VaSpace<'s, R> {
         let start = first.wrapping_sub(below);
         if end == self.top {
             if below != 0 {
-                self.holes.take_out(start);
+                self.holes.remove(start);
             }
             self.top = start;
             return;
         }
-        self.holes.settle();
-        let above = self.holes.starting_at(end);
-        self.make_hole(start, end + above);
-        if above != 0 {
-            self.holes.set(end, 0);
-        }
+        let end = self.holes.join(start, below, end);
+        self.mark_hole(start, end);
     }
 
-    /// Notes the hole `[start, end)`, which has no free neighbour. No hole is late.
+    /// Notes the hole `[start, end)`, which has no free neighbour and stands aside from none.
     #[inline]
     fn make_hole(&mut self, start: u32, end: u32) {
         self.holes.set(start, end - start);

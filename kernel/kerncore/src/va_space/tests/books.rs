@@ -55,6 +55,7 @@ fn an_area_whose_length_cannot_be_is_found() {
 #[test]
 fn a_hole_whose_length_cannot_be_is_found() {
     let set = |space: &mut VaSpace<'_, Record>, length| {
+        space.holes.settle();
         space.holes.set(3, length);
         space.tags[2 + length as usize] = HOLE | length;
     };
@@ -66,8 +67,9 @@ fn a_hole_whose_length_cannot_be_is_found() {
 
 #[test]
 fn pages_of_nobody_and_holes_that_touch_are_found() {
-    finds(|space| space.holes.set(3, 0), CheckError::Unowned { page: 3 });
+    finds(|space| space.holes.remove(3), CheckError::Unowned { page: 3 });
     let split = |space: &mut VaSpace<'_, Record>| {
+        space.holes.settle();
         space.make_hole(3, 4);
         space.make_hole(4, 6);
     };
