@@ -166,7 +166,8 @@ fn with_region(pages: u32, test: impl FnOnce(&Contiguous<'_, Mutexes>, &FrameTab
     table.reserve(frame(FIRST), pages, FrameOwner::Reserved).expect("absent");
     let mut words = vec![Word::default(); Region::words_for(pages)];
     let mut borrowers = vec![Borrower::Nobody; pages as usize];
-    let region = Region::new(&mut words, &mut borrowers).expect("room");
+    let mut pins = vec![7; pages as usize];
+    let region = Region::new(&mut words, &mut borrowers).expect("room").with_pins(&mut pins);
     let mut places = vec![Place::default(); pages as usize];
     let places = Places::new(&mut places);
     let contiguous = Contiguous::new(table, frame(FIRST), region, places).expect("in the table");
@@ -389,5 +390,47 @@ fn a_pinned_page_that_was_given_back_is_nobody_s_until_it_is_unpinned_s101() {
         assert_eq!(region.use_of(63), Some(Free));
         assert_eq!(region.take_back(62), Ok(true));
         assert_eq!(region.take(64), Some(0));
+    });
+}
+
+/// Of memory whose last page is just being asked for, none stays pinned; and what was unpinned last is the region's again.
+#[test]
+fn of_pages_that_cannot_all_be_pinned_none_is_s101() {
+    with_region(8, |region, table| {
+        let take = |pages| region.take(pages, FrameOwner::Dma, nobody_asks).expect("free");
+        let _held = [take(4), take(2)];
+        let mut lent = [7, 6].map(|_| Some(region.lend(SOMEBODY, FrameOwner::User).expect("free")));
+        let mut asked = Vec::new();
+        let refused = region.take(1, FrameOwner::Dma, |_, at| {
+            asked.push(at);
+            if at == frame(FIRST + 7) {
+                assert_eq!(region.pin(frame(FIRST + 6), 2), Err(at), "a buffer is to lie there");
+            }
+            Err(Unmovable::Busy)
+        });
+        assert_eq!(asked, [frame(FIRST + 6), frame(FIRST + 7)]);
+        let why = Unmovable::Busy;
+        let error = ContiguousError::Unmovable { pages: 1, frame: frame(FIRST + 6), why };
+        assert_eq!(refused, Err(error));
+        let out = |lent: &mut [Option<FrameBlock>]| {
+            region.take(1, FrameOwner::Dma, |_, at| {
+                let place = lent
+                    .iter_mut()
+                    .find(|block| block.as_ref().is_some_and(|block| block.first() == at));
+                Ok(place.and_then(Option::take).expect("lent"))
+            })
+        };
+        let block = out(&mut lent).expect("nobody has pinned it");
+        assert_eq!(block.first(), frame(FIRST + 6));
+        assert_eq!(region.pin(frame(FIRST + 7), 1), Ok(()));
+        let mapped = Unmovable::Mapped { devices: 1 };
+        let error = ContiguousError::Unmovable { pages: 1, frame: frame(FIRST + 7), why: mapped };
+        assert_eq!(out(&mut lent), Err(error));
+        let [Some(last), None] = lent else { panic!("{lent:?}") };
+        assert_eq!(region.take_back(last), Ok(()));
+        assert_eq!(table.owner_of(frame(FIRST + 7)), FrameOwner::User, "a device works on it");
+        region.unpin(frame(FIRST + 7), 1);
+        assert_eq!(table.owner_of(frame(FIRST + 7)), FrameOwner::Reserved);
+        assert_eq!(region.use_of(frame(FIRST + 7)), Some(Free));
     });
 }

@@ -195,3 +195,20 @@ fn a_misuse_names_both_parties() {
         assert!(misuse.to_string().contains(words), "{misuse}");
     }
 }
+
+/// Several mappings may begin where a device only reads; the one that is meant ends.
+#[test]
+fn of_mappings_that_begin_together_the_one_that_is_meant_ends_s107() {
+    checking(|checker| {
+        let reads = |bytes| Mapping { flow: Flow::ToDevice, ..mapping(M, bytes) };
+        for order in [[64, 32, 128], [128, 64, 32], [32, 128, 64]] {
+            for bytes in [32, 64, 128] {
+                with(checker, reads(bytes));
+            }
+            for bytes in order {
+                assert_eq!(checker.unmapped(call(reads(bytes))), Ok(()), "{order:?}");
+            }
+            assert_eq!(checker.mappings(), 0);
+        }
+    });
+}

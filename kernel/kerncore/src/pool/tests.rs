@@ -387,3 +387,19 @@ fn whether_a_pool_is_low_is_told_page_by_page() {
         let _taken = pool.take(PAGE_SIZE);
     }
 }
+
+/// Whoever looks on from a page in the middle of a run, as one does who lists a pool that changes meanwhile, sees no half of it.
+#[test]
+fn runs_are_listed_from_where_they_begin() {
+    let mut words = [Word::FREE; 3];
+    let mut pool = Pool::new(BASE, 96 * PAGE_SIZE, &mut words).expect("a pool");
+    for pages in [40, 3, 1] {
+        assert!(pool.take(pages * PAGE_SIZE).is_some());
+    }
+    let all: Vec<(u32, u32)> = pool.runs().map(|run| (run.first, run.pages)).collect();
+    for page in 0..100 {
+        let wanted: Vec<_> = all.iter().copied().filter(|&(first, _)| first >= page).collect();
+        let listed: Vec<_> = pool.runs_from(page).map(|run| (run.first, run.pages)).collect();
+        assert_eq!(listed, wanted, "from page {page}");
+    }
+}

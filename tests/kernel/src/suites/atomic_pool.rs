@@ -416,7 +416,12 @@ fn without_a_pool_atomic_callers_are_refused_and_told_why_s69_s70() -> Completio
 fn a_second_pool_is_refused_and_the_first_stays_s68() -> Completion {
     let Some((pool, _)) = pool() else { return NO_POOL };
     let books = Books::now();
-    assert_eq!(atomic_pool::init(256 << 10), Err(InitError::Again));
+    let (again, log) = capture_log(|| atomic_pool::init(256 << 10));
+    assert_eq!(again, Err(InitError::Again));
+    let line = "failed to allocate 256 KiB pool for atomic coherent allocation";
+    for words in [line, "there is a pool already"] {
+        assert_eq!(log.text().matches(words).count(), 1, "{log:?}");
+    }
     assert_eq!(atomic_pool::usage(), Some(pool));
     books.assert_unchanged();
     Ran

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use dma::bounce;
 use dma::coherent::{AllocateError, Buffer, allocate, free};
 use dma::device::Device;
-use dma::streaming::{Call, Memory, map, unmap};
+use dma::streaming::{Call, MapError, Memory, map, unmap};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use kerncore::coherent::Sleep;
 use kerncore::contiguous::{ContiguousError, PageUse, Unmovable};
+use kerncore::dma_mask::DmaMask;
 use kerncore::kernel_space::CoherentError;
 use kerncore::layout::linear_address;
 use kerncore::misuse::Family;
@@ -129,6 +130,9 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
     let books = Books::now();
     let buffer = MovableBuffer::new(1).expect("memory");
     assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    let is_free = |frame: &Pfn| region.use_of(*frame) == Some(PageUse::Free);
+    let mut all = (0..region.pages()).filter_map(|page| region.first().checked_add(page));
+    let home = all.find(is_free).map(|free| kernel().zones().table().owner_of(free));
     let (frame, address) = {
         let page = buffer.pin(0).expect("a page");
         #[expect(clippy::cast_possible_truncation, reason = "pointers have 32 bits")]
@@ -146,9 +150,70 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
     assert!(still.is_err(), "a device works on {frame}");
     end(dma, PAGE_SIZE, Flow::FromDevice);
     assert_eq!(region.use_of(frame), Some(PageUse::Free));
+    let owner = kernel().zones().table().owner_of(frame);
+    assert_eq!(Some(owner), home, "it is the region's again");
     let last = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("nobody has it");
     assert_eq!(last.dma.raw(), frame.base().raw());
     give_back(vec![(last, PAGE_SIZE)]);
+    give_back(buffers);
+    books.assert_unchanged();
+    Ran
+}
+
+/// What was not mapped after all moves as any other: nothing of it stays pinned.
+#[ktest]
+fn a_lent_page_that_could_not_be_mapped_moves_s101_s105() -> Completion {
+    let Some(region) = kernel().contiguous() else { return NO_REGION };
+    let books = Books::now();
+    // It reaches the first frame of RAM, where no copies are.
+    let near = Device::new("a device that reaches one frame");
+    let least = kernel().zones().table().first().base().raw() + PAGE_SIZE - 1;
+    assert_eq!(near.set_mask(DmaMask::new(u64::from(least))), Ok(()));
+    let mut buffer = MovableBuffer::new(1).expect("memory");
+    assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    let frame = {
+        let mut page = buffer.pin_mut(0).expect("a page");
+        page.fill(0x77);
+        let refused = Call { device: &near, ..call(Flow::Bidirectional) };
+        // SAFETY: to be refused.
+        let refused = unsafe { map(refused, Memory::Physical(page.frame().base()), PAGE_SIZE) };
+        assert!(matches!(refused, Err(MapError::Exhausted { .. })), "{refused:?}");
+        page.frame()
+    };
+    let (buffers, why) = take_all();
+    assert_eq!((region.usage().lent, region.usage().held), (0, region.pages()), "{why}");
+    let moved = buffer.pin(0).expect("a page");
+    assert!(moved.frame() != frame && moved.iter().all(|&byte| byte == 0x77));
+    drop(moved);
+    drop(buffer);
+    give_back(buffers);
+    books.assert_unchanged();
+    Ran
+}
+
+/// Whatever the last one wrote there, the next finds zeros, in the region's memory and in what comes when that has none.
+#[ktest]
+fn a_movable_page_is_zeroed_whoever_had_it_before_s85_s101() -> Completion {
+    if kernel().contiguous().is_none() {
+        return NO_REGION;
+    }
+    let books = Books::now();
+    let rounds = |is_lent: bool| {
+        let mut had = None;
+        for _ in 0..2 {
+            let mut buffer = MovableBuffer::new(1).expect("memory");
+            assert_eq!(buffer.movable() == 1, is_lent);
+            let mut page = buffer.pin_mut(0).expect("a page");
+            assert!(page.iter().all(|&byte| byte == 0), "what another had written");
+            page.fill(0x99);
+            let frame = page.frame();
+            assert!(had.is_none_or(|had| had == frame), "this test has no teeth");
+            had = Some(frame);
+        }
+    };
+    rounds(true);
+    let (buffers, _) = take_all();
+    rounds(false);
     give_back(buffers);
     books.assert_unchanged();
     Ran

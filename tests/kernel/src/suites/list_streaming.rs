@@ -11,7 +11,7 @@ use core::ptr;
 use dma::bounce::usage;
 use dma::debug;
 use dma::device::Device;
-use dma::mapping_list::{ListError, ListNotMapped, StreamingList};
+use dma::mapping_list::{ListError, ListNotMapped, ListNotUnmapped, StreamingList};
 use dma::streaming::{self, Call, MapError};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
@@ -175,4 +175,32 @@ fn pages_of_a_list_lie_where_they_lie_s105() {
     // SAFETY: the device is done.
     let back = unsafe { list.unmap() }.expect("low memory");
     assert_eq!(back.iter().map(Pages::address).collect::<Vec<_>>(), places);
+}
+
+/// The first that does not come back is named; the others come, in their order.
+#[ktest]
+fn a_list_of_which_some_were_ended_before_gives_the_others_back_s105() {
+    let page = Pages::new(0).expect("memory");
+    let memory = ptr::with_exposed_provenance_mut::<u8>(page.address().raw() as usize);
+    // Of odd bytes, so that each is copied.
+    let part = |index: usize| -> &'static mut [u8] {
+        let start = memory.wrapping_add(index * 1024 + 1);
+        // SAFETY: parts of the test's page, which outlives the mapping, and to which nobody else refers until that has ended.
+        unsafe { core::slice::from_raw_parts_mut(start, 100) }
+    };
+    let list = StreamingList::<FromDevice, _>::map(&DEVICE, (0..4).map(part).collect());
+    let list = list.expect("a mapping");
+    for (dma, _) in list.pieces().skip(1).step_by(2) {
+        let (name, family) = ("a hasty test", Family::Scatter);
+        let call = Call { name, device: &DEVICE, flow: Flow::FromDevice, caller: NOBODY, family };
+        // SAFETY: mapped above; there is no device.
+        assert_eq!(unsafe { streaming::unmap(call, dma, 100) }, Ok(()));
+    }
+    // SAFETY: as above.
+    let (result, _log) = capture_log(|| unsafe { list.unmap() });
+    let ListNotUnmapped { index, buffers: back, .. } = result.expect_err("two are gone");
+    assert_eq!(index, 1);
+    let places: Vec<_> = back.iter().map(|buffer| buffer.as_ptr()).collect();
+    assert_eq!(places, [0, 2].map(|index| memory.wrapping_add(index * 1024 + 1).cast_const()));
+    assert_eq!(usage().taken, 0);
 }

@@ -115,6 +115,13 @@ fn vm_map_ram_under_a_lock_ends_the_kernel() {
     assert!(mapped.is_err(), "nothing was mapped");
 }
 
+/// Also for a device that snoops, whose memory is neither mapped nor unmapped.
+#[ktest(fatal = "sleeping call under a spin lock: dma_alloc_coherent under test 1")]
+fn coherent_memory_for_a_snooping_device_under_a_lock_ends_the_kernel() {
+    static SNOOPING: Device = Device::coherent("a snooping device under a lock");
+    drop(under_a_lock(|| CoherentBox::new(&SNOOPING, 1)));
+}
+
 #[ktest(fatal = "sleeping call under a spin lock: vunmap under test 1")]
 fn vunmap_under_a_lock_ends_the_kernel() {
     let mapped = VmArea::map(alloc::vec![Pages::new(0).expect("one frame")]);

@@ -29,6 +29,8 @@ use mm::page_alloc::Pages;
 
 static DISK: Device = Device::coherent("a careless disk");
 static CARD: Device = Device::coherent("a careless card");
+/// Another that is called the same.
+static TWIN: Device = Device::coherent("a careless disk");
 
 const FROM: u32 = Flow::FromDevice as u32;
 const TO: u32 = Flow::ToDevice as u32;
@@ -132,6 +134,8 @@ fn an_end_at_another_address_of_nothing_or_of_anothers_names_both_s107() -> Comp
         &line,
         &["a careless card: 256 bytes", "for another device: a careless disk: 256 bytes"],
     );
+    let line = provoke(|scene| end(&TWIN, scene.dma, BYTES, FROM));
+    assert_names(&line, &["for another device: a careless disk: 256 bytes"]);
     Ran
 }
 

@@ -80,6 +80,29 @@ fn sectors_are_written_from_the_atomic_pool() -> Completion {
     write_from(Kind::Pool, 3 * REGION)
 }
 
+/// More than one request holds: each part goes to its own place and comes from there.
+#[ktest]
+fn all_regions_are_written_and_read_at_once() -> Completion {
+    with_device(is_writable, NONE, &INTERRUPT, |slot| {
+        let mut disk = Disk::new(slot, Wait::Interrupt).expect("a disk that comes up");
+        let bytes = usize::try_from(4 * REGION).expect("few") * SECTOR;
+        let mut memory = Kind::Heap.memory(bytes);
+        for seed in [SEED + 2, SEED] {
+            fill_known(&mut memory, seed, 0);
+            assert_eq!(disk.write(0, &memory), Ok(()));
+            assert_known(&memory, seed, 0, "what was written has changed");
+            memory.fill(0xee);
+            assert_eq!(disk.read(0, &mut memory), Ok(()));
+            assert_known(&memory, seed, 0, "read back");
+            let mut part = Kind::Linear.memory(7 * SECTOR);
+            for first in (0..4 * REGION - 7).step_by(61) {
+                assert_eq!(disk.read(first, &mut part), Ok(()));
+                assert_known(&part, seed, first * SECTOR as u64, "read back in parts");
+            }
+        }
+    })
+}
+
 #[ktest]
 fn sectors_are_read_into_memory_of_each_kind() -> Completion {
     with_device(is_disk, "no virtio slot holds a disk", &INTERRUPT, |slot| {
