@@ -287,8 +287,8 @@ impl AtomicPool {
 }
 
 /// The pool that is made at boot, where most are served.
-// In a section of its own, so that no offset inside other variables has to be added to its address.
-// SAFETY: the linker puts `.data.*` where variables with a value lie.
+// In a section of its own, so that no offset inside other variables has to be added to its address; the linker puts all of `.data.*`
+// where variables with a value lie.
 #[unsafe(link_section = ".data.atomic_pool")]
 pub(crate) static POOL: AtomicPool = AtomicPool::new();
 

@@ -195,7 +195,7 @@ impl<D: Direction, B: Buffer> StreamingList<D, B> {
     /// Takes the buffers back, in their order.
     ///
     /// # Errors
-    /// [`ListNotUnmapped`], as [`Streaming::unmap`] has it.
+    /// [`ListNotUnmapped`], as [`Streaming::unmap`](crate::mapping::Streaming::unmap) has it.
     ///
     /// # Safety
     /// The device is done with all of them, and will not touch them again.
