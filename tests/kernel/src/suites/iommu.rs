@@ -120,7 +120,7 @@ pub(super) fn pattern(seed: u32, count: u32) -> Vec<u8> {
 }
 
 /// The driver: it knows a device, and nothing of where that sees memory.
-fn copy_by(device: &'static Device, seed: u32, pages: u32) {
+pub(super) fn copy_by(device: &'static Device, seed: u32, pages: u32) {
     let bytes = pages * PAGE_SIZE;
     let ring = CoherentBox::new(device, PAGE_SIZE).expect("memory");
     let mut ring: Coherent = ring.share();

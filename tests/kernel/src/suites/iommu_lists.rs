@@ -371,3 +371,18 @@ fn an_owned_list_of_pages_is_one_piece_to_the_device_s105_s109() {
     // SAFETY: the device is done.
     assert_eq!(unsafe { mapped.unmap() }.expect("low memory").len(), 3);
 }
+
+/// [`super::iommu::copy_by`] of lists of `count` pages, two at least, that begin and end inside a page.
+pub(super) fn copy_list_by(device: &'static Device, seed: u32, count: usize) {
+    let (engine, count) = (Engine(device), count.max(2));
+    let [mut source, mut destination] = [(); 2].map(|()| Scattered::new(count, 0x40, 0x60));
+    let bytes = source.bytes();
+    source.write(&pattern(seed, bytes));
+    let (from, to) = (source.map(device, TO), destination.map(device, FROM));
+    assert!(from != 0 && to != 0, "mapped");
+    let read = device_reads(&engine, &source.segments(from));
+    device_writes(&engine, &destination.segments(to), &read);
+    source.unmap(device, TO);
+    destination.unmap(device, FROM);
+    assert!(destination.read() == pattern(seed, bytes), "what was copied is what was there");
+}

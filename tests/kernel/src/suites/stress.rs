@@ -11,6 +11,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | here | the rounds, the exchange, the handler |
+//! | [`behind`] | a device of each CPU, on the bus and behind IOMMUs that come and go |
 //! | [`held`] | what can be held, and its pattern |
 //! | [`named`] | what is had by a C name and has no owner in Rust |
 //! | [`on_bus`] | what is mapped of the bus: registers, and memory that is no RAM |
@@ -22,6 +23,7 @@
 
 extern crate alloc;
 
+mod behind;
 mod held;
 mod named;
 mod on_bus;
@@ -120,7 +122,7 @@ impl Worker<'_> {
         smp::beat();
         self.stage.operations.fetch_add(1, Ordering::Relaxed);
         let full = self.mine.len() >= HOLDS as usize;
-        match self.draw.below(14) {
+        match self.draw.below(15) {
             0..=5 if !full => self.make(),
             6 => self.swap(),
             7 => self.interrupt(),
@@ -128,6 +130,7 @@ impl Worker<'_> {
             9 => self.map_anew(),
             10 => self.copy(),
             11 => self.transfer(),
+            12 => self.behind(),
             _ => drop(self.take()),
         }
     }
@@ -198,6 +201,7 @@ fn everything_at_once_from_every_cpu_s116() {
     interrupts::register(SOFTWARE, &handler).expect("a line without a handler");
     smp::run_on_each(|_| interrupts::enable_here(SOFTWARE).expect("it has a handler"));
     transfers::open_pool();
+    behind::open_mapping();
     for round in 0..rounds {
         smp::run_on_each(|cpu| {
             let mine = stage.shelves.here().with(mem::take);
@@ -216,6 +220,7 @@ fn everything_at_once_from_every_cpu_s116() {
     stage.shelves.iter().for_each(|shelf| drop(shelf.with(mem::take)));
     stage.exchange.iter().for_each(|place| drop(place.with(Option::take)));
     transfers::close_pool();
+    behind::close_mapping();
     interrupts::unregister(SOFTWARE).expect("registered above");
     let (operations, cpus) = (stage.operations.into_inner(), smp::up().count());
     log::info!("stress: {operations} operations by {cpus} CPUs, seed {seed}");
