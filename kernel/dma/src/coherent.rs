@@ -126,6 +126,10 @@ fn allocate_otherwise(
     if bytes == 0 {
         return Err(AllocateError::ZeroSize);
     }
+    // Before any lock is taken: of a device that nobody knew yet, its tag's is.
+    if sleep == Sleep::May {
+        arch::lock::might_sleep("dma_alloc_coherent");
+    }
     let holder = Holder { caller, tag: device.tag().with(marks), since: mm::clock::now() };
     if let Some(declared) = device.declared() {
         return declared.allocate(device, bytes, holder);
@@ -146,12 +150,7 @@ fn allocate_otherwise(
             let area = area.map_err(AllocateError::Remap)?;
             (area.pages.start(), area.physical)
         }
-        BackEnd::Simple => {
-            if sleep == Sleep::May {
-                arch::lock::might_sleep("dma_alloc_coherent");
-            }
-            direct::allocate(device, bytes, holder)?
-        }
+        BackEnd::Simple => direct::allocate(device, bytes, holder)?,
     };
     if sleep == Sleep::May {
         pool_growth::pass_by();

@@ -39,18 +39,36 @@ fn unmap(flow: Flow, dma: DmaAddr, bytes: u32) {
     assert_eq!(unsafe { streaming::unmap(call(flow), dma, bytes) }, Ok(()));
 }
 
+/// How many pages are taken before it is said that none lies where it should.
+const MOST: usize = 4096;
+
+fn is_pair(pair: &[Pages]) -> bool {
+    pair[0].first().checked_add(1) == Some(pair[1].first())
+}
+
 /// A page of the linear map, and a page of coherent memory that lies right behind it on the bus.
 #[track_caller]
 fn with_uncached_neighbour(test: impl FnOnce(&Pages, PhysAddr)) {
-    let mut pages: Vec<Pages> = (0..64).map(|_| Pages::new(0).expect("memory")).collect();
-    pages.sort_by_key(Pages::first);
-    let adjacent = |pair: &[Pages]| pair[0].first().checked_add(1) == Some(pair[1].first());
-    let place = pages.windows(2).position(adjacent).expect("this test has no teeth");
+    // Where earlier tests have left single frames apart from each other, those are given first.
+    let mut pages: Vec<Pages> = Vec::with_capacity(MOST);
+    let place = loop {
+        assert!(pages.len() < MOST, "no teeth: no two of {MOST} pages are neighbours");
+        let page = Pages::new(0).expect("memory");
+        let at = pages.partition_point(|other| other.first() < page.first());
+        pages.insert(at, page);
+        let adjacent = |first: usize| {
+            let pair = pages.get(first..first + 2).filter(|pair| is_pair(pair));
+            pair.map(|_| first)
+        };
+        if let Some(place) = at.checked_sub(1).and_then(adjacent).or_else(|| adjacent(at)) {
+            break place;
+        }
+    };
     let behind = pages.remove(place + 1);
     let wanted = behind.physical();
     drop(behind);
-    let mut buffers = Vec::with_capacity(256);
-    while buffers.len() < 256 {
+    let mut buffers = Vec::with_capacity(MOST);
+    while buffers.len() < MOST {
         let buffer = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
         buffers.push(buffer);
         if buffer.dma.raw() == wanted.raw() {
