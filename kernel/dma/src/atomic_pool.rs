@@ -204,8 +204,9 @@ impl AtomicPool {
 
     /// Whether nothing of it is taken, nor was for `ticks` by the clock, as far as anybody has looked. Where no clock runs, never.
     pub(crate) fn has_been_idle_for(&self, ticks: u32) -> bool {
-        let now = Counter::moment(self.clock.left()).ticks();
         self.pages.with(|pages| {
+            // Under the lock, so that it is no earlier than what another CPU has stored.
+            let now = Counter::moment(self.clock.left()).ticks();
             let since = self.idle_since.load(Relaxed);
             if pages.taken_pages() != 0 {
                 self.idle_since.store(0, Relaxed);

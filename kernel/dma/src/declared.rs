@@ -34,6 +34,11 @@ pub enum DeclareError {
         /// The device.
         device: &'static str,
     },
+    /// The device is behind an IOMMU: memory of its own would lie beside what it sees.
+    Iommu {
+        /// The device.
+        device: &'static str,
+    },
     /// It does not begin a page, on the bus or for the device.
     Misaligned {
         /// Where it lies on the bus.
@@ -60,6 +65,9 @@ impl fmt::Display for DeclareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Again { device } => write!(f, "{device} has memory of its own already"),
+            Self::Iommu { device } => {
+                write!(f, "{device} is behind an IOMMU and has no memory of its own beside that")
+            }
             Self::Misaligned { physical, dma } => {
                 write!(f, "{physical}, for the device {dma}, does not begin a page")
             }

@@ -201,6 +201,9 @@ impl Device {
         if self.declared().is_some() {
             return Err(again);
         }
+        if self.iommu().is_some() {
+            return Err(DeclareError::Iommu { device: self.name });
+        }
         let new = Box::into_raw(Declared::new((physical, dma), bytes, caller)?);
         // SAFETY: the pointer was made of a box; what is freed is struck out before that.
         let listed = declared::enter(unsafe { &*new });

@@ -8,7 +8,7 @@
 //! the pool is low is asked by who waits (`arch::cpu::wait_until`) and by CPUs that have nothing to do; who finds no room in the part of
 //! boot wakes one of those, and leaves word for the next who takes coherent memory and may sleep. Each of them makes it grow: no
 //! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low; and
-//! at once, whether that is low or not, before anybody who may sleep is refused memory ([`mm::reserve`]).
+//! at once, whether that is low or not, before who may sleep is refused an area, a coherent buffer or pages ([`mm::reserve`]).
 
 use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
@@ -157,7 +157,8 @@ pub fn is_low() -> bool {
 /// Somebody has found no room: whoever has time is to look after the pool.
 #[cold]
 fn leave_word() {
-    if !WANTED.swap(true, Relaxed) && has_work() {
+    // First whether there is work: a word that nobody was woken for would keep the next one from waking anybody.
+    if has_work() && !WANTED.swap(true, Relaxed) {
         arch::smp::wake_an_idle_one();
     }
 }

@@ -243,12 +243,25 @@ pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), Unma
             iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
             return Err(UnmapError::OtherPieces { dma, bytes });
         }
+        // What could refuse is asked while the device still sees it.
+        bounce_start(physical)?;
         // SAFETY: our caller promises that the device is done.
         let authority = unsafe { Authority::claim() };
         iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
     }
     // SAFETY: by our caller's promise.
     unsafe { unmap_on_bus(call, physical, bytes) }
+}
+
+/// The copy that begins at `physical`, if slots lie there.
+#[inline(always)]
+fn bounce_start(physical: PhysAddr) -> Result<Option<Found>, UnmapError> {
+    match bounce::find(physical).map_err(UnmapError::Bounce)? {
+        Some(Found { first, offset: 1.., .. }) => {
+            Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }))
+        }
+        found => Ok(found),
+    }
 }
 
 /// [`unmap_on_bus`] of what is no copy.
@@ -284,14 +297,10 @@ pub(crate) unsafe fn unmap_on_bus(
     let handover = call.handover(Step::Whole);
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
-    let Some(Found { first, loan, offset }) = found else {
+    let Some(Found { first, loan, .. }) = bounce_start(physical)? else {
         // SAFETY: as above.
         return unsafe { end_in_place(call, physical, bytes) };
     };
-    if offset != 0 {
-        return Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }));
-    }
     let mut back = kernel().take_from_device(authority, handover, first, loan.bytes);
     if loan.flow.device_writes() && back.is_ok() {
         // SAFETY: our caller's buffer; the slots were just taken back.

@@ -33,7 +33,7 @@ pub unsafe extern "C" fn dma_declare_coherent_memory(
     };
     log::warn!("dma_declare_coherent_memory: {size:#x} bytes for {}: {error}", device.name());
     match error {
-        DeclareError::Again { .. } => -EBUSY,
+        DeclareError::Again { .. } | DeclareError::Iommu { .. } => -EBUSY,
         DeclareError::NoBooks | DeclareError::Map(_) => -ENOMEM,
         DeclareError::Misaligned { .. } | DeclareError::Wraps { .. } | DeclareError::Pages(_) => {
             -EINVAL

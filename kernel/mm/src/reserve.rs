@@ -7,7 +7,7 @@ use spin::Once;
 /// One for each layer that keeps some: the atomic pool.
 static RESERVES: [Once<fn() -> u32>; 1] = [const { Once::new() }; 1];
 
-/// From now on `give_back` is asked before anybody who may sleep is refused memory. It gives back what nobody uses, and says how many
+/// From now on `give_back` is asked before who may sleep is refused an area, what lies in one, or pages (`Pages`). It gives back what nobody uses, and says how many
 /// pages; it is called where one may sleep, under no lock, perhaps by several CPUs at once, and by whoever it takes memory from. Says
 /// whether there was room to note it.
 #[must_use]

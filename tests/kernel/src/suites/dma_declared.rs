@@ -20,6 +20,7 @@ use kerncore::user::ShowError;
 use ktest::ktest;
 use mm::kernel;
 
+use super::iommu::Attached;
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};
@@ -230,5 +231,21 @@ fn what_cannot_be_a_device_s_own_memory_is_refused_s102() {
     let again = Err(DeclareError::Again { device: device.name() });
     assert_eq!(declare(base + PAGE_SIZE, dma, PAGE_SIZE), again);
     release(&device);
+    books.assert_unchanged();
+}
+
+/// Buffers would be taken from there and looked for in what the IOMMU shows.
+#[ktest]
+fn a_device_behind_an_iommu_has_no_memory_of_its_own_s102_s108() {
+    static DEVICE: Device = Device::new("a device behind an iommu");
+    let books = Books::now();
+    let attached = Attached::new(&DEVICE, 1 << 20);
+    let declare = || DEVICE.declare_memory((VRAM.base, DMA), PAGE_SIZE, NOBODY);
+    let device = DEVICE.name();
+    assert_eq!(declare(), Err(DeclareError::Iommu { device }));
+    assert_eq!(DeclareError::Iommu { device }.to_string().find(device), Some(0));
+    drop(attached);
+    assert_eq!(declare(), Ok(()));
+    release(&DEVICE);
     books.assert_unchanged();
 }

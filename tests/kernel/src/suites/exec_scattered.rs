@@ -30,7 +30,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Leaves every other one of twice [`FREE`] frames of low memory, and no others; `None` where there are not so many. Tables and
+    /// Leaves [`FREE`] frames of low memory of which no two are adjacent, and no others; `None` where there are not so many. Tables and
     /// records for `LARGE` are made before.
     pub(super) fn new() -> Option<Self> {
         let zones = kernel().zones();
@@ -38,9 +38,16 @@ impl Pieces {
         if zones.free_pages_of(FrameRequest::LOW) < 3 * FREE {
             return None;
         }
-        let mut between = Vec::with_capacity(2 * FREE as usize);
-        for _ in 0..2 * FREE {
-            between.push(zones.allocate(0, FrameOwner::Test).expect("low memory"));
+        // Every other frame; where earlier tests have left single ones, more of those may be odd than even.
+        let mut between = Vec::with_capacity(4 * FREE as usize);
+        let mut even = 0;
+        while even < FREE {
+            let Ok(block) = zones.allocate(0, FrameOwner::Test) else {
+                between.into_iter().for_each(|block| zones.free(block).expect("our own"));
+                return None;
+            };
+            even += u32::from(block.first().number() % 2 == 0);
+            between.push(block);
         }
         let rest = starve(0);
         between.extract_if(.., |block| block.first().number() % 2 == 0).for_each(|block| {

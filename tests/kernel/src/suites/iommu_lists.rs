@@ -10,17 +10,21 @@ use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use dma::mapping_list::StreamingList;
 use dma::scatter::ScatterEntry;
+use dma::streaming::{self, Call, Memory, UnmapError};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
+use kerncore::bounce::{GiveBackError, SLOT};
 use kerncore::iommu::SegmentLimits;
+use kerncore::misuse::Family;
 use kerncore::streaming::{Bidirectional, Flow};
-use ktest::ktest;
+use ktest::{assert_err, ktest};
 use linux::page::pointer_to;
 use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
 use linux::streaming_sg::{dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 use mm::page_alloc::Pages;
 
 use super::iommu::{Attached, BASE, Engine, pattern};
+use super::witness::NOBODY;
 
 const BYTES: u32 = 1 << 20;
 
@@ -370,6 +374,37 @@ fn an_owned_list_of_pages_is_one_piece_to_the_device_s105_s109() {
     assert_eq!(mapped.pieces().count(), 3);
     // SAFETY: the device is done.
     assert_eq!(unsafe { mapped.unmap() }.expect("low memory").len(), 3);
+}
+
+/// Where copies are forced, the address of a copy's second slot, in the very page that the device sees, is no mapping's.
+#[ktest]
+fn an_unmap_that_names_the_inside_of_a_copy_changes_nothing_s106_s109() {
+    let call = Call {
+        name: "a test",
+        device: &DEVICE,
+        flow: Flow::Bidirectional,
+        caller: NOBODY,
+        family: Family::Single,
+    };
+    let attached = Attached::new(&DEVICE, BYTES);
+    let mut page = Pages::new(0).expect("memory");
+    page.fill(0x11);
+    // SAFETY: the test's page, which it leaves alone until it is unmapped.
+    let dma = unsafe { streaming::map(call, Memory::Linear(page.address()), PAGE_SIZE) };
+    let dma = dma.expect("a mapping");
+    if bounce::is_forced() {
+        let inside = DmaAddr::new(dma.raw() + SLOT);
+        let before = (attached.taken(), bounce::usage().taken);
+        // SAFETY: to be refused.
+        let refused = unsafe { streaming::unmap(call, inside, SLOT) };
+        assert_err!(refused, UnmapError::Bounce(GiveBackError::NotAStart { .. }));
+        assert_eq!((attached.taken(), bounce::usage().taken), before);
+        assert_eq!(Engine(&DEVICE).write(dma.raw(), &[0x22; 4]), Ok(()), "it is seen still");
+    }
+    // SAFETY: mapped above; there is no device.
+    assert_eq!(unsafe { streaming::unmap(call, dma, PAGE_SIZE) }, Ok(()));
+    assert_eq!(page[0], if bounce::is_forced() { 0x22 } else { 0x11 });
+    assert_eq!((attached.taken(), bounce::usage().taken), (0, 0));
 }
 
 /// [`super::iommu::copy_by`] of lists of `count` pages, two at least, that begin and end inside a page.
