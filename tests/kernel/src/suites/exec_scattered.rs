@@ -43,7 +43,9 @@ impl Pieces {
         let mut even = 0;
         while even < FREE {
             let Ok(block) = zones.allocate(0, FrameOwner::Test) else {
-                between.into_iter().for_each(|block| zones.free(block).expect("our own"));
+                for block in between {
+                    zones.free(block).expect("our own");
+                }
                 return None;
             };
             even += u32::from(block.first().number() % 2 == 0);
