@@ -239,7 +239,7 @@ pub fn take_otherwise(device: &Device, bytes: u32, caller: VirtAddr) -> Option<B
 /// Gives a buffer back. A buffer of the atomic pool may be freed in any context, others where one may sleep.
 ///
 /// A wrong `bytes` of a remapped buffer is printed, and the buffer's own size counts (S65); the pool's buffers and those of
-/// devices that snoop are refused then (S74). A wrong `dma` is refused.
+/// devices that snoop or are behind an IOMMU are refused then (S74). A wrong `dma` is refused.
 ///
 /// # Errors
 /// [`FreeError`]; nothing has changed.

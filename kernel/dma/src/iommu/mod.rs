@@ -5,7 +5,7 @@
 //!         │                         │
 //!         └─ drop: its reference    └─detach──▶ the device sees the bus again
 //! ```
-//! Whoever makes buffers and mappings for a device asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
+//! Whoever makes buffers (but those of `scattered`) and mappings asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
 //! first of all on the way back. So there is one way to each, with and without an IOMMU, and a driver cannot tell.
 //!
 //! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.

@@ -5,7 +5,7 @@
 //!   otherwise                       ──▶ `super::coherent`: memory as for any other device, and then shown to this one
 //! ```
 //! Which of both a buffer is its area says, so that a free need not be told. A buffer is a holder of its mapping: the device may be
-//! detached, and the maker may let the mapping go, and the buffer still goes back by an attachment to the same one.
+//! detached, and the buffer still goes back by an attachment to the same one, which somebody must still have for that.
 
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, VirtAddr, pages_for};

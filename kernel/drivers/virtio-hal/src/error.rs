@@ -6,7 +6,7 @@ use dma::streaming::{MapError, UnmapError};
 use kerncore::addr::DmaAddr;
 use virtio_drivers::Error;
 
-/// Why a request was not carried out. Nothing of it is left with the device.
+/// Why a request was not carried out. Nothing of it is left with the device, but of [`RequestError::Back`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// What the device did wrong or refuses; or nobody could do that.
