@@ -271,9 +271,14 @@ impl<M: Machine<Authority = ()> + Clone> History<'_, M> {
                 let Some(&gone) = self.given_up.last() else { return };
                 let address = page(gone);
                 if !self.lives(address) {
-                    // Where registers are unmapped any address inside stands for an area: a block's, too, whose pages nobody has.
-                    let inside = held.kind == AreaKind::IoRemap;
-                    let area = inside.then(|| self.bed.space.find_containing(address)).flatten();
+                    // A block may lie where a fragment of it was: nobody has its pages, and its first page is the area's address.
+                    let area = match held.kind {
+                        // Any address inside stands for an area of registers.
+                        AreaKind::IoRemap => self.bed.space.find_containing(address),
+                        // A fragment is looked for in its block.
+                        AreaKind::MapRam | AreaKind::MapRamBlock => None,
+                        _ => self.bed.space.find(address),
+                    };
                     let wanted = area.map_or(RemoveError::Unknown { address }, |area| {
                         RemoveError::WrongKind { address: area.pages.start(), found: area.kind }
                     });
