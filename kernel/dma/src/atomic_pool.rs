@@ -433,12 +433,11 @@ pub(crate) fn contains(address: VirtAddr) -> bool {
     pool_growth::part_of(address).is_some()
 }
 
-/// Whether a run of the pool that is taken begins at `address`, of `pages` pages or more; `None` if that is not the pool's. Looks at
-/// every page.
-pub(crate) fn has_run(address: VirtAddr, pages: u32) -> Option<bool> {
+/// How many pages the run has that is taken and begins at `address`; `None` if there is none of the pool's. Looks at every page.
+pub(crate) fn pages_at(address: VirtAddr) -> Option<u32> {
     let part = pool_growth::part_of(address)?;
-    let is_it = |run: Run| run.start == address && pages <= run.pages;
-    Some(part.pages.with(|pool| pool.runs().any(is_it)))
+    let found = part.pages.with(|pool| pool.runs().find(|run| run.start == address));
+    found.map(|run| run.pages)
 }
 
 /// Gives the run of `bytes` at `address` back, which lies at `physical` on the bus. Any context.

@@ -59,12 +59,13 @@ pub(crate) fn allocate(
     Ok((address, physical))
 }
 
+/// Gives the buffer at `address` back. `between` is called when nothing refuses that any more, and it is nobody's yet.
 pub(crate) fn free(
     authority: Authority,
     device: &Device,
     bytes: u32,
-    address: VirtAddr,
-    dma: DmaAddr,
+    (address, dma): (VirtAddr, DmaAddr),
+    between: impl FnOnce(),
 ) -> Result<(), FreeError> {
     let unknown = |error: RemoveError| {
         invalid(address, &error);
@@ -83,6 +84,10 @@ pub(crate) fn free(
     let entry = BUFFERS.with(|(book, _)| book.take(|buffer| buffer.address == address));
     let Some(entry) = entry else { return Err(unknown(RemoveError::Unknown { address })) };
     let order = order_for(pages_for(bytes));
+    // Frames of another order are refused.
+    if entry.value().bytes.checked_shr(order) == Some(PAGE_SIZE) {
+        between();
+    }
     let kernel = mm::kernel();
     let freed = kernel.free_frames_at(authority, physical.pfn(), order, FrameOwner::Pages);
     freed.map_err(|error| {

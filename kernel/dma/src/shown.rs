@@ -77,7 +77,10 @@ pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
         };
         return (is_there && (0..pages).all(is_in_use)).then_some(frame);
     }
-    if !atomic_pool::has_run(buffer.address, pages).unwrap_or(true) {
+    let has_so_many = |run: u32| pages <= run;
+    if atomic_pool::contains(buffer.address)
+        && !atomic_pool::pages_at(buffer.address).is_some_and(has_so_many)
+    {
         return None;
     }
     let area = kernel.find_containing(buffer.address).filter(|area| area.kind == AreaKind::Dma)?;

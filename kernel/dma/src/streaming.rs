@@ -238,50 +238,36 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
 pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     debug::unmapped(&call, dma, bytes);
     let (physical, there) = place(&call, dma, bytes)?;
-    if let Some(iommu) = call.device.iommu() {
-        if there < bytes {
-            iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
-            return Err(UnmapError::OtherPieces { dma, bytes });
-        }
-        // What could refuse is asked while the device still sees it.
-        bounce_start(physical)?;
-        // SAFETY: our caller promises that the device is done.
-        let authority = unsafe { Authority::claim() };
-        iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    let Some(iommu) = call.device.iommu() else {
+        // SAFETY: by our caller's promise.
+        return unsafe { unmap_on_bus(call, physical, bytes) };
+    };
+    if there < bytes {
+        iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
+        return Err(UnmapError::OtherPieces { dma, bytes });
     }
-    // SAFETY: by our caller's promise.
-    unsafe { unmap_on_bus(call, physical, bytes) }
+    // What could refuse is asked while the device still sees it.
+    let copy = ending(physical, bytes)?;
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    // SAFETY: by our caller's promise; asked above.
+    unsafe { end(call, physical, bytes, copy) }
 }
 
-/// The copy that begins at `physical`, if slots lie there.
+/// The copy that begins at `physical`, if slots lie there; memory that is no copy is still somebody's.
 #[inline(always)]
-fn bounce_start(physical: PhysAddr) -> Result<Option<Found>, UnmapError> {
+fn ending(physical: PhysAddr, bytes: u32) -> Result<Option<Found>, UnmapError> {
     match bounce::find(physical).map_err(UnmapError::Bounce)? {
         Some(Found { first, offset: 1.., .. }) => {
             Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }))
         }
-        found => Ok(found),
+        None => {
+            kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+            Ok(None)
+        }
+        copy => Ok(copy),
     }
-}
-
-/// [`unmap_on_bus`] of what is no copy.
-///
-/// # Safety
-/// As for that.
-#[inline(always)]
-pub(crate) unsafe fn end_in_place(
-    call: Call<'_>,
-    physical: PhysAddr,
-    bytes: u32,
-) -> Result<(), UnmapError> {
-    // SAFETY: our caller promises that the device is done.
-    let authority = unsafe { Authority::claim() };
-    kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
-    kernel()
-        .take_from_device(authority, call.handover(Step::Whole), physical, bytes)
-        .map_err(UnmapError::Memory)?;
-    pinning::unpin(Original::Physical(physical), bytes);
-    Ok(())
 }
 
 /// [`unmap`] of what lies at `physical` on the bus, whether the device sees that or not.
@@ -294,13 +280,48 @@ pub(crate) unsafe fn unmap_on_bus(
     physical: PhysAddr,
     bytes: u32,
 ) -> Result<(), UnmapError> {
-    let handover = call.handover(Step::Whole);
+    let copy = ending(physical, bytes)?;
+    // SAFETY: by our caller's promise; asked above.
+    unsafe { end(call, physical, bytes, copy) }
+}
+
+/// Ends what is no copy, which [`KernelSpace::is_streamable`](kerncore::kernel_space::KernelSpace::is_streamable) has said of it.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+pub(crate) unsafe fn end_in_place(
+    call: Call<'_>,
+    physical: PhysAddr,
+    bytes: u32,
+) -> Result<(), UnmapError> {
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let Some(Found { first, loan, .. }) = bounce_start(physical)? else {
-        // SAFETY: as above.
+    kernel()
+        .take_from_device(authority, call.handover(Step::Whole), physical, bytes)
+        .map_err(UnmapError::Memory)?;
+    pinning::unpin(Original::Physical(physical), bytes);
+    Ok(())
+}
+
+/// Ends what lies at `physical`, of which [`ending`] has said that it is `copy`, or none.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+unsafe fn end(
+    call: Call<'_>,
+    physical: PhysAddr,
+    bytes: u32,
+    copy: Option<Found>,
+) -> Result<(), UnmapError> {
+    let Some(Found { first, loan, .. }) = copy else {
+        // SAFETY: by our caller's promise.
         return unsafe { end_in_place(call, physical, bytes) };
     };
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    let handover = call.handover(Step::Whole);
     let mut back = kernel().take_from_device(authority, handover, first, loan.bytes);
     if loan.flow.device_writes() && back.is_ok() {
         // SAFETY: our caller's buffer; the slots were just taken back.

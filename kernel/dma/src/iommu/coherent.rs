@@ -8,7 +8,7 @@
 //! What is free to name is looked up first: a free that is refused has changed nothing.
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::BackEnd;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
 use kerncore::kernel_space::RemoveError;
@@ -121,8 +121,10 @@ unsafe fn give_back(
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
     if atomic_pool::contains(address) {
-        // Its mapping is the pool's, and stays.
-        between();
+        // Its mapping is the pool's, and stays. What is no such run is refused below, and the device goes on seeing it.
+        if atomic_pool::pages_at(address) == Some(pages_for(bytes)) {
+            between();
+        }
         return match atomic_pool::free(address, bytes, physical) {
             Ok(()) => Ok(()),
             Err(PoolFreeError::Elsewhere { wanted }) => {
@@ -133,11 +135,8 @@ unsafe fn give_back(
         };
     }
     match BackEnd::for_sleeper(device.coherency(), region(device)) {
-        BackEnd::Simple => {
-            // The linear map stays.
-            between();
-            direct::free(authority, device, bytes, address, dma)
-        }
+        // The linear map stays.
+        BackEnd::Simple => direct::free(authority, device, bytes, (address, dma), between),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             let kernel = mm::kernel();
             let freed = kernel.coherent_free_between(authority, address, physical, bytes, between);

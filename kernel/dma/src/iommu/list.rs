@@ -204,6 +204,10 @@ unsafe fn end<P: Piece>(
     if !are_there {
         return Err(UnmapError::OtherPieces { dma, bytes });
     }
+    // All of them, while the device still sees it: who has freed one meanwhile finds the others as they were.
+    for (first, bytes) in places.clone().flatten() {
+        mm::kernel().is_streamable(first, bytes).map_err(UnmapError::Memory)?;
+    }
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
     iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;

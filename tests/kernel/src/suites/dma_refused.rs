@@ -1,0 +1,171 @@
+//! What is refused to a device behind an IOMMU is refused before anything of it is undone: it goes on seeing all (S67, S81, S109).
+
+extern crate alloc;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use dma::attributes;
+use dma::coherent::{self, Buffer, FreeError};
+use dma::device::Device;
+use dma::scatter::ScatterEntry;
+use dma::streaming::{self, Call, UnmapError};
+use dma::{atomic_pool, bounce};
+use image::capture::capture_log;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use kerncore::attributes::Attributes;
+use kerncore::coherent::Sleep;
+use kerncore::dma_attributes::DmaAttributes;
+use kerncore::frames::FrameOwner;
+use kerncore::kernel_space::RemoveError;
+use kerncore::kmap::KmapError;
+use kerncore::layout::linear_physical;
+use kerncore::misuse::Family;
+use kerncore::streaming::Flow;
+use ktest::Completion::{self, Ran, Skipped};
+use ktest::{assert_err, ktest};
+use linux::page::pointer_to;
+use linux::streaming_sg::{dma_map_sg, dma_unmap_sg};
+use mm::kernel;
+
+use super::iommu::{Attached, BYTES, Engine};
+use super::witness::{Books, NOBODY, authority};
+
+static DEVICE: Device = Device::new("a device that is refused something");
+static SNOOPING: Device = Device::coherent("a snooping device that is refused something");
+static ON_BUS: Device = Device::new("a device on the bus, beside one that is refused something");
+
+const BOTH: u32 = Flow::Bidirectional as u32;
+
+fn frame() -> Pfn {
+    kernel().zones().allocate(0, FrameOwner::Pages).expect("memory").leak().0
+}
+
+fn give(frame: Pfn) {
+    let freed = kernel().free_frames_at(authority(), frame, 0, FrameOwner::Pages);
+    assert_eq!(freed, Ok(()), "{frame}");
+}
+
+/// Takes `wanted`, which is free.
+fn take(wanted: Pfn) {
+    let mut others = Vec::with_capacity(4096);
+    let found = core::iter::repeat_with(frame).take(others.capacity()).any(|frame| {
+        let is_it = frame == wanted;
+        if !is_it {
+            others.push(frame);
+        }
+        is_it
+    });
+    others.into_iter().for_each(give);
+    assert!(found, "{wanted} is somebody else's");
+}
+
+/// S105, S109: of a joined list a page was freed while the device had it. Nothing of the list is ended, whichever page it was; and so with
+/// a page alone.
+#[ktest]
+fn an_unmap_of_what_was_freed_meanwhile_changes_nothing_s109() -> Completion {
+    if bounce::is_forced() {
+        return Skipped("a copy has memory of its own");
+    }
+    let call = Call {
+        name: "a test",
+        device: &SNOOPING,
+        flow: Flow::Bidirectional,
+        caller: NOBODY,
+        family: Family::Scatter,
+    };
+    let books = Books::now();
+    for (count, freed) in [(3, 0), (3, 1), (3, 2), (1, 0)] {
+        let attached = Attached::new(&SNOOPING, BYTES);
+        let frames: Vec<Pfn> = (0..count).map(|_| frame()).collect();
+        let mut list = vec![ScatterEntry::EMPTY; frames.len()];
+        ScatterEntry::initialise(&mut list);
+        for (entry, &frame) in list.iter_mut().zip(&frames) {
+            let record = pointer_to(frame).addr();
+            entry.set_page(u32::try_from(record).expect("32 bits"), PAGE_SIZE, 0);
+        }
+        // SAFETY: a device, and a list of frames of the test's, which it leaves alone.
+        let mapped = unsafe { dma_map_sg(&raw const SNOOPING, list.as_mut_ptr(), count, BOTH) };
+        assert_eq!(mapped, 1);
+        let dma = list[0].dma_address;
+        let mut unmap = || {
+            // SAFETY: mapped above, or refused; there is no device.
+            unsafe { dma_unmap_sg(&raw const SNOOPING, list.as_mut_ptr(), count, BOTH) };
+        };
+        give(frames[freed]);
+        let ((), log) = capture_log(&mut unmap);
+        assert_eq!(log.text().matches(SNOOPING.name()).count(), 1, "{log:?}");
+        if count == 1 {
+            // SAFETY: to be refused.
+            let ended = unsafe { streaming::unmap(call, dma, PAGE_SIZE) };
+            let gone = frames[freed];
+            assert_err!(ended, UnmapError::Memory(KmapError::NotMemory { frame, .. }) if frame == gone);
+        }
+        assert_eq!(attached.taken(), count, "frame {freed} of {count}");
+        for at in (0..count).map(|page| dma.raw() + page * PAGE_SIZE) {
+            assert_eq!(Engine(&SNOOPING).read(at, &mut [0; 4]), Ok(()), "{at:#x}");
+        }
+        take(frames[freed]);
+        unmap();
+        assert_eq!(attached.taken(), 0);
+        frames.into_iter().for_each(give);
+    }
+    books.assert_unchanged();
+    Ran
+}
+
+/// S67, S81: memory of a device that snoops has no area, so that another view of it may lead there. It is not the buffer.
+#[ktest]
+fn a_free_by_another_view_of_a_buffer_is_refused_while_the_device_sees_it_s67() {
+    let attached = Attached::new(&SNOOPING, BYTES);
+    let bytes = 2 * PAGE_SIZE;
+    let adjacent = DmaAttributes::FORCE_CONTIGUOUS;
+    let buffer = attributes::allocate(&SNOOPING, bytes, Sleep::May, adjacent, NOBODY);
+    let buffer = buffer.expect("memory");
+    let first = linear_physical(buffer.address).expect("linear").pfn();
+    let frames = [first, first.checked_add(1).expect("RAM")];
+    let view = kernel().vmap(&frames, Attributes::KERNEL_DATA, NOBODY).expect("room");
+    let address = view.pages.start();
+    let free = |address| {
+        // SAFETY: refused, or nobody uses it.
+        unsafe { coherent::free(&SNOOPING, bytes, address, buffer.dma) }
+    };
+    let (refused, _log) = capture_log(|| free(address));
+    assert_eq!(refused, Err(FreeError::Invalid(RemoveError::Unknown { address })));
+    assert_eq!(attached.taken(), 2);
+    assert_eq!(Engine(&SNOOPING).write(buffer.dma.raw() + PAGE_SIZE, &[1; 4]), Ok(()));
+    assert_eq!(kernel().vunmap(authority(), address), Ok(()));
+    assert_eq!(free(buffer.address), Ok(()));
+    assert_eq!(attached.taken(), 0);
+}
+
+/// S74, S81: what the pool does not take back the device goes on seeing: here because another device has freed it.
+#[ktest]
+fn a_free_that_the_pool_refuses_leaves_the_device_what_it_sees_s74() -> Completion {
+    if atomic_pool::usage().is_none_or(|pool| pool.pages - pool.taken < 4) {
+        return Skipped("no atomic pool with four free pages in this boot");
+    }
+    let attached = Attached::new(&DEVICE, BYTES);
+    let bytes = 2 * PAGE_SIZE;
+    let taken = |device| coherent::allocate(device, bytes, Sleep::MayNot, NOBODY).expect("room");
+    let buffer = taken(&DEVICE);
+    let on_bus = DmaAddr::new(physical(buffer.address).raw());
+    let free = |device, dma| {
+        // SAFETY: refused, or nobody uses it.
+        unsafe { coherent::free(device, bytes, buffer.address, dma) }
+    };
+    assert_eq!(free(&ON_BUS, on_bus), Ok(()));
+    let (refused, _log) = capture_log(|| free(&DEVICE, buffer.dma));
+    assert_err!(refused, FreeError::Pool(_));
+    assert_eq!(attached.taken(), 2);
+    assert_eq!(Engine(&DEVICE).write(buffer.dma.raw(), &[1; 4]), Ok(()));
+    // First fit: the same run.
+    assert_eq!(taken(&ON_BUS), Buffer { address: buffer.address, dma: on_bus });
+    assert_eq!(free(&DEVICE, buffer.dma), Ok(()));
+    assert_eq!(attached.taken(), 0);
+    Ran
+}
+
+fn physical(address: VirtAddr) -> PhysAddr {
+    kernel().table().translate(address).expect("mapped").physical
+}
