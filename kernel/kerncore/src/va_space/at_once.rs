@@ -35,11 +35,7 @@ impl<R> VaSpace<'_, R> {
     /// As [`VaSpace::begin`], at the lowest place whose first page is a multiple of `align_mask` and one.
     #[inline(always)]
     pub(crate) fn begin_aligned(&mut self, wanted: u32, align_mask: u32) -> Option<OwnedStart> {
-        let base = if self.holes.bound() < wanted {
-            self.take_open(align_mask, wanted)?
-        } else {
-            self.take_within(None, align_mask, wanted)?
-        };
+        let base = self.take_aligned(align_mask, wanted)?;
         Some(OwnedStart::mint(self.first().wrapping_add(base)))
     }
 

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{GUARD_PAGES, HOLE, LIVE, START, STATE, VaSpace};
+use super::{Front, GUARD_PAGES, HOLE, LIVE, START, STATE, VaSpace};
 
 /// What was found wrong. Offsets are in pages from the start of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,15 @@ pub enum CheckError {
         hole: u32,
         /// The length that the tree holds.
         length: u32,
+    },
+    /// A request would be answered out of the front, though this hole lies lower.
+    Passed {
+        /// The offset of the hole's first page.
+        hole: u32,
+        /// Its length.
+        length: u32,
+        /// For so many pages and more no hole is looked for.
+        least: u32,
     },
     /// Two holes touch: a free has merged with one neighbour only.
     Unmerged {
@@ -79,6 +88,10 @@ impl fmt::Display for CheckError {
             Self::BadHole { hole, length } => {
                 write!(f, "the hole at page {hole} cannot have {length} pages")
             }
+            Self::Passed { hole, length, least } => write!(
+                f,
+                "the hole of {length} pages at page {hole} is passed over by requests for {least} and more"
+            ),
             Self::Unmerged { hole } => write!(f, "the hole at page {hole} touches the one below"),
             Self::BadMaximum { group } => write!(f, "group {group} of the holes' tree is wrong"),
             Self::BadSummary { word } => write!(f, "word {word} of the starts' set is wrong"),
@@ -108,7 +121,7 @@ impl<R> VaSpace<'_, R> {
     /// # Errors
     /// The first [`CheckError`] found.
     pub fn check_in_use(&self) -> Result<(), CheckError> {
-        self.check_below(self.top)
+        self.check_below(self.top())
     }
 
     /// Checks what is said of the first `end` pages, of which the open space has the last.
@@ -120,7 +133,7 @@ impl<R> VaSpace<'_, R> {
         for (what, noted, found) in [
             (Count::Starts, in_set, areas),
             (Count::Marks, marked, areas),
-            (Count::Holes, in_tree, holes),
+            (Count::Holes, in_tree + self.front.holes(self.pages), holes),
         ] {
             if noted != found {
                 return Err(CheckError::BadCount { what, noted, found });
@@ -134,7 +147,7 @@ impl<R> VaSpace<'_, R> {
         let (mut areas, mut holes) = (0, 0);
         let mut page = 0;
         let mut after_hole = false;
-        while page < self.top {
+        while page < self.top() {
             if self.starts.contains(page) {
                 page += self.checked_area(page)?;
                 areas += 1;
@@ -185,7 +198,7 @@ impl<R> VaSpace<'_, R> {
 
     fn checked_area(&self, area: u32) -> Result<u32, CheckError> {
         let length = self.taken_at(area);
-        let fits = length > GUARD_PAGES && length <= self.top - area;
+        let fits = length > GUARD_PAGES && length <= self.top() - area;
         let begins = self.tags[area as usize] & START != 0;
         if begins && fits && self.tags[(area + length) as usize - 1] == length {
             Ok(length)
@@ -195,16 +208,24 @@ impl<R> VaSpace<'_, R> {
     }
 
     fn checked_hole(&self, hole: u32) -> Result<u32, CheckError> {
-        let length = self.holes.starting_at(hole);
+        let is_front = hole == self.front.start;
+        let length = if is_front { self.front.end - hole } else { self.holes.starting_at(hole) };
         if length == 0 {
             return Err(CheckError::Unowned { page: hole });
         }
         // Above every hole there is an area, or it would be part of the open space.
-        if length < self.top - hole && self.tags[(hole + length) as usize - 1] == HOLE | length {
-            Ok(length)
-        } else {
-            Err(CheckError::BadHole { hole, length })
+        let fits = length < self.top() - hole;
+        // Nothing is marked where the front ends.
+        let marked = |tag| if is_front { tag & HOLE == 0 } else { tag == HOLE | length };
+        if !fits || !marked(self.tags[(hole + length) as usize - 1]) {
+            return Err(CheckError::BadHole { hole, length });
         }
+        let Front { start, least, least_without_aside, .. } = self.front;
+        let least = if self.holes.is_aside(hole) { least } else { least.min(least_without_aside) };
+        if hole < start && length >= least {
+            return Err(CheckError::Passed { hole, length, least });
+        }
+        Ok(length)
     }
 }
 

@@ -8,10 +8,8 @@
 //!          └──┴──┴──┴──┘     the lowest groups hold one slot a page: the length of the hole that begins there, or 0
 //! ```
 //!
-//! One hole may stand *aside*: no slot of the tree knows of it. It is the lowest that was long enough when somebody last sought
-//! one, or what was freed below that since. Who makes areas and frees them takes from it and gives back to it, and the tree above
-//! all the others need not change. An aligned area leaves such a hole below it, too: the next to go may be the area, and the
-//! hole with that.
+//! One hole may stand *aside*: no slot of the tree knows of it. It is one that may soon go: what was the front last, or what is
+//! left below an aligned area, for the next to go may be that area, and the hole with it.
 //!
 //! All groups of a level stand side by side and the levels one after the other, so that parents and children are
 //! found by shifts, and a group of four words is read at once.
@@ -41,18 +39,12 @@ pub(super) struct HoleTree<'s> {
     inner: &'s mut [Group],
     /// The number of the first leaf, which follows the last inner group's.
     first_leaf: u32,
-    /// No hole is longer.
-    longest: u32,
     /// The greatest slot of the root.
     root: u32,
     /// The page of the hole that stands aside; [`NONE`] if none does.
     aside: u32,
     /// Its length, if one does.
     aside_length: u32,
-    /// No hole of the tree that begins below this page has [`HoleTree::sought`] pages or more.
-    clear: u32,
-    /// How many pages were sought when that was found.
-    sought: u32,
 }
 
 impl<'s> HoleTree<'s> {
@@ -67,23 +59,7 @@ impl<'s> HoleTree<'s> {
         groups.fill([0; FAN_OUT as usize]);
         let first_leaf = inner_groups(pages);
         let (inner, leaves) = groups.split_at_mut(first_leaf as usize);
-        Self {
-            leaves,
-            inner,
-            first_leaf,
-            longest: 0,
-            root: 0,
-            aside: NONE,
-            aside_length: 0,
-            clear: 0,
-            sought: u32::MAX,
-        }
-    }
-
-    /// No hole is longer; there may be none so long.
-    #[inline]
-    pub(super) fn bound(&self) -> u32 {
-        self.longest
+        Self { leaves, inner, first_leaf, root: 0, aside: NONE, aside_length: 0 }
     }
 
     /// The length of the longest hole, 0 without any.
@@ -98,6 +74,11 @@ impl<'s> HoleTree<'s> {
         if self.aside == NONE { 0 } else { self.aside_length }
     }
 
+    /// Whether the hole at `page` stands aside.
+    pub(super) fn is_aside(&self, page: u32) -> bool {
+        page == self.aside
+    }
+
     /// The length of the hole that begins at `page`, 0 if none does.
     #[inline]
     pub(super) fn starting_at(&self, page: u32) -> u32 {
@@ -109,13 +90,15 @@ impl<'s> HoleTree<'s> {
         self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)]
     }
 
-    /// Says that the hole at `page`, which does not stand aside, now has `length` pages; 0 takes it out.
+    /// Says that the hole at `page` now has `length` pages; 0 takes it out.
     ///
     /// Climbs only as far as a maximum changes.
     #[inline]
     pub(super) fn set(&mut self, page: u32, length: u32) {
-        debug_assert!(page != self.aside, "{page} stands aside");
-        self.set_slot(page, length);
+        if page == self.aside {
+            self.aside = NONE;
+        }
+        self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)] = length;
         self.climb_from(page);
     }
 
@@ -124,29 +107,23 @@ impl<'s> HoleTree<'s> {
     pub(super) fn add(&mut self, page: u32, length: u32) {
         self.settle();
         (self.aside, self.aside_length) = (page, length);
-        // No less than either, by one instruction.
-        self.longest |= length;
     }
 
-    /// Says that the hole at `page` is no more.
+    /// Says that the hole at `page` is no more, and whether it stood aside.
     #[inline(always)]
-    pub(super) fn remove(&mut self, page: u32) {
-        if page == self.aside {
-            (self.aside, self.longest) = (NONE, self.root);
+    pub(super) fn remove(&mut self, page: u32) -> bool {
+        let stood_aside = page == self.aside;
+        if stood_aside {
+            self.aside = NONE;
         } else {
             self.remove_from_tree(page);
         }
+        stood_aside
     }
 
     #[inline(never)]
     fn remove_from_tree(&mut self, page: u32) {
         self.set(page, 0);
-    }
-
-    #[inline(always)]
-    fn put_aside(&mut self, page: u32, length: u32) {
-        (self.aside, self.aside_length) = (page, length);
-        self.longest = self.root.max(length);
     }
 
     /// Puts what stands aside into the tree. Who goes from hole to hole has this done before.
@@ -160,57 +137,7 @@ impl<'s> HoleTree<'s> {
     #[cold]
     #[inline(never)]
     fn settle_aside(&mut self) {
-        let page = self.aside;
-        (self.aside, self.longest) = (NONE, self.root);
-        self.set(page, self.aside_length);
-    }
-
-    /// Says that the pages from `start` to `end` are free, of which the first `below` were a hole if that is not 0. They become one
-    /// with the hole that begins at `end`, if one does: where that one ends.
-    #[inline(always)]
-    pub(super) fn join(&mut self, start: u32, below: u32, end: u32) -> u32 {
-        if end != self.aside || below != 0 {
-            return self.join_otherwise(start, below, end);
-        }
-        let end = end.wrapping_add(self.aside_length);
-        self.put_aside(start, end.wrapping_sub(start));
-        end
-    }
-
-    /// As [`HoleTree::join`], in every case.
-    #[inline(never)]
-    fn join_otherwise(&mut self, start: u32, below: u32, end: u32) -> u32 {
-        let above = self.starting_at(end);
-        let joined = end + above;
-        let length = joined - start;
-        let is_lowest = start <= self.aside;
-        if !is_lowest && end != self.aside {
-            // First what is made, then what goes: the greater length stops the climb of the lesser.
-            self.set(start, length);
-            if above != 0 {
-                self.set(end, 0);
-            }
-            return joined;
-        }
-        // What stands aside is a part of it, or lies above it.
-        if self.aside != end && self.aside != start {
-            self.settle();
-        }
-        for (part, pages) in [(start, below), (end, above)] {
-            if pages != 0 {
-                self.remove(part);
-            }
-        }
-        self.put_aside(start, length);
-        joined
-    }
-
-    #[inline(always)]
-    fn set_slot(&mut self, page: u32, length: u32) {
-        if length >= self.sought && page < self.clear {
-            self.clear = page;
-        }
-        self.leaves[(page >> FAN_OUT_SHIFT) as usize][slot(page)] = length;
+        self.set(self.aside, self.aside_length);
     }
 
     /// Corrects what is above the slot of `page`.
@@ -230,42 +157,13 @@ impl<'s> HoleTree<'s> {
             greatest = greatest_of(slots);
         }
         self.root = greatest;
-        self.longest = self.longest();
     }
 
-    /// Takes the first `wanted` pages, not 0, of the lowest hole that has so many: where they begin, and how many the hole has
-    /// left behind them.
-    #[inline(always)]
-    pub(super) fn take_lowest(&mut self, wanted: u32) -> Option<(u32, u32)> {
-        let is_lowest = self.aside < self.clear && wanted >= self.sought;
-        if !is_lowest || wanted > self.aside_length {
-            self.search(wanted)?;
-        }
-        let (base, rest) = (self.aside, self.aside_length.wrapping_sub(wanted));
-        let left = if rest == 0 { NONE } else { base.wrapping_add(wanted) };
-        self.put_aside(left, rest);
-        Some((base, rest))
-    }
-
-    /// Has the lowest hole of `wanted` pages or more stand aside.
-    #[inline(never)]
-    fn search(&mut self, wanted: u32) -> Option<()> {
-        self.longest = self.longest();
-        if self.longest < wanted {
-            return None;
-        }
+    /// The page of the lowest hole of `wanted` pages or more, which is not 0.
+    pub(super) fn lowest(&self, wanted: u32) -> Option<u32> {
         let found = if self.root < wanted { NONE } else { self.lowest_below(0, wanted) };
-        (self.clear, self.sought) = (found, wanted);
-        if self.aside < found && self.aside_length >= wanted {
-            return Some(());
-        }
-        let length = self.slot_of(found);
-        self.settle();
-        self.set(found, 0);
-        self.put_aside(found, length);
-        // Nothing begins in it.
-        self.clear = found + length;
-        Some(())
+        let lowest = if self.length_aside() < wanted { found } else { found.min(self.aside) };
+        (lowest != NONE).then_some(lowest)
     }
 
     /// The lowest page from `from` on at which a hole of `wanted` pages or more begins. `wanted` is not 0, `from` lies in the
@@ -328,9 +226,8 @@ impl<'s> HoleTree<'s> {
     pub(super) fn copy_from(&mut self, other: &HoleTree<'_>) {
         self.leaves.copy_from_slice(other.leaves);
         self.inner.copy_from_slice(other.inner);
-        (self.longest, self.root) = (other.longest, other.root);
+        self.root = other.root;
         (self.aside, self.aside_length) = (other.aside, other.aside_length);
-        (self.clear, self.sought) = (other.clear, other.sought);
     }
 }
 

@@ -16,6 +16,7 @@
 //! neighbouring free pages are always one hole. What is free above the highest area is the *open space*, a number
 //! and not a hole, so that taking from it and giving back to it touches no tree.
 //!
+//! * `front` is the run out of which requests are answered without a search, open or a hole ([`front`]).
 //! * `holes` finds the lowest hole of a given length ([`holes`]).
 //! * `starts` finds the area at, below or above an address ([`starts`]).
 //! * `tags` has a word a page. An area's first and last page hold its length (n), the first with marks that say that an area
@@ -31,6 +32,7 @@ mod area;
 mod at_once;
 mod check;
 mod error;
+mod front;
 mod holes;
 mod request;
 mod resize;
@@ -52,6 +54,7 @@ pub use storage::VaStorage;
 use crate::addr::PageRange;
 use crate::owned_range::{OwnedRange, OwnedStart};
 
+use front::Front;
 use holes::HoleTree;
 use search::Fit;
 use starts::StartSet;
@@ -75,8 +78,10 @@ pub struct VaSpace<'s, R> {
     space: OwnedRange,
     /// Pages of the space.
     pages: u32,
-    /// The offset at which the open space begins: 0, or the page after an area's guard.
-    top: u32,
+    /// Where requests are answered first.
+    front: Front,
+    /// Where the open space begins, while that is not the front.
+    top_beyond: u32,
     tags: &'s mut [u32],
     holes: HoleTree<'s>,
     starts: StartSet<'s>,
@@ -112,7 +117,8 @@ impl<'s, R> VaSpace<'s, R> {
         Ok(Self {
             space,
             pages,
-            top: 0,
+            front: Front::open(0, pages),
+            top_beyond: 0,
             tags,
             holes: HoleTree::new(storage.holes, pages),
             starts: StartSet::new(storage.starts, pages),
@@ -130,8 +136,8 @@ impl<'s, R> VaSpace<'s, R> {
         let wanted = request.pages_with_guard()?;
         let align_mask = request.align_mask();
         let base = match request.window {
-            None if self.holes.bound() < wanted => self.take_open(align_mask, wanted),
-            None if align_mask == 0 => self.take_hole(wanted),
+            None if align_mask == 0 => self.take_lowest(wanted),
+            None => self.take_aligned(align_mask, wanted),
             window => self.take_within(window, align_mask, wanted),
         };
         match base.and_then(|base| self.make_area(base, wanted)) {
@@ -146,20 +152,6 @@ impl<'s, R> VaSpace<'s, R> {
     pub(crate) fn reserve_lowest(&mut self, wanted: u32) -> Option<OwnedStart> {
         let base = self.take_lowest(wanted)?;
         self.note_area(base, wanted, START)
-    }
-
-    /// Takes `wanted` pages from the lowest place that has so many.
-    #[inline(always)]
-    fn take_lowest(&mut self, wanted: u32) -> Option<u32> {
-        if self.holes.bound() >= wanted {
-            return self.take_hole(wanted);
-        }
-        let base = self.top;
-        if wanted > self.pages.wrapping_sub(base) {
-            return None;
-        }
-        self.top = base.wrapping_add(wanted);
-        Some(base)
     }
 
     /// Gives an area's addresses back with its guard, after the flush (S14a, S23). The neighbouring holes become one
@@ -199,7 +191,7 @@ impl<'s, R> VaSpace<'s, R> {
 
     /// Pages in the longest free run, the open space included. A request with its guard may have no more.
     pub fn largest_hole(&self) -> u32 {
-        self.holes.longest().max(self.pages - self.top)
+        self.longest_run()
     }
 
     /// Pages that no area has; guards belong to their areas. O(n) in the areas: whoever makes one need not count.
@@ -226,42 +218,10 @@ impl<'s, R> VaSpace<'s, R> {
         self.space.pages().first()
     }
 
-    /// Takes `wanted` pages from the lowest aligned page of the open space, which is the common case and costs no search.
-    #[inline(always)]
-    fn take_open(&mut self, align_mask: u32, wanted: u32) -> Option<u32> {
-        let below = self.top;
-        // Pages from here to the next aligned one; page numbers and mask are below 2²⁰, and what comes out is, too (S6).
-        let skipped = self.first().wrapping_add(below).wrapping_neg() & align_mask;
-        let base = below.wrapping_add(skipped);
-        let top = base.wrapping_add(wanted);
-        if base > self.pages || wanted > self.pages.wrapping_sub(base) {
-            return None;
-        }
-        self.top = top;
-        if skipped != 0 {
-            self.holes.add(below, skipped);
-            self.mark_hole(below, base);
-        }
-        Some(base)
-    }
-
-    /// Takes `wanted` pages from the lowest hole that has so many, or, where none has, from the open space.
-    #[inline(never)]
-    fn take_hole(&mut self, wanted: u32) -> Option<u32> {
-        let Some((base, rest)) = self.holes.take_lowest(wanted) else {
-            return self.take_open(0, wanted);
-        };
-        let start = base.wrapping_add(wanted);
-        if rest != 0 {
-            self.mark_hole(start, start.wrapping_add(rest));
-        }
-        Some(base)
-    }
-
     /// Takes `wanted` pages from the lowest place that `window` and alignment allow.
     #[inline(never)]
     fn take_within(&mut self, window: Option<Window>, align_mask: u32, wanted: u32) -> Option<u32> {
-        self.holes.settle();
+        self.settle();
         let fit = self.lowest_within(window, align_mask, wanted)?;
         Some(self.take_from(fit, wanted))
     }
@@ -270,8 +230,8 @@ impl<'s, R> VaSpace<'s, R> {
     #[inline]
     fn take_from(&mut self, Fit { run, end, base }: Fit, wanted: u32) -> u32 {
         let rest = base + wanted;
-        if run == self.top {
-            self.top = rest;
+        if run == self.front.start {
+            self.front.start = rest;
         } else {
             // First what is made, then what goes: the greater length stops the climb of the lesser.
             if rest != end {
@@ -313,44 +273,6 @@ impl<'s, R> VaSpace<'s, R> {
         Some(())
     }
 
-    /// Makes the area of `taken` pages at the offset `first` free, whose first tag is wiped.
-    #[inline(always)]
-    fn give_back(&mut self, first: u32, taken: u32) {
-        self.starts.remove(first);
-        let end = first.wrapping_add(taken);
-        // Below the first page there is no tag.
-        let below = match self.tags.get(first.wrapping_sub(1) as usize) {
-            Some(tag) if tag & HOLE != 0 => tag & !HOLE,
-            _ => 0,
-        };
-        let start = first.wrapping_sub(below);
-        if end == self.top {
-            if below != 0 {
-                self.holes.remove(start);
-            }
-            self.top = start;
-            return;
-        }
-        let end = self.holes.join(start, below, end);
-        self.mark_hole(start, end);
-    }
-
-    /// Notes the hole `[start, end)`, which has no free neighbour and stands aside from none.
-    #[inline]
-    fn make_hole(&mut self, start: u32, end: u32) {
-        self.holes.set(start, end - start);
-        self.mark_hole(start, end);
-    }
-
-    /// Notes at its end that there is a hole `[start, end)`.
-    #[inline]
-    fn mark_hole(&mut self, start: u32, end: u32) {
-        // A hole has a page, and lies in the space.
-        if let Some(tag) = self.tags.get_mut(end.wrapping_sub(1) as usize) {
-            *tag = HOLE | end.wrapping_sub(start);
-        }
-    }
-
     #[cold]
     fn no_space(&self, request: &Request, wanted: u32) -> ReserveError {
         ReserveError::NoSpace {
@@ -365,7 +287,7 @@ impl<'s, R> VaSpace<'s, R> {
 impl<R: Clone> VaSpace<'_, R> {
     /// Makes these books a copy of `other`'s, which are of an equal space, stale tags included.
     fn copy_from(&mut self, other: &VaSpace<'_, R>) {
-        self.top = other.top;
+        (self.front, self.top_beyond) = (other.front, other.top_beyond);
         self.tags.copy_from_slice(other.tags);
         self.holes.copy_from(&other.holes);
         self.starts.copy_from(&other.starts);

@@ -18,13 +18,16 @@ impl<R> VaSpace<'_, R> {
     pub fn extend(&mut self, usable: &OwnedRange, more: u32) -> Option<OwnedRange> {
         let (first, taken) = self.area_of(usable)?;
         let end = first + taken;
-        self.holes.settle();
-        let free = if end == self.top { self.pages - end } else { self.holes.starting_at(end) };
+        if end != self.front.start {
+            self.settle();
+        }
+        let is_front = end == self.front.start;
+        let free = if is_front { self.front.end - end } else { self.holes.starting_at(end) };
         if more == 0 || more > free {
             return None;
         }
-        if end == self.top {
-            self.top = end + more;
+        if is_front {
+            self.front.start = end + more;
         } else {
             // First what is made, then what goes, as in `take_from`.
             if more != free {
@@ -47,10 +50,12 @@ impl<R> VaSpace<'_, R> {
         let Some(first) = self.shrunk(keep, &gone) else { return Err(gone) };
         let start = first + keep.count() + GUARD_PAGES;
         let end = start + gone.count();
-        if end == self.top {
-            self.top = start;
+        if end != self.front.start {
+            self.settle();
+        }
+        if end == self.front.start {
+            self.front.start = start;
         } else {
-            self.holes.settle();
             let above = self.holes.starting_at(end);
             self.make_hole(start, end + above);
             if above != 0 {

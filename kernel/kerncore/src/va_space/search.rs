@@ -46,7 +46,7 @@ impl<R> VaSpace<'_, R> {
             }
             from = hole + self.holes.starting_at(hole);
         }
-        while from < bounds.high.min(self.top) {
+        while from < bounds.high.min(self.top()) {
             let Some(hole) = self.holes.next_of(from, wanted) else { break };
             if hole >= bounds.high {
                 return None;
@@ -57,7 +57,7 @@ impl<R> VaSpace<'_, R> {
             }
             from = end;
         }
-        self.fit(self.top, self.pages, bounds)
+        self.fit(self.top(), self.pages, bounds)
     }
 
     /// `window` clipped to the space, or `None` if nothing is left.
@@ -88,7 +88,7 @@ impl<R> VaSpace<'_, R> {
             Some(area) => area + self.taken_at(area),
             None => 0,
         };
-        let covers = hole < page && hole < self.top && page - hole < self.holes.starting_at(hole);
+        let covers = hole < page && hole < self.top() && page - hole < self.holes.starting_at(hole);
         covers.then_some(hole)
     }
 }

@@ -55,25 +55,56 @@ fn an_area_whose_length_cannot_be_is_found() {
 #[test]
 fn a_hole_whose_length_cannot_be_is_found() {
     let set = |space: &mut VaSpace<'_, Record>, length| {
-        space.holes.settle();
+        space.settle();
         space.holes.set(3, length);
         space.tags[2 + length as usize] = HOLE | length;
     };
     finds(|space| set(space, 7), CheckError::BadHole { hole: 3, length: 7 });
     finds(|space| set(space, 6), CheckError::BadHole { hole: 3, length: 6 }); // up to the open space
-    finds(|space| space.tags[5] = HOLE | 2, CheckError::BadHole { hole: 3, length: 3 });
-    finds(|space| space.tags[5] = 3, CheckError::BadHole { hole: 3, length: 3 });
+    for tag in [HOLE | 2, 3] {
+        let mark = |space: &mut VaSpace<'_, Record>| {
+            space.settle();
+            space.tags[5] = tag;
+        };
+        finds(mark, CheckError::BadHole { hole: 3, length: 3 });
+    }
+    // It is the front, and those are not marked.
+    finds(|space| space.tags[5] = HOLE | 3, CheckError::BadHole { hole: 3, length: 3 });
 }
 
 #[test]
 fn pages_of_nobody_and_holes_that_touch_are_found() {
-    finds(|space| space.holes.remove(3), CheckError::Unowned { page: 3 });
+    let lose = |space: &mut VaSpace<'_, Record>| {
+        space.settle();
+        space.holes.remove(3);
+    };
+    finds(lose, CheckError::Unowned { page: 3 });
     let split = |space: &mut VaSpace<'_, Record>| {
-        space.holes.settle();
+        space.settle();
         space.make_hole(3, 4);
         space.make_hole(4, 6);
     };
     finds(split, CheckError::Unmerged { hole: 4 });
+}
+
+#[test]
+fn a_hole_that_requests_pass_over_is_found() {
+    let passed = |least: u32| {
+        move |space: &mut VaSpace<'_, Record>| {
+            space.settle();
+            space.front.least = least;
+        }
+    };
+    finds(passed(3), CheckError::Passed { hole: 3, length: 3, least: 3 });
+    let mut memory = storage_for(16);
+    let mut space = with_a_hole(&mut memory);
+    passed(4)(&mut space);
+    assert_eq!(space.check(), Ok(()));
+    let without = |space: &mut VaSpace<'_, Record>| {
+        space.settle();
+        space.front.least_without_aside = 2;
+    };
+    finds(without, CheckError::Passed { hole: 3, length: 3, least: 2 });
 }
 
 #[test]

@@ -139,8 +139,6 @@ fn every_history(space: &VaSpace<'_, Record>, model: &Model, depth: u32) -> usiz
         let mut space = fork(space, &mut memory);
         let mut model = model.clone();
         model.areas.remove(&first);
-        let minted =
-            |first, count| OwnedRange::mint(PageRange::from_numbers(first, count).expect("pages"));
         space.release(minted(first, length - 1)).expect("an area of the model");
         histories += every_history(&space, &model, depth - 1);
     }
@@ -161,6 +159,11 @@ fn s1_every_short_history_in_a_tiny_space_goes_as_in_the_model() {
     }
 }
 
+/// The right to pages that are out.
+fn minted(first: u32, count: u32) -> OwnedRange {
+    OwnedRange::mint(PageRange::from_numbers(first, count).expect("pages"))
+}
+
 /// A walk that is the same on every run, over spaces whose indices have one to several levels.
 #[test]
 fn s1_long_walks_agree_with_the_model_at_sizes_around_the_indices_limits() {
@@ -176,25 +179,57 @@ fn s1_long_walks_agree_with_the_model_at_sizes_around_the_indices_limits() {
             state ^= state << 5;
             state % below
         };
-        for step in 0..300 {
-            if random(5) < 2 && !areas.is_empty() {
-                let index = random(u32::try_from(areas.len()).expect("few areas")) as usize;
-                let area = areas.swap_remove(index);
-                model.areas.remove(&area.pages().first());
-                space.release(area).expect("an area of the space");
-            } else {
-                let (count, order) = (1 + random(pages.div_ceil(8)), random(4));
-                let request = Request { alignment: Alignment::Order(order), ..super::pages(count) };
-                let expected = model.lowest_fit(count + 1, 1 << order, 0, u32::MAX);
-                let area = space.reserve(&request);
-                let base = area.as_ref().ok().map(|area| area.pages().first());
-                assert_eq!(base, expected, "{request:?} at step {step} of {pages} pages");
-                if let Ok(area) = area {
-                    model.areas.insert(area.pages().first(), count + 1);
-                    areas.push(area);
+        for step in 0..1000 {
+            let any = random(u32::try_from(areas.len()).expect("few areas").max(1)) as usize;
+            match random(10) {
+                0..4 if !areas.is_empty() => {
+                    let area = areas.swap_remove(any);
+                    model.areas.remove(&area.pages().first());
+                    space.release(area).expect("an area of the space");
+                }
+                4 if !areas.is_empty() => {
+                    let (area, more) = (&mut areas[any], 1 + random(4));
+                    let fits = model.free_behind(area.pages().first()) >= more;
+                    let added = space.extend(area, more);
+                    assert_eq!(added.is_some(), fits, "{area:?} and {more} more at step {step}");
+                    if let Some(added) = added {
+                        *model.areas.get_mut(&area.pages().first()).expect("an area") += more;
+                        *area = minted(area.pages().first(), area.count() + more);
+                        assert_eq!(added.count(), more);
+                    }
+                }
+                5 if !areas.is_empty() && areas[any].count() > 1 => {
+                    let (first, count) = (areas[any].pages().first(), areas[any].count());
+                    let kept = 1 + random(count - 1);
+                    let gone = minted(first + kept, count - kept);
+                    areas[any] = minted(first, kept);
+                    space.shrink(&areas[any], gone).expect("the end of an area");
+                    model.areas.insert(first, kept + 1);
+                }
+                kind => {
+                    let (count, order) = (1 + random(pages.div_ceil(8)), random(4));
+                    let (low, high) = match kind {
+                        6 => (FIRST + random(pages), FIRST + pages - random(3)),
+                        _ => (0, u32::MAX),
+                    };
+                    let window = PageRange::from_numbers(low, high.saturating_sub(low));
+                    let request = Request {
+                        window: window.filter(|_| kind == 6).map(Window::of_pages),
+                        alignment: Alignment::Order(if kind > 7 { 0 } else { order }),
+                        ..super::pages(count)
+                    };
+                    let align = if kind > 7 { 1 } else { 1 << order };
+                    let expected = model.lowest_fit(count + 1, align, low, high);
+                    let area = space.reserve(&request);
+                    let base = area.as_ref().ok().map(|area| area.pages().first());
+                    assert_eq!(base, expected, "{request:?} at step {step} of {pages} pages");
+                    if let Ok(area) = area {
+                        model.areas.insert(area.pages().first(), count + 1);
+                        areas.push(area);
+                    }
                 }
             }
-            if step % 16 == 0 {
+            if pages < 64 || step % 16 == 0 {
                 assert_agrees(&space, &model);
             }
         }

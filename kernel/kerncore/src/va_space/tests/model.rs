@@ -30,6 +30,12 @@ impl Model {
         })
     }
 
+    /// How many pages behind the area at `first` are free.
+    pub(super) fn free_behind(&self, first: u32) -> u32 {
+        let behind = (first + self.areas[&first]..self.end).take_while(|&page| self.is_free(page));
+        u32::try_from(behind.count()).expect("few pages")
+    }
+
     /// The longest run of free pages, and the number of all of them.
     pub(super) fn free(&self) -> (u32, u32) {
         let (mut longest, mut run, mut all) = (0, 0, 0);
