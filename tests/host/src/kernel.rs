@@ -151,14 +151,14 @@ const SPECIAL: [Special; 42] = [
     Special::with("cma=16M", "failures::coherent").modern(),
     Special::with("nohugevmalloc", "huge::"),
     // Whatever is mapped for a device is copied; and misuse of mappings is looked for, also the project's own.
-    Special::with("swiotlb=force", "streaming::"),
-    Special::with("swiotlb=64K,force lowmem=64M", "streaming::").on(256),
+    Special::with("swiotlb=force", "streaming"),
+    Special::with("swiotlb=64K,force lowmem=64M", "streaming").on(256),
     Special::with("swiotlb=force dma_debug=on", "virtio").by(4).equipped(),
     // Hardly any room for copies, of which a network card has half.
     Special::with("swiotlb=64K,force", "virtio").equipped(),
     Special::with("dma_debug=on", "misuse::"),
-    Special::with("swiotlb=force dma_debug=on", "iommu_lists::"),
-    Special::with("dma_debug=on", "streaming::").by(4),
+    Special::with("swiotlb=force dma_debug=on", "iommu"),
+    Special::with("dma_debug=on", "streaming").by(4),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),
     // Alone, so that nobody has left tables where they come and go.

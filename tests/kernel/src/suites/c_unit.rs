@@ -10,7 +10,7 @@ use core::mem::offset_of;
 #[cfg(c_unit)]
 use board::vexpress_a9::VRAM;
 #[cfg(c_unit)]
-use dma::device::Device;
+use dma::{bounce, device::Device};
 use kerncore::area::VmStruct;
 #[cfg(c_unit)]
 use kerncore::{addr::PAGE_SIZE, area::AreaFlags, coherent::AllocationFlags as Gfp, frames::Frame};
@@ -57,7 +57,7 @@ unsafe extern "C" {
     safe fn c_unit_copies() -> c_int;
     safe fn c_unit_coherent(device: *const c_void) -> c_int;
     safe fn c_unit_streaming(device: *const c_void) -> c_int;
-    safe fn c_unit_iommu(device: *const c_void) -> c_int;
+    safe fn c_unit_iommu(device: *const c_void, copies: c_uint) -> c_int;
     safe fn c_unit_masks(device: *const c_void) -> c_int;
     safe fn c_unit_attributes(device: *const c_void) -> c_int;
     safe fn c_unit_declared(device: *const c_void, physical: c_uint) -> c_int;
@@ -227,7 +227,7 @@ fn transfers_of_devices_s85a_s105() -> Completion {
 
 #[ktest]
 fn devices_behind_an_iommu_s85a_s109() -> Completion {
-    in_c!(holds(|| c_unit_iommu((&raw const DEVICE).cast())))
+    in_c!(holds(|| c_unit_iommu((&raw const DEVICE).cast(), bounce::is_forced().into())))
 }
 
 #[ktest]

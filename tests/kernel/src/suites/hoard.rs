@@ -5,6 +5,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use dma::bounce::usage;
+use dma::debug;
 use dma::device::Device;
 use dma::streaming::{self, Call, MapError, Memory};
 use kerncore::addr::{DmaAddr, VirtAddr};
@@ -55,7 +56,10 @@ impl Hoard {
             let memory = Memory::Anywhere(VirtAddr::new(next));
             // SAFETY: the memory is mapped until it is unmapped below, and nobody uses it.
             match unsafe { streaming::map(Self::call(), memory, SLOT) } {
-                Ok(dma) => self.taken.push(dma),
+                Ok(dma) => {
+                    debug::asked(&HOARDER, dma);
+                    self.taken.push(dma);
+                }
                 Err(MapError::Exhausted { .. }) => return,
                 Err(error) => panic!("{error}"),
             }

@@ -24,7 +24,7 @@ use linux::streaming::{
     dma_debug_device_goes, dma_map_page, dma_map_single, dma_mapping_error,
     dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_page, dma_unmap_single,
 };
-use linux::streaming_sg::dma_map_sg;
+use linux::streaming_sg::{dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 use mm::page_alloc::Pages;
 
 static DISK: Device = Device::coherent("a careless disk");
@@ -50,6 +50,15 @@ impl Scene {
     fn map(&self, offset: usize, dir: u32) -> DmaAddr {
         // SAFETY: the test's page, which it leaves alone.
         unsafe { dma_map_single(&raw const DISK, self.at(offset), BYTES, dir) }
+    }
+
+    /// An entry of 64 bytes in the middle of the page.
+    fn list(&self) -> [ScatterEntry; 1] {
+        let mut list = [ScatterEntry::EMPTY];
+        ScatterEntry::initialise(&mut list);
+        let record = pointer_to(self.page.first());
+        list[0].set_page(u32::try_from(record.addr()).expect("32 bits"), 64, 1024);
+        list
     }
 }
 
@@ -210,10 +219,7 @@ fn a_synchronisation_that_fits_no_mapping_names_both_s107() -> Completion {
 fn a_list_s_entry_that_is_ended_otherwise_names_both_s107() -> Completion {
     unless_on!();
     let line = provoke(|scene| {
-        let mut list = [ScatterEntry::EMPTY];
-        ScatterEntry::initialise(&mut list);
-        let record = pointer_to(scene.page.first());
-        list[0].set_page(u32::try_from(record.addr()).expect("32 bits"), 64, 1024);
+        let mut list = scene.list();
         // SAFETY: the test's page, which it leaves alone.
         assert_eq!(unsafe { dma_map_sg(&raw const DISK, list.as_mut_ptr(), 1, FROM) }, 1);
         // Nobody asks about entries one by one.
@@ -298,18 +304,40 @@ fn a_device_that_goes_with_coherent_buffers_is_told_s107() -> Completion {
     Ran
 }
 
-/// What is right says nothing.
+/// What is right says nothing, by the functions of each family.
 #[ktest]
 fn right_use_is_no_misuse_s107() -> Completion {
     unless_on!();
     let before = found();
     let page = Pages::new(0).expect("memory");
     let scene = Scene { page, dma: DmaAddr::new(0) };
+    let disk = &raw const DISK;
     for dir in [TO, FROM] {
         let dma = scene.map(0, dir);
         ask(dma);
         assert_eq!(mappings(), 1);
+        // SAFETY: as in `end`.
+        unsafe { dma_sync_single_for_cpu(disk, dma, BYTES, dir) };
+        // SAFETY: as above.
+        unsafe { dma_sync_single_for_device(disk, dma, BYTES, dir) };
         end(&DISK, dma, BYTES, dir);
+        // SAFETY: the test's page, which it leaves alone.
+        let dma = unsafe { dma_map_page(disk, pointer_to(scene.page.first()), 64, BYTES, dir) };
+        ask(dma);
+        // SAFETY: as in `end`.
+        unsafe { dma_unmap_page(disk, dma, BYTES, dir) };
+        // Nobody asks about entries one by one.
+        let mut list = scene.list();
+        // SAFETY: the test's page, which it leaves alone.
+        assert_eq!(unsafe { dma_map_sg(disk, list.as_mut_ptr(), 1, dir) }, 1);
+        assert_eq!(mappings(), 1);
+        // SAFETY: as in `end`.
+        unsafe { dma_sync_sg_for_cpu(disk, list.as_mut_ptr(), 1, dir) };
+        // SAFETY: as above.
+        unsafe { dma_sync_sg_for_device(disk, list.as_mut_ptr(), 1, dir) };
+        // SAFETY: as above.
+        unsafe { dma_unmap_sg(disk, list.as_mut_ptr(), 1, dir) };
+        assert_eq!(mappings(), 0);
     }
     assert_eq!((mappings(), found()), (0, before));
     Ran

@@ -18,6 +18,7 @@ use kerncore::kmap::KmapError;
 use kerncore::misuse::Family;
 use kerncore::streaming::{Flow, Refusal};
 use ktest::{assert_err, ktest};
+use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::witness::{Books, NOBODY};
@@ -29,7 +30,7 @@ const fn call(flow: Flow) -> Call<'static> {
 }
 
 fn map(flow: Flow, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
-    // SAFETY: the test's pages, which it leaves alone; or refused.
+    // SAFETY: the test's pages, which it leaves alone; or refused; or what no device does anything to.
     unsafe { streaming::map(call(flow), memory, bytes) }
 }
 
@@ -76,7 +77,7 @@ fn with_uncached_neighbour(test: impl FnOnce(&Pages, PhysAddr)) {
         }
     }
     // The contiguous region's lies elsewhere.
-    if mm::kernel().contiguous().is_none() {
+    if kernel().contiguous().is_none() {
         assert_eq!(buffers.last().map(|last| last.dma.raw()), Some(wanted.raw()), "no teeth");
         test(&pages[place], wanted);
     }
@@ -117,6 +118,20 @@ fn a_buffer_ends_where_uncached_memory_begins_s97_s105() {
     });
     assert_eq!(usage().taken, 0);
     books.assert_unchanged();
+}
+
+/// The last bytes that are linear are a buffer like any other; one byte more has no linear address.
+#[ktest]
+fn a_buffer_ends_where_the_linear_map_does_s105() {
+    let window = kernel().linear().window();
+    let last = VirtAddr::new(window.start().raw() + (window.bytes() - 64));
+    match map(Flow::ToDevice, Memory::Linear(last), 64) {
+        Ok(dma) => unmap(Flow::ToDevice, dma, 64),
+        // It is lent: somebody uses it uncached.
+        Err(error) => assert_err!(Err::<(), _>(error), MapError::Memory(_)),
+    }
+    let beyond = map(Flow::ToDevice, Memory::Linear(last), 65);
+    assert_err!(beyond, MapError::NotLinear { address, .. } if address == last);
 }
 
 type Ending<'t> = (&'t str, &'t dyn Fn(DmaAddr, u32) -> Result<(), UnmapError>);

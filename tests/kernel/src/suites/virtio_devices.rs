@@ -43,6 +43,7 @@ pub(super) fn with_device(
     test: impl FnOnce(&mut IoMem<Slot>),
 ) -> Completion {
     let (books, pool) = (Books::now(), atomic_pool::usage());
+    let misuses = dma::debug::found();
     let Some((number, mut registers)) = slot_with(is_it) else { return Skipped(none) };
     let line = VIRTIO_INTERRUPTS[number].id();
     let second = IoMem::map(VIRTIO_SLOTS[number].base).expect("addresses");
@@ -50,6 +51,7 @@ pub(super) fn with_device(
     test(&mut registers);
     assert_eq!(shared_buffers(), 0, "buffers that the device still has");
     assert_eq!(bounce::usage().taken, 0, "copies that the device still has");
+    assert_eq!(dma::debug::found(), misuses, "mappings that were misused");
     interrupt.stop(line).expect("it listens");
     drop(registers);
     books.assert_unchanged();

@@ -95,7 +95,11 @@ fn talk<B: Steady>(seed: u32, incoming: usize, make: impl Fn() -> B) -> Completi
             let answer = card.receive(|bytes| answer_to(bytes, seed, number));
             assert_eq!(card.send(&answer.expect("a frame")), Ok(()));
         }
-        assert_eq!(card.flush(), Ok(()));
+        // With few buffers the last frame is on its way when the card goes.
+        if incoming > 2 {
+            assert_eq!(card.flush(), Ok(()));
+            assert_eq!(virtio_hal::shared_buffers(), incoming, "buffers of frames that are sent");
+        }
         assert_eq!(card.receive(|bytes| verdict(bytes, FRAMES)), Ok(NO_FRAME), "{WRONG}");
         assert!(INTERRUPT.taken() != before, "nobody was woken");
         // Buffers for frames to come are left: the end of the card takes them back.
@@ -161,8 +165,12 @@ fn buffers_that_are_never_used_are_taken_back() -> Completion {
             let buffers = (make(count, BUFFER), make(1, BUFFER));
             let mut card = Network::new(slot, Wait::Interrupt, buffers).expect("it comes up");
             assert_eq!(virtio_hal::shared_buffers(), count);
-            assert_eq!(card.send(&[0; BUFFER]), Err(RequestError::Device(Error::InvalidParam)));
-            assert_eq!(virtio_hal::shared_buffers(), count);
+            // Its only buffer is there for the next.
+            for _ in 0..2 {
+                let refused = RequestError::Device(Error::InvalidParam);
+                assert_eq!(card.send(&[0; BUFFER]), Err(refused));
+                assert_eq!(virtio_hal::shared_buffers(), count);
+            }
         }
         let mut card = Network::new(slot, Wait::Interrupt, (make(1, BUFFER), make(0, BUFFER)))
             .expect("it comes up");
