@@ -37,15 +37,15 @@ static SNOOPING: Device = Device::coherent("a snooping device of lists");
 static LOW: Device = Device::coherent("a device of lists that reaches less");
 
 /// Pages of which no two are adjacent, the last one first, and a list of them that begins and ends inside a page.
-struct Scattered {
-    pages: Vec<Pages>,
-    pieces: Vec<(u32, u32)>,
-    list: Vec<ScatterEntry>,
+pub(super) struct Scattered {
+    pub(super) pages: Vec<Pages>,
+    pub(super) pieces: Vec<(u32, u32)>,
+    pub(super) list: Vec<ScatterEntry>,
 }
 
 impl Scattered {
     /// `count` pages, at least two: from `offset` in the first to `end` in the last.
-    fn new(count: usize, offset: u32, end: u32) -> Self {
+    pub(super) fn new(count: usize, offset: u32, end: u32) -> Self {
         let mut all: Vec<Pages> = (0..2 * count).map(|_| Pages::new(0).expect("memory")).collect();
         let pages: Vec<Pages> = (0..count).rev().map(|index| all.remove(2 * index)).collect();
         let mut pieces = vec![(0, PAGE_SIZE); count];
@@ -60,11 +60,11 @@ impl Scattered {
         Self { pages, pieces, list }
     }
 
-    fn bytes(&self) -> u32 {
+    pub(super) fn bytes(&self) -> u32 {
         self.pieces.iter().map(|(_, length)| length).sum()
     }
 
-    fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         u32::try_from(self.list.len()).expect("a few")
     }
 
@@ -77,7 +77,7 @@ impl Scattered {
         pieces.flat_map(bytes).collect()
     }
 
-    fn write(&mut self, mut bytes: &[u8]) {
+    pub(super) fn write(&mut self, mut bytes: &[u8]) {
         for (page, &(offset, length)) in self.pages.iter_mut().zip(&self.pieces) {
             let (here, rest) = bytes.split_at(length as usize);
             page[offset as usize..(offset + length) as usize].copy_from_slice(here);
@@ -85,7 +85,7 @@ impl Scattered {
         }
     }
 
-    fn map(&mut self, device: &Device, dir: u32) -> usize {
+    pub(super) fn map(&mut self, device: &Device, dir: u32) -> usize {
         // SAFETY: a device, and a list of pages of the test's, which leaves them alone meanwhile.
         let mapped = unsafe { dma_map_sg(device, self.list.as_mut_ptr(), self.count(), dir) };
         usize::try_from(mapped).expect("a count")
@@ -96,12 +96,12 @@ impl Scattered {
         unsafe { dma_unmap_sg(device, self.list.as_mut_ptr(), count, dir) };
     }
 
-    fn unmap(&mut self, device: &Device, dir: u32) {
+    pub(super) fn unmap(&mut self, device: &Device, dir: u32) {
         self.unmap_as(device, self.count(), dir);
     }
 
     /// What the device was told.
-    fn segments(&self, count: usize) -> Vec<(u32, u32)> {
+    pub(super) fn segments(&self, count: usize) -> Vec<(u32, u32)> {
         let told = |entry: &ScatterEntry| (entry.dma_address.raw(), entry.dma_length);
         let (told, rest) = (self.list[..count].iter().map(told), &self.list[count..]);
         assert!(rest.iter().all(|entry| entry.dma_length == 0), "{rest:?}");

@@ -41,6 +41,7 @@ mod interrupt_lines;
 mod interrupts;
 mod io_owners;
 mod iommu;
+mod iommu_histories;
 mod iommu_lists;
 mod iommu_scattered;
 mod iommu_scattered_calls;
