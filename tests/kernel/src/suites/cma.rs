@@ -4,11 +4,9 @@
 
 extern crate alloc;
 
-use alloc::vec::Vec;
-
 use arch::lock::IrqLocks;
 use dma::atomic_pool;
-use dma::coherent::{AllocateError, Buffer, allocate, free};
+use dma::coherent::{AllocateError, allocate};
 use dma::device::Device;
 use image::start::started;
 use kerncore::addr::{PAGE_SIZE, PhysAddr, pages_for};
@@ -21,6 +19,7 @@ use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::kernel;
 
+use super::buffers::{NO_REGION, give, give_region, take_region};
 use super::witness::{Books, NOBODY, ask_host, assert_absent, assert_leads, plus, word_at};
 
 static DEVICE: Device = Device::new("a test's device");
@@ -30,12 +29,6 @@ type Region = Contiguous<'static, IrqLocks>;
 
 fn region() -> Option<&'static Region> {
     kernel().contiguous()
-}
-
-fn give_back(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: no test here has a reference to memory whose address it gives back.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()));
 }
 
 fn held() -> u32 {
@@ -91,7 +84,7 @@ fn a_buffer_goes_back_where_it_came_from_in_every_combination_s75() -> Completio
             assert_eq!((owner, of_region), wanted, "{coherency:?}, {sleep:?}");
             let now = (held() - before.0, pool_taken() - before.1);
             assert_eq!(now, taken, "{coherency:?}, {sleep:?}");
-            give_back(device, bytes, buffer);
+            give(device, bytes, buffer);
             assert_eq!((held(), pool_taken()), before, "{coherency:?}, {sleep:?}");
             books.assert_unchanged();
         }
@@ -116,7 +109,7 @@ fn the_atomic_pool_lies_in_the_region_if_there_is_one_s68() -> Completion {
 /// S85, S97: as a buffer by remapping is.
 #[ktest]
 fn a_buffer_of_the_region_is_zeroed_uncached_and_has_no_linear_view() -> Completion {
-    let Some(region) = region() else { return Skipped("no contiguous region in this boot") };
+    let Some(region) = region() else { return NO_REGION };
     for round in 0..2 {
         let bytes = 4 * PAGE_SIZE;
         let buffer = allocate(&DEVICE, bytes, Sleep::May, NOBODY).expect("memory");
@@ -137,7 +130,7 @@ fn a_buffer_of_the_region_is_zeroed_uncached_and_has_no_linear_view() -> Complet
             }
         }
         ask_host(buffer.address);
-        give_back(&DEVICE, bytes, buffer);
+        give(&DEVICE, bytes, buffer);
     }
     Ran
 }
@@ -145,7 +138,7 @@ fn a_buffer_of_the_region_is_zeroed_uncached_and_has_no_linear_view() -> Complet
 /// S101: and more than any block of the allocator.
 #[ktest]
 fn runs_are_aligned_to_their_order_up_to_a_section() -> Completion {
-    let Some(region) = region() else { return Skipped("no contiguous region in this boot") };
+    let Some(region) = region() else { return NO_REGION };
     let books = Books::now();
     let most = region.usage().largest;
     for pages in [1, 2, 3, 16, 17, 255, 256, 257, 1025] {
@@ -155,7 +148,7 @@ fn runs_are_aligned_to_their_order_up_to_a_section() -> Completion {
         let buffer = allocate(&DEVICE, pages * PAGE_SIZE, Sleep::May, NOBODY).expect("room");
         let alignment = PAGE_SIZE << order_for(pages).min(8);
         assert!(buffer.dma.raw().is_multiple_of(alignment), "{pages} pages at {}", buffer.dma);
-        give_back(&DEVICE, pages * PAGE_SIZE, buffer);
+        give(&DEVICE, pages * PAGE_SIZE, buffer);
     }
     books.assert_unchanged();
     Ran
@@ -164,16 +157,10 @@ fn runs_are_aligned_to_their_order_up_to_a_section() -> Completion {
 /// Whoever finds no room learns who has it, and what to raise. Remapping would have found some: the region is meant.
 #[ktest]
 fn a_full_region_says_who_has_it_and_what_to_raise() -> Completion {
-    let Some(region) = region() else { return Skipped("no contiguous region in this boot") };
+    let Some(region) = region() else { return NO_REGION };
     let books = Books::now();
     let before = region.usage();
-    let mut buffers = Vec::new();
-    for order in (0..=8).rev() {
-        let bytes = PAGE_SIZE << order;
-        while let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
-            buffers.push((buffer, bytes));
-        }
-    }
+    let (buffers, _) = take_region();
     let usage = region.usage();
     assert_eq!((usage.held, usage.largest), (region.pages(), 0));
     let refused = allocate(&DEVICE, 1, Sleep::May, NOBODY);
@@ -185,9 +172,7 @@ fn a_full_region_says_who_has_it_and_what_to_raise() -> Completion {
     let too_large = ContiguousError::TooLarge { pages, region: region.pages() };
     let refused = allocate(&DEVICE, pages * PAGE_SIZE, Sleep::May, NOBODY);
     assert_eq!(refused, Err(AllocateError::Remap(CoherentError::Contiguous(too_large))));
-    for (buffer, bytes) in buffers {
-        give_back(&DEVICE, bytes, buffer);
-    }
+    give_region(buffers);
     assert_eq!(region.usage(), before);
     books.assert_unchanged();
     Ran

@@ -8,8 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 use arch::lock::IrqLocks;
 use arch::smp;
-use dma::coherent::{AllocateError, Buffer, allocate, free};
-use dma::device::Device;
+use dma::coherent::{AllocateError, allocate};
 use image::programs;
 use kerncore::addr::PAGE_SIZE;
 use kerncore::coherent::Sleep;
@@ -22,35 +21,12 @@ use mm::kernel;
 use mm::movable_buffer::MovableBuffer;
 use mm::user::{AddressSpace, End, waits};
 
+use super::buffers::{DEVICE, NO_REGION, give_region, take_region};
 use super::user::{DATA, at, pages, program};
 use super::user_programs as code;
 use super::witness::{Books, NOBODY};
 
-static DEVICE: Device = Device::new("a test's device");
-
 type Region = Contiguous<'static, IrqLocks>;
-
-const NO_REGION: Completion = Skipped("no contiguous region in this boot");
-
-/// Takes all of the region that can be had, in buffers of ever smaller sizes, and says why there is no page more.
-fn take_all() -> (Vec<(Buffer, u32)>, AllocateError) {
-    let mut buffers = Vec::with_capacity(4096);
-    for order in (0..=8).rev() {
-        let bytes = PAGE_SIZE << order;
-        while let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
-            buffers.push((buffer, bytes));
-        }
-    }
-    (buffers, allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect_err("there was no more"))
-}
-
-fn give_back(buffers: Vec<(Buffer, u32)>) {
-    for (buffer, bytes) in buffers {
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, bytes, buffer.address, buffer.dma) };
-        assert_eq!(freed, Ok(()));
-    }
-}
 
 fn lent(region: &Region) -> u32 {
     region.usage().lent
@@ -72,12 +48,12 @@ fn a_programs_data_moves_out_when_buffers_want_its_memory_s101() -> Completion {
     assert_eq!(lent(region) - before, 5, "what can be lent is");
     space.copy_to(at(DATA), &bytes).expect("mapped");
     for _ in 0..2 {
-        let (buffers, why) = take_all();
+        let (buffers, why) = take_region();
         assert_eq!((lent(region), region.usage().held), (0, region.pages()), "{why}");
         let mut found = vec![0; bytes.len()];
         space.copy_from(&mut found, at(DATA)).expect("mapped");
         assert!(found == bytes, "words were lost on the way");
-        give_back(buffers);
+        give_region(buffers);
     }
     // What was moved out does not come back; what is asked for next is lent again.
     assert_eq!(lent(region), 0);
@@ -97,9 +73,9 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
         return Skipped("needs another CPU");
     }
     // All but one run is taken, the last and smallest: buffers and programs meet there.
-    let (mut buffers, _) = take_all();
+    let (mut buffers, _) = take_region();
     let (last, meeting) = buffers.pop().expect("there were some");
-    give_back(vec![(last, meeting)]);
+    give_region(vec![(last, meeting)]);
     let [taken, refused, moved, ran] = [const { AtomicU32::new(0) }; 4];
     let done = AtomicBool::new(false);
     let waited = waits();
@@ -113,7 +89,7 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
                     Ok(buffer) => {
                         taken.fetch_add(1, SeqCst);
                         moved.fetch_add(had, SeqCst);
-                        give_back(vec![(buffer, meeting)]);
+                        give_region(vec![(buffer, meeting)]);
                     }
                     // A page was just being lent or given back.
                     Err(_) => _ = refused.fetch_add(1, SeqCst),
@@ -142,7 +118,7 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
         "{ran} programs; {taken} buffers in the place of {moved} lent pages, {refused} refused; {} waits",
         waits() - waited
     );
-    give_back(buffers);
+    give_region(buffers);
     assert_eq!(lent(region), 0);
     assert!(taken > 0 && ran > 0);
     Ran
@@ -165,7 +141,7 @@ fn a_pinned_page_is_not_moved_and_the_refusal_names_it_s101() -> Completion {
     let second = buffer.pin(2).expect("a page");
     let pinned = guard.frame();
     assert_eq!(region.use_of(pinned), Some(PageUse::Lent));
-    let (buffers, why) = take_all();
+    let (buffers, why) = take_region();
     let stays = Unmovable::Pinned { guards: 2 };
     let error = ContiguousError::Unmovable { pages: 1, frame: pinned, why: stays };
     assert_eq!(why, AllocateError::Remap(CoherentError::Contiguous(error)));
@@ -183,8 +159,8 @@ fn a_pinned_page_is_not_moved_and_the_refusal_names_it_s101() -> Completion {
     let own = MovableBuffer::new(2).expect("memory");
     assert_eq!(own.movable(), 0, "there is none to lend");
     drop((buffer, own));
-    give_back(buffers);
-    give_back(vec![(last, PAGE_SIZE)]);
+    give_region(buffers);
+    give_region(vec![(last, PAGE_SIZE)]);
     assert_eq!((lent(region), region.movable_counts()), (0, (0, 0)));
     books.assert_unchanged();
     Ran

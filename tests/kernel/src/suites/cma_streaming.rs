@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use dma::bounce;
-use dma::coherent::{AllocateError, Buffer, allocate, free};
+use dma::coherent::{AllocateError, allocate};
 use dma::device::Device;
 use dma::streaming::{Call, MapError, Memory, map, unmap};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
@@ -18,18 +18,17 @@ use kerncore::layout::linear_address;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use kerncore::user::Protection;
-use ktest::Completion::{self, Ran, Skipped};
+use ktest::Completion::{self, Ran};
 use ktest::ktest;
 use mm::kernel;
 use mm::movable_buffer::MovableBuffer;
 use mm::user::AddressSpace;
 
+use super::buffers::{NO_REGION, give_region, take_region};
 use super::user::{DATA, at, pages};
 use super::witness::{Books, NOBODY, word_at};
 
 static DEVICE: Device = Device::new("a device that works on lent pages");
-
-const NO_REGION: Completion = Skipped("no contiguous region in this boot");
 
 const fn call(flow: Flow) -> Call<'static> {
     let (device, family) = (&DEVICE, Family::Page);
@@ -47,26 +46,6 @@ fn end(dma: DmaAddr, bytes: u32, flow: Flow) {
     // SAFETY: mapped by the test; there is no such device.
     let unmapped = unsafe { unmap(call(flow), dma, bytes) };
     assert_eq!(unmapped, Ok(()));
-}
-
-/// Takes all of the region that can be had, page by page at last, and says why there is no page more.
-fn take_all() -> (Vec<(Buffer, u32)>, AllocateError) {
-    let mut buffers = Vec::with_capacity(8192);
-    for order in (0..=8).rev() {
-        let bytes = PAGE_SIZE << order;
-        while let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
-            buffers.push((buffer, bytes));
-        }
-    }
-    (buffers, allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect_err("there was no more"))
-}
-
-fn give_back(buffers: Vec<(Buffer, u32)>) {
-    for (buffer, bytes) in buffers {
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, bytes, buffer.address, buffer.dma) };
-        assert_eq!(freed, Ok(()));
-    }
 }
 
 /// The lent page that is full of marks.
@@ -97,7 +76,7 @@ fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105(
         let place = PhysAddr::new(frame.base().raw() + offset);
         let memory = Memory::Physical(place);
         let mut mapped: Vec<DmaAddr> = (0..devices).map(|_| lend(memory, bytes, flow)).collect();
-        let (buffers, why) = take_all();
+        let (buffers, why) = take_region();
         let unmovable =
             ContiguousError::Unmovable { pages: 1, frame, why: Unmovable::Mapped { devices } };
         assert_eq!(why, AllocateError::Remap(CoherentError::Contiguous(unmovable)));
@@ -113,8 +92,8 @@ fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105(
         let mut found = vec![0; mark.len()];
         space.copy_from(&mut found, at(DATA)).expect("mapped");
         assert!(flow == Flow::FromDevice || found == mark, "words were lost on the way");
-        give_back(vec![(last, PAGE_SIZE)]);
-        give_back(buffers);
+        give_region(vec![(last, PAGE_SIZE)]);
+        give_region(buffers);
         drop(space);
         assert_eq!((region.usage().lent, bounce::usage().taken), (0, 0));
     }
@@ -141,7 +120,7 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
     };
     let dma = lend(Memory::Linear(address), PAGE_SIZE, Flow::FromDevice);
     assert!(bounce::is_forced() || dma.raw() == frame.base().raw());
-    let (buffers, why) = take_all();
+    let (buffers, why) = take_region();
     let mapped =
         ContiguousError::Unmovable { pages: 1, frame, why: Unmovable::Mapped { devices: 1 } };
     assert_eq!(why, AllocateError::Remap(CoherentError::Contiguous(mapped)));
@@ -154,8 +133,8 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
     assert_eq!(Some(owner), home, "it is the region's again");
     let last = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("nobody has it");
     assert_eq!(last.dma.raw(), frame.base().raw());
-    give_back(vec![(last, PAGE_SIZE)]);
-    give_back(buffers);
+    give_region(vec![(last, PAGE_SIZE)]);
+    give_region(buffers);
     books.assert_unchanged();
     Ran
 }
@@ -180,13 +159,13 @@ fn a_lent_page_that_could_not_be_mapped_moves_s101_s105() -> Completion {
         assert!(matches!(refused, Err(MapError::Exhausted { .. })), "{refused:?}");
         page.frame()
     };
-    let (buffers, why) = take_all();
+    let (buffers, why) = take_region();
     assert_eq!((region.usage().lent, region.usage().held), (0, region.pages()), "{why}");
     let moved = buffer.pin(0).expect("a page");
     assert!(moved.frame() != frame && moved.iter().all(|&byte| byte == 0x77));
     drop(moved);
     drop(buffer);
-    give_back(buffers);
+    give_region(buffers);
     books.assert_unchanged();
     Ran
 }
@@ -212,9 +191,9 @@ fn a_movable_page_is_zeroed_whoever_had_it_before_s85_s101() -> Completion {
         }
     };
     rounds(true);
-    let (buffers, _) = take_all();
+    let (buffers, _) = take_region();
     rounds(false);
-    give_back(buffers);
+    give_region(buffers);
     books.assert_unchanged();
     Ran
 }

@@ -10,7 +10,7 @@ use core::ptr;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
-use dma::coherent::{self, Buffer, CoherentBox, allocate, free};
+use dma::coherent::{self, Buffer, CoherentBox, allocate};
 use dma::device::Device;
 use dma::pool_growth::{grow, grown, release_idle};
 use image::capture::capture_log;
@@ -26,6 +26,7 @@ use linux::user::dma_mmap_attrs;
 use mm::kernel;
 use mm::report::Called;
 
+use super::buffers::{NO_POOL, give, pool_pages};
 use super::user_programs as code;
 use super::user_sharing::{waiting, window};
 use super::witness::{Books, NOBODY, overwrite, plus};
@@ -33,20 +34,6 @@ use super::witness::{Books, NOBODY, overwrite, plus};
 static DEVICE: Device = Device::new("a device at the edge");
 
 const HIDDEN: DmaAttributes = DmaAttributes::NO_KERNEL_MAPPING;
-const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
-
-/// Pages of the pool, if it has a few; all are free.
-fn pool_pages() -> Option<u32> {
-    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
-    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
-    Some(pool.pages)
-}
-
-fn give(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: the test's own, of which it has no reference.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()), "{}", buffer.address);
-}
 
 /// By the C name a free of the pool's buffers is short: it refuses what the long one does, which then says why.
 #[ktest]

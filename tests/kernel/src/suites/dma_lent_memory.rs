@@ -28,6 +28,7 @@ use linux::dma_attrs::dma_alloc_attrs;
 use linux::dma_pool::{dma_pool_alloc, dma_pool_create, dma_pool_destroy, dma_pool_free};
 use mm::io_memory::IoMemory;
 
+use super::buffers::give;
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};
@@ -51,13 +52,6 @@ fn device(first: u32, pages: u32) -> Device {
 fn release(device: &Device) {
     // SAFETY: nobody but the test has the device.
     assert_eq!(unsafe { device.release_memory() }, Ok(()));
-}
-
-#[track_caller]
-fn give(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: the test's own, of which it has no reference.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()), "{}", buffer.address);
 }
 
 fn words(buffer: Buffer, bytes: u32) -> impl Iterator<Item = *mut u32> {

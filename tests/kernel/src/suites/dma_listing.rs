@@ -13,7 +13,7 @@ use core::hint::black_box;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
-use dma::coherent::{Buffer, allocate, free};
+use dma::coherent::{Buffer, allocate};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::iommu::{IommuMapping, detach};
@@ -30,6 +30,7 @@ use linux::dma::dma_alloc_coherent;
 use linux::dma_attrs::dma_alloc_attrs;
 use mm::{clock, kernel};
 
+use super::buffers::give;
 use super::symbols::has_symbols;
 use super::witness::{Books, NOBODY};
 
@@ -74,13 +75,6 @@ fn take(device: &Device, bytes: u32, sleep: Sleep) -> Buffer {
     let flags = if sleep == Sleep::May { AllocationFlags::KERNEL } else { AllocationFlags::ATOMIC };
     let mut dma = DmaAddr::new(0);
     made(listed_buffer(device, bytes, &raw mut dma, flags), dma)
-}
-
-#[track_caller]
-fn give(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: the test's own, without a reference.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()), "{}", buffer.address);
 }
 
 /// What the console's command prints, and its last line.

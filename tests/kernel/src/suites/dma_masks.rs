@@ -6,7 +6,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use dma::atomic_pool;
-use dma::coherent::{AllocateError, Buffer, CoherentBox, Found, allocate, free};
+use dma::coherent::{AllocateError, CoherentBox, Found, allocate};
 use dma::device::Device;
 use dma::pool_growth::{grow, grown, release_idle};
 use image::capture::capture_log;
@@ -21,6 +21,7 @@ use linux::dma_mask::{dma_set_coherent_mask, dma_set_mask, dma_set_mask_and_cohe
 use linux::errno::EIO;
 use mm::kernel;
 
+use super::buffers::give;
 use super::witness::{Books, NOBODY, ask_host};
 
 /// Both kinds of device.
@@ -36,13 +37,6 @@ fn below(dma: DmaAddr) -> DmaMask {
 /// The last address of the first frame of RAM.
 fn least() -> DmaAddr {
     DmaAddr::new(kernel().zones().table().first().base().raw() + PAGE_SIZE - 1)
-}
-
-#[track_caller]
-fn give(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: the buffer is the test's own, and it has no reference to it.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()), "{bytes} bytes at {}", buffer.address);
 }
 
 /// Whatever memory would be given next, a mask right below it gets other memory, all of it below.

@@ -10,7 +10,7 @@ use core::ptr;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::bounce::usage;
-use dma::coherent::{AllocateError, Buffer, allocate, allocate_quietly, first_frame, free, show};
+use dma::coherent::{AllocateError, allocate, allocate_quietly, first_frame, show};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::pool_growth::enough;
@@ -35,6 +35,7 @@ use linux::errno::{EINVAL, ENXIO};
 use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
 use mm::kernel;
 
+use super::buffers::give;
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};
@@ -44,12 +45,6 @@ static DEVICE: Device = Device::new("an odd test's device");
 static SNOOPING: Device = Device::coherent("an odd test's snooping device");
 
 const NO_POOL: Completion = Skipped("no atomic pool of 4 pages in this boot");
-
-fn give(device: &Device, bytes: u32, buffer: Buffer) {
-    // SAFETY: no test here has a reference to memory that it gives back.
-    let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
-    assert_eq!(freed, Ok(()), "{bytes} bytes at {}", buffer.address);
-}
 
 /// S99: of each back end, a list has no page that the buffer has not.
 #[ktest]

@@ -21,27 +21,13 @@ use kerncore::streaming::{Bidirectional, Flow, FromDevice, Refusal, ToDevice};
 use ktest::ktest;
 use mm::page_alloc::Pages;
 
+use super::played_device::{device_reads, device_writes};
 use super::witness::{Books, NOBODY};
 
 static DEVICE: Device = Device::new("a list test's device");
 
-/// The byte that the device has at `dma`.
-fn device_byte(dma: DmaAddr, index: usize) -> *mut u8 {
-    let first = PhysAddr::new(dma.raw());
-    let address = linear_address(first).expect("low memory").raw() as usize;
-    ptr::with_exposed_provenance_mut::<u8>(address).wrapping_add(index)
-}
-
-fn device_reads((dma, count): (DmaAddr, usize)) -> Vec<u8> {
-    // SAFETY: mapped for the device that the test plays.
-    (0..count).map(|index| unsafe { device_byte(dma, index).read_volatile() }).collect()
-}
-
-fn device_fills((dma, count): (DmaAddr, usize), byte: u8) {
-    for index in 0..count {
-        // SAFETY: as above.
-        unsafe { device_byte(dma, index).write_volatile(byte) };
-    }
+fn reads((dma, count): (DmaAddr, usize)) -> Vec<u8> {
+    device_reads(dma, count.try_into().expect("a small buffer"))
 }
 
 /// Buffers of these sizes, each full of its number.
@@ -60,7 +46,7 @@ fn each_buffer_of_a_list_reaches_the_device_in_its_order_s105() {
     assert_eq!(list.len(), SIZES.len());
     let pieces: Vec<_> = list.pieces().collect();
     for ((byte, size), piece) in (1..).zip(SIZES).zip(pieces) {
-        assert_eq!(device_reads(piece), vec![byte; size]);
+        assert_eq!(reads(piece), vec![byte; size]);
     }
     // SAFETY: the device is done.
     let back = unsafe { list.unmap() }.expect("low memory");
@@ -75,7 +61,7 @@ fn each_buffer_of_a_list_reaches_the_device_in_its_order_s105() {
 fn each_buffer_of_a_list_comes_back_with_what_the_device_wrote_s105() {
     let list = StreamingList::<FromDevice, _>::map(&DEVICE, buffers(&SIZES)).expect("a mapping");
     for (byte, piece) in (0x81..).zip(list.pieces()) {
-        device_fills(piece, byte);
+        device_writes(piece.0, &vec![byte; piece.1]);
     }
     // SAFETY: the device is done.
     let back = unsafe { list.unmap() }.expect("low memory");
@@ -93,7 +79,7 @@ fn a_list_changes_its_owner_both_ways_and_back_s105() {
     let pieces: Vec<_> = list.pieces().collect();
     for round in [0x10_u8, 0x40] {
         for (byte, &piece) in (round..).zip(&pieces) {
-            device_fills(piece, byte);
+            device_writes(piece.0, &vec![byte; piece.1]);
         }
         // SAFETY: the device waits until the bytes are its own again.
         let mut synced = unsafe { list.sync_for_cpu() }.expect("low memory");
@@ -103,7 +89,7 @@ fn a_list_changes_its_owner_both_ways_and_back_s105() {
         synced.iter_mut().for_each(|bytes| bytes.iter_mut().for_each(|byte| *byte = !*byte));
         drop(synced);
         for ((byte, size), &piece) in (round..).zip(SIZES).zip(&pieces) {
-            assert_eq!(device_reads(piece), vec![!byte; size]);
+            assert_eq!(reads(piece), vec![!byte; size]);
         }
     }
     // SAFETY: the device is done.

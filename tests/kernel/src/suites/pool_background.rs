@@ -9,9 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arch::lock::IrqSpinLock;
 use arch::{cpu, smp};
-use dma::atomic_pool;
-use dma::coherent::{Buffer, allocate, free};
-use dma::device::Device;
+use dma::coherent::{Buffer, allocate};
 use dma::pool_growth::{
     Growth, PATIENCE, grow, grown, is_low, look_after, release_idle, set_growth,
 };
@@ -22,70 +20,27 @@ use kerncore::coherent::Sleep;
 use kerncore::frames::{FrameBlock, FrameOwner};
 use kerncore::holder::Moment;
 use kerncore::lock::Class;
-use ktest::Completion::{self, Ran, Skipped};
+use ktest::Completion::{self, Ran};
 use ktest::ktest;
 use mm::page_alloc::Pages;
 use mm::{clock, kernel};
 
+use super::buffers::{
+    DEVICE, InBackground, NO_POOL, comes, give, give_pages, give_region, one_page, pool_pages,
+    take_pages,
+};
 use super::smp::{another, on_each};
 use super::witness::{Books, NOBODY, assert_leads};
-
-static DEVICE: Device = Device::new("a very thirsty device");
-
-const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
-
-/// The pool grows on its own while this lives.
-struct InBackground;
-
-impl InBackground {
-    fn begin(patience: Moment) -> Self {
-        set_growth(Growth::InBackground { patience });
-        Self
-    }
-}
-
-impl Drop for InBackground {
-    fn drop(&mut self) {
-        set_growth(Growth::WhenAsked);
-    }
-}
-
-/// Pages of the pool, if it has a few; all are free.
-fn pages() -> Option<u32> {
-    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
-    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
-    Some(pool.pages)
-}
-
-fn one_page() -> Option<Buffer> {
-    allocate(&DEVICE, PAGE_SIZE, Sleep::MayNot, NOBODY).ok()
-}
-
-fn give(buffers: impl IntoIterator<Item = Buffer>) {
-    for buffer in buffers {
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
-        assert_eq!(freed, Ok(()), "{}", buffer.address);
-    }
-}
-
-/// Polls, never asleep, with a bound of some seconds.
-fn comes(mut condition: impl FnMut() -> bool) -> bool {
-    (0..2_000_000_u32).any(|_| {
-        cpu::relax();
-        condition()
-    })
-}
 
 /// Who finds the part of boot empty, in whatever context, wakes a CPU that has nothing to do; that one makes the pool grow.
 #[ktest]
 fn an_idle_cpu_makes_the_pool_grow_for_one_that_never_waits_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if let Err(skipped) = another() {
         return skipped;
     }
     let books = Books::now();
-    let mut buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let mut buffers = take_pages(pages);
     assert_eq!((buffers.len(), grown()), (pages as usize, (0, 0)));
     {
         let _growing = InBackground::begin(PATIENCE);
@@ -98,7 +53,7 @@ fn an_idle_cpu_makes_the_pool_grow_for_one_that_never_waits_s104() -> Completion
         assert!(has_grown, "no other CPU has made it grow");
     }
     assert_eq!((grown(), buffers.len()), ((pages, 1), pages as usize + 1));
-    give(buffers);
+    give_pages(buffers);
     assert!(comes(|| release_idle() == pages));
     books.assert_unchanged();
     Ran
@@ -107,19 +62,17 @@ fn an_idle_cpu_makes_the_pool_grow_for_one_that_never_waits_s104() -> Completion
 /// Where there is one CPU, or the others are busy, the next one who may sleep does it.
 #[ktest]
 fn whoever_takes_coherent_memory_and_may_sleep_makes_the_pool_grow_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
-    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let buffers = take_pages(pages);
     {
         let _growing = InBackground::begin(PATIENCE);
         assert_eq!(one_page(), None);
         let passing = allocate(&DEVICE, 1, Sleep::May, NOBODY).expect("memory");
         assert!(comes(|| grown() == (pages, 0)), "{:?}", grown());
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, 1, passing.address, passing.dma) };
-        assert_eq!(freed, Ok(()));
+        give(&DEVICE, 1, passing);
     }
-    give(buffers);
+    give_pages(buffers);
     // Whoever has made it grow may still be saying so.
     assert!(comes(|| release_idle() == pages));
     books.assert_unchanged();
@@ -129,13 +82,13 @@ fn whoever_takes_coherent_memory_and_may_sleep_makes_the_pool_grow_s104() -> Com
 /// What the pool has grown by goes back when nobody has used it for long, and not before.
 #[ktest]
 fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     grow().expect("memory for a larger pool");
     // The part of boot full, so that one buffer lies in the other.
-    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let buffers = take_pages(pages);
     let last = one_page().expect("room in what was grown");
-    give(buffers);
+    give_pages(buffers);
     let _growing = InBackground::begin(Moment::new(2));
     let wait = |ticks| {
         let start = clock::now().ticks();
@@ -146,7 +99,7 @@ fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
         wait(4);
     }
     assert_eq!(grown(), (pages, 1), "somebody uses it");
-    give([last]);
+    give_pages([last]);
     look_after();
     assert_eq!(grown(), (pages, 0), "it was used a moment ago");
     wait(4);
@@ -161,7 +114,7 @@ fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
 /// asked.
 #[ktest]
 fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     let mut held: Vec<(Buffer, u32)> = Vec::with_capacity(8192);
     let mut blocks: Vec<FrameBlock> = Vec::with_capacity(8192);
@@ -194,11 +147,7 @@ fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() 
         }
         assert_eq!(grown(), (0, 0));
         blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
-        for (buffer, bytes) in held.drain(..) {
-            // SAFETY: no reference to its memory was ever made.
-            let freed = unsafe { free(&DEVICE, bytes, buffer.address, buffer.dma) };
-            assert_eq!(freed, Ok(()));
-        }
+        give_region(held.drain(..));
     }
     assert!(!is_low(), "so that it may grow again");
     drop((held, blocks));
@@ -209,7 +158,7 @@ fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() 
 /// Whoever was asked to look after the pool by somebody else than the caller of [`set_growth`] does nothing any more when that returns.
 #[ktest]
 fn nobody_makes_the_pool_grow_once_that_is_over_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if let Err(skipped) = another() {
         return skipped;
     }
@@ -218,7 +167,7 @@ fn nobody_makes_the_pool_grow_once_that_is_over_s104() -> Completion {
     let here = cpu::id();
     assert!(!is_low(), "so that it may grow, whatever came before");
     // So that it is low whenever it has no other part.
-    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let buffers = take_pages(pages);
     smp::run_on_each(|number| {
         if number != here {
             while !OVER.load(Ordering::Acquire) {
@@ -250,7 +199,7 @@ fn nobody_makes_the_pool_grow_once_that_is_over_s104() -> Completion {
         OVER.store(true, Ordering::Release);
         assert!(times > 0, "it never grew: this test has no teeth");
     });
-    give(buffers);
+    give_pages(buffers);
     assert!(!is_low(), "so that it may grow again");
     books.assert_unchanged();
     Ran
@@ -282,7 +231,7 @@ fn take_one() {
 /// none is lost.
 #[ktest]
 fn handlers_on_all_cpus_take_from_the_pool_while_it_grows_s77_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if let Err(skipped) = another() {
         return skipped;
     }
@@ -330,7 +279,7 @@ fn handlers_on_all_cpus_take_from_the_pool_while_it_grows_s77_s104() -> Completi
         assert_eq!(kernel().zones().table().owner_of(physical.pfn()), FrameOwner::AtomicPool);
     }
     assert!(grown().1 + pages >= takers * each, "{:?}", grown());
-    give(all);
+    give_pages(all);
     let is_gone = comes(|| {
         let _pages = release_idle();
         grown() == (0, 0)

@@ -5,9 +5,8 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use dma::atomic_pool;
-use dma::coherent::{Buffer, allocate, free};
-use dma::device::Device;
-use dma::pool_growth::{Growth, PATIENCE, enough, grow, grown, is_low, release_idle, set_growth};
+use dma::coherent::{Buffer, allocate};
+use dma::pool_growth::{PATIENCE, enough, grow, grown, is_low, release_idle};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
@@ -17,18 +16,8 @@ use ktest::ktest;
 use linux::dma::dma_alloc_coherent;
 use mm::kernel;
 
+use super::buffers::{DEVICE, InBackground, NO_POOL, give_pages, pool_pages};
 use super::witness::{Books, NOBODY, assert_leads};
-
-static DEVICE: Device = Device::new("a thirsty device");
-
-const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
-
-/// Pages of the pool, if it has a few; all are free.
-fn pages() -> Option<u32> {
-    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
-    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
-    Some(pool.pages)
-}
 
 /// A page as C callers ask for it.
 #[inline(never)]
@@ -42,18 +31,10 @@ fn one_page() -> Option<Buffer> {
     (!memory.is_null()).then_some(Buffer { address, dma })
 }
 
-fn give(buffers: Vec<Buffer>) {
-    for buffer in buffers {
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
-        assert_eq!(freed, Ok(()), "{}", buffer.address);
-    }
-}
-
 /// Device, size, the largest run left, who has the rest, what to raise, and to what.
 #[ktest]
 fn who_finds_no_room_learns_who_has_it_and_what_would_have_been_enough_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let mut buffers: Vec<Buffer> = (1..pages).filter_map(|_| one_page()).collect();
     assert_eq!(buffers.len(), pages as usize - 1);
     let bytes = 2 * PAGE_SIZE;
@@ -79,14 +60,14 @@ fn who_finds_no_room_learns_who_has_it_and_what_would_have_been_enough_s104() ->
     }
     buffers.extend(one_page());
     assert_eq!(one_page(), None, "nobody waits, so nothing grows");
-    give(buffers);
+    give_pages(buffers);
     Ran
 }
 
 /// Who waits finds the pool low and makes it larger; what was grown serves, is freed, and goes back when it is idle.
 #[ktest]
 fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     let mut buffers: Vec<Buffer> = (0..pages / 2).filter_map(|_| one_page()).collect();
     assert!(!is_low(), "half of it is free");
@@ -98,9 +79,10 @@ fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
     assert_eq!(grown(), (0, 0), "there was no need");
     buffers.extend((pages / 2..pages).filter_map(|_| one_page()));
     assert!(is_low());
-    set_growth(Growth::InBackground { patience: PATIENCE });
-    arch::cpu::wait_until(|| grown().0 != 0);
-    set_growth(Growth::WhenAsked);
+    {
+        let _growing = InBackground::begin(PATIENCE);
+        arch::cpu::wait_until(|| grown().0 != 0);
+    }
     assert_eq!(grown(), (pages, 0), "as much again");
     assert!(!is_low());
     let more: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
@@ -114,10 +96,10 @@ fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
         assert_eq!(owner, FrameOwner::AtomicPool);
     }
     // The first part is found again, and one that is used stays.
-    give(buffers);
+    give_pages(buffers);
     assert_eq!((release_idle(), grown()), (0, (pages, pages)));
     assert_eq!(atomic_pool::usage().map(|pool| pool.taken), Some(0));
-    give(more);
+    give_pages(more);
     assert_eq!((release_idle(), grown()), (pages, (0, 0)));
     books.assert_unchanged();
     Ran
@@ -126,7 +108,7 @@ fn a_pool_that_is_low_grows_while_somebody_waits_s104() -> Completion {
 /// Where no memory is, that is said once, and who waits is not kept busy.
 #[ktest]
 fn a_pool_that_cannot_grow_says_so_and_goes_on_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if kernel().contiguous().is_some() {
         return Skipped("the region has memory for it");
     }
@@ -144,7 +126,7 @@ fn a_pool_that_cannot_grow_says_so_and_goes_on_s104() -> Completion {
     let said = log.text().matches("the atomic pool is low and does not grow").count();
     assert_eq!(said, 1, "{log:?}");
     assert_eq!(grown(), (0, 0));
-    give(buffers);
+    give_pages(buffers);
     // When it was not low for a while, it may grow again.
     let mut looks = 0;
     arch::cpu::wait_until(|| {

@@ -8,14 +8,12 @@ use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arch::failure::fail_nth;
-use arch::{cpu, smp};
+use arch::smp;
 use dma::atomic_pool::{self, InitError};
 use dma::attributes;
-use dma::coherent::{AllocateError, Buffer, Found, allocate, allocate_quietly, free};
+use dma::coherent::{AllocateError, Found, allocate};
 use dma::device::Device;
-use dma::pool_growth::{
-    Growth, PATIENCE, grow, grown, is_low, look_after, release_idle, set_growth,
-};
+use dma::pool_growth::{PATIENCE, grow, grown, is_low, look_after, release_idle};
 use image::capture::{CapturedLog, capture_log};
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
@@ -27,75 +25,23 @@ use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::{clock, kernel};
 
+use super::buffers::{
+    DEVICE, InBackground, NO_POOL, comes, give, give_pages, one_page, pool_pages, take_pages,
+};
 use super::smp::Barrier;
 use super::witness::{Books, NOBODY};
-
-static DEVICE: Device = Device::new("a device at the pool's limits");
-
-const NO_POOL: Completion = Skipped("no atomic pool of 16 pages or more in this boot");
-
-/// Somebody has time for the pool while this lives.
-struct InBackground;
-
-impl InBackground {
-    fn begin(patience: Moment) -> Self {
-        set_growth(Growth::InBackground { patience });
-        Self
-    }
-}
-
-impl Drop for InBackground {
-    fn drop(&mut self) {
-        set_growth(Growth::WhenAsked);
-    }
-}
-
-/// Pages of the pool, if it has a few; all are free.
-fn pages() -> Option<u32> {
-    let pool = atomic_pool::usage().filter(|pool| pool.pages >= 16)?;
-    assert_eq!((pool.taken, grown()), (0, (0, 0)), "a test before this one kept something");
-    Some(pool.pages)
-}
-
-fn one_page() -> Option<Buffer> {
-    allocate_quietly(&DEVICE, PAGE_SIZE, Sleep::MayNot, NOBODY).ok()
-}
-
-/// So many single pages, which there are.
-#[track_caller]
-fn take(count: u32) -> Vec<Buffer> {
-    let taken: Vec<Buffer> = (0..count).filter_map(|_| one_page()).collect();
-    assert_eq!(taken.len(), count as usize);
-    taken
-}
-
-fn give(buffers: impl IntoIterator<Item = Buffer>) {
-    for buffer in buffers {
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
-        assert_eq!(freed, Ok(()), "{}", buffer.address);
-    }
-}
-
-/// Polls, never asleep, with a bound of some seconds.
-fn comes(mut condition: impl FnMut() -> bool) -> bool {
-    (0..2_000_000_u32).any(|_| {
-        cpu::relax();
-        condition()
-    })
-}
 
 /// A quarter of the pages of boot, rounded up, is enough; one less is low. Who is not to make it grow does not, however low it is.
 #[ktest]
 fn it_is_low_below_a_quarter_and_grows_for_those_who_may_alone_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
-    let mut buffers = take(pages - pages.div_ceil(4));
+    let Some(pages) = pool_pages() else { return NO_POOL };
+    let mut buffers = take_pages(pages - pages.div_ceil(4));
     assert!(!is_low(), "a quarter is free");
-    buffers.extend(take(1));
+    buffers.extend(take_pages(1));
     assert!(is_low(), "less than a quarter is free");
     look_after();
     assert_eq!(grown(), (0, 0), "nobody may");
-    give(buffers);
+    give_pages(buffers);
     assert!(!is_low());
     Ran
 }
@@ -103,7 +49,7 @@ fn it_is_low_below_a_quarter_and_grows_for_those_who_may_alone_s104() -> Complet
 /// S83: each part's area has somebody who made it.
 #[ktest]
 fn the_areas_of_all_parts_know_who_made_them_s83_s104() -> Completion {
-    if pages().is_none() {
+    if pool_pages().is_none() {
         return NO_POOL;
     }
     assert!(grow().is_ok());
@@ -118,9 +64,9 @@ fn the_areas_of_all_parts_know_who_made_them_s83_s104() -> Completion {
 /// What has grown counts: where a part has room, nothing is low, however full that of boot is.
 #[ktest]
 fn what_has_grown_is_room_like_any_other_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
-    let buffers = take(pages);
+    let buffers = take_pages(pages);
     assert_eq!(grow().map(|bytes| bytes / PAGE_SIZE), Ok(pages));
     assert!(!is_low());
     {
@@ -129,7 +75,7 @@ fn what_has_grown_is_room_like_any_other_s104() -> Completion {
         look_after();
     }
     assert_eq!(grown(), (pages, 0), "it was not low");
-    give(buffers);
+    give_pages(buffers);
     assert_eq!(release_idle(), pages);
     books.assert_unchanged();
     Ran
@@ -139,7 +85,7 @@ fn what_has_grown_is_room_like_any_other_s104() -> Completion {
 #[ktest]
 fn what_nobody_uses_goes_back_when_its_time_has_come_and_not_while_boot_s_part_is_low_s104()
 -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if smp::up().count() > 1 {
         return Skipped("others look after the pool meanwhile");
     }
@@ -159,25 +105,25 @@ fn what_nobody_uses_goes_back_when_its_time_has_come_and_not_while_boot_s_part_i
         assert!(comes(|| clock::now().ticks().wrapping_sub(start) > patience), "no clock runs");
     };
     // Less than a quarter of the part of boot is free, so that the other is kept; but both together are not low.
-    let mut buffers = take(pages - pages.div_ceil(4) + 1);
+    let mut buffers = take_pages(pages - pages.div_ceil(4) + 1);
     for _ in 0..2 {
         look_after();
         wait();
     }
     assert_eq!(grown(), (pages, 0), "boot's part is low alone");
     // Taken and given back between two looks.
-    let rest = take(pages.div_ceil(4) - 1 + 3);
+    let rest = take_pages(pages.div_ceil(4) - 1 + 3);
     assert_eq!(grown(), (pages, 3));
-    give(rest);
-    give(buffers.drain(1..));
+    give_pages(rest);
+    give_pages(buffers.drain(1..));
     look_after();
     assert_eq!(grown(), (pages, 0), "it was used since anybody looked");
     // Half of boot's part is more than a quarter.
-    buffers.extend(take(pages / 2));
+    buffers.extend(take_pages(pages / 2));
     wait();
     look_after();
     assert_eq!(grown(), (0, 0), "its time has come");
-    give(buffers);
+    give_pages(buffers);
     books.assert_unchanged();
     Ran
 }
@@ -185,7 +131,7 @@ fn what_nobody_uses_goes_back_when_its_time_has_come_and_not_while_boot_s_part_i
 /// As many parts as there can be, each as large as all before it while memory lasts; one more is refused; all go back.
 #[ktest]
 fn it_grows_by_seven_parts_and_no_more_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     let (mut all, mut parts) = (pages, 0);
     for part in 1..=7 {
@@ -214,7 +160,7 @@ fn it_grows_by_seven_parts_and_no_more_s104() -> Completion {
 /// One CPU makes it grow at a time, so that each part is as large as all that there was: what came in vain is told so.
 #[ktest]
 fn two_do_not_make_it_grow_at_once_s104_s116() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     for _ in 0..8 {
         let (barrier, grew) = (Barrier::new(), AtomicU32::new(0));
@@ -237,7 +183,7 @@ fn two_do_not_make_it_grow_at_once_s104_s116() -> Completion {
 /// S100: the lowest run of all parts is named to a device that reaches none; also if the part of boot has no run at all.
 #[ktest]
 fn a_device_that_reaches_no_part_is_told_the_lowest_run_s100_s104() -> Completion {
-    if pages().is_none() {
+    if pool_pages().is_none() {
         return NO_POOL;
     }
     let books = Books::now();
@@ -262,9 +208,9 @@ fn a_device_that_reaches_no_part_is_told_the_lowest_run_s100_s104() -> Completio
     let lowest = |parts: &[(DmaAddr, u32)]| parts.iter().map(|part| part.0).min();
     refused(lowest(&bases).expect("three parts"));
     // The part of boot full, so that only the others have runs.
-    let buffers = take(bases[0].1);
+    let buffers = take_pages(bases[0].1);
     refused(lowest(&bases[1..]).expect("two parts"));
-    give(buffers);
+    give_pages(buffers);
     assert_ne!(release_idle(), 0);
     books.assert_unchanged();
     Ran
@@ -273,7 +219,7 @@ fn a_device_that_reaches_no_part_is_told_the_lowest_run_s100_s104() -> Completio
 /// What it grows by and gives back is told; where there is not as much again, as much as at boot will do.
 #[ktest]
 fn it_says_how_much_it_grew_by_and_takes_less_if_it_must_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     let told = |log: &CapturedLog, line: &str| log.text().matches(line).count();
     let (grew, log) = capture_log(grow);
@@ -294,12 +240,12 @@ fn it_says_how_much_it_grew_by_and_takes_less_if_it_must_s104() -> Completion {
 /// Once is enough where there is no memory, until it was not low for a while.
 #[ktest]
 fn what_could_not_grow_is_not_tried_again_and_again_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     if kernel().contiguous().is_some() {
         return Skipped("the region has memory for it");
     }
     let books = Books::now();
-    let buffers = take(pages);
+    let buffers = take_pages(pages);
     let list = super::witness::starve(0);
     let ((), log) = {
         let _growing = InBackground::begin(PATIENCE);
@@ -309,7 +255,7 @@ fn what_could_not_grow_is_not_tried_again_and_again_s104() -> Completion {
     assert_eq!(grown(), (0, 0), "there was memory: this test has no teeth");
     let said = log.text().matches("the atomic pool is low and does not grow").count();
     assert_eq!(said, 1, "{log:?}");
-    give(buffers);
+    give_pages(buffers);
     assert!(!is_low(), "so that it may grow again");
     books.assert_unchanged();
     Ran
@@ -318,21 +264,19 @@ fn what_could_not_grow_is_not_tried_again_and_again_s104() -> Completion {
 /// Also who takes coherent memory for a device that does not reach all of it passes the pool by.
 #[ktest]
 fn whoever_may_sleep_makes_it_grow_whatever_his_device_reaches_s100_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
+    let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
     let far = Device::new("a device with a wide mask");
     assert_eq!(far.set_coherent_mask(DmaMask::new(0xf000_0000)), Ok(()));
-    let buffers = take(pages);
+    let buffers = take_pages(pages);
     {
         let _growing = InBackground::begin(PATIENCE);
         assert_eq!(one_page(), None);
         let passing = allocate(&far, 1, Sleep::May, NOBODY).expect("memory");
         assert!(comes(|| grown() == (pages, 0)), "{:?}", grown());
-        // SAFETY: no reference to its memory was ever made.
-        let freed = unsafe { free(&far, 1, passing.address, passing.dma) };
-        assert_eq!(freed, Ok(()));
+        give(&far, 1, passing);
     }
-    give(buffers);
+    give_pages(buffers);
     // Whoever has made it grow may still be saying so.
     assert!(comes(|| release_idle() == pages));
     books.assert_unchanged();
@@ -342,8 +286,8 @@ fn whoever_may_sleep_makes_it_grow_whatever_his_device_reaches_s100_s104() -> Co
 /// S99: who wants no words hears none, and is not counted among those who were told.
 #[ktest]
 fn who_wants_no_words_of_an_empty_pool_hears_none_s99_s104() -> Completion {
-    let Some(pages) = pages() else { return NO_POOL };
-    let buffers = take(pages);
+    let Some(pages) = pool_pages() else { return NO_POOL };
+    let buffers = take_pages(pages);
     let ask = |attributes| {
         let (none, log) = capture_log(|| {
             attributes::allocate(&DEVICE, PAGE_SIZE, Sleep::MayNot, attributes, NOBODY)
@@ -357,6 +301,6 @@ fn who_wants_no_words_of_an_empty_pool_hears_none_s99_s104() -> Completion {
     let between = until_told();
     let words = (0..=2 * between).filter(|_| ask(DmaAttributes::NO_WARN)).count();
     assert_eq!(words, 0);
-    give(buffers);
+    give_pages(buffers);
     Ran
 }

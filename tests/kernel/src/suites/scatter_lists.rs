@@ -5,20 +5,20 @@ extern crate alloc;
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::ptr;
 
 use dma::bounce::usage;
 use dma::device::Device;
 use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
+use kerncore::addr::PAGE_SIZE;
 use kerncore::bounce::SLOT;
-use kerncore::layout::linear_address;
 use kerncore::streaming::Flow;
 use ktest::ktest;
 use linux::page::pointer_to;
 use linux::streaming_sg::{dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 use mm::page_alloc::Pages;
+
+use super::played_device::{device_reads, device_writes};
 
 static DEVICE: Device = Device::new("a scattered device");
 
@@ -50,23 +50,12 @@ fn unmap(list: &mut [ScatterEntry], count: u32, dir: u32) {
     unsafe { dma_unmap_sg(&raw const DEVICE, list.as_mut_ptr(), count, dir) };
 }
 
-/// The byte that the device has at `dma`.
-fn device_byte(dma: DmaAddr, index: u32) -> *mut u8 {
-    let address = linear_address(PhysAddr::new(dma.raw() + index)).expect("low memory");
-    ptr::with_exposed_provenance_mut(address.raw() as usize)
-}
-
 fn device_has(entry: &ScatterEntry, mark: u8) -> bool {
-    // SAFETY: mapped for the device that the test plays.
-    let read = |index| unsafe { device_byte(entry.dma_address, index).read_volatile() };
-    (0..entry.dma_length).all(|index| read(index) == mark)
+    device_reads(entry.dma_address, entry.dma_length).iter().all(|&byte| byte == mark)
 }
 
-fn device_writes(entry: &ScatterEntry, mark: u8) {
-    for index in 0..entry.dma_length {
-        // SAFETY: as above.
-        unsafe { device_byte(entry.dma_address, index).write_volatile(mark) };
-    }
+fn device_fills(entry: &ScatterEntry, mark: u8) {
+    device_writes(entry.dma_address, &vec![mark; entry.dma_length as usize]);
 }
 
 fn piece(page: &mut Pages, (offset, length): (u32, u32)) -> &mut [u8] {
@@ -84,7 +73,7 @@ fn every_entry_is_mapped_synchronised_and_ended_s105_s106() {
         for (round, entry) in (1..).zip(&list) {
             assert_eq!(entry.dma_length, entry.length);
             assert!(device_has(entry, 0x11));
-            device_writes(entry, round);
+            device_fills(entry, round);
         }
         // SAFETY: mapped above; the device is done for now.
         unsafe { dma_sync_sg_for_cpu(&raw const DEVICE, list.as_mut_ptr(), 3, BOTH) };
@@ -96,7 +85,7 @@ fn every_entry_is_mapped_synchronised_and_ended_s105_s106() {
         unsafe { dma_sync_sg_for_device(&raw const DEVICE, list.as_mut_ptr(), 3, BOTH) };
         for (round, entry) in (0x21..).zip(&list) {
             assert!(device_has(entry, round), "entry {round:#x}");
-            device_writes(entry, round + 0x20);
+            device_fills(entry, round + 0x20);
         }
         unmap(&mut list, 3, BOTH);
         for (round, place) in (0x41..).zip(pieces) {

@@ -12,16 +12,14 @@ use core::ptr;
 use dma::bounce::{is_forced, usage};
 use dma::device::Device;
 use dma::mapping::Streaming;
-use dma::streaming::{self, Call, MAPPING_ERROR, MapError, Memory};
+use dma::streaming::{self, MAPPING_ERROR, MapError, Memory};
 use image::capture::{CapturedLog, capture_log};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::bounce::SLOT;
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames::FrameOwner;
 use kerncore::frames::FrameRequest;
-use kerncore::layout::linear_address;
 use kerncore::lines::Edge;
-use kerncore::misuse::Family;
 use kerncore::streaming::{Bidirectional, Bounced, Flow, FromDevice, Refusal, Step, ToDevice};
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
@@ -35,6 +33,7 @@ use linux::vmalloc::vmalloc;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
+use super::played_device::{call, device_reads, device_writes};
 use super::witness::NOBODY;
 
 static DEVICE: Device = Device::new("a streaming test's device");
@@ -43,24 +42,6 @@ static SNOOPING: Device = Device::coherent("a streaming test's snooping device")
 const FROM: u32 = Flow::FromDevice as u32;
 const TO: u32 = Flow::ToDevice as u32;
 
-/// The byte that the device has at `dma`.
-fn device_byte(dma: DmaAddr, index: u32) -> *mut u8 {
-    let address = linear_address(PhysAddr::new(dma.raw() + index)).expect("low memory");
-    ptr::with_exposed_provenance_mut(address.raw() as usize)
-}
-
-fn device_reads(dma: DmaAddr, count: u32) -> Vec<u8> {
-    // SAFETY: mapped for the device that the test plays.
-    (0..count).map(|index| unsafe { device_byte(dma, index).read_volatile() }).collect()
-}
-
-fn device_writes(dma: DmaAddr, bytes: &[u8]) {
-    for (index, &byte) in (0..).zip(bytes) {
-        // SAFETY: as above.
-        unsafe { device_byte(dma, index).write_volatile(byte) };
-    }
-}
-
 fn counted(from: u8, count: u32) -> Vec<u8> {
     (0..count).scan(from, |next, _| Some(core::mem::replace(next, next.wrapping_add(1)))).collect()
 }
@@ -68,10 +49,6 @@ fn counted(from: u8, count: u32) -> Vec<u8> {
 /// How often `part` is in what was printed.
 fn told(log: &CapturedLog, part: &str) -> usize {
     log.text().matches(part).count()
-}
-
-fn call(device: &Device, flow: Flow) -> Call<'_> {
-    Call { name: "a test", device, flow, caller: NOBODY, family: Family::Single }
 }
 
 /// Where a buffer of whole lines is for a device that reaches it: in place, unless copies are forced.

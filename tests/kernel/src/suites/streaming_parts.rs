@@ -6,7 +6,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::ops::DerefMut;
-use core::ptr;
 
 use dma::bounce::{InitError, is_forced, usage};
 use dma::device::Device;
@@ -18,38 +17,15 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::bounce::SLOT;
 use kerncore::config::Copies;
 use kerncore::dma_mask::DmaMask;
-use kerncore::layout::linear_address;
 use kerncore::lines::Level;
-use kerncore::misuse::Family;
 use kerncore::streaming::{Bidirectional, Flow, FromDevice, ToDevice, Upkeep};
 use ktest::ktest;
 use mm::kernel;
 use mm::page_alloc::Pages;
 
-use super::witness::NOBODY;
+use super::played_device::{call, device_reads, device_writes};
 
 static DEVICE: Device = Device::new("a device with copies");
-
-const fn call(device: &Device, flow: Flow) -> Call<'_> {
-    Call { name: "a test", device, flow, caller: NOBODY, family: Family::Single }
-}
-
-fn device_byte(dma: DmaAddr, index: u32) -> *mut u8 {
-    let address = linear_address(PhysAddr::new(dma.raw() + index)).expect("low memory");
-    ptr::with_exposed_provenance_mut(address.raw() as usize)
-}
-
-fn device_reads(dma: DmaAddr, count: u32) -> Vec<u8> {
-    // SAFETY: mapped for the device that the test plays.
-    (0..count).map(|index| unsafe { device_byte(dma, index).read_volatile() }).collect()
-}
-
-fn device_writes(dma: DmaAddr, bytes: &[u8]) {
-    for (index, &byte) in (0..).zip(bytes) {
-        // SAFETY: as above.
-        unsafe { device_byte(dma, index).write_volatile(byte) };
-    }
-}
 
 /// Bytes that are unlike at each place.
 fn pattern(from: u32, count: u32) -> Vec<u8> {
