@@ -119,6 +119,13 @@ fn follow((first, pages): (u32, u32), steps: &[Step]) -> TestCaseResult {
     let mut words = vec![Word::default(); IovaSpace::words_for(window)];
     let mut space = IovaSpace::new(window, &mut words).expect("as many words as it takes");
     let mut model = Model { window, runs: BTreeMap::new() };
+    // What lies below the window, down to where its bitmaps begin, is nobody's to give back or to find.
+    let below = first - first % CAP;
+    if let Some(rest) = PageRange::from_numbers(below, first % CAP).filter(|rest| !rest.is_empty())
+    {
+        prop_assert_eq!(space.release(rest), Freed::No);
+        prop_assert_eq!(space.run_from(below), None);
+    }
     for step in steps {
         match *step {
             Step::Take(pages) => take(&mut space, &mut model, pages)?,
@@ -140,6 +147,11 @@ fn follow((first, pages): (u32, u32), steps: &[Step]) -> TestCaseResult {
                 let around = space.run_of(DmaAddr::new(page * PAGE_SIZE));
                 let around = around.map(|run| (run.first(), run.count()));
                 prop_assert_eq!(around, model.holder(page), "{:#x}", page);
+                let inside = space.find(DmaAddr::new(page * PAGE_SIZE + 4), pages);
+                prop_assert!(inside.is_err(), "no page begins there");
+                let behind = space.run_from(page).map(|run| (run.first(), run.count()));
+                let next = model.runs.range(page..).next();
+                prop_assert_eq!(behind, next.map(|(&first, &pages)| (first, pages)));
             }
         }
         let runs = space.runs().map(|run| (run.first(), run.count()));

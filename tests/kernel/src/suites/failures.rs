@@ -50,7 +50,7 @@ static DEVICE: Device = Device::new("a device whose memory fails");
 static SNOOPING: Device = Device::coherent("a snooping device whose memory fails");
 
 /// What all layers have lent and taken, with nothing that lags behind.
-fn books() -> [Snapshot; ledgers::COUNT] {
+pub(super) fn books() -> [Snapshot; ledgers::COUNT] {
     let all = ledgers::all();
     for ledger in all {
         ledger.settle();
@@ -60,7 +60,12 @@ fn books() -> [Snapshot; ledgers::COUNT] {
 
 /// The ledgers are as they were, and every audit holds.
 #[track_caller]
-fn assert_intact(before: &[Snapshot; ledgers::COUNT], when: &str, failed: Option<Point>, nth: u32) {
+pub(super) fn assert_intact(
+    before: &[Snapshot; ledgers::COUNT],
+    when: &str,
+    failed: Option<Point>,
+    nth: u32,
+) {
     for (before, after) in before.iter().zip(&books()) {
         before.compare(after, &mut |difference| {
             panic!("{when}, {failed:?} failing as number {nth}: {difference}");

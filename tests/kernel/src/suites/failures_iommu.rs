@@ -1,5 +1,7 @@
 //! As [`super::failures`], for devices behind an IOMMU: mappings, and what an attached device is given (S108, S109).
 
+use core::cell::RefCell;
+
 use dma::coherent::{self, AllocateError};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
@@ -7,18 +9,20 @@ use dma::streaming::{self, Call, MapError, Memory};
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
 use kerncore::failure::Point;
-use kerncore::iommu::{CreateError, DomainMapError, IovaError};
+use kerncore::iommu::{CreateError, DomainMapError, IovaError, SegmentLimits};
 use kerncore::kernel_space::ScatteredError;
 use kerncore::layout::linear_address;
 use kerncore::misuse::Family;
 use kerncore::page_table::MapError as TableError;
 use kerncore::streaming::Flow;
-use ktest::ktest;
+use ktest::{Completion, ktest};
 use mm::domain::DomainError;
 use mm::page_alloc::Pages;
 
-use super::failures::survives;
-use super::witness::NOBODY;
+use super::exec_scattered::Pieces;
+use super::failures::{assert_intact, books, survives};
+use super::iommu_lists::Scattered;
+use super::witness::{NOBODY, feed, starve};
 
 const BASE: DmaAddr = DmaAddr::new(0x4000_0000);
 const BYTES: u32 = 4 << 20;
@@ -130,4 +134,72 @@ fn a_streaming_mapping_behind_an_iommu_survives_each_failure_s109() {
             },
         );
     });
+}
+
+/// As many entries are told, or none, whichever of them has no addresses or no table.
+#[ktest]
+fn a_list_behind_an_iommu_survives_each_failure_s105_s109() {
+    let limits = SegmentLimits::new(3 * PAGE_SIZE, u32::MAX).expect("limits");
+    DEVICE.set_segment_limits(limits);
+    let list = RefCell::new(Scattered::new(11, 0, PAGE_SIZE));
+    let flow = Flow::Bidirectional as u32;
+    while_attached(BYTES, || {
+        survives(
+            "dma_map_sg behind an IOMMU",
+            || {
+                let mapped = list.borrow_mut().map(&DEVICE, flow);
+                if mapped == 0 { Err(()) } else { Ok(()) }
+            },
+            |point, ()| matches!(point, Point::Addresses | Point::Table | Point::Frames),
+            |()| list.borrow_mut().unmap(&DEVICE, flow),
+        );
+    });
+    DEVICE.set_segment_limits(SegmentLimits::DEFAULT);
+}
+
+/// S28, S79: no two free frames are adjacent, so that a buffer is taken frame by frame; whichever is the first that there is none for, be
+/// it of the buffer or of the pointers to its pages.
+#[ktest]
+fn a_buffer_of_single_frames_survives_the_failure_of_each_of_them_s28_s79() -> Completion {
+    // More pointers than a record has room for.
+    const PAGES: u32 = 20;
+    let mut is_there = true;
+    while_attached(BYTES, || {
+        let take = || coherent::allocate(&DEVICE, PAGES * PAGE_SIZE, Sleep::May, NOBODY);
+        let give = |buffer: coherent::Buffer| {
+            // SAFETY: nobody uses it.
+            let freed =
+                unsafe { coherent::free(&DEVICE, PAGES * PAGE_SIZE, buffer.address, buffer.dma) };
+            assert_eq!(freed, Ok(()));
+        };
+        // What is made once and kept.
+        give(take().expect("memory"));
+        let Some(pieces) = Pieces::new() else {
+            is_there = false;
+            return;
+        };
+        for left in 0.. {
+            let before = books();
+            let rest = starve(left);
+            let made = take();
+            match made {
+                Ok(buffer) => {
+                    assert!(left >= PAGES, "{left} frames are too few");
+                    give(buffer);
+                }
+                Err(ref error) => {
+                    assert!(left <= PAGES, "{left} frames are enough: {error}");
+                    let AllocateError::Scattered(error) = error else { panic!("{error}") };
+                    assert!(no_scattered(Point::Frames, error), "{left} frames: {error}");
+                }
+            }
+            feed(rest);
+            assert_intact(&before, "single frames", Some(Point::Frames), left + 1);
+            if made.is_ok() {
+                break;
+            }
+        }
+        pieces.end();
+    });
+    if is_there { Completion::Ran } else { Completion::Skipped("too little low memory") }
 }

@@ -21,15 +21,16 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use arch::user::copy_from;
 use dma::coherent::{self, Buffer};
 use dma::iommu::{AttachError, detach};
 use dma::{bounce, debug, streaming};
 use image::capture::capture_log;
-use kerncore::addr::DmaAddr;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use ktest::{Completion, ktest};
 
 use self::held::{Held, What};
-use self::model::{DEVICES, Side, WINDOWS, settle};
+use self::model::{DEVICES, Run, Side, WINDOWS, settle};
 use super::iommu::pattern;
 use super::witness::Numbers;
 
@@ -250,10 +251,35 @@ impl World {
 
     fn end(&mut self, index: usize) {
         let mut held = self.held.remove(index);
-        let (device, bytes) = (held.device, held.count());
-        let call = held.call();
-        let start = held.start();
         let runs = if held.slot.is_some() { held.runs() } else { Vec::new() };
+        if let Some(slot) = held.slot {
+            // Between two looks of one device, so that what its IOTLB remembers shows.
+            self.side(slot).shared().domain().with_open(|| {
+                let looks = || runs.iter().flat_map(|(first, run)| each_page(*first, run));
+                assert!(looks().all(look), "{}: it is seen", self.when);
+                self.end_now(&mut held);
+                assert!(!looks().any(look), "{}: it is seen no more", self.when);
+            });
+        } else {
+            self.end_now(&mut held);
+        }
+        if held.what.is_streamed() && held.is_known {
+            let own = held.own(0, held.bytes.len());
+            assert!(own == held.bytes, "{}: what the processor has again", self.when);
+        }
+        if let Some(slot) = held.slot {
+            let side = self.side_mut(slot);
+            for (first, _) in runs {
+                assert!(side.runs.remove(&first).is_some());
+            }
+            side.buffers -= u32::from(matches!(held.what, What::Buffer(_, true)));
+            self.forget_if_gone(slot);
+        }
+    }
+
+    fn end_now(&self, held: &mut Held) {
+        let (device, bytes) = (held.device, held.count());
+        let (call, start) = (held.call(), held.start());
         match &mut held.what {
             What::Pages(..) => {
                 // SAFETY: mapped by the history, and the engine waits.
@@ -270,18 +296,6 @@ impl World {
                 let freed = unsafe { coherent::free(&DEVICES[device], bytes, address, dma) };
                 assert_eq!(freed, Ok(()), "{}", self.when);
             }
-        }
-        if held.what.is_streamed() && held.is_known {
-            let own = held.own(0, held.bytes.len());
-            assert!(own == held.bytes, "{}: what the processor has again", self.when);
-        }
-        if let Some(slot) = held.slot {
-            let side = self.side_mut(slot);
-            for (first, _) in runs {
-                assert!(side.runs.remove(&first).is_some());
-            }
-            side.buffers -= u32::from(matches!(held.what, What::Buffer(_, true)));
-            self.forget_if_gone(slot);
         }
     }
 
@@ -332,6 +346,15 @@ impl World {
         }
         self.check();
     }
+}
+
+/// A device's look at a page. Says whether it saw it.
+fn look(page: VirtAddr) -> bool {
+    copy_from(&mut [0], page).is_ok()
+}
+
+fn each_page(first: u32, run: &Run) -> impl Iterator<Item = VirtAddr> {
+    (first..).take(run.frames.len()).map(|page| VirtAddr::new(page * PAGE_SIZE + 8))
 }
 
 /// S81, S105, S108, S109: whatever is done in whatever order.

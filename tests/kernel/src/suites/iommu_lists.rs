@@ -151,6 +151,7 @@ fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() {
         {
             for dir in [BOTH, TO, FROM] {
                 let mut list = Scattered::new(count, offset, end);
+                let known = dma::debug::mappings();
                 let (bytes, wanted) = (list.bytes(), wanted(device, dir, count, (offset, end)));
                 list.write(&pattern(1, bytes));
                 assert_eq!(list.map(device, dir), wanted, "{count}, {offset:#x}, {end:#x}, {dir}");
@@ -169,6 +170,7 @@ fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() {
                 let now = pattern(if dir == TO { 1 } else { 2 }, bytes);
                 assert!(list.read() == now, "{count}, {offset:#x}, {end:#x}, {dir}");
                 assert_eq!((attached.taken(), bounce::usage().taken), (0, 0));
+                assert_eq!(dma::debug::mappings(), known);
                 for (dma, _) in segments {
                     assert!(engine.read(dma, &mut [0]).is_err(), "it is seen no more");
                 }
@@ -253,7 +255,12 @@ fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() {
         let attached = Attached::new(device, BYTES);
         for (wrong, dir) in (0..20).flat_map(|wrong| [(wrong, FROM), (wrong, TO)]) {
             let mut list = Scattered::new(20, 0x21, 0x37);
-            list.list[wrong].length = 0;
+            // No bytes, or a page that is none.
+            if dir == FROM {
+                list.list[wrong].length = 0;
+            } else {
+                list.list[wrong].set_page(0, PAGE_SIZE, 0);
+            }
             let books = before();
             let (mapped, log) = capture_log(|| list.map(device, dir));
             assert_eq!(mapped, 0, "{wrong}");

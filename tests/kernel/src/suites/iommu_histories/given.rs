@@ -154,8 +154,9 @@ impl World {
         list.write(&fill);
         let pieces = segments(&list.pieces, DEVICES[device].segment_limits());
         let foreseen = self.foresee(device, &pieces);
-        let ((mapped, is_failing), _log) =
+        let ((mapped, is_failing), log) =
             capture_log(|| self.maybe_failing(|| list.map(&DEVICES[device], flow as u32)));
+        assert!(!log.text().contains("lost"), "{}: {log:?}", self.when);
         let came = match mapped {
             0 if is_failing => Attempt::Failed,
             0 => Attempt::NoView,

@@ -11,7 +11,7 @@ use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use mm::page_alloc::Pages;
 
-use super::model::{DEVICES, Run};
+use super::model::{DEVICES, Run, memory_for};
 use crate::suites::iommu::Engine;
 use crate::suites::iommu_lists::Scattered;
 use crate::suites::witness::{NOBODY, frame_at};
@@ -160,7 +160,7 @@ impl Held {
         let run = |&(dma, bytes): &(u32, u32)| {
             let behind = frames.split_off(pages_for(dma % PAGE_SIZE + bytes) as usize);
             let own = core::mem::replace(&mut frames, behind);
-            (dma / PAGE_SIZE, Run { frames: own, is_writable })
+            (dma / PAGE_SIZE, Run { frames: own, is_writable, memory: memory_for(self.device) })
         };
         self.segments.iter().map(run).collect()
     }

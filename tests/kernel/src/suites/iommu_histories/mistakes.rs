@@ -19,12 +19,13 @@ use crate::suites::witness::NOBODY;
 impl World {
     /// Does something wrong, which is refused, and after which nothing has changed: whoever calls compares.
     pub(super) fn mistake(&mut self) {
-        match self.numbers.below(6) {
+        match self.numbers.below(7) {
             0 => self.end_wrongly(),
             1 => self.end_by_another(),
             2 => self.end_what_is_free(),
             3 => self.give_a_list_with_a_hole(),
             4 => self.ask_for_too_much(),
+            5 => self.free_by_the_address_of_another(),
             _ => self.end_a_part_of_a_list(),
         }
     }
@@ -59,6 +60,25 @@ impl World {
                     unsafe { streaming::unmap(held.call(), DmaAddr::new(next), bytes + more) };
                 assert!(ended.is_err(), "{}", self.when);
             }
+        });
+    }
+
+    /// A buffer by the device address of another that has as many pages, of the same mapping.
+    fn free_by_the_address_of_another(&mut self) {
+        let (Some(index), Some(other)) = (self.any_held(), self.any_held()) else { return };
+        let (held, other) = (&self.held[index], &self.held[other]);
+        let (What::Buffer(own, _), What::Buffer(foreign, _)) = (&held.what, &other.what) else {
+            return;
+        };
+        let is_there = held.slot.is_some() && held.slot == self.places[held.device];
+        if !is_there || own.dma == foreign.dma || held.slot != other.slot {
+            return;
+        }
+        let ((), _log) = capture_log(|| {
+            let (device, bytes) = (&DEVICES[held.device], other.count());
+            // SAFETY: to be refused.
+            let freed = unsafe { coherent::free(device, bytes, own.address, foreign.dma) };
+            assert!(freed.is_err(), "{}", self.when);
         });
     }
 

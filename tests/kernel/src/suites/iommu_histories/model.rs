@@ -7,6 +7,8 @@ use arch::translate::{Direction, translate};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, Shared};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use kerncore::attributes::{Attributes, MemoryType};
+use kerncore::coherent::Coherency;
 use kerncore::dma_mask::DmaMask;
 use kerncore::iommu::SegmentLimits;
 
@@ -37,12 +39,22 @@ pub(super) fn reaches(device: usize, dma: u32, bytes: u32) -> bool {
     device != NARROW || u64::from(dma) + u64::from(bytes) - 1 <= REACH
 }
 
+/// As which memory a device should see what is given to it.
+pub(super) fn memory_for(device: usize) -> MemoryType {
+    match DEVICES[device].coherency() {
+        Coherency::Coherent => MemoryType::NormalWriteBack,
+        Coherency::NonCoherent => MemoryType::NormalNonCacheable,
+    }
+}
+
 /// A run of addresses that are taken.
 #[derive(Debug)]
 pub(super) struct Run {
     /// What each page leads to.
     pub(super) frames: Vec<Pfn>,
     pub(super) is_writable: bool,
+    /// As which a device sees it: its own way where it snoops.
+    pub(super) memory: MemoryType,
 }
 
 /// One mapping.
@@ -132,6 +144,10 @@ impl Side {
                 });
                 let address = VirtAddr::new(page * PAGE_SIZE);
                 let walked = domain.translate(DmaAddr::new(address.raw()));
+                let memory = walked.and_then(|found| found.attributes().ok());
+                let memory = memory.map(Attributes::memory);
+                let wanted = self.run_of(page).map(|(_, run)| run.memory);
+                assert_eq!(memory, wanted, "{when}: {address}");
                 assert_eq!(walked.map(|found| found.physical), own.map(at), "{when}: {address}");
                 let reads = translate(address, Direction::Read).ok();
                 assert_eq!(reads, own.map(at), "{when}: {address}");
