@@ -10,13 +10,13 @@
 //! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low; and
 //! at once, whether that is low or not, before who may sleep is refused an area, a coherent buffer or pages ([`mm::reserve`]).
 
-use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::cpu::{DeferredWork, Doer};
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::holder::{Moment, Tag};
-use kerncore::pool::{AllocateError, Holders, end_behind};
+use kerncore::pool::{AllocateError, Effort, Holders, end_behind};
 use mm::report::{Called, RateLimit};
 
 use crate::atomic_pool::{AtomicPool, InitError, POOL, PoolBuffer};
@@ -51,8 +51,13 @@ static PATIENCE_TICKS: AtomicU32 = AtomicU32::new(PATIENCE.ticks());
 /// Somebody found no room in the part of boot, and nobody has looked after that.
 static WANTED: AtomicBool = AtomicBool::new(false);
 
-/// Somebody makes it grow, or gives parts back.
-static CHANGING: AtomicBool = AtomicBool::new(false);
+/// The CPU that makes it grow, or gives parts back: its number and one, or [`NO_CPU`].
+static CHANGING: AtomicU32 = AtomicU32::new(NO_CPU);
+
+const NO_CPU: u32 = 0;
+
+/// Pages that have gone back since boot. It wraps.
+static GIVEN_BACK: AtomicU32 = AtomicU32::new(0);
 
 /// Says who makes it grow. Where one may sleep: with [`Growth::WhenAsked`], nobody else does any more when this returns.
 pub fn set_growth(growth: Growth) {
@@ -64,7 +69,7 @@ pub fn set_growth(growth: Growth) {
     }
     // Either who looks after the pool sees this, which he asks when he has CHANGING, or it is seen here that he has it.
     IN_BACKGROUND.store(growth != Growth::WhenAsked, SeqCst);
-    while growth == Growth::WhenAsked && CHANGING.load(SeqCst) {
+    while growth == Growth::WhenAsked && CHANGING.load(SeqCst) != NO_CPU {
         arch::cpu::relax();
     }
 }
@@ -72,8 +77,8 @@ pub fn set_growth(growth: Growth) {
 /// There is, or was, a part beside that of boot.
 static HAS_GROWN: AtomicBool = AtomicBool::new(false);
 
-/// It could not grow. It is not tried again until it was not low for a while.
-static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+/// Given up where it could not grow, or somebody was short of memory. It is not tried again before it was seen not to be low.
+static EFFORT: Effort = Effort::new();
 
 /// The most pages that one pool would have needed, as far as somebody found no room.
 static ENOUGH: AtomicU32 = AtomicU32::new(0);
@@ -145,11 +150,12 @@ pub(crate) fn allocate(
 
 /// Whether no part has as many pages free as a quarter of the part of boot. Any context.
 pub fn is_low() -> bool {
+    let glance = EFFORT.glance();
     let target = POOL.count.load(Relaxed).div_ceil(4);
     let low = parts().all(|part| part.pages.with(|pages| pages.has_fewer_free_than(target)));
     if !low {
         // Whoever finds it low later may try again.
-        GIVEN_UP.store(false, Relaxed);
+        EFFORT.is_well(glance);
     }
     low
 }
@@ -180,7 +186,7 @@ fn pass_by_with_work() {
 /// Whether there is something for [`look_after`]. Any context.
 fn has_work() -> bool {
     IN_BACKGROUND.load(Relaxed)
-        && !CHANGING.load(Relaxed)
+        && CHANGING.load(Relaxed) == NO_CPU
         && (wants_to_grow() || GROWN.iter().any(is_superfluous))
 }
 
@@ -200,14 +206,37 @@ pub fn look_after() {
     }
 }
 
+/// This CPU becomes the one that changes the pool.
+///
+/// # Errors
+/// The one that does.
+fn claim() -> Result<(), u32> {
+    let own = arch::cpu::id() + 1;
+    CHANGING.compare_exchange(NO_CPU, own, SeqCst, Relaxed).map(drop)
+}
+
+/// Runs `act`, for whoever has claimed.
+fn claimed<R>(act: impl FnOnce() -> R) -> R {
+    let done = act();
+    CHANGING.store(NO_CPU, Release);
+    done
+}
+
 /// Runs `act` as the only one who changes the pool; `None` if somebody else does.
 fn change<R>(act: impl FnOnce() -> R) -> Option<R> {
-    if CHANGING.swap(true, SeqCst) {
-        return None;
+    claim().ok().map(|()| claimed(act))
+}
+
+/// The same when another CPU has done with it. `None` if this one does itself, in whose midst the caller is. Where one may sleep, under
+/// no lock: that CPU may be waiting for the lock.
+fn change_in_turn<R>(act: impl FnOnce() -> R) -> Option<R> {
+    while let Err(cpu) = claim() {
+        if cpu == arch::cpu::id() + 1 {
+            return None;
+        }
+        arch::cpu::relax();
     }
-    let done = act();
-    CHANGING.store(false, Release);
-    Some(done)
+    Some(claimed(act))
 }
 
 #[inline(never)] // so that the caller recorded is the one below
@@ -232,7 +261,7 @@ fn wants_to_grow() -> bool {
         return false;
     }
     let has_room = GROWN.iter().any(|part| !part.claimed.load(Relaxed));
-    has_room && !GIVEN_UP.load(Relaxed)
+    has_room && !EFFORT.has_given_up()
 }
 
 /// Doubles the pool; if there is no memory for that, adds as much as it had at boot. Where one may sleep. Says how it went.
@@ -260,7 +289,7 @@ fn grow_by_one(caller: VirtAddr) -> Result<u32, InitError> {
         }
         Err(error) => {
             part.claimed.store(false, Relaxed);
-            GIVEN_UP.store(true, Relaxed);
+            EFFORT.give_up();
             log::warn!("DMA: the atomic pool is low and does not grow: {error}");
         }
     }
@@ -272,26 +301,35 @@ pub fn release_idle() -> u32 {
     change(|| give_up(|_| true)).unwrap_or(0)
 }
 
-/// As [`release_idle`], for whoever is short of memory, unless the pool shrinks when asked alone. It does not grow again before it was
-/// not low for a while.
+/// As [`release_idle`], for whoever is short of memory, unless the pool shrinks when asked alone; another CPU that changes the pool is
+/// waited for. It does not grow again before it was seen not to be low.
 fn give_back_idle() -> u32 {
+    if !IN_BACKGROUND.load(SeqCst) {
+        return 0;
+    }
+    let before = GIVEN_BACK.load(Acquire);
     let give_back = || {
+        // Asked again: meanwhile `set_growth` may have been called.
         if !IN_BACKGROUND.load(SeqCst) {
             return 0;
         }
         let pages = give_up(|_| true);
         if pages != 0 {
-            GIVEN_UP.store(true, Relaxed);
+            EFFORT.give_up();
         }
         pages
     };
-    // Who makes it grow is short of memory himself, and has it.
-    change(give_back).unwrap_or(0)
+    // Who makes it grow is short of memory himself, and has it. What he gave back while he was waited for is there for anybody.
+    match change_in_turn(give_back) {
+        None | Some(0) => GIVEN_BACK.load(Acquire).wrapping_sub(before),
+        Some(pages) => pages,
+    }
 }
 
 fn give_up(which: impl Fn(&AtomicPool) -> bool) -> u32 {
     let pages = GROWN.iter().filter(|part| which(part)).map(AtomicPool::give_up).sum();
     if pages != 0 {
+        GIVEN_BACK.fetch_add(pages, Release);
         log::info!("DMA: the atomic pool gave back {} KiB", pages << 2);
     }
     pages

@@ -17,6 +17,7 @@
 //! The words' memory is lent by the caller. Nothing here allocates, sleeps or locks.
 
 mod capped;
+mod effort;
 mod error;
 mod holders;
 mod quick;
@@ -25,6 +26,7 @@ mod tests;
 mod words;
 
 pub use capped::MOST_ALIGNED;
+pub use effort::{Effort, Glance};
 pub use error::{AllocateError, FreeError, NewError};
 pub use holders::{Holder, Holders};
 use quick::first_fit;

@@ -155,6 +155,71 @@ fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() 
     Ran
 }
 
+/// Another CPU that tries to make the pool grow is waited for, though it finds no memory either: what nobody uses goes back all the same.
+#[ktest]
+fn whoever_is_short_waits_for_another_cpu_that_changes_the_pool_s104() -> Completion {
+    if pool_pages().is_none() {
+        return NO_POOL;
+    }
+    let other = match another() {
+        Ok(other) => other,
+        Err(skipped) => return skipped,
+    };
+    let books = Books::now();
+    let mut held: Vec<(Buffer, u32)> = Vec::with_capacity(8192);
+    let mut blocks: Vec<FrameBlock> = Vec::with_capacity(8192);
+    let region = kernel().contiguous().is_some();
+    let here = cpu::id();
+    for round in 0..10_u32 {
+        grow().expect("memory for a larger pool");
+        for order in (0..=10).rev() {
+            let zones = kernel().zones();
+            blocks.extend(core::iter::from_fn(|| zones.allocate(order, FrameOwner::Test).ok()));
+            let bytes = PAGE_SIZE << order;
+            while region && let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
+                held.push((buffer, bytes));
+            }
+        }
+        COUNT.store(0, Ordering::Relaxed);
+        OVER.store(false, Ordering::Relaxed);
+        let got = IrqSpinLock::new(Class::OuterTest(7), None);
+        {
+            let _shrinking = InBackground::begin(PATIENCE);
+            smp::run_on_each(|number| {
+                if number == here {
+                    while COUNT.load(Ordering::Relaxed) == 0 {
+                        smp::beat();
+                        smp::stop_if_ended();
+                        cpu::relax();
+                    }
+                    (0..round * 50).for_each(|_| cpu::relax());
+                    let taken = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY);
+                    OVER.store(true, Ordering::Release);
+                    got.with(|got| *got = taken.ok());
+                }
+                while number == other && !OVER.load(Ordering::Acquire) {
+                    // Most of the time it says why there is none.
+                    let _refused = grow();
+                    COUNT.fetch_add(1, Ordering::Relaxed);
+                    (0..20).for_each(|_| cpu::relax());
+                    smp::beat();
+                    smp::stop_if_ended();
+                }
+            });
+        }
+        blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
+        let got = got.with(Option::take).expect("what the pool had");
+        give_region(held.drain(..).chain([(got, PAGE_SIZE)]));
+        // The other may have been the first to take it.
+        let _idle = release_idle();
+        assert_eq!(grown(), (0, 0));
+    }
+    assert!(!is_low(), "so that it may grow again");
+    drop((held, blocks));
+    books.assert_unchanged();
+    Ran
+}
+
 /// Whoever was asked to look after the pool by somebody else than the caller of [`set_growth`] does nothing any more when that returns.
 #[ktest]
 fn nobody_makes_the_pool_grow_once_that_is_over_s104() -> Completion {
