@@ -150,7 +150,7 @@ fn allocate_otherwise(
             let area = area.map_err(AllocateError::Remap)?;
             (area.pages.start(), area.physical)
         }
-        BackEnd::Simple => direct::allocate(device, bytes, holder)?,
+        BackEnd::Simple => direct::allocate(device, bytes, sleep, holder)?,
     };
     if sleep == Sleep::May {
         pool_growth::pass_by();

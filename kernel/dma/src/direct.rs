@@ -3,11 +3,13 @@
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::coherent::Sleep;
 use kerncore::frames::{FrameOwner, order_for};
 use kerncore::holder::Holder;
 use kerncore::kernel_space::RemoveError;
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::lock::Class;
+use mm::reserve::unless_short;
 
 use crate::book::{Book, Leaf};
 use crate::coherent::{out_of_reach, request_of};
@@ -33,6 +35,7 @@ static BUFFERS: IrqSpinLock<(Book<Direct>, u64)> =
 pub(crate) fn allocate(
     device: &Device,
     bytes: u32,
+    sleep: Sleep,
     holder: Holder,
 ) -> Result<(VirtAddr, PhysAddr), AllocateError> {
     let nothing = Direct {
@@ -45,7 +48,11 @@ pub(crate) fn allocate(
     // The entry first, so that frames once taken need not be given up.
     let mut entry = Leaf::new(nothing).ok_or(AllocateError::NoEntry { bytes })?;
     let (request, order) = (request_of(device), order_for(pages_for(bytes)));
-    let frames = mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages);
+    let take = || mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages);
+    let frames = take().or_else(|error| match sleep {
+        Sleep::May => unless_short(error, take),
+        Sleep::MayNot => Err(error),
+    });
     let frames = frames
         .map_err(|none| out_of_reach(device, bytes, none).unwrap_or(AllocateError::Simple(none)))?;
     let physical = frames.leak().0.base();

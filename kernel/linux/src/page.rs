@@ -6,11 +6,12 @@ use core::ptr;
 
 use arch::machine::Authority;
 use kerncore::addr::{PAGE_SHIFT, Pfn, PhysAddr};
-use kerncore::coherent::AllocationFlags;
+use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::frames::{AllocateError, Frame, FrameOwner, Freed};
 use kerncore::gfp::{BadFlags, Warning};
 use kerncore::kmap::KmapError;
 use mm::report::{RateLimit, dump_stack};
+use mm::reserve::unless_short;
 
 use crate::{address, pointer};
 
@@ -87,7 +88,12 @@ impl fmt::Display for Refusal {
 fn take(nid: c_int, gfp: AllocationFlags, order: c_uint) -> Result<*const Frame, Refusal> {
     let zones = mm::kernel().zones();
     let request = gfp.request(nid).map_err(Refusal::Flags)?;
-    let block = zones.allocate_from(request, order, FrameOwner::Pages).map_err(Refusal::Frames)?;
+    let allocate = || zones.allocate_from(request, order, FrameOwner::Pages);
+    let block = allocate().or_else(|error| match gfp.sleep() {
+        Sleep::May => unless_short(error, allocate),
+        Sleep::MayNot => Err(error),
+    });
+    let block = block.map_err(Refusal::Frames)?;
     if gfp.zero()
         && let Err(error) = mm::kernel().zero_block(&block)
     {

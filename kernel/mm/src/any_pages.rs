@@ -21,6 +21,7 @@ use kerncore::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest};
 use kerncore::kmap::{KmapError, Mapped};
 
 use crate::kernel;
+use crate::reserve::unless_short;
 use crate::vm_area::memory_of;
 
 /// A page of bytes.
@@ -68,7 +69,8 @@ impl AnyPages {
     /// # Errors
     /// [`AllocateError`]; nothing was taken.
     pub fn new(order: u32, request: FrameRequest) -> Result<Self, AllocateError> {
-        let block = kernel().zones().allocate_from(request, order, FrameOwner::Pages)?;
+        let take = || kernel().zones().allocate_from(request, order, FrameOwner::Pages);
+        let block = take().or_else(|error| unless_short(error, take))?;
         let (first, count) = (block.first(), block.pages());
         Ok(Self { block: Some(block), first, count, mapped: AtomicU32::new(0) })
     }

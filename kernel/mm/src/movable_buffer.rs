@@ -21,6 +21,7 @@ use kerncore::layout::linear_address;
 
 use crate::any_pages::Page;
 use crate::kernel;
+use crate::reserve::unless_short;
 
 /// Zeroed pages of low memory, reached one by one through guards. May be made, used and dropped in any context.
 #[derive(Debug)]
@@ -64,7 +65,9 @@ impl MovableBuffer {
         // Dropped on the way, it gives back what it has.
         let mut buffer = Self { pages: memory };
         for _ in 0..pages {
-            buffer.pages.push(kernel().take_movable().map_err(MovableError::Frames)?);
+            let take = || kernel().take_movable();
+            let page = take().or_else(|error| unless_short(error, take));
+            buffer.pages.push(page.map_err(MovableError::Frames)?);
         }
         Ok(buffer)
     }

@@ -9,7 +9,7 @@ use kerncore::frames::{AllocateError, FrameBlock, FrameOwner};
 use kerncore::layout::linear_address;
 
 use crate::kernel;
-use crate::reserve;
+use crate::reserve::unless_short;
 
 /// Adjacent page frames: a slice of bytes, aligned to its size rounded up to a power of two. They hold whatever they
 /// held before.
@@ -79,26 +79,6 @@ impl Pages {
         let start = ptr::with_exposed_provenance_mut(self.address.raw() as usize);
         (start, (self.count * PAGE_SIZE) as usize)
     }
-}
-
-/// What comes of `take`, which was refused by `error`, for as long as that was for want of frames, somebody has some in reserve, and he
-/// may be asked here.
-#[cold]
-#[inline(never)]
-fn unless_short(
-    mut error: AllocateError,
-    take: impl Fn() -> Result<FrameBlock, AllocateError>,
-) -> Result<FrameBlock, AllocateError> {
-    while matches!(error, AllocateError::Exhausted { .. })
-        && arch::cpu::may_sleep()
-        && reserve::give_back() != 0
-    {
-        match take() {
-            Ok(block) => return Ok(block),
-            Err(again) => error = again,
-        }
-    }
-    Err(error)
 }
 
 impl Deref for Pages {

@@ -13,6 +13,7 @@ use kerncore::contiguous::Unmovable;
 use kerncore::frames::{AllocateError, FrameBlock};
 use kerncore::iommu::SeenAt;
 use kerncore::layout::linear_physical;
+use kerncore::page_table::MapError;
 use kerncore::user::asid::{Asid, SpaceId};
 use kerncore::user::{
     CloseError, PlaceError, Protection, ShowError, Spaces, UserSpace, UserSummary, UserViolation,
@@ -21,7 +22,7 @@ use kerncore::user::{
 use spin::Once;
 
 use super::register::{self, Registered};
-use crate::kernel;
+use crate::{kernel, reserve};
 
 pub(super) type Space = UserSpace<'static, 'static, CortexA9, IrqLocks>;
 
@@ -101,7 +102,9 @@ impl AddressSpace {
     /// # Errors
     /// [`SpaceError`]; nothing was taken.
     pub fn new() -> Result<Self, SpaceError> {
-        let space = Space::new(kernel(), spaces()).map_err(SpaceError::Frames)?;
+        let new = || Space::new(kernel(), spaces());
+        let space = new().or_else(|error| reserve::unless_short(error, new));
+        let space = space.map_err(SpaceError::Frames)?;
         Ok(Self { space: Registered::new(space)? })
     }
 
@@ -110,7 +113,7 @@ impl AddressSpace {
     /// # Errors
     /// [`PlaceError`]; nothing was taken.
     pub fn map_data(&self, pages: PageRange, protection: Protection) -> Result<(), PlaceError> {
-        self.space.map_data(pages, protection)
+        unless_short(|| self.space.map_data(pages, protection))
     }
 
     /// `program` at the start of `pages`, zeros behind it, to be read and executed, and to be written by nobody.
@@ -118,7 +121,7 @@ impl AddressSpace {
     /// # Errors
     /// [`PlaceError`]; nothing was taken.
     pub fn map_text(&self, pages: PageRange, program: &[u8]) -> Result<(), PlaceError> {
-        self.space.map_text(pages, program)
+        unless_short(|| self.space.map_text(pages, program))
     }
 
     /// A window at `pages` in which nothing is mapped yet, for memory of the kernel's to be shown in.
@@ -259,6 +262,21 @@ impl AddressSpace {
     /// The space itself.
     pub(super) fn space(&self) -> &Space {
         &self.space
+    }
+}
+
+/// What comes of `place`, made again for as long as it lacks frames, be it for a table, and somebody has some in reserve.
+fn unless_short(place: impl Fn() -> Result<(), PlaceError>) -> Result<(), PlaceError> {
+    loop {
+        let placed = place();
+        let lacks_frames = matches!(
+            placed,
+            Err(PlaceError::Frames(AllocateError::Exhausted { .. })
+                | PlaceError::Map(MapError::Table { .. }))
+        );
+        if !lacks_frames || reserve::give_back() == 0 {
+            return placed;
+        }
     }
 }
 

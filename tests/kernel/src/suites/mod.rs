@@ -77,6 +77,7 @@ mod played_device;
 mod pool_background;
 mod pool_growth;
 mod pool_limits;
+mod pool_reserve;
 mod ram;
 mod read_write;
 mod realloc;
