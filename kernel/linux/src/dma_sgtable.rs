@@ -71,8 +71,8 @@ pub unsafe extern "C" fn sg_init_table(sgl: *mut ScatterEntry, nents: c_uint) {
 }
 
 /// Makes in `sgt` the list of the coherent buffer of `size` bytes that [`crate::dma::dma_alloc_coherent`] gave: one entry, of whole
-/// pages; behind an IOMMU one for each run of adjacent frames (S82). 0; `-ENXIO` if it is no such buffer, or has not so many pages; `-EINVAL` for nothing; `-ENOMEM`. To be freed by
-/// [`sg_free_table`].
+/// pages; behind an IOMMU one for each run of adjacent frames (S82). 0; `-ENXIO` if it is no such buffer, or has not so many pages;
+/// `-EINVAL` for nothing; `-ENOMEM`. To be freed by [`sg_free_table`].
 ///
 /// Memory that was declared for a device has no frames, and so no pages to make a list of: `-ENXIO`, as Linux says on this
 /// architecture where a handle stands for no page.

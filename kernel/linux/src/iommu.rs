@@ -33,8 +33,8 @@ pub extern "C" fn arm_iommu_create_mapping(base: DmaAddr, size: c_uint) -> *mut 
     }
 }
 
-/// Lets a mapping of [`arm_iommu_create_mapping`] go, which lives on as long as a device is attached to it. Null is a no-op. Where one
-/// may sleep.
+/// Lets a mapping of [`arm_iommu_create_mapping`] go, which lives on as long as a device is attached to it, or a buffer of scattered
+/// frames lies in it. Null is a no-op. Where one may sleep.
 ///
 /// # Safety
 /// It was given by that, is let go once, and is not used by this caller any more.

@@ -19,6 +19,11 @@ use crate::streaming::{call, report};
 
 static REFUSED: RateLimit = RateLimit::new();
 
+/// Forgets what was told of lists that were refused: the next are told in full again. For whoever has read what there was.
+pub fn tell_again() {
+    REFUSED.restart();
+}
+
 /// The entries of a list, from the first on.
 #[derive(Clone)]
 struct Entries {
@@ -128,8 +133,9 @@ pub unsafe extern "C" fn dma_map_sg(
         Ok(segments) => c_int::try_from(segments).unwrap_or(c_int::MAX),
         Err(error) => {
             let (name, device, index) = (call.name, call.device.name(), error.index());
-            REFUSED.warn(format_args!("{name}: a list for {device} was refused: {error}"));
-            log::error!("{name}: entry {index} of {nents} for {device} fails");
+            REFUSED.warn(format_args!(
+                "{name}: entry {index} of {nents} for {device} was refused: {error}"
+            ));
             0
         }
     }

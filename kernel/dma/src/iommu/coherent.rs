@@ -77,7 +77,7 @@ pub(crate) unsafe fn free(
     iommu.find(dma, bytes).map_err(refused)?;
     if scattered::is_one(address) {
         // SAFETY: by our caller's promise.
-        return unsafe { scattered::free(device, iommu, bytes, (address, dma)) };
+        return unsafe { scattered::free(device, iommu, (address, dma)) };
     }
     let physical = device.physical_address(dma);
     // A run of that size of the device's, which leads to where the processor's address does, is that buffer.

@@ -63,19 +63,18 @@ fn at(device: &Device, dma: DmaAddr) -> Option<SeenAt> {
     Some(SeenAt { root, start: dma, coherency: device.coherency() })
 }
 
-/// [`crate::coherent::free`] of a buffer of scattered frames.
+/// [`crate::coherent::free`] of a buffer of scattered frames, whose size was compared with the run of device addresses at `dma`.
 ///
 /// # Safety
 /// As for that.
 pub(crate) unsafe fn free(
     device: &Device,
     iommu: &Shared,
-    bytes: u32,
     (address, dma): (VirtAddr, DmaAddr),
 ) -> Result<(), FreeError> {
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
-    let freed = mm::kernel().scattered_free(authority, iommu.domain(), (address, dma), bytes);
+    let freed = mm::kernel().scattered_free(authority, iommu.domain(), (address, dma));
     let freed = match freed {
         Ok(ScatteredFreed { freed, hidden }) => {
             if hidden.oddities != 0 {

@@ -286,7 +286,8 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// Takes the buffer at `base` back, which a device of `domain` sees from `start` on: the processor sees it no more, then the device
-    /// does not, and then the frames are free, each after its flush (S81). If `bytes` is not its size, its own size counts (S65).
+    /// does not, and then the frames are free, each after its flush (S81). It is named by where it is seen, and not by a size: who names
+    /// that, too, has compared it with the domain's run before (S65).
     ///
     /// The authority promises that nobody uses it, the device included.
     ///
@@ -300,7 +301,6 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         _authority: M::Authority,
         domain: &Domain<'_, '_, M, T, L>,
         (base, start): (VirtAddr, DmaAddr),
-        bytes: u32,
     ) -> Result<ScatteredFreed, RemoveError> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
@@ -327,7 +327,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         freed.map_err(|error| RemoveError::Frames { address: base, error })?;
         array?;
         let missing = count - removal.pages.min(count);
-        let freed = CoherentFreed { actual: count, given: pages_for(bytes), missing };
+        let freed = CoherentFreed { actual: count, given: count, missing };
         Ok(ScatteredFreed { freed, hidden })
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn make(
 
 #[track_caller]
 pub(crate) fn free(bed: &Bed, domain: &Of<'_>, buffer: (VirtAddr, DmaAddr), pages: u32) {
-    let freed = bed.space.scattered_free((), domain, buffer, pages * PAGE_SIZE);
+    let freed = bed.space.scattered_free((), domain, buffer);
     let counts = CoherentFreed { actual: pages, given: pages, missing: 0 };
     let hidden = Removal { pages, ..Removal::default() };
     assert_eq!(freed, Ok(ScatteredFreed { freed: counts, hidden }));

@@ -49,7 +49,7 @@ fn a_buffer_is_freed_by_what_it_is_for_whom_and_where_and_by_nothing_else_s67() 
             assert_eq!(refused, Err(wrong_kind));
         }
         let freed = |domain, address, start| {
-            let freed = space.scattered_free((), domain, (address, start), bytes);
+            let freed = space.scattered_free((), domain, (address, start));
             freed.expect_err("refused")
         };
         let elsewhere = RemoveError::SeenElsewhere { address: base, found: start };
@@ -69,10 +69,10 @@ fn a_buffer_is_freed_by_what_it_is_for_whom_and_where_and_by_nothing_else_s67() 
         let found = AreaKind::Dma;
         assert_eq!(freed(&domain, address, start), RemoveError::WrongKind { address, found });
     });
-    // Its own size counts, whatever is said (S65).
-    let freed = bed.space.scattered_free((), &domain, buffer, PAGE_SIZE).expect("it is the one");
-    assert_eq!((freed.freed.actual, freed.freed.given), (3, 1));
-    let again = bed.space.scattered_free((), &domain, buffer, bytes);
+    // Its own size, which nobody has to say.
+    let freed = bed.space.scattered_free((), &domain, buffer).expect("it is the one");
+    assert_eq!((freed.freed.actual, freed.freed.given), (3, 3));
+    let again = bed.space.scattered_free((), &domain, buffer);
     assert_eq!(again, Err(RemoveError::Unknown { address: base }));
     free(&bed, &other, twin, 3);
     bed.space.coherent_free((), dma.pages.start(), PAGE_SIZE).expect("live");
@@ -166,7 +166,7 @@ fn a_window_shows_what_lies_in_the_buffer_and_nothing_else_s82() {
                 crate::mutants::user::audit(&space);
                 if fits {
                     let in_use = Err(RemoveError::InUse { address: base, users: 1 });
-                    let freed = bed.space.scattered_free((), &domain, buffer, 4 * PAGE_SIZE);
+                    let freed = bed.space.scattered_free((), &domain, buffer);
                     assert_eq!(freed, in_use);
                 }
             }

@@ -52,7 +52,7 @@ fn log_of_a_free(
         let made = space.scattered_alloc(domain, BYTES, how, CALLER);
         let (area, at) = made.map_err(|error| error.to_string())?;
         drop(bed.machine.take_log());
-        let freed = space.scattered_free((), domain, (area.pages.start(), at.start), BYTES);
+        let freed = space.scattered_free((), domain, (area.pages.start(), at.start));
         freed.map_err(|error| error.to_string())?;
         return Ok(taken(bed.machine.take_log()));
     }
@@ -167,7 +167,7 @@ fn nobody_sees_more_than_he_has(cpus: &impl Cpus, mistake: Mistake) -> Verdict {
                 let found = with_open(&domain, &both[0], || both[0].load(seen));
                 same("what the device reads", &found, &Ok(mark))?;
             }
-            let freed = bed.space.scattered_free((), &domain, (base, at.start), BYTES);
+            let freed = bed.space.scattered_free((), &domain, (base, at.start));
             freed.map_err(|error| error.to_string())?;
             for (own, seen, linear) in pages {
                 for cpu in both {
