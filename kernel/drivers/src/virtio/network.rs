@@ -46,7 +46,8 @@ impl<'a, B: Steady> Network<'a, B> {
     /// Waits for the next frame and shows it to `look`.
     ///
     /// # Errors
-    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may.
+    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may. `QueueFull` if there
+    /// is no buffer; [`RequestError::Back`] if the frame's was not taken back, which is used no more.
     pub fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, RequestError> {
         let wait = self.wait;
         self.link.receive(&mut |came| wait.until(came), look)
@@ -56,7 +57,8 @@ impl<'a, B: Steady> Network<'a, B> {
     ///
     /// # Errors
     /// `InvalidParam` for a frame that no buffer has room for; `QueueFull` if there are no buffers; why the device cannot have one,
-    /// though nothing else is under way; what the device did wrong.
+    /// though nothing else is under way; what the device did wrong; [`RequestError::Back`] if a buffer of what was sent before was not
+    /// taken back, which is used no more: this frame is not sent then.
     pub fn send(&mut self, frame: &[u8]) -> Result<(), RequestError> {
         let wait = self.wait;
         self.link.send(frame, &mut |sent| wait.until(sent))

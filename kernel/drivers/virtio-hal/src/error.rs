@@ -6,7 +6,7 @@ use dma::streaming::{MapError, UnmapError};
 use kerncore::addr::DmaAddr;
 use virtio_drivers::Error;
 
-/// Why a request was not carried out. Nothing of it is left with the device, but of [`RequestError::Back`].
+/// Why a request was not carried out. Nothing of it is left with the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// What the device did wrong or refuses; or nobody could do that.
@@ -20,7 +20,7 @@ pub enum RequestError {
         /// Why.
         error: MapError,
     },
-    /// A buffer could not be taken back, so that what the device wrote is not there.
+    /// A buffer could not be taken back, though the device is done: what that wrote is not there, and nobody else may have the buffer.
     Back {
         /// The device.
         device: &'static str,

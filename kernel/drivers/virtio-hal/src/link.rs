@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::mem::ManuallyDrop;
+use core::mem::{self, ManuallyDrop};
 use core::ops::DerefMut;
 use core::ptr::NonNull;
 
@@ -58,6 +58,8 @@ pub struct Link<T: Transport, B: Steady> {
     outgoing: [UnderWay<B>; QUEUE],
     /// Buffers for frames to be sent.
     idle: Vec<B>,
+    /// Buffers that the device is done with and that were not taken back: kept from everybody, for good. There is room for all.
+    stuck: Vec<ManuallyDrop<B>>,
 }
 
 /// What waits: it is called with the question whether something has come, and returns when that may be so.
@@ -71,16 +73,24 @@ impl<T: Transport, B: Steady> Link<T, B> {
     /// What there was no memory for, what the device refuses, such as a buffer that is too small, or why it cannot have one; it is
     /// reset.
     pub fn new(transport: T, incoming: Vec<B>, outgoing: Vec<B>) -> Result<Self, RequestError> {
+        let mut stuck = Vec::new();
+        stuck.try_reserve_exact(incoming.len() + outgoing.len()).map_err(|_| Error::DmaError)?;
         let mut link = Self {
             device: ManuallyDrop::new(VirtIONetRaw::new(transport)?),
             incoming: [const { None }; QUEUE],
             kept: incoming,
             outgoing: [const { None }; QUEUE],
             idle: outgoing,
+            stuck,
         };
         link.device.enable_interrupts();
         link.offer_kept()?;
         Ok(link)
+    }
+
+    /// How many buffers were not taken back from the device ([`RequestError::Back`]): they are used no more.
+    pub const fn stuck_buffers(&self) -> usize {
+        self.stuck.len()
     }
 
     /// Gives the device all buffers for frames to come that it does not have.
@@ -109,7 +119,7 @@ impl<T: Transport, B: Steady> Link<T, B> {
             }
             Err(error) => {
                 // There is room: it was among them before.
-                self.kept.push(buffer);
+                keep(&mut self.kept, &mut self.stuck, buffer, error);
                 Err(error)
             }
         }
@@ -118,16 +128,16 @@ impl<T: Transport, B: Steady> Link<T, B> {
     /// Waits for the next frame and shows it to `look`.
     ///
     /// # Errors
-    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may.
+    /// What the device did wrong; or why it can have none of the buffers, so that no frame would come: later it may. `QueueFull` if there
+    /// is no buffer; [`RequestError::Back`] if the frame's was not taken back, which is used no more.
     pub fn receive<R>(
         &mut self,
         wait: Waits<'_>,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, RequestError> {
-        if let Err(error) = self.offer_kept()
-            && self.incoming.iter().all(Option::is_none)
-        {
-            return Err(error);
+        let offered = self.offer_kept();
+        if self.incoming.iter().all(Option::is_none) {
+            return Err(offered.err().unwrap_or(RequestError::Device(Error::QueueFull)));
         }
         let token = loop {
             match self.device.poll_receive() {
@@ -146,9 +156,11 @@ impl<T: Transport, B: Steady> Link<T, B> {
             return Err(error.into());
         }
         // SAFETY: the device is done.
-        let ended = unsafe { mapped.end() };
-        let seen = ended.and_then(|()| {
-            let (header, length) = came?;
+        if let Err(error) = unsafe { mapped.end() } {
+            self.stuck.push(ManuallyDrop::new(buffer));
+            return Err(error);
+        }
+        let seen = came.map_err(RequestError::Device).and_then(|(header, length)| {
             let frame = buffer.get(header..).and_then(|frame| frame.get(..length));
             Ok(frame.map(look).ok_or(Error::IoError)?)
         });
@@ -161,7 +173,8 @@ impl<T: Transport, B: Steady> Link<T, B> {
     ///
     /// # Errors
     /// `InvalidParam` for a frame that no buffer has room for; `QueueFull` if there is no buffer; why the device cannot have it,
-    /// though nothing else is under way; what the device did wrong.
+    /// though nothing else is under way; what the device did wrong; [`RequestError::Back`] if a buffer of what was sent before was not
+    /// taken back, which is used no more: this frame is not sent then.
     pub fn send(&mut self, frame: &[u8], wait: Waits<'_>) -> Result<(), RequestError> {
         self.reclaim()?;
         let mut buffer = loop {
@@ -171,18 +184,27 @@ impl<T: Transport, B: Steady> Link<T, B> {
                 None => return Err(RequestError::Device(Error::QueueFull)),
             }
         };
-        let begun = match self.fill(&mut buffer, frame) {
-            Ok(end) => self.begin(NonNull::from(&buffer[..end]), wait),
+        let mapped = match self.fill(&mut buffer, frame) {
+            Ok(end) => self.map_to_send(NonNull::from(&buffer[..end]), wait),
             Err(error) => Err(error.into()),
         };
-        match begun {
-            Ok((mapped, token)) => self.outgoing[usize::from(token)] = Some((buffer, mapped)),
+        let mapped = match mapped {
+            Ok(mapped) => mapped,
             Err(error) => {
                 self.idle.push(buffer);
                 return Err(error);
             }
+        };
+        match self.begin(mapped) {
+            Ok((mapped, token)) => {
+                self.outgoing[usize::from(token)] = Some((buffer, mapped));
+                Ok(())
+            }
+            Err(error) => {
+                keep(&mut self.idle, &mut self.stuck, buffer, error);
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     /// Puts `frame` into `buffer` behind a header, and says where it ends.
@@ -193,19 +215,23 @@ impl<T: Transport, B: Steady> Link<T, B> {
         Ok(end)
     }
 
-    /// Gives the device `bytes` to be sent; what is under way already may have to make room for a copy.
-    fn begin(
+    /// Maps `bytes` to be sent; what is under way already may have to make room for a copy.
+    fn map_to_send(
         &mut self,
         bytes: NonNull<[u8]>,
         wait: Waits<'_>,
-    ) -> Result<(Mapped, u16), RequestError> {
-        let mapped = loop {
+    ) -> Result<Mapped, RequestError> {
+        loop {
             // SAFETY: our caller's buffer stays where it is, and is kept, unused, until the mapping ends.
             match unsafe { Mapped::new(&CARDS, bytes, Flow::ToDevice) } {
                 Err(RequestError::Buffer { .. }) if self.is_sending() => self.await_sent(wait)?,
-                other => break other?,
+                other => return other,
             }
-        };
+        }
+    }
+
+    /// Gives the device what is mapped to be sent.
+    fn begin(&mut self, mapped: Mapped) -> Result<(Mapped, u16), RequestError> {
         // SAFETY: nobody writes to the bytes.
         let bytes = unsafe { mapped.bytes().as_ref() };
         // SAFETY: nor does anybody until the device is done or reset.
@@ -248,15 +274,18 @@ impl<T: Transport, B: Steady> Link<T, B> {
                 *place = Some((buffer, mapped));
                 return Err(error.into());
             }
-            self.idle.push(buffer);
             // SAFETY: the device is done.
-            unsafe { mapped.end() }?;
+            if let Err(error) = unsafe { mapped.end() } {
+                self.stuck.push(ManuallyDrop::new(buffer));
+                return Err(error);
+            }
+            self.idle.push(buffer);
         }
         Ok(())
     }
 }
 
-/// 1. The device is reset. 2. What it had is taken back. 3. The buffers go.
+/// 1. The device is reset. 2. What it had is taken back. 3. The buffers go, but those that were not taken back.
 impl<T: Transport, B: Steady> Drop for Link<T, B> {
     fn drop(&mut self) {
         // SAFETY: it is not used again.
@@ -264,11 +293,22 @@ impl<T: Transport, B: Steady> Drop for Link<T, B> {
         for place in self.incoming.iter_mut().chain(&mut self.outgoing) {
             let Some((buffer, mapped)) = place.take() else { continue };
             // SAFETY: the device was reset above, and the buffer is still there.
-            if let Err(error) = unsafe { mapped.end() } {
-                log::error!("{error}");
+            match unsafe { mapped.end() } {
+                Ok(()) => drop(buffer),
+                Err(error) => {
+                    log::error!("{error}");
+                    mem::forget(buffer);
+                }
             }
-            drop(buffer);
         }
+    }
+}
+
+/// Keeps a buffer that the device was not given among those that may be used again; not one whose mapping did not end.
+fn keep<B>(usable: &mut Vec<B>, stuck: &mut Vec<ManuallyDrop<B>>, buffer: B, why: RequestError) {
+    match why {
+        RequestError::Back { .. } => stuck.push(ManuallyDrop::new(buffer)),
+        RequestError::Device(_) | RequestError::Buffer { .. } => usable.push(buffer),
     }
 }
 

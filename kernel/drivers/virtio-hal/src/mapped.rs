@@ -105,19 +105,21 @@ impl Mapped {
     /// Ends the mapping: the buffer then holds what the device wrote. Any context.
     ///
     /// # Errors
-    /// [`RequestError::Back`]; the device is taken to have the buffer for good.
+    /// [`RequestError::Back`]: the device is done, but what it wrote is not there, and the buffer might still be listed as its own. Whoever
+    /// has that gives it to nobody any more, a device or the heap.
     ///
     /// # Safety
     /// The device is done with the buffer, or never knew of it.
     pub unsafe fn end(self) -> Result<(), RequestError> {
         let Self { device, flow, dma, .. } = self;
         let (_, bytes) = place(self.bytes);
+        // Whatever comes of it, the device does not have it any more.
+        SHARED.fetch_sub(1, Relaxed);
         if !self.is_coherent {
             // SAFETY: `new` mapped it there, so, and by our caller's promise the device is done.
             unsafe { streaming::unmap(call("virtio unmap", device, flow), dma, bytes) }
                 .map_err(|error| RequestError::Back { device: device.name(), dma, bytes, error })?;
         }
-        SHARED.fetch_sub(1, Relaxed);
         Ok(())
     }
 }

@@ -37,17 +37,17 @@ static ON_BUS: Device = Device::new("a device on the bus, beside one that is ref
 
 const BOTH: u32 = Flow::Bidirectional as u32;
 
-fn frame() -> Pfn {
+pub(super) fn frame() -> Pfn {
     kernel().zones().allocate(0, FrameOwner::Pages).expect("memory").leak().0
 }
 
-fn give(frame: Pfn) {
+pub(super) fn give(frame: Pfn) {
     let freed = kernel().free_frames_at(authority(), frame, 0, FrameOwner::Pages);
     assert_eq!(freed, Ok(()), "{frame}");
 }
 
 /// Takes `wanted`, which is free.
-fn take(wanted: Pfn) {
+pub(super) fn take(wanted: Pfn) {
     let mut others = Vec::with_capacity(4096);
     let found = core::iter::repeat_with(frame).take(others.capacity()).any(|frame| {
         let is_it = frame == wanted;

@@ -110,6 +110,7 @@ mod virtio_net;
 mod virtio_odd;
 mod virtio_rng;
 mod virtio_scarce;
+mod virtio_stuck;
 mod virtio_write;
 mod vmalloc;
 mod vmallocinfo;

@@ -28,7 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::witness::Books;
 
-const NET: u32 = 1;
+pub(super) const NET: u32 = 1;
 const DISK: u32 = 2;
 const ENTROPY: u32 = 4;
 
@@ -36,13 +36,13 @@ const SECTOR: usize = 512;
 
 /// What is said of the newest request.
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+pub(super) struct Answer {
     /// Added to the number of its chain.
-    beside: u32,
+    pub(super) beside: u32,
     /// Bytes that were written.
-    length: u32,
+    pub(super) length: u32,
     /// What the first byte of its last buffer then is.
-    last: u8,
+    pub(super) last: u8,
 }
 
 /// As it should be, of a disk.
@@ -50,15 +50,15 @@ const RIGHT: Answer = Answer { beside: 0, length: 1, last: 0 };
 
 /// What the test sees of the device, and tells it.
 #[derive(Debug)]
-struct Seen {
-    answer: Cell<Answer>,
+pub(super) struct Seen {
+    pub(super) answer: Cell<Answer>,
     resets: Cell<u32>,
     places: u32,
     sectors: u64,
 }
 
 impl Seen {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         let (answer, resets) = (Cell::new(RIGHT), Cell::new(0));
         Self { answer, resets, places: 16, sectors: 100 }
     }
@@ -76,7 +76,7 @@ struct Ring {
     last: (u32, usize),
 }
 
-struct Odd<'s> {
+pub(super) struct Odd<'s> {
     kind: u32,
     status: DeviceStatus,
     seen: &'s Seen,
@@ -84,7 +84,7 @@ struct Odd<'s> {
 }
 
 impl<'s> Odd<'s> {
-    fn new(kind: u32, seen: &'s Seen) -> Self {
+    pub(super) fn new(kind: u32, seen: &'s Seen) -> Self {
         Self { kind, status: DeviceStatus::empty(), seen, rings: [Ring::default(); 2] }
     }
 }
@@ -228,16 +228,16 @@ impl Drop for Odd<'_> {
     }
 }
 
-fn spin(done: &mut dyn FnMut() -> bool) {
+pub(super) fn spin(done: &mut dyn FnMut() -> bool) {
     assert!(done(), "the device answers at once");
 }
 
-fn fault(error: Error) -> RequestError {
+pub(super) fn fault(error: Error) -> RequestError {
     RequestError::Device(error)
 }
 
 /// Runs `test`, after which no device has anything, and no memory is taken.
-fn quietly(test: impl FnOnce()) {
+pub(super) fn quietly(test: impl FnOnce()) {
     let books = Books::now();
     test();
     assert_eq!((shared_buffers(), usage().taken), (0, 0));
