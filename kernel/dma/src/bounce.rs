@@ -123,6 +123,12 @@ pub fn usage() -> BounceUse {
     BOUNCE.with(|bounce| BounceUse { slots: bounce.slots(), taken: bounce.taken() })
 }
 
+/// The most bytes that one copy can have, when no other is made; `None` if there are no bounce buffers.
+pub fn largest_copy() -> Option<u32> {
+    // Less than RAM.
+    BOUNCE.with(|bounce| bounce.slots().checked_mul(SLOT)).filter(|&bytes| bytes != 0)
+}
+
 /// Takes slots at or below `last` for `loan`. Any context.
 pub(crate) fn take(loan: Loan, last: PhysAddr) -> Result<PhysAddr, Exhausted> {
     BOUNCE

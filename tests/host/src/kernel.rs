@@ -100,7 +100,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 42] = [
+const SPECIAL: [Special; 43] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -156,6 +156,8 @@ const SPECIAL: [Special; 42] = [
     Special::with("swiotlb=force dma_debug=on", "virtio").by(4).equipped(),
     // Hardly any room for copies, of which a network card has half.
     Special::with("swiotlb=64K,force", "virtio").equipped(),
+    // Less of it than a request has at most.
+    Special::with("swiotlb=16K,force", "virtio_write::").equipped(),
     Special::with("dma_debug=on", "misuse::"),
     Special::with("swiotlb=force dma_debug=on", "iommu"),
     Special::with("dma_debug=on", "streaming").by(4),

@@ -8,16 +8,13 @@ use virtio_drivers::device::blk::SECTOR_SIZE;
 use virtio_hal::{Blocks, Slot, Waits};
 
 use super::transport::{SlotTransport, device_in};
-use super::{DeviceError, RequestError, Wait};
+use super::{DeviceError, RequestError, Wait, most_of_a_request};
 
 /// The device number of a disk (Virtio 1.2, 5.2).
 const BLOCK: u32 = 2;
 
 /// Bytes in a sector.
 pub const SECTOR: usize = SECTOR_SIZE;
-
-/// The most bytes of one request: one whose buffer the device cannot have in place is copied, and bounce buffers are scarce.
-const REQUEST: usize = 64 << 10;
 
 /// Whether the device in a slot is a disk.
 pub fn is_disk(slot: &mut IoMem<Slot>) -> bool {
@@ -74,7 +71,7 @@ impl<'a> Disk<'a> {
         wait: Waits<'_>,
     ) -> Result<(), RequestError> {
         let mut first = checked(sector, buffer)?;
-        for part in buffer.chunks_mut(REQUEST) {
+        for part in buffer.chunks_mut(most_of_a_request()) {
             self.disk.read(first, part, &mut *wait)?;
             first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }
@@ -88,7 +85,7 @@ impl<'a> Disk<'a> {
     pub fn write(&mut self, sector: u64, buffer: &[u8]) -> Result<(), RequestError> {
         let mut first = checked(sector, buffer)?;
         let wait = self.wait;
-        for part in buffer.chunks(REQUEST) {
+        for part in buffer.chunks(most_of_a_request()) {
             self.disk.write(first, part, &mut |done| wait.until(done))?;
             first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }

@@ -6,13 +6,10 @@ use mm::io_mem::IoMem;
 use virtio_hal::{EntropySource, Slot};
 
 use super::transport::{SlotTransport, device_in};
-use super::{DeviceError, RequestError, Wait};
+use super::{DeviceError, RequestError, Wait, most_of_a_request};
 
 /// The device number of a source of random bytes (Virtio 1.2, 5.4).
 const ENTROPY: u32 = 4;
-
-/// The most bytes of one request: one whose buffer the device cannot have in place is copied, and bounce buffers are scarce.
-const REQUEST: usize = 64 << 10;
 
 /// Whether the device in a slot is a source of random bytes.
 pub fn is_entropy(slot: &mut IoMem<Slot>) -> bool {
@@ -42,7 +39,7 @@ impl<'a> Entropy<'a> {
     /// # Errors
     /// What the device did wrong, or why it cannot have the buffer. That then begins with what came before.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
-        for part in buffer.chunks_mut(REQUEST) {
+        for part in buffer.chunks_mut(most_of_a_request()) {
             let mut done = 0;
             // A device may give fewer bytes than it was asked for.
             while done < part.len() {

@@ -8,9 +8,11 @@ pub mod completion;
 pub mod entropy;
 mod legacy;
 pub mod network;
+mod request;
 mod start;
 pub mod transport;
 mod wait;
 
+use request::most_of_a_request;
 pub use start::{DeviceError, RequestError};
 pub use wait::Wait;

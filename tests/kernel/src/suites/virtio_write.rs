@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+use dma::bounce::largest_copy;
 use drivers::virtio::block::{Disk, SECTOR, is_disk};
 use drivers::virtio::completion::Completion as DeviceInterrupt;
 use drivers::virtio::{RequestError, Wait};
@@ -33,6 +34,12 @@ pub(super) fn is_writable(slot: &mut IoMem<Slot>) -> bool {
     is_disk(slot) && Disk::new(slot, Wait::Polling).is_ok_and(|disk| !disk.is_read_only())
 }
 
+/// How many requests are made of so many bytes.
+fn requests_for(bytes: usize) -> u32 {
+    let most = largest_copy().map_or(64 << 10, |copy| copy.min(64 << 10));
+    u32::try_from(bytes).expect("few").div_ceil(most)
+}
+
 /// Writes and reads a region by requests of some sizes, first other bytes than those which stay.
 fn write_from(kind: Kind, first: u64) -> Completion {
     with_device(is_writable, NONE, &INTERRUPT, |slot| {
@@ -51,7 +58,7 @@ fn write_from(kind: Kind, first: u64) -> Completion {
                 memory.fill(0xee);
                 assert_eq!(disk.read(first + sector, &mut memory), Ok(()));
                 assert_known(&memory, seed, place, "read back");
-                requests += 2;
+                requests += 2 * requests_for(bytes);
                 sector += count;
                 count = (count * 2).min(REGION - sector);
             }
