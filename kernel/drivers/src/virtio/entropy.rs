@@ -39,13 +39,9 @@ impl<'a> Entropy<'a> {
     /// # Errors
     /// What the device did wrong, or why it cannot have the buffer. That then begins with what came before.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RequestError> {
+        let wait = self.wait;
         for part in buffer.chunks_mut(most_of_a_request()) {
-            let mut done = 0;
-            // A device may give fewer bytes than it was asked for.
-            while done < part.len() {
-                let wait = self.wait;
-                done += self.source.read(&mut part[done..], &mut |came| wait.until(came))?;
-            }
+            self.source.fill(part, &mut |came| wait.until(came))?;
         }
         Ok(())
     }

@@ -56,6 +56,19 @@ impl<T: Transport> EntropySource<T> {
         self.queue.set_dev_notify(notices == Notices::Wanted);
     }
 
+    /// Fills `buffer`, by as many requests as that takes: a device may give fewer bytes than it was asked for. `wait` is that of
+    /// [`EntropySource::read`].
+    ///
+    /// # Errors
+    /// As for that; `buffer` then begins with what came before.
+    pub fn fill(&mut self, buffer: &mut [u8], wait: Waits<'_>) -> Result<(), RequestError> {
+        let mut done = 0;
+        while done < buffer.len() {
+            done += self.read(&mut buffer[done..], &mut *wait)?;
+        }
+        Ok(())
+    }
+
     /// Asks for as many bytes as `buffer` has, which must be some, and says how many came: at least one. `wait` is called with the
     /// question whether the device is done, and returns when that may be so; it is called again if it is not.
     ///

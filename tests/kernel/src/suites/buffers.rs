@@ -44,7 +44,7 @@ pub(super) fn take_region() -> (Vec<(Buffer, u32)>, AllocateError) {
 }
 
 #[track_caller]
-pub(super) fn give_region(buffers: impl IntoIterator<Item = (Buffer, u32)>) {
+pub(super) fn give_all(buffers: impl IntoIterator<Item = (Buffer, u32)>) {
     for (buffer, bytes) in buffers {
         give(&DEVICE, bytes, buffer);
     }

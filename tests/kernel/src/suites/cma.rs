@@ -19,7 +19,7 @@ use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::kernel;
 
-use super::buffers::{NO_REGION, give, give_region, take_region};
+use super::buffers::{NO_REGION, give, give_all, take_region};
 use super::witness::{Books, NOBODY, ask_host, assert_absent, assert_leads, plus, word_at};
 
 static DEVICE: Device = Device::new("a test's device");
@@ -172,7 +172,7 @@ fn a_full_region_says_who_has_it_and_what_to_raise() -> Completion {
     let too_large = ContiguousError::TooLarge { pages, region: region.pages() };
     let refused = allocate(&DEVICE, pages * PAGE_SIZE, Sleep::May, NOBODY);
     assert_eq!(refused, Err(AllocateError::Remap(CoherentError::Contiguous(too_large))));
-    give_region(buffers);
+    give_all(buffers);
     assert_eq!(region.usage(), before);
     books.assert_unchanged();
     Ran

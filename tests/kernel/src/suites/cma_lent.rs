@@ -21,7 +21,7 @@ use mm::kernel;
 use mm::movable_buffer::MovableBuffer;
 use mm::user::{AddressSpace, End, waits};
 
-use super::buffers::{DEVICE, NO_REGION, give_region, take_region};
+use super::buffers::{DEVICE, NO_REGION, give_all, take_region};
 use super::user::{DATA, at, pages, program};
 use super::user_programs as code;
 use super::witness::{Books, NOBODY};
@@ -53,7 +53,7 @@ fn a_programs_data_moves_out_when_buffers_want_its_memory_s101() -> Completion {
         let mut found = vec![0; bytes.len()];
         space.copy_from(&mut found, at(DATA)).expect("mapped");
         assert!(found == bytes, "words were lost on the way");
-        give_region(buffers);
+        give_all(buffers);
     }
     // What was moved out does not come back; what is asked for next is lent again.
     assert_eq!(lent(region), 0);
@@ -75,7 +75,7 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
     // All but one run is taken, the last and smallest: buffers and programs meet there.
     let (mut buffers, _) = take_region();
     let (last, meeting) = buffers.pop().expect("there were some");
-    give_region(vec![(last, meeting)]);
+    give_all(vec![(last, meeting)]);
     let [taken, refused, moved, ran] = [const { AtomicU32::new(0) }; 4];
     let done = AtomicBool::new(false);
     let waited = waits();
@@ -89,7 +89,7 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
                     Ok(buffer) => {
                         taken.fetch_add(1, SeqCst);
                         moved.fetch_add(had, SeqCst);
-                        give_region(vec![(buffer, meeting)]);
+                        give_all(vec![(buffer, meeting)]);
                     }
                     // A page was just being lent or given back.
                     Err(_) => _ = refused.fetch_add(1, SeqCst),
@@ -118,7 +118,7 @@ fn programs_run_on_while_their_memory_is_taken_and_given_back_smp_s101() -> Comp
         "{ran} programs; {taken} buffers in the place of {moved} lent pages, {refused} refused; {} waits",
         waits() - waited
     );
-    give_region(buffers);
+    give_all(buffers);
     assert_eq!(lent(region), 0);
     assert!(taken > 0 && ran > 0);
     Ran
@@ -159,8 +159,8 @@ fn a_pinned_page_is_not_moved_and_the_refusal_names_it_s101() -> Completion {
     let own = MovableBuffer::new(2).expect("memory");
     assert_eq!(own.movable(), 0, "there is none to lend");
     drop((buffer, own));
-    give_region(buffers);
-    give_region(vec![(last, PAGE_SIZE)]);
+    give_all(buffers);
+    give_all(vec![(last, PAGE_SIZE)]);
     assert_eq!((lent(region), region.movable_counts()), (0, (0, 0)));
     books.assert_unchanged();
     Ran

@@ -18,13 +18,13 @@ use kerncore::layout::linear_address;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use kerncore::user::Protection;
-use ktest::Completion::{self, Ran};
+use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use mm::kernel;
 use mm::movable_buffer::MovableBuffer;
 use mm::user::AddressSpace;
 
-use super::buffers::{NO_REGION, give_region, take_region};
+use super::buffers::{NO_REGION, give_all, take_region};
 use super::user::{DATA, at, pages};
 use super::witness::{Books, NOBODY, word_at};
 
@@ -48,13 +48,19 @@ fn end(dma: DmaAddr, bytes: u32, flow: Flow) {
     assert_eq!(unmapped, Ok(()));
 }
 
-/// The lent page that is full of marks.
-fn lent_with_mark() -> Option<Pfn> {
-    let region = kernel().contiguous()?;
-    (0..region.pages()).filter_map(|page| region.first().checked_add(page)).find(|frame| {
+/// The lent pages that are full of marks, in their order.
+fn lent_with_marks() -> Vec<Pfn> {
+    let Some(region) = kernel().contiguous() else { return Vec::new() };
+    let frames = (0..region.pages()).filter_map(|page| region.first().checked_add(page));
+    let is_marked = |frame: &Pfn| {
         let lent = region.use_of(*frame) == Some(PageUse::Lent);
         lent && linear_address(frame.base()).is_some_and(|page| word_at(page) == 0x5a5a_5a5a)
-    })
+    };
+    frames.filter(is_marked).collect()
+}
+
+fn lent_with_mark() -> Option<Pfn> {
+    lent_with_marks().first().copied()
 }
 
 /// Each way of the data, in place or by a copy: the page stays, the refusal names it and says why; afterwards it moves as any other.
@@ -92,8 +98,8 @@ fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105(
         let mut found = vec![0; mark.len()];
         space.copy_from(&mut found, at(DATA)).expect("mapped");
         assert!(flow == Flow::FromDevice || found == mark, "words were lost on the way");
-        give_region(vec![(last, PAGE_SIZE)]);
-        give_region(buffers);
+        give_all(vec![(last, PAGE_SIZE)]);
+        give_all(buffers);
         drop(space);
         assert_eq!((region.usage().lent, bounce::usage().taken), (0, 0));
     }
@@ -133,8 +139,8 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
     assert_eq!(Some(owner), home, "it is the region's again");
     let last = allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY).expect("nobody has it");
     assert_eq!(last.dma.raw(), frame.base().raw());
-    give_region(vec![(last, PAGE_SIZE)]);
-    give_region(buffers);
+    give_all(vec![(last, PAGE_SIZE)]);
+    give_all(buffers);
     books.assert_unchanged();
     Ran
 }
@@ -165,7 +171,7 @@ fn a_lent_page_that_could_not_be_mapped_moves_s101_s105() -> Completion {
     assert!(moved.frame() != frame && moved.iter().all(|&byte| byte == 0x77));
     drop(moved);
     drop(buffer);
-    give_region(buffers);
+    give_all(buffers);
     books.assert_unchanged();
     Ran
 }
@@ -193,7 +199,34 @@ fn a_movable_page_is_zeroed_whoever_had_it_before_s85_s101() -> Completion {
     rounds(true);
     let (buffers, _) = take_region();
     rounds(false);
-    give_region(buffers);
+    give_all(buffers);
+    books.assert_unchanged();
+    Ran
+}
+
+/// Where a piece crosses from a page into the next, both stay.
+#[ktest]
+fn both_pages_that_a_piece_lies_in_stay_where_they_are_s101_s105() -> Completion {
+    let Some(region) = kernel().contiguous() else { return NO_REGION };
+    let books = Books::now();
+    let space = AddressSpace::new().expect("memory");
+    space.map_data(pages(DATA, 16), Protection::ReadWrite).expect("memory");
+    space.copy_to(at(DATA), &vec![0x5a; 16 * PAGE_SIZE as usize]).expect("mapped");
+    let lent = lent_with_marks();
+    let Some(both) = lent.windows(2).find(|both| both[0].checked_add(1) == Some(both[1])) else {
+        return Skipped("no two of its lent pages are neighbours");
+    };
+    let place = PhysAddr::new(both[1].base().raw() - 64);
+    for flow in Flow::ALL {
+        let dma = lend(Memory::Physical(place), 128, flow);
+        let (buffers, why) = take_region();
+        assert_eq!(region.usage().lent, 2, "{flow}: {why}");
+        assert!(both.iter().all(|&frame| region.use_of(frame) == Some(PageUse::Lent)), "{flow}");
+        end(dma, 128, flow);
+        give_all(buffers);
+    }
+    drop(space);
+    assert_eq!((region.usage().lent, bounce::usage().taken), (0, 0));
     books.assert_unchanged();
     Ran
 }

@@ -10,16 +10,17 @@ use core::ptr;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
-use dma::coherent::{self, Buffer, CoherentBox, allocate};
+use dma::coherent::{Buffer, CoherentBox, allocate, first_frame};
 use dma::device::Device;
 use dma::pool_growth::{grow, grown, release_idle};
 use image::capture::capture_log;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
-use kerncore::coherent::Sleep;
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
-use linux::dma::dma_free_coherent;
+use linux::dma::{dma_alloc_coherent, dma_free_coherent};
+use linux::dma_attrs::{dma_alloc_attrs, dma_free_attrs};
 use linux::dma_sgtable::dma_get_sgtable_attrs;
 use linux::errno::{EINVAL, ENXIO};
 use linux::user::dma_mmap_attrs;
@@ -32,6 +33,7 @@ use super::user_sharing::{waiting, window};
 use super::witness::{Books, NOBODY, overwrite, plus};
 
 static DEVICE: Device = Device::new("a device at the edge");
+static SNOOPING: Device = Device::coherent("a snooping device at the edge");
 
 const HIDDEN: DmaAttributes = DmaAttributes::NO_KERNEL_MAPPING;
 
@@ -145,7 +147,7 @@ fn buffers_in_a_device_s_own_memory_keep_their_addresses_s99_s102() {
         );
         assert_eq!(attributes::revealed(&device, given, HIDDEN), Some(given));
         // It has no frames, and so no list.
-        assert_eq!(coherent::first_frame(&device, given, PAGE_SIZE), None);
+        assert_eq!(first_frame(&device, given, PAGE_SIZE), None);
         // SAFETY: the test's own, without a reference.
         assert_eq!(unsafe { attributes::free(&device, 2 * PAGE_SIZE, given, HIDDEN) }, Ok(()));
     }
@@ -204,4 +206,85 @@ fn a_buffer_s_area_knows_who_asked_for_it_s83() {
     let name = alloc::format!("{}", Called(caller));
     assert!(caller != VirtAddr::new(0) && !name.contains("CoherentBox"), "{name}");
     assert!(name.contains("kernel_tests") || name.contains("call_once"), "{name}");
+}
+
+/// S99: of the pool a buffer has frames from its start to its end, as long as it is one; a device that snoops has them where it sees
+/// them.
+#[ktest]
+fn frames_are_those_of_one_buffer_that_is_there_s99() -> Completion {
+    if pool_pages().is_none() {
+        return NO_POOL;
+    }
+    let frame = |dma: DmaAddr| Some(PhysAddr::new(dma.raw()).pfn());
+    let bytes = 2 * PAGE_SIZE;
+    let buffer = allocate(&DEVICE, bytes, Sleep::MayNot, NOBODY).expect("room");
+    let dma = DmaAddr::new(buffer.dma.raw() + PAGE_SIZE);
+    let inside = Buffer { address: plus(buffer.address, PAGE_SIZE), dma };
+    assert_eq!(first_frame(&DEVICE, buffer, bytes), frame(buffer.dma));
+    assert_eq!(first_frame(&DEVICE, buffer, bytes + 1), None, "more than it has");
+    assert_eq!(first_frame(&DEVICE, inside, PAGE_SIZE), None, "from its second page on");
+    give(&DEVICE, bytes, buffer);
+    assert_eq!(first_frame(&DEVICE, buffer, PAGE_SIZE), None, "it was given back");
+    let take = || allocate(&SNOOPING, PAGE_SIZE, Sleep::May, NOBODY).expect("memory");
+    let (one, other) = (take(), take());
+    assert_eq!(first_frame(&SNOOPING, one, PAGE_SIZE), frame(one.dma));
+    let elsewhere = Buffer { dma: other.dma, ..one };
+    assert_eq!(first_frame(&SNOOPING, elsewhere, PAGE_SIZE), None);
+    give(&SNOOPING, PAGE_SIZE, one);
+    give(&SNOOPING, PAGE_SIZE, other);
+    Ran
+}
+
+/// S67, S99: what is given back with attributes that mean nothing stays.
+#[ktest]
+fn a_free_with_attributes_that_mean_nothing_is_told_and_changes_nothing_s67_s99() {
+    let device = &raw const DEVICE;
+    let mut dma = DmaAddr::new(0);
+    // SAFETY: a device, and a place for an address.
+    let memory =
+        unsafe { dma_alloc_attrs(device, PAGE_SIZE, &raw mut dma, AllocationFlags::KERNEL, 0) };
+    assert!(!memory.is_null(), "no memory");
+    let free = |bits| {
+        // SAFETY: no reference to the memory was ever made.
+        capture_log(|| unsafe { dma_free_attrs(device, PAGE_SIZE, memory, dma, bits) }).1
+    };
+    let books = Books::now();
+    let log = free(1 << 31);
+    assert!(log.text().contains("dma_free_attrs: "), "{log:?}");
+    books.assert_unchanged();
+    let log = free(0);
+    assert!(log.text().is_empty(), "it was there: {log:?}");
+}
+
+/// S71, S99: a refusal is told, by both names, now and then; to whom flags say that he wants no words there are none.
+#[ktest]
+fn refusals_by_c_names_have_words_unless_flags_say_otherwise_s71_s99() {
+    let mut dma = DmaAddr::new(0);
+    let place = &raw mut dma;
+    let ask = |device: *const Device, flags| {
+        let (memory, log) = capture_log(|| {
+            // SAFETY: a device or null, and a place for an address.
+            unsafe { dma_alloc_attrs(device, u32::MAX, place, flags, 0) }
+        });
+        assert!(memory.is_null(), "more than there is");
+        !log.text().is_empty()
+    };
+    let device = &raw const DEVICE;
+    // Repetitions are printed when there were twice as many: after the second, twice as many as lay between.
+    let until_told =
+        || (1..20_000).find(|_| ask(device, AllocationFlags::KERNEL)).expect("a message");
+    let _first = until_told();
+    let between = until_told();
+    let quiet = AllocationFlags(AllocationFlags::KERNEL.0 | AllocationFlags::NO_WARNING);
+    let words = (0..=2 * between).filter(|_| ask(device, quiet)).count();
+    assert_eq!(words, 0);
+    let told = (0..40_000).any(|_| {
+        let (memory, log) = capture_log(|| {
+            // SAFETY: refused.
+            unsafe { dma_alloc_coherent(ptr::null(), 1, place, AllocationFlags::KERNEL) }
+        });
+        assert!(memory.is_null(), "for nobody");
+        log.text().contains("dma_alloc_coherent: no device given")
+    });
+    assert!(told, "nobody was told");
 }

@@ -78,6 +78,7 @@ mod pool_background;
 mod pool_growth;
 mod pool_limits;
 mod pool_reserve;
+mod pool_words;
 mod ram;
 mod read_write;
 mod realloc;

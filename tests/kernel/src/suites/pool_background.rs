@@ -26,7 +26,7 @@ use mm::page_alloc::Pages;
 use mm::{clock, kernel};
 
 use super::buffers::{
-    DEVICE, InBackground, NO_POOL, comes, give, give_pages, give_region, one_page, pool_pages,
+    DEVICE, InBackground, NO_POOL, comes, give, give_all, give_pages, one_page, pool_pages,
     take_pages,
 };
 use super::smp::{another, on_each};
@@ -147,7 +147,7 @@ fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() 
         }
         assert_eq!(grown(), (0, 0));
         blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
-        give_region(held.drain(..));
+        give_all(held.drain(..));
     }
     assert!(!is_low(), "so that it may grow again");
     drop((held, blocks));
@@ -209,7 +209,7 @@ fn whoever_is_short_waits_for_another_cpu_that_changes_the_pool_s104() -> Comple
         }
         blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
         let got = got.with(Option::take).expect("what the pool had");
-        give_region(held.drain(..).chain([(got, PAGE_SIZE)]));
+        give_all(held.drain(..).chain([(got, PAGE_SIZE)]));
         // The other may have been the first to take it.
         let _idle = release_idle();
         assert_eq!(grown(), (0, 0));

@@ -20,6 +20,7 @@ use kerncore::streaming::{Flow, Refusal};
 use ktest::{assert_err, ktest};
 use mm::kernel;
 use mm::page_alloc::Pages;
+use mm::vm_area::VmArea;
 
 use super::witness::{Books, NOBODY};
 
@@ -202,4 +203,6 @@ fn coherent_memory_beyond_a_mask_is_not_the_device_s_as_it_is_s99_s100() {
     assert_eq!(seen_at(&near, second, 1), None);
     assert_eq!(seen_at(&DEVICE, second, PAGE_SIZE), Some(DmaAddr::new(dma.raw() + PAGE_SIZE)));
     assert_eq!(seen_at(&DEVICE, second, PAGE_SIZE + 1), None);
+    let area = VmArea::new(PAGE_SIZE).expect("memory");
+    assert_eq!(seen_at(&DEVICE, area.address(), 1), None, "not coherent");
 }

@@ -349,6 +349,25 @@ fn a_source_that_says_odd_lengths_or_names_is_refused() {
     });
 }
 
+/// Each request is for what is missing, and its bytes come behind those that are there.
+#[ktest]
+fn a_source_that_gives_few_bytes_at_a_time_fills_a_buffer() {
+    quietly(|| {
+        let seen = Seen::new();
+        let mut source = EntropySource::new(Odd::new(ENTROPY, &seen)).expect("it comes up");
+        seen.answer.set(Answer { beside: 0, length: 25, last: 0x77 });
+        let mut buffer = [0xee; 100];
+        assert_eq!(source.fill(&mut buffer, &mut spin), Ok(()));
+        // The device writes the first byte of what it is given.
+        let written = (0..buffer.len()).filter(|&index| buffer[index] == 0x77);
+        assert_eq!(written.collect::<Vec<_>>(), [0, 25, 50, 75]);
+        // The last request is for fewer than it says that it gave.
+        let odd = source.fill(&mut buffer[..90], &mut spin);
+        assert_eq!(odd, Err(fault(Error::IoError)));
+        assert_eq!(source.fill(&mut [], &mut spin), Ok(()));
+    });
+}
+
 /// A buffer that is offered is answered at once, here.
 #[ktest]
 fn frames_of_odd_lengths_and_names_are_refused() {

@@ -28,7 +28,11 @@ const BUFFER: Piece =
 /// How transfers go on `cpu`.
 trait Transfers {
     fn begin(&self, cpu: SoftCpu<'_>, flow: Flow);
-    fn end(&self, cpu: SoftCpu<'_>, flow: Flow);
+    fn end_of(&self, cpu: SoftCpu<'_>, flow: Flow, piece: Piece);
+
+    fn end(&self, cpu: SoftCpu<'_>, flow: Flow) {
+        self.end_of(cpu, flow, BUFFER);
+    }
 }
 
 /// `kerncore`'s.
@@ -39,8 +43,8 @@ impl Transfers for Right {
         to_device(&cpu, with(flow), BUFFER);
     }
 
-    fn end(&self, cpu: SoftCpu<'_>, flow: Flow) {
-        to_processor(&cpu, with(flow), BUFFER);
+    fn end_of(&self, cpu: SoftCpu<'_>, flow: Flow, piece: Piece) {
+        to_processor(&cpu, with(flow), piece);
     }
 }
 
@@ -64,6 +68,8 @@ enum Mistake {
     DoesNotWait,
     /// Lines that the device will write are dropped at once.
     DropsOnTheWayOut,
+    /// Lines that the device only read are dropped at the end.
+    DropsOnTheWayBack,
     /// The data cache is not invalidated.
     SkipsInvalidate,
     /// The outer cache is not.
@@ -178,7 +184,11 @@ impl StreamMachine for Wrong<'_> {
 impl Mistake {
     /// The flow with which a transfer ends.
     fn turned(self, flow: Flow) -> Flow {
-        if self == Self::WrongDirection { Flow::ToDevice } else { flow }
+        match self {
+            Self::WrongDirection => Flow::ToDevice,
+            Self::DropsOnTheWayBack => Flow::FromDevice,
+            _ => flow,
+        }
     }
 }
 
@@ -191,8 +201,8 @@ impl Transfers for Mistake {
         }
     }
 
-    fn end(&self, cpu: SoftCpu<'_>, flow: Flow) {
-        to_processor(&Wrong::new(cpu, *self, &ledger()), with(self.turned(flow)), BUFFER);
+    fn end_of(&self, cpu: SoftCpu<'_>, flow: Flow, piece: Piece) {
+        to_processor(&Wrong::new(cpu, *self, &ledger()), with(self.turned(flow)), piece);
     }
 }
 
@@ -269,6 +279,19 @@ fn what_a_device_leaves_alone_is_what_the_processor_wrote(transfers: &impl Trans
     })
 }
 
+/// What the processor wrote meanwhile beside a buffer that a device only reads, in the last line of that, is there still.
+fn what_lies_beside_a_buffer_that_a_device_reads_stays(transfers: &impl Transfers) -> Verdict {
+    on_each(|_, cpu| {
+        let shorter = Piece { bytes: BUFFER.bytes - 4, ..BUFFER };
+        store_all(cpu, 0x100);
+        transfers.begin(cpu, Flow::ToDevice);
+        let beside = word(WORDS - 1).0;
+        assert_eq!(cpu.store(beside, 0x777), Ok(()), "the buffer is mapped");
+        transfers.end_of(cpu, Flow::ToDevice, shorter);
+        same("the processor reads", &cpu.load(beside).ok(), &Some(0x777))
+    })
+}
+
 /// The ledger of lines finds nothing wrong with transfers of each flow, one after the other, and remembers nothing of them; also on
 /// the machine that never shows that something is (S105).
 fn the_ledger_of_lines_finds_every_edge_right(way: &impl Goes<Mistake>) -> Verdict {
@@ -326,6 +349,9 @@ board! {
         stream_cleans_outer_too_early: "S105", "the outer cache is cleaned before the data cache is done",
             Mistake::CleansOuterTooEarly;
         stream_does_not_wait: "S105", "the device begins before the outer cache is done", Mistake::DoesNotWait;
+    }
+    what_lies_beside_a_buffer_that_a_device_reads_stays(Right, Mistake::None) {
+        stream_drops_on_the_way_back: "S105", "lines that a device only read are dropped at the end", Mistake::DropsOnTheWayBack;
     }
     the_processor_reads_what_a_device_wrote(Right, Mistake::None) {
         stream_skips_invalidate: "S105", "the data cache is not invalidated at the end", Mistake::SkipsInvalidate;
