@@ -15,7 +15,7 @@
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::bounce::{Found, GiveBackError, Loan, Original};
-use kerncore::iommu::{Grant, IovaError};
+use kerncore::iommu::IovaError;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::{self, Bounced, Flow, Handover, Question, Refusal, Route, Step};
@@ -24,8 +24,7 @@ use mm::kernel;
 use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
-use crate::iommu::Shared;
-use crate::iommu::view::type_for;
+use crate::iommu;
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
 
@@ -59,7 +58,7 @@ pub struct Call<'d> {
 }
 
 impl Call<'_> {
-    fn handover(&self, step: Step) -> Handover {
+    pub(crate) fn handover(&self, step: Step) -> Handover {
         let Self { name, device, flow, .. } = *self;
         Handover { call: name, coherency: device.coherency(), flow, step }
     }
@@ -82,12 +81,12 @@ fn reach(device: &Device) -> PhysAddr {
 /// The memory is mapped for as long as this mapping stands, and nobody uses it meanwhile: what the device may write is neither
 /// read nor written, what it only reads is not written, but between synchronisations.
 pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
-    // SAFETY: by our caller's promise.
-    let mut dma = unsafe { map_on_bus(call, memory, bytes)? };
     if let Some(iommu) = call.device.iommu() {
-        // SAFETY: mapped above, and nobody knows of it yet. What the device cannot see is unmapped, and unpinned with that.
-        dma = unsafe { show(call, iommu, dma, bytes)? };
+        // SAFETY: by our caller's promise.
+        return unsafe { iommu::single::map(call, iommu, memory, bytes) };
     }
+    // SAFETY: as above.
+    let dma = unsafe { map_on_bus(call, memory, bytes)? };
     debug::mapped(&call, dma, bytes);
     Ok(dma)
 }
@@ -114,37 +113,6 @@ pub(crate) fn bus_of(memory: Memory) -> Option<PhysAddr> {
         Memory::Physical(physical) => Some(physical),
         Memory::Linear(address) | Memory::Anywhere(address) => linear_physical(address),
     }
-}
-
-/// Lets a device behind an IOMMU see what was just mapped at `on_bus`; if it cannot, that ends.
-///
-/// # Safety
-/// As for [`unmap`], of what [`map_unchecked`] gave.
-#[cold]
-#[inline(never)]
-unsafe fn show(
-    call: Call<'_>,
-    iommu: &Shared,
-    on_bus: DmaAddr,
-    bytes: u32,
-) -> Result<DmaAddr, MapError> {
-    let physical = PhysAddr::new(on_bus.raw());
-    let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
-    let error = match iommu.show((physical, bytes), grant, memory) {
-        Ok(dma) if call.device.mask().reaches(dma, bytes) => return Ok(dma),
-        Ok(start) => {
-            // SAFETY: nobody knows of it yet.
-            let authority = unsafe { Authority::claim() };
-            let hidden = iommu.hide(authority, start, bytes);
-            debug_assert_eq!(hidden, Ok(()), "shown above");
-            IovaError::OutOfReach { start, last: call.device.mask().last() }.into()
-        }
-        Err(error) => error,
-    };
-    // SAFETY: by our caller's promise.
-    let ended = unsafe { unmap_on_bus(call, physical, bytes) };
-    debug_assert_eq!(ended, Ok(()), "mapped by this call");
-    Err(MapError::Iommu(error))
 }
 
 /// # Safety

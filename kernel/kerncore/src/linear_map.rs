@@ -40,7 +40,7 @@
 //! Frames that are not adjacent go the same way as a list, by types of their own: [`list`].
 
 use crate::{
-    addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
+    addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
     descriptor::l2::SmallPages,
     frames::FrameBlock,
@@ -183,6 +183,16 @@ impl<M: Machine> LinearMap<M> {
     #[inline]
     pub fn pages_of(&self, first: Pfn, count: u32) -> Option<PageRange> {
         self.window.pages().sub_range(first.checked_sub(self.first)?, count)
+    }
+
+    /// The first address of [`LinearMap::pages_of`], for those who ask for each piece of a list.
+    #[inline(always)]
+    pub(crate) fn address_of(&self, first: Pfn, count: u32) -> Option<VirtAddr> {
+        let pages = self.window.pages();
+        let index = first.number().wrapping_sub(self.first.number());
+        let is_inside = index < pages.count() && count <= pages.count().wrapping_sub(index);
+        // It is an address of the window.
+        is_inside.then(|| VirtAddr::new(pages.first().wrapping_add(index) << PAGE_SHIFT))
     }
 
     /// The frame at `address` of the window, mapped or not.

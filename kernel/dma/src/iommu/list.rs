@@ -5,22 +5,26 @@
 //!   map     each piece on the bus ──▶ as many as are one segment: addresses for all, entries ──▶ told by the next piece
 //!   unmap   the device sees the segment no more, after one flush ──▶ each of its pieces is the processor's (S81)
 //! ```
-//! While a list is mapped, its pieces say where they lie on the bus; what the device is told is written over that, never over a piece
-//! whose turn is to come: there are no more segments than pieces.
+//! What the device is told is written into the first pieces, never into one whose turn is to come: there are no more segments than
+//! pieces. The others are told that there is nothing for them.
 //!
 //! A copy in bounce buffers is a segment of its own: it lies where it lies, and not where its piece does, so that only the tables know.
+//!
+//! A list is gone through twice on either way: to check and give each piece, and to write its entry; to compare each piece with its
+//! entry, and to take it back ([`super::lender`]).
 
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr};
 use kerncore::iommu::{Grant, IovaError, Segment};
 
 use super::Shared;
+use super::lender::Lender;
 use super::view::{run_of, type_for};
 use crate::debug;
 use crate::list::{ListMapError, NO_SEGMENT, Piece, lost, segments};
 use crate::streaming::{self, Call, MapError, UnmapError};
 
-/// Pieces that are mapped on the bus, and that the device is to see as one.
+/// Pieces that are mapped on the bus, and that the device is to see as one: by themselves, or in their own places.
 struct Open<I> {
     pieces: I,
     /// How many.
@@ -42,11 +46,17 @@ impl<P: Piece, I: Iterator<Item = P> + Clone> Open<I> {
 
     /// Where each lies on the bus.
     fn on_bus(&self) -> impl Iterator<Item = (PhysAddr, u32)> + Clone {
-        self.each().map(|piece| {
-            let (bus, bytes) = piece.told();
-            (PhysAddr::new(bus.raw()), bytes)
-        })
+        let alone = (self.count == 1).then_some((self.first, self.bytes));
+        let joined = self.each().take(if alone.is_some() { 0 } else { usize::MAX });
+        alone.into_iter().chain(joined.filter_map(place_of))
     }
+}
+
+/// Where `piece` lies on the bus by itself, and how many bytes it has.
+#[inline(always)]
+fn place_of(piece: impl Piece) -> Option<(PhysAddr, u32)> {
+    let (memory, bytes) = piece.memory()?;
+    streaming::bus_of(memory).map(|first| (first, bytes))
 }
 
 /// [`crate::list::map`] of a device behind `iommu`.
@@ -60,7 +70,7 @@ pub(crate) unsafe fn map<P: Piece>(
     iommu: &Shared,
     pieces: impl Iterator<Item = P> + Clone,
 ) -> Result<u32, ListMapError> {
-    let limits = call.device.segment_limits();
+    let (limits, lender) = (call.device.segment_limits(), Lender::new(call));
     let (mut told, mut rest) = (0, pieces.clone());
     let none = PhysAddr::new(0);
     let mut open =
@@ -84,12 +94,11 @@ pub(crate) unsafe fn map<P: Piece>(
             break Err(ListMapError::NoMemory { index });
         };
         // SAFETY: by our caller's promise.
-        let on_bus = match unsafe { streaming::map_on_bus(call, memory, bytes) } {
-            Ok(on_bus) => PhysAddr::new(on_bus.raw()),
+        let (on_bus, is_in_place) = match unsafe { lender.give(memory, bytes) } {
+            Ok(given) => given,
             Err(error) => break Err(ListMapError::Piece { index, error }),
         };
-        let own =
-            (streaming::bus_of(memory) == Some(on_bus)).then_some(Segment::new(on_bus, bytes));
+        let own = is_in_place.then_some(Segment::new(on_bus, bytes));
         let joined = open.segment.and_then(|open| own.and(open.joined(on_bus, bytes, limits)));
         if joined.is_none() && open.count != 0 {
             if let Err(error) = tell(&open) {
@@ -99,18 +108,20 @@ pub(crate) unsafe fn map<P: Piece>(
             }
             open = Open { pieces: here, count: 0, index, first: none, bytes: 0, segment: None };
         }
-        piece.tell(DmaAddr::new(on_bus.raw()), bytes);
+        piece.tell(NO_SEGMENT.0, NO_SEGMENT.1);
         if open.count == 0 {
             (open.first, open.segment) = (on_bus, own);
         } else {
             open.segment = joined;
         }
         (open.count, open.bytes) = (open.count + 1, open.bytes + bytes);
+        if let Some(segment) = &mut open.segment {
+            // SAFETY: as above.
+            open.count += unsafe { lender.give_joined(&mut rest, segment, limits) };
+            open.bytes = segment.bytes();
+        }
     };
-    let Err(error) = outcome else {
-        room.for_each(|piece| piece.tell(NO_SEGMENT.0, NO_SEGMENT.1));
-        return Ok(told);
-    };
+    let Err(error) = outcome else { return Ok(told) };
     for (on_bus, bytes) in open.on_bus() {
         // SAFETY: mapped above, and the device sees nothing of it.
         lost(1, unsafe { streaming::unmap_on_bus(call, on_bus, bytes) });
@@ -127,10 +138,19 @@ fn show<P: Piece>(
     open: &Open<impl Iterator<Item = P> + Clone>,
 ) -> Result<(DmaAddr, u32), ListMapError> {
     let failed = |error| ListMapError::Piece { index: open.index, error: MapError::Iommu(error) };
-    let (offset, bytes) = (open.first.page_offset(), open.bytes);
+    let (first, bytes, offset) = (open.first, open.bytes, open.first.page_offset());
     let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
-    let dma =
-        iommu.show_runs((open.on_bus().map(run_of), offset), grant, memory).map_err(failed)?;
+    let (_, pages) = run_of((first, bytes));
+    let shown = if open.count == 1 {
+        iommu.show((first, bytes), grant, memory)
+    } else if open.count == pages {
+        // Each lies in one page, as they are joined where pages end.
+        let frames = open.pieces.clone().map(|piece| place_of(piece).map(|(first, _)| first.pfn()));
+        iommu.show_pages((frames, pages, offset), grant, memory)
+    } else {
+        iommu.show_runs((open.on_bus().map(run_of), offset), grant, memory)
+    };
+    let dma = shown.map_err(failed)?;
     if !call.device.mask().reaches(dma, bytes) {
         // SAFETY: nobody knows of it yet.
         let authority = unsafe { Authority::claim() };
@@ -158,63 +178,91 @@ pub(crate) unsafe fn unmap<P: Piece>(
 ) {
     let mut rest = pieces.clone();
     for (dma, bytes) in segments(pieces).take(most as usize) {
-        let (first, mut count, mut found) = (rest.clone(), 0, 0_u32);
-        while found < bytes
-            && let Some(piece) = rest.next()
-        {
-            found = found.saturating_add(piece.memory().map_or(0, |(_, bytes)| bytes));
-            count += 1;
-        }
-        let own = first.take(count as usize);
-        // SAFETY: by our caller's promise.
-        ended(count, unsafe { end(call, iommu, (dma, bytes), own, (count, found)) });
+        let own = rest.clone();
+        // Most segments of one piece are seen to be that at a glance.
+        let first = rest.next().and_then(Piece::memory);
+        let (count, may_end) = if first.is_some_and(|(_, found)| found >= bytes) {
+            (1, Ok(()))
+        } else {
+            rest = own.clone();
+            compare(call, iommu, (dma, bytes), &mut rest)
+        };
+        let result = if count == 1 {
+            // SAFETY: by our caller's promise.
+            unsafe { streaming::unmap(call, dma, bytes) }
+        } else {
+            // SAFETY: as above.
+            unsafe { end(call, iommu, (dma, bytes), own.take(count as usize), may_end) }
+        };
+        ended(count, result);
     }
 }
 
-/// Ends the segment of `bytes` at `dma`, whose pieces are `own`: so many, with `found` bytes.
+/// How many of `pieces`, which are taken out, have the `bytes` that the device sees from `dma` on; and whether they have just as many, are
+/// what the tables say of each, and still somebody's. All of them, while the device still sees it: who has freed one meanwhile finds the
+/// others as they were.
+#[inline(always)]
+fn compare<P: Piece>(
+    call: Call<'_>,
+    iommu: &Shared,
+    (dma, bytes): (DmaAddr, u32),
+    pieces: &mut impl Iterator<Item = P>,
+) -> (u32, Result<(), UnmapError>) {
+    let (lender, mut seen) = (Lender::new(call), iommu.domain().follow());
+    let (mut count, mut found, mut differs) = (0, 0_u32, false);
+    let mut may_end = Ok(());
+    while found < bytes
+        && let Some(piece) = pieces.next()
+    {
+        count += 1;
+        let at = DmaAddr::new(dma.raw().wrapping_add(found));
+        let Some((memory, here)) = piece.memory() else {
+            differs = true;
+            continue;
+        };
+        found = found.saturating_add(here);
+        match streaming::bus_of(memory) {
+            Some(first) if seen.at(at) == Some(first) => {
+                if let Err(error) = lender.may_end(first, here) {
+                    may_end = may_end.and(Err(error));
+                }
+            }
+            _ => differs = true,
+        }
+    }
+    let others = found != bytes || differs;
+    (count, if others { Err(UnmapError::OtherPieces { dma, bytes }) } else { may_end })
+}
+
+/// Ends the segment of `bytes` at `dma`, whose pieces are `own`, if it `may_end`.
 ///
 /// # Safety
 /// As for [`unmap`].
+#[inline(always)]
 unsafe fn end<P: Piece>(
     call: Call<'_>,
     iommu: &Shared,
     (dma, bytes): (DmaAddr, u32),
-    own: impl Iterator<Item = P> + Clone,
-    (count, found): (u32, u32),
+    own: impl Iterator<Item = P>,
+    may_end: Result<(), UnmapError>,
 ) -> Result<(), UnmapError> {
-    if count == 1 {
-        // SAFETY: by our caller's promise.
-        return unsafe { streaming::unmap(call, dma, bytes) };
-    }
     debug::unmapped(&call, dma, bytes);
-    iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
-    let places = own.map(|piece| {
-        let (memory, bytes) = piece.memory()?;
-        streaming::bus_of(memory).map(|first| (first, bytes))
-    });
-    let mut at = dma.raw();
-    let are_there = found == bytes
-        && places.clone().all(|place| {
-            place.is_some_and(|(first, bytes)| {
-                let here = iommu.on_bus(DmaAddr::new(at)) == Some(first);
-                at += bytes;
-                here
-            })
-        });
-    if !are_there {
-        return Err(UnmapError::OtherPieces { dma, bytes });
-    }
-    // All of them, while the device still sees it: who has freed one meanwhile finds the others as they were.
-    for (first, bytes) in places.clone().flatten() {
-        mm::kernel().is_streamable(first, bytes).map_err(UnmapError::Memory)?;
-    }
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    if may_end.is_err() {
+        // It stays mapped.
+        iova.leak();
+        return may_end;
+    }
+    iommu.hide_all(iova);
+    let lender = Lender::new(call);
     let mut ended = Ok(());
-    for (first, bytes) in places.flatten() {
+    for (first, bytes) in own.filter_map(place_of) {
         // SAFETY: by our caller's promise; the tables said that this is what was mapped, and copies are not joined.
-        ended = ended.and(unsafe { streaming::end_in_place(call, first, bytes) });
+        if let Err(error) = unsafe { lender.take(first, bytes) } {
+            ended = ended.and(Err(error));
+        }
     }
     ended
 }

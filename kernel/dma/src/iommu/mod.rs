@@ -11,8 +11,10 @@
 //! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
 
 pub(crate) mod coherent;
+mod lender;
 pub(crate) mod list;
 pub mod scattered;
+pub(crate) mod single;
 pub(crate) mod view;
 
 use alloc::boxed::Box;

@@ -7,7 +7,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, pages_for};
 use kerncore::attributes::MemoryType;
 use kerncore::coherent::Coherency;
 use kerncore::descriptor::PageSize;
-use kerncore::iommu::{DomainMapError, Grant, IovaError};
+use kerncore::iommu::{DomainMapError, Grant, Iova, IovaError};
 
 use super::Shared;
 
@@ -54,14 +54,28 @@ impl Shared {
         dma: DmaAddr,
         bytes: u32,
     ) -> Result<(), IovaError> {
+        self.claim(authority, dma, bytes).map(|iova| self.hide_all(iova))
+    }
+
+    /// The right to what the device sees of just `bytes` from `dma` on. The authority is [`Shared::hide`]'s.
+    pub(crate) fn claim(
+        &self,
+        authority: Authority,
+        dma: DmaAddr,
+        bytes: u32,
+    ) -> Result<Iova, IovaError> {
         let offset = dma.raw() % PAGE_SIZE;
         let start = DmaAddr::new(dma.raw() - offset);
-        let iova = self.domain.claim(authority, start, pages_of(offset, bytes))?;
+        self.domain.claim(authority, start, pages_of(offset, bytes))
+    }
+
+    /// [`Shared::hide`] of all of `iova`.
+    pub(crate) fn hide_all(&self, iova: Iova) {
+        let start = iova.start();
         let ((), removal) = self.domain.unmap(iova, ()).flush();
         if removal.oddities != 0 {
             log::error!("DMA: device addresses from {start}: {removal:?}");
         }
-        Ok(())
     }
 
     /// Whether just `bytes` are seen from `dma` on.
@@ -92,6 +106,18 @@ impl Shared {
     /// Where `dma` leads on the bus.
     pub(crate) fn on_bus(&self, dma: DmaAddr) -> Option<PhysAddr> {
         self.domain.translate(dma).map(|found| found.physical)
+    }
+
+    /// Lets the device see `pages` frames, one behind the other: where it sees what begins `offset` bytes into the first.
+    #[inline(always)]
+    pub(crate) fn show_pages(
+        &self,
+        (frames, pages, offset): (impl Iterator<Item = Option<Pfn>>, u32, u32),
+        grant: Grant,
+        memory: MemoryType,
+    ) -> Result<DmaAddr, DomainMapError> {
+        let iova = self.domain.map_pages(frames, pages, grant, memory)?;
+        Ok(DmaAddr::new(iova.leak().raw() | offset))
     }
 }
 

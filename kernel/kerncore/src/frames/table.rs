@@ -250,7 +250,14 @@ impl<'t> FrameTable<'t> {
         }
     }
 
-    /// The same from the frame at `index` on, behind the first of its block.
+    /// [`FrameTable::owned_run`] of the first frame of a block; `None` of any other.
+    #[inline(always)]
+    pub(crate) fn owned_from_head(&self, frame: Pfn) -> Option<(FrameOwner, u32)> {
+        let state = self.record(self.index_of(frame)?).state();
+        state.is_head().then(|| (state.owner(), 1 << state.order()))
+    }
+
+    /// The same as [`FrameTable::owned_run`] from the frame at `index` on, behind the first of its block.
     #[inline(never)]
     fn owned_run_within(self, index: u32) -> (FrameOwner, u32) {
         self.head_of(index).map_or((FrameOwner::Absent, 1), |head| {

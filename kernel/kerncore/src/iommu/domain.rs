@@ -35,7 +35,7 @@ use crate::pool::Word;
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a dropped Iova leaks its addresses"]
 pub struct Iova {
-    range: OwnedRange,
+    pub(super) range: OwnedRange,
     /// Where its domain's first-level table lies.
     root: PhysAddr,
 }
@@ -88,29 +88,6 @@ pub struct UnmappedIova<'d, 's, M: Machine, T: Iotlb, L: Locks, P> {
     entries: UnmappedEntries<'d, DomainMachine<M, T>, L, P>,
     iovas: &'d L::Lock<IovaSpace<'s>>,
 }
-
-/// The frames of runs of one, of which there are `left`.
-struct Scattered<I> {
-    runs: I,
-    left: usize,
-}
-
-impl<I: Iterator<Item = (Pfn, u32)>> Iterator for Scattered<I> {
-    type Item = Pfn;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Pfn> {
-        let (frame, _) = self.runs.next()?;
-        self.left = self.left.saturating_sub(1);
-        Some(frame)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl<I: Iterator<Item = (Pfn, u32)>> ExactSizeIterator for Scattered<I> {}
 
 /// Slots of a first-level table that translates `window`: of the lower half, or of all addresses.
 const fn slots_for(window: PageRange) -> u32 {
@@ -181,7 +158,7 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         }
         let mut iova = self.reserve(pages).map_err(DomainMapError::Iova)?;
         let mapped = if scattered {
-            self.map_scattered(&mut iova, runs, grant, memory)
+            self.map_each(&mut iova, runs.map(|(frame, _)| frame), grant, memory)
         } else {
             self.map_all(&mut iova, runs, grant, memory)
         };
@@ -191,7 +168,7 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         }
     }
 
-    fn reserve(&self, pages: u32) -> Result<Iova, IovaError> {
+    pub(super) fn reserve(&self, pages: u32) -> Result<Iova, IovaError> {
         if L::fails(Point::Addresses) {
             return Err(IovaError::Exhausted { pages, largest: 0, free: 0 });
         }
@@ -213,21 +190,6 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
     /// Of a run that is taken, and that nobody else has the right to.
     const fn right_to(&self, run: PageRange) -> Iova {
         Iova { range: OwnedRange::mint(run), root: self.root() }
-    }
-
-    /// Runs of one frame each: no entry is larger.
-    fn map_scattered(
-        &self,
-        iova: &mut Iova,
-        runs: impl Iterator<Item = (Pfn, u32)>,
-        grant: Grant,
-        memory: MemoryType,
-    ) -> Result<(), (u32, MapError)> {
-        let (attributes, source) = (grant.attributes(memory), self.source());
-        // As many runs as pages.
-        let frames = Scattered { runs, left: iova.pages() as usize };
-        let mapped = self.table.map(&mut iova.range, 0, frames, attributes, &source);
-        mapped.map(drop).map_err(|error| (error.mapped(), error))
     }
 
     fn map_all(
@@ -256,12 +218,16 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         outcome
     }
 
-    fn source(&self) -> impl crate::page_table::TableSource {
+    pub(super) fn source(&self) -> impl crate::page_table::TableSource {
         self.tables.source(&self.table, self.kernel.zones())
     }
 
     #[cold]
-    fn unwind(&self, mut iova: Iova, (mapped, error): (u32, MapError)) -> DomainMapError {
+    pub(super) fn unwind(
+        &self,
+        mut iova: Iova,
+        (mapped, error): (u32, MapError),
+    ) -> DomainMapError {
         if mapped != 0 {
             // Mapped a moment ago, so inside.
             let undone = self.table.unmap_entries_part(&mut iova.range, 0, mapped);

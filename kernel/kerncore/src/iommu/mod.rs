@@ -22,8 +22,10 @@
 mod audit;
 mod domain;
 mod error;
+mod follow;
 pub mod iova;
 pub mod machine;
+mod pages;
 mod seen;
 mod segments;
 mod tables;
@@ -31,6 +33,7 @@ mod tables;
 pub use audit::{DomainSummary, DomainViolation};
 pub use domain::{Domain, Iova, UnmappedIova};
 pub use error::{CreateError, DomainMapError, IovaError};
+pub use follow::Follow;
 pub(crate) use seen::{NotShown, attributes_for};
 pub use seen::{SeenAt, SeenList, StillSeen, UnmappedSeen};
 pub use segments::{DeviceSegments, LimitError, Segment, SegmentLimits};

@@ -130,10 +130,13 @@ impl Segment {
     }
 
     /// The same and a piece of `bytes` from `first` on, if both can be one within `limits`.
+    #[inline]
     pub fn joined(self, first: PhysAddr, bytes: u32, limits: SegmentLimits) -> Option<Self> {
         let end = self.offset.checked_add(self.bytes)?;
-        let is_seam = PhysAddr::new(end).page_offset() == 0 && first.page_offset() == 0;
-        let (last, bytes) = (end.checked_add(bytes)? - 1, self.bytes + bytes);
+        let is_seam = PhysAddr::new(end | first.raw()).page_offset() == 0;
+        // Both have no more bytes than lie before the end of the second, which does not wrap. It is not 0 where any has a byte.
+        let last = end.checked_add(bytes)?.wrapping_sub(1);
+        let bytes = self.bytes.wrapping_add(bytes);
         let fits = bytes <= limits.most && last <= limits.boundary && last < Self::ALIGNED;
         (is_seam && fits).then_some(Self { bytes, ..self })
     }

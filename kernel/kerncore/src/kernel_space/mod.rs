@@ -58,6 +58,7 @@ mod sharing;
 mod shortage;
 mod statics;
 mod stream;
+mod stream_at_hand;
 mod table_memory;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,7 +9,7 @@ use crate::lock::Locks;
 use crate::streaming::{Handover, Piece, StreamMachine, to_device, to_processor};
 
 /// How many frames `bytes` from `first` touch.
-const fn frames_of(first: PhysAddr, bytes: u32) -> u32 {
+pub(super) const fn frames_of(first: PhysAddr, bytes: u32) -> u32 {
     pages_for(bytes.saturating_add(first.page_offset()))
 }
 

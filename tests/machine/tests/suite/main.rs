@@ -2,6 +2,7 @@
 //! and the board of mutants, which says of the tests that they bite.
 
 mod iommu;
+mod iommu_at_hand;
 mod iommu_edges;
 mod kernel_space;
 mod linear_list;
