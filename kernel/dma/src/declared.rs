@@ -13,7 +13,7 @@ use core::{fmt, mem, ptr};
 
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::attributes::Attributes;
 use kerncore::holder::Holder;
 use kerncore::kernel_space::{IoRemapError, RemoveError};
@@ -116,10 +116,36 @@ impl fmt::Display for ReleaseError {
 
 impl core::error::Error for ReleaseError {}
 
-/// Which pages are taken, and for each the note of who took the run that it is the first of.
+/// Which pages are taken, and for each the note of the run that it is the first of.
 struct Books {
     pool: Pool<'static>,
-    notes: Box<[Holder]>,
+    notes: Box<[Note]>,
+}
+
+/// What is noted of a buffer.
+#[derive(Clone, Copy)]
+struct Note {
+    holder: Holder,
+    /// A program was shown some of it.
+    was_shown: bool,
+    /// So many calls are just showing it.
+    showing: u16,
+    /// It is being freed, and shown to nobody any more.
+    going: bool,
+}
+
+impl Note {
+    const fn of(holder: Holder) -> Self {
+        Self { holder, was_shown: false, showing: 0, going: false }
+    }
+}
+
+impl Books {
+    /// The note of the buffer of so many pages that begins at `address`.
+    fn note_of(&mut self, address: VirtAddr, pages: u32) -> Option<&mut Note> {
+        let run = self.pool.runs().find(|run| (run.start, run.pages) == (address, pages))?;
+        self.notes.get_mut(run.first as usize)
+    }
 }
 
 /// The memory that was declared for a device.
@@ -155,7 +181,7 @@ impl Declared {
         let mut notes = Vec::new();
         let pages = (usable / PAGE_SIZE) as usize;
         notes.try_reserve_exact(pages).map_err(|_| DeclareError::NoBooks)?;
-        notes.resize(pages, Holder::NOBODY);
+        notes.resize(pages, Note::of(Holder::NOBODY));
         let mut own = Vec::new();
         own.try_reserve_exact(1).map_err(|_| DeclareError::NoBooks)?;
         let base = mm::kernel()
@@ -206,7 +232,7 @@ impl Declared {
                 return Err(AllocateError::OutOfReach { device: name, mask, bytes, found });
             }
             if let Some(note) = books.notes.get_mut(run.first as usize) {
-                *note = holder;
+                *note = Note::of(holder);
             }
             Ok(run)
         })?;
@@ -216,7 +242,7 @@ impl Declared {
         Ok(Buffer { address: run.start, dma: self.view(run.start).1 })
     }
 
-    /// Gives a run back that lies inside, if the device sees it there. Any context.
+    /// Gives a run back that lies inside, if the device sees it there. Any context; of what a program was shown, where one may sleep.
     pub(crate) fn free(
         &self,
         address: VirtAddr,
@@ -227,11 +253,71 @@ impl Declared {
         if wanted != dma {
             return Err(DeclaredFreeError::Handle { wanted });
         }
+        let pages = pages_for(bytes);
+        if self.pages.with(|books| books.note_of(address, pages).is_some_and(|note| note.was_shown))
+        {
+            self.hide(address, pages)?;
+        }
         self.pages.with(|books| books.pool.free(address, bytes)).map_err(|error| {
             log::error!("DMA: a free of a device's own memory was refused: {error}");
             dump_stack();
             DeclaredFreeError::Pages(error)
         })
+    }
+
+    /// Sees to it that the buffer is shown to nobody any more, if no window shows it now.
+    #[cold]
+    fn hide(&self, address: VirtAddr, pages: u32) -> Result<(), DeclaredFreeError> {
+        arch::lock::might_sleep("freeing what programs were shown");
+        let gone = pool::FreeError::NotAllocated { start: address };
+        // A call that is just showing it ends soon, and another that frees it leaves nothing to free.
+        while self.pages.with(|books| {
+            let note = books.note_of(address, pages).ok_or(DeclaredFreeError::Pages(gone))?;
+            note.going |= note.showing == 0;
+            Ok(note.showing != 0)
+        })? {
+            arch::cpu::relax();
+        }
+        let (base, _, first) = self.place_of(address);
+        let windows = loop {
+            match mm::user::windows_onto(base, (first, pages)) {
+                Some(windows) => break windows,
+                None => arch::cpu::relax(),
+            }
+        };
+        if windows == 0 {
+            return Ok(());
+        }
+        self.pages.with(|books| {
+            if let Some(note) = books.note_of(address, pages) {
+                note.going = false;
+            }
+        });
+        Err(DeclaredFreeError::Shown { windows })
+    }
+
+    /// Runs `show` while the buffer of so many pages at `address` cannot be freed; `None` if there is none.
+    pub(crate) fn while_showing<R>(
+        &self,
+        address: VirtAddr,
+        pages: u32,
+        show: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let note = |change: fn(&mut Note)| {
+            self.pages.with(|books| {
+                let note = books.note_of(address, pages).filter(|note| !note.going)?;
+                change(note);
+                Some(())
+            })
+        };
+        note(|note| {
+            note.was_shown = true;
+            note.showing += 1;
+        })?;
+        let shown = show();
+        let still_there = note(|note| note.showing -= 1);
+        debug_assert!(still_there.is_some(), "freed while it was being shown: {address}");
+        Some(shown)
     }
 
     /// Where the mapping that programs are shown begins, and how many pages of it lie before `address`.
@@ -240,17 +326,11 @@ impl Declared {
         (self.base, self.physical, offset / PAGE_SIZE)
     }
 
-    /// Whether a buffer of so many pages begins at `address`.
-    pub(crate) fn has_run(&self, address: VirtAddr, pages: u32) -> bool {
-        self.pages
-            .with(|books| books.pool.runs().any(|run| (run.start, run.pages) == (address, pages)))
-    }
-
     /// The first run that begins at `page` or behind it.
     fn next_run(&self, page: u32) -> Option<Taken> {
         let (run, holder) = self.pages.with(|books| {
             let run = books.pool.runs_from(page).next()?;
-            Some((run, books.notes.get(run.first as usize).copied()?))
+            Some((run, books.notes.get(run.first as usize)?.holder))
         })?;
         let (physical, dma) = self.view(run.start);
         Some(Taken { run, physical, dma, holder })
@@ -284,6 +364,11 @@ pub(crate) enum DeclaredFreeError {
     Handle {
         /// There.
         wanted: DmaAddr,
+    },
+    /// Programs see it in so many windows, which must end first (S46).
+    Shown {
+        /// So many.
+        windows: u32,
     },
     /// The books say otherwise. It was printed, with a backtrace.
     Pages(pool::FreeError),

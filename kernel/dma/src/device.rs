@@ -95,7 +95,7 @@ impl Device {
     /// Says how high it reaches in memory that is mapped for it (S100). What is mapped already stays. Any context.
     ///
     /// # Errors
-    /// [`MaskError`] if that is below all RAM; the mask is what it was.
+    /// [`MaskError`] if that is below all RAM, or below all addresses of the IOMMU that it is behind; the mask is what it was.
     pub fn set_mask(&self, mask: DmaMask) -> Result<(), MaskError> {
         self.masks.set_streaming(self.judged(mask)?);
         Ok(())
@@ -104,7 +104,7 @@ impl Device {
     /// Says how high its coherent buffers may lie (S100). Those that it has stay where they are. Any context.
     ///
     /// # Errors
-    /// [`MaskError`] if that is below all RAM; the mask is what it was.
+    /// [`MaskError`] if that is below all RAM, or below all addresses of the IOMMU that it is behind; the mask is what it was.
     pub fn set_coherent_mask(&self, mask: DmaMask) -> Result<(), MaskError> {
         self.masks.set_coherent(self.judged(mask)?);
         self.find_short_cut();
@@ -114,7 +114,7 @@ impl Device {
     /// Both at once, or neither (S100). Any context.
     ///
     /// # Errors
-    /// [`MaskError`] if that is below all RAM; both masks are what they were.
+    /// [`MaskError`] if that is below all RAM, or below all addresses of the IOMMU that it is behind; both masks are what they were.
     pub fn set_mask_and_coherent(&self, mask: DmaMask) -> Result<(), MaskError> {
         self.set_mask(mask)?;
         self.set_coherent_mask(mask)
@@ -130,12 +130,14 @@ impl Device {
         self.segments.set(limits);
     }
 
-    /// The mask, if RAM has a frame that it reaches.
+    /// The mask, if there is a whole page that it reaches: a frame of RAM, or, behind an IOMMU, of the addresses there.
     fn judged(&self, mask: DmaMask) -> Result<DmaMask, MaskError> {
-        let first = mm::kernel().zones().table().first().base();
-        // RAM does not end in its first frame.
-        let last = PhysAddr::new(first.raw() | (PAGE_SIZE - 1));
-        mask.checked(self.dma_address(last))
+        let first = match self.iommu() {
+            None => self.dma_address(mm::kernel().zones().table().first().base()),
+            Some(iommu) => DmaAddr::new(iommu.domain().window().start().raw()),
+        };
+        // Neither ends in its first page.
+        mask.checked(DmaAddr::new(first.raw() | (PAGE_SIZE - 1)))
     }
 
     /// Its tag, if any memory of the atomic pool will do for it, as for most.

@@ -25,6 +25,8 @@ pub(crate) struct Direct {
     pub(crate) physical: PhysAddr,
     /// Of a block of frames.
     pub(crate) bytes: u32,
+    /// As many of them as were asked for.
+    pages: u32,
     pub(crate) holder: Holder,
 }
 
@@ -43,6 +45,7 @@ pub(crate) fn allocate(
         address: VirtAddr::new(0),
         physical: PhysAddr::new(0),
         bytes: PAGE_SIZE << order_for(pages_for(bytes)),
+        pages: pages_for(bytes),
         holder,
     };
     // The entry first, so that frames once taken need not be given up.
@@ -87,16 +90,22 @@ pub(crate) fn free(
     if device.dma_address(physical) != dma {
         return Err(wrong_handle(device, address, physical, dma));
     }
+    let pages = pages_for(bytes);
     // Whoever takes the entry out frees the buffer, and nobody else can.
-    let entry = BUFFERS.with(|(book, _)| book.take(|buffer| buffer.address == address));
-    let Some(entry) = entry else { return Err(unknown(RemoveError::Unknown { address })) };
-    let order = order_for(pages_for(bytes));
-    // Frames of another order are refused.
-    if entry.value().bytes.checked_shr(order) == Some(PAGE_SIZE) {
-        between();
-    }
-    let kernel = mm::kernel();
-    let freed = kernel.free_frames_at(authority, physical.pfn(), order, FrameOwner::Pages);
+    let taken = BUFFERS.with(|(book, _)| {
+        let found = book.iter().find(|buffer| buffer.address == address);
+        let found = found.ok_or(RemoveError::Unknown { address })?.pages;
+        if found != pages {
+            return Err(RemoveError::OtherSize { address, found, wanted: pages });
+        }
+        Ok(book.take(|buffer| buffer.address == address))
+    });
+    let Some(entry) = taken.map_err(unknown)? else {
+        return Err(unknown(RemoveError::Unknown { address }));
+    };
+    between();
+    let freed =
+        mm::kernel().free_frames_at(authority, physical.pfn(), order_for(pages), FrameOwner::Pages);
     freed.map_err(|error| {
         BUFFERS.with(|(book, _)| book.add(entry));
         invalid(address, &error);

@@ -170,7 +170,7 @@ pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
 fn each_direct(show: &mut impl FnMut(Line)) {
     let mut last = 0;
     while let Some(buffer) = direct::next(last) {
-        let direct::Direct { serial, address, physical, bytes, holder } = buffer;
+        let direct::Direct { serial, address, physical, bytes, holder, .. } = buffer;
         last = serial;
         let dma = DmaAddr::new(physical.raw());
         show(Line { address, physical, dma, bytes, source: Source::Direct, holder, pool: None });

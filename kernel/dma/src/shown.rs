@@ -53,11 +53,10 @@ fn show_declared(
     (buffer, pages): (Buffer, u32),
     offset: u32,
 ) -> Result<(), ShowError> {
-    if !declared.has_run(buffer.address, pages) {
-        return Err(ShowError::Share(ShareError::Unknown { address: buffer.address }));
-    }
     let (base, physical, before) = declared.place_of(buffer.address);
-    space.show_device_memory(start, base, physical, before.saturating_add(offset))
+    let show = || space.show_device_memory(start, base, physical, before.saturating_add(offset));
+    let unknown = ShareError::Unknown { address: buffer.address };
+    declared.while_showing(buffer.address, pages, show).unwrap_or(Err(ShowError::Share(unknown)))
 }
 
 /// The first frame of the `bytes` of `device` that begin at `buffer`, if they are RAM that is given out as coherent memory, adjacent,

@@ -73,7 +73,7 @@ impl fmt::Display for DmaMask {
     }
 }
 
-/// Why a mask was not set: it reaches no frame of RAM.
+/// Why a mask was not set: it reaches no frame of RAM, or no page of the addresses behind its IOMMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaskError {
     /// The mask.
@@ -85,7 +85,7 @@ pub struct MaskError {
 impl fmt::Display for MaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mask, least } = self;
-        write!(f, "a mask of {mask} reaches no RAM, which takes {least} at least")
+        write!(f, "a mask of {mask} reaches no memory, which takes {least} at least")
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
             assert_eq!(error, MaskError { mask, least });
         }
         let text = DmaMask::new(0xff_ffff).checked(least).expect_err("out of reach").to_string();
-        assert_eq!(text, "a mask of 0x00ffffff reaches no RAM, which takes 0x60000fff at least");
+        assert_eq!(text, "a mask of 0x00ffffff reaches no memory, which takes 0x60000fff at least");
     }
 
     #[test]

@@ -74,6 +74,12 @@ pub(crate) unsafe fn free(
         mm::report::dump_stack();
         error
     };
+    // Every buffer begins a page, for the processor as for the device.
+    if !address.is_page_aligned() || !dma.is_page_aligned() {
+        let error = RemoveError::Misaligned { address };
+        invalid(address, &error);
+        return Err(FreeError::Invalid(error));
+    }
     iommu.find(dma, bytes).map_err(refused)?;
     if scattered::is_one(address) {
         // SAFETY: by our caller's promise.

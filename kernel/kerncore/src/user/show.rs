@@ -87,6 +87,23 @@ impl<M: UserMachine, L: Locks> UserSpace<'_, '_, M, L> {
         self.show(start, base, offset, Shared::Device(physical))
     }
 
+    /// How many windows of this space show any of the `pages` (a first one and a count) of the kernel's mapping at `base`. `None` while
+    /// a window is being made or ended, which might be one of them. Any context in which this space's owner may be asked.
+    pub fn windows_onto(&self, base: VirtAddr, pages: (u32, u32)) -> Option<u32> {
+        let (first, count) = pages;
+        let shows = |(range, window): &(PageRange, &Window)| match window.backing {
+            Backing::Area { base: of, offset, .. } => {
+                let window_end = offset.saturating_add(range.count());
+                of == base && offset < first.saturating_add(count) && first < window_end
+            }
+            _ => false,
+        };
+        self.windows.with(|windows| {
+            let shown = windows.live().filter(shows).map(|_| 1).sum();
+            (windows.unfinished() == 0).then_some(shown)
+        })
+    }
+
     fn show(
         &self,
         start: VirtAddr,

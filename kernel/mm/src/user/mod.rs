@@ -16,6 +16,6 @@ mod space;
 
 pub use program::{Answer, Call, End, Program};
 pub use space::{
-    AddressSpace, CopyError, SpaceError, audit, live, numbers_taken, rollovers, waits,
+    AddressSpace, CopyError, SpaceError, audit, live, numbers_taken, rollovers, waits, windows_onto,
 };
 pub(crate) use space::{move_out, spaces};

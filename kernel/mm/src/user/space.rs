@@ -299,6 +299,17 @@ pub fn waits() -> u32 {
     WAITS.load(Relaxed)
 }
 
+/// How many windows of programs show any of the `pages` (a first one and a count) of the kernel's mapping at `base`. `None` while
+/// somebody makes or ends one. Where one may sleep.
+pub fn windows_onto(base: VirtAddr, pages: (u32, u32)) -> Option<u32> {
+    arch::lock::might_sleep("looking for programs' windows");
+    let mut all = Some(0_u32);
+    register::visit(|space| {
+        all = all.zip(space.windows_onto(base, pages)).map(|(all, more)| all + more);
+    });
+    all
+}
+
 /// How many spaces live.
 pub fn live() -> usize {
     register::count()

@@ -17,7 +17,7 @@ use kerncore::frames::{FrameOwner, order_for};
 use kerncore::kernel_space::RemoveError;
 use kerncore::layout::linear_address;
 use ktest::Completion::{self, Ran, Skipped};
-use ktest::{assert_err, ktest};
+use ktest::ktest;
 use linux::dma::{dma_alloc_coherent, dma_free_coherent, init_consistent_dma_size};
 use linux::lookup::find_vm_area;
 use mm::kernel;
@@ -109,8 +109,11 @@ fn buffers_of_one_back_end_are_refused_by_the_other_s75() {
         assert_eq!(freed, Err(unknown));
     }
     drop(pages);
-    for wrong in [PAGE_SIZE, 3 * PAGE_SIZE, 1 << 22, u32::MAX] {
-        assert_err!(Err::<(), _>(refused(&SNOOPING, wrong, simple)), FreeError::Simple(_));
+    // Sizes of the same order, too.
+    for wrong in [0, PAGE_SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE, 1 << 22, u32::MAX] {
+        let (address, found, wanted) = (simple.address, pages_for(bytes), pages_for(wrong));
+        let other = RemoveError::OtherSize { address, found, wanted };
+        assert_eq!(refused(&SNOOPING, wrong, simple), FreeError::Invalid(other));
     }
     for offset in [1, 4, 4095] {
         let address = plus(simple.address, offset);

@@ -3,6 +3,8 @@
 extern crate alloc;
 
 use alloc::string::ToString;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
@@ -14,7 +16,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::attributes::MemoryType;
 use kerncore::coherent::Sleep;
 use kerncore::dma_mask::DmaMask;
-use kerncore::kernel_space::ShareError;
+use kerncore::kernel_space::{RemoveError, ShareError};
 use kerncore::pool;
 use kerncore::user::ShowError;
 use ktest::ktest;
@@ -191,13 +193,74 @@ fn a_program_sees_a_buffer_in_a_device_s_own_memory_s78_s102() {
     assert_eq!(seen, MemoryType::NormalNonCacheable, "as the kernel sees it (S97)");
     space.copy_to(at(WINDOW + 8), &77_u32.to_le_bytes()).expect("its own");
     assert_eq!(word_at(plus(two.address, PAGE_SIZE + 8)), 77);
-    // The mapping stays while a program sees it.
+    // It stays while a program sees it, and others do not.
     assert_eq!(try_free(&device, PAGE_SIZE, one), Ok(()));
+    let in_use = Err(FreeError::Invalid(RemoveError::InUse { address: two.address, users: 1 }));
+    for _ in 0..2 {
+        let (freed, log) = capture_log(|| try_free(&device, 2 * PAGE_SIZE, two));
+        assert_eq!(freed, in_use);
+        assert!(log.text().contains("is seen by programs, in 1 windows"), "{log:?}");
+    }
+    let next = allocate(&device, 2 * PAGE_SIZE, Sleep::May, NOBODY).expect("room");
+    assert_ne!(next.address, two.address);
+    // What no program ever sees can be freed anywhere.
+    let freed = arch::irq::masked(|| try_free(&device, 2 * PAGE_SIZE, next));
+    assert_eq!(freed, Ok(()));
+    let mut word = [0; 4];
+    space.copy_from(&mut word, at(WINDOW + 8)).expect("its own");
+    assert_eq!(u32::from_le_bytes(word), 77);
+    // SAFETY: nobody but the test has the device.
+    let released = unsafe { device.release_memory() };
+    assert_eq!(released, Err(ReleaseError::InUse { device: device.name(), pages: 2 }));
+    drop(space);
     assert_eq!(try_free(&device, 2 * PAGE_SIZE, two), Ok(()));
+    assert!(try_free(&device, 2 * PAGE_SIZE, two).is_err(), "twice");
+    release(&device);
+    books.assert_unchanged();
+}
+
+/// S102: who has a window of the mapping by other means keeps that, too.
+#[ktest]
+fn a_mapping_that_a_program_sees_is_not_released_s102() {
+    let books = Books::now();
+    let device = device();
+    let buffer = allocate(&device, PAGE_SIZE, Sleep::May, NOBODY).expect("room");
+    let space = waiting(code::exits(), 1);
+    let shown = space.show_device_memory(at(WINDOW), buffer.address, VRAM.base, 3);
+    assert_eq!(shown, Ok(()));
+    assert_eq!(try_free(&device, PAGE_SIZE, buffer), Ok(()));
     // SAFETY: nobody but the test has the device.
     let released = unsafe { device.release_memory() };
     assert!(matches!(released, Err(ReleaseError::Unmap(_))), "{released:?}");
     drop(space);
+    release(&device);
+    books.assert_unchanged();
+}
+
+/// S78: on four CPUs, buffers are shown, freed and seen no more, and nobody ever sees another's.
+#[ktest]
+fn no_program_sees_what_was_another_s_buffer_s78_s102() {
+    let books = Books::now();
+    let device = device();
+    let refused = AtomicU32::new(0);
+    arch::smp::run_on_each(|cpu| {
+        for round in 0..20 {
+            let buffer = allocate(&device, PAGE_SIZE, Sleep::May, NOBODY).expect("a page for each");
+            let own = 1 + cpu * 1000 + round;
+            // SAFETY: the buffer is this CPU's own, and it has no reference to it.
+            unsafe { arch::probe::write_u32(buffer.address, own) }.expect("writable");
+            let space = waiting(code::exits(), 1);
+            assert_eq!(show(&device, &space, at(WINDOW), (buffer, PAGE_SIZE), 0), Ok(()));
+            refused.fetch_add(try_free(&device, PAGE_SIZE, buffer).is_err().into(), Relaxed);
+            let mut word = [0; 4];
+            space.copy_from(&mut word, at(WINDOW)).expect("its own");
+            assert_eq!(u32::from_le_bytes(word), own);
+            drop(space);
+            assert_eq!(try_free(&device, PAGE_SIZE, buffer), Ok(()));
+        }
+    });
+    assert_eq!(refused.load(Relaxed) % 20, 0);
+    assert_ne!(refused.load(Relaxed), 0);
     release(&device);
     books.assert_unchanged();
 }

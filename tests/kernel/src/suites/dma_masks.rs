@@ -204,7 +204,7 @@ fn a_mask_below_all_ram_is_refused_and_both_stay_as_they_were_s100() {
             // SAFETY: a device.
             let (answer, log) = capture_log(|| unsafe { set(&raw const device, last) });
             assert_eq!(answer, -EIO);
-            let line = alloc::format!("{}: a mask of {mask} reaches no RAM", device.name());
+            let line = alloc::format!("{}: a mask of {mask} reaches no memory", device.name());
             assert_eq!(log.text().matches(line.as_str()).count(), 1, "{log:?}");
         }
         assert_eq!((device.mask(), device.coherent_mask()), (was, was));

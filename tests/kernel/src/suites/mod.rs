@@ -46,6 +46,7 @@ mod iommu_edges;
 mod iommu_histories;
 mod iommu_holders;
 mod iommu_lists;
+mod iommu_odd;
 mod iommu_scattered;
 mod iommu_scattered_calls;
 mod iommu_views;
