@@ -21,13 +21,17 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::lock::IrqSpinLock;
+use arch::machine::Authority;
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use kerncore::bounce::{Bounce, Exhausted, Found, GiveBackError, Loan, Original, SLOT, Slot};
+use kerncore::bounce::{
+    Bounce, Exhausted, Found, GiveBackError, Granule, Loan, Original, SLOT, Slot,
+};
 use kerncore::config::Copies;
 use kerncore::frames::{AllocateError, FrameOwner, FrameRequest, ZoneKind};
 use kerncore::kmap::KmapError;
 use kerncore::layout::linear_address;
 use kerncore::lock::Class;
+use kerncore::streaming::{Flow, Handover};
 use mm::kernel;
 use mm::report::RateLimit;
 
@@ -201,6 +205,33 @@ pub(crate) unsafe fn copy(
             Ok(())
         }
     }
+}
+
+/// Fills what the buffer of `loan` leaves of its pages with zeros, for its device, too, if that sees whole pages: what others' buffers
+/// left there is not for it. The slots begin at `first`, and were just taken for it.
+pub(crate) fn wipe_rest(handover: Handover, loan: &Loan, first: PhysAddr) -> Result<(), KmapError> {
+    if loan.granule == Granule::Slot {
+        return Ok(());
+    }
+    let all = loan.slots() * SLOT;
+    let rest = linear_address(PhysAddr::new(first.raw() + loan.bytes));
+    let rest = rest.expect("slots are low memory").raw() as usize;
+    let rest = core::ptr::with_exposed_provenance_mut::<u8>(rest);
+    // SAFETY: the slots are mapped, and were just taken for this buffer, of which these bytes are none.
+    unsafe { rest.write_bytes(0, (all - loan.bytes) as usize) };
+    // The line that the buffer ends in goes to the device with it; those behind are cleaned, and the processor's.
+    let lines = loan.bytes.next_multiple_of(kernel().line_bytes());
+    if lines >= all {
+        return Ok(());
+    }
+    let (physical, bytes) = (PhysAddr::new(first.raw() + lines), all - lines);
+    let handover = Handover { flow: Flow::ToDevice, ..handover };
+    // SAFETY: nobody uses these lines.
+    let authority = unsafe { Authority::claim() };
+    kernel().give_to_device(authority, handover, physical, bytes)?;
+    // SAFETY: as above.
+    let authority = unsafe { Authority::claim() };
+    kernel().take_from_device(authority, handover, physical, bytes)
 }
 
 /// # Safety

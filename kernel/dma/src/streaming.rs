@@ -14,7 +14,7 @@
 
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
-use kerncore::bounce::{Found, GiveBackError, Loan, Original};
+use kerncore::bounce::{Found, GiveBackError, Granule, Loan, Original};
 use kerncore::iommu::IovaError;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
@@ -144,7 +144,9 @@ unsafe fn map_unchecked(call: Call<'_>, memory: Memory, bytes: u32) -> Result<Dm
         (Route::Direct, None) => unreachable!("what is nowhere on the bus is copied"),
         (Route::Bounce(why), _) => {
             let Call { flow, device, .. } = call;
-            let loan = Loan { original, bytes, flow, device: device.name() };
+            // Behind an IOMMU a device sees whole pages, and is to see nobody else's bytes there.
+            let granule = if device.iommu().is_some() { Granule::Page } else { Granule::Slot };
+            let loan = Loan { original, bytes, flow, device: device.name(), granule };
             // SAFETY: by our caller's promise.
             unsafe { map_copy(call, loan, why) }
         }
@@ -183,8 +185,9 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
     // SAFETY: the slots are the device's from now on.
     let authority = unsafe { Authority::claim() };
     let handover = call.handover(Step::Whole);
-    let given =
-        copied.and_then(|()| kernel().give_to_device(authority, handover, slots, loan.bytes));
+    let given = copied
+        .and_then(|()| bounce::wipe_rest(handover, &loan, slots))
+        .and_then(|()| kernel().give_to_device(authority, handover, slots, loan.bytes));
     match given {
         Ok(()) => Ok(call.device.dma_address(slots)),
         Err(error) => {

@@ -6,15 +6,38 @@
 //!   └ first ┴ more ┴ more ┘ free └ first ┘
 //! ```
 //! The first slot of a run knows the buffer: where its bytes are copied from and to, how many, which way, for whom. So whoever
-//! has a device's address has the buffer. A slot begins and ends with whole cache lines, so that a device may write every one.
+//! has a device's address has the buffer. A slot begins and ends with whole cache lines, so that a device may write every one. What a
+//! device sees through an IOMMU it sees in whole pages: its buffers have their pages alone, so that no other's bytes lie there (S109).
 
 use core::fmt;
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::streaming::Flow;
 
 /// Bytes in a slot.
 pub const SLOT: u32 = 2048;
+
+/// Slots in a page, where the first of all begins one.
+const SLOTS_PER_PAGE: u32 = PAGE_SIZE / SLOT;
+
+/// What of memory a buffer has alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granule {
+    /// Its slots: other buffers may lie in its first and last page.
+    Slot,
+    /// Its pages, as it must where a device sees whole ones.
+    Page,
+}
+
+impl Granule {
+    /// In slots.
+    const fn slots(self) -> u32 {
+        match self {
+            Self::Slot => 1,
+            Self::Page => SLOTS_PER_PAGE,
+        }
+    }
+}
 
 /// Where the bytes of a buffer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +82,17 @@ pub struct Loan {
     pub flow: Flow,
     /// For which device.
     pub device: &'static str,
+    /// What it has alone.
+    pub granule: Granule,
+}
+
+impl Loan {
+    /// Slots that it takes.
+    pub const fn slots(&self) -> u32 {
+        let slots = self.bytes.div_ceil(SLOT);
+        let wanted = if slots == 0 { 1 } else { slots };
+        wanted.next_multiple_of(self.granule.slots())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +206,7 @@ impl<'s> Bounce<'s> {
         Self { base: PhysAddr::new(0), slots: &mut [], taken: 0 }
     }
 
-    /// The memory from `base`, as many slots as there are records, which does not pass the top of the bus.
+    /// The memory from `base`, which begins a page, as many slots as there are records, which does not pass the top of the bus.
     pub fn new(base: PhysAddr, slots: &'s mut [Slot]) -> Self {
         slots.fill(Slot::FREE);
         Self { base, slots, taken: 0 }
@@ -195,12 +229,14 @@ impl<'s> Bounce<'s> {
     /// [`Exhausted`].
     pub fn take(&mut self, loan: Loan, last: PhysAddr) -> Result<PhysAddr, Exhausted> {
         let Loan { bytes, device, .. } = loan;
-        let wanted = bytes.div_ceil(SLOT).max(1);
+        let (wanted, granule) = (loan.slots(), loan.granule.slots());
         let reached = self.reached(last);
         let (mut free, mut largest, mut run) = (0, 0, 0);
-        for (index, slot) in (0..).zip(self.slots.iter().take(reached as usize)) {
-            run = if matches!(slot.0, State::Free) { run + 1 } else { 0 };
-            free += u32::from(run != 0);
+        for (index, slot) in (0_u32..).zip(self.slots.iter().take(reached as usize)) {
+            let is_free = matches!(slot.0, State::Free);
+            let begins = run != 0 || index.is_multiple_of(granule);
+            run = if is_free && begins { run + 1 } else { 0 };
+            free += u32::from(is_free);
             largest = largest.max(run);
             if run == wanted {
                 return Ok(self.lend(index + 1 - wanted, wanted, loan));
@@ -269,7 +305,7 @@ impl<'s> Bounce<'s> {
         if found.offset != 0 {
             return Err(GiveBackError::NotAStart { physical, first: found.first });
         }
-        let count = found.loan.bytes.div_ceil(SLOT).max(1);
+        let count = found.loan.slots();
         self.slots.iter_mut().skip(index as usize).take(count as usize).for_each(|slot| {
             *slot = Slot::FREE;
         });
@@ -299,7 +335,33 @@ mod tests {
 
     fn loan(bytes: u32) -> Loan {
         let original = Original::Address(VirtAddr::new(0xc000_1004));
-        Loan { original, bytes, flow: Flow::FromDevice, device: "a disk" }
+        Loan { original, bytes, flow: Flow::FromDevice, device: "a disk", granule: Granule::Slot }
+    }
+
+    /// S109: of a device that sees whole pages.
+    #[test]
+    fn a_buffer_that_has_its_pages_alone_shares_none_s109() {
+        let mut records = [Slot::FREE; 9];
+        let mut bounce = Bounce::new(BASE, &mut records);
+        let whole = |bytes| Loan { granule: Granule::Page, ..loan(bytes) };
+        assert_eq!(bounce.take(loan(1), TOP), Ok(at(0)));
+        assert_eq!(bounce.take(whole(1), TOP), Ok(at(2)), "not beside it");
+        assert_eq!(bounce.take(loan(SLOT + 1), TOP), Ok(at(4)), "not beside that, either");
+        assert_eq!(bounce.take(whole(2 * SLOT), TOP), Ok(at(6)));
+        assert_eq!(bounce.taken(), 7);
+        let none = bounce.take(whole(1), TOP).expect_err("single slots alone");
+        assert_eq!(
+            (none.free, none.largest),
+            (2, 1),
+            "the last slot begins a page that has no other"
+        );
+        assert_eq!(bounce.take(loan(SLOT), TOP), Ok(at(1)));
+        for (first, bytes) in [(2, 1), (6, 2 * SLOT)] {
+            let inside = PhysAddr::new(at(first + 1).raw() + 5);
+            assert_eq!(bounce.find(inside).map(|found| found.first), Some(at(first)));
+            assert_eq!(bounce.give_back(at(first)), Ok(whole(bytes)));
+        }
+        assert_eq!(bounce.taken(), 4);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kerncore::addr::{PhysAddr, VirtAddr};
-use kerncore::bounce::{Bounce, Exhausted, Found, GiveBackError, Loan, Original, SLOT, Slot};
+use kerncore::bounce::{
+    Bounce, Exhausted, Found, GiveBackError, Granule, Loan, Original, SLOT, Slot,
+};
 use kerncore::streaming::Flow;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,8 +17,8 @@ const BASE: u32 = 0x6080_0000;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// So many bytes, for a device that reaches so many bytes from the base on.
-    Take(u32, u32),
+    /// So many bytes, for a device that reaches so many bytes from the base on, and what they have alone.
+    Take(u32, u32, Granule),
     /// One of the buffers that have slots, rightly.
     GiveBack(u32),
     /// Anything.
@@ -30,7 +32,8 @@ fn steps() -> impl Strategy<Value = Step> {
     let reach = prop_oneof![3 => Just(u32::MAX - BASE), 1 => 0..40 * SLOT];
     let near = prop_oneof![0..34 * SLOT, (0..34_u32).prop_map(|slot| slot * SLOT)];
     prop_oneof![
-        6 => (bytes, reach).prop_map(|(bytes, reach)| Step::Take(bytes, reach)),
+        6 => (bytes, reach, prop_oneof![Just(Granule::Slot), Just(Granule::Page)])
+            .prop_map(|(bytes, reach, granule)| Step::Take(bytes, reach, granule)),
         5 => any::<u32>().prop_map(Step::GiveBack),
         1 => near.clone().prop_map(Step::GiveBackAt),
         2 => near.prop_map(Step::Find),
@@ -44,8 +47,13 @@ struct Model {
     made: u32,
 }
 
+/// A page has two slots.
+fn granule_of(loan: &Loan) -> u32 {
+    if loan.granule == Granule::Page { 2 } else { 1 }
+}
+
 fn slots_of(loan: &Loan) -> u32 {
-    loan.bytes.div_ceil(SLOT)
+    loan.bytes.div_ceil(granule_of(loan) * SLOT) * granule_of(loan)
 }
 
 fn at(slot: u32) -> PhysAddr {
@@ -66,9 +74,9 @@ impl Model {
         self.loans.values().map(slots_of).sum()
     }
 
-    /// The first of the lowest run of `count` slots, of the first `reached`.
-    fn lowest(&self, count: u32, reached: u32) -> Option<u32> {
-        (0..reached.min(self.slots)).find(|first| {
+    /// The first of the lowest run of `count` slots, of the first `reached`, whose number is a multiple of `granule`.
+    fn lowest(&self, count: u32, reached: u32, granule: u32) -> Option<u32> {
+        (0..reached.min(self.slots)).step_by(granule as usize).find(|first| {
             let mut run = *first..first + count;
             first + count <= reached && run.all(|slot| self.is_free(slot))
         })
@@ -89,15 +97,16 @@ impl Model {
 
 fn take(bounce: &mut Bounce<'_>, model: &mut Model, step: Step) -> TestCaseResult {
     match step {
-        Step::Take(bytes, reach) => {
+        Step::Take(bytes, reach, granule) => {
             model.made += 1;
             let original = Original::Address(VirtAddr::new(model.made));
-            let loan = Loan { original, bytes, flow: Flow::ToDevice, device: "a device" };
+            let loan = Loan { original, bytes, flow: Flow::ToDevice, device: "a device", granule };
+            let granule = granule_of(&loan);
             let reached = u32::try_from((u64::from(reach) + 1) / u64::from(SLOT));
             let reached = reached.expect("less than four billion");
             match (
                 bounce.take(loan, PhysAddr::new(BASE + reach)),
-                model.lowest(slots_of(&loan), reached),
+                model.lowest(slots_of(&loan), reached, granule),
             ) {
                 (Ok(physical), Some(first)) => {
                     prop_assert_eq!(physical, at(first));
@@ -106,7 +115,7 @@ fn take(bounce: &mut Bounce<'_>, model: &mut Model, step: Step) -> TestCaseResul
                 (Err(Exhausted { bytes: wanted, slots, largest, .. }), None) => {
                     prop_assert_eq!((wanted, slots), (bytes, model.slots));
                     prop_assert!(largest < slots_of(&loan));
-                    prop_assert_eq!(model.lowest(largest + 1, reached), None);
+                    prop_assert_eq!(model.lowest(largest + 1, reached, granule), None);
                 }
                 (ours, theirs) => prop_assert!(false, "{ours:?}, the model says {theirs:?}"),
             }

@@ -1,5 +1,11 @@
 //! What is odd of a device behind an IOMMU: frees that name the inside of a page, and few address lines (S67, S81, S100, S109).
 
+extern crate alloc;
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ffi::c_void;
+
 use dma::attributes;
 use dma::coherent::{Buffer, FreeError, free};
 use dma::device::Device;
@@ -9,12 +15,16 @@ use kerncore::coherent::Sleep;
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::dma_mask::{DmaMask, MaskError};
 use kerncore::kernel_space::RemoveError;
+use kerncore::streaming::Flow;
 use ktest::ktest;
+use linux::streaming::{dma_map_single, dma_mapping_error, dma_unmap_single};
+use mm::page_alloc::Pages;
 
-use super::iommu::{Attached, BASE};
+use super::iommu::{Attached, BASE, Engine};
 use super::witness::{Books, NOBODY, plus};
 
 static DEVICE: Device = Device::new("an odd device");
+static OTHER: Device = Device::new("another odd device");
 static SNOOPING: Device = Device::coherent("an odd snooping device");
 
 /// S67: whatever lies there goes on being the device's, and goes by the right free.
@@ -86,4 +96,52 @@ fn a_mask_is_judged_by_the_addresses_behind_the_iommu_s100_s109() {
     }
     assert_eq!(NARROW.set_mask_and_coherent(DmaMask::ALL), Ok(()));
     books.assert_unchanged();
+}
+
+/// S106, S109: what is copied for a device behind an IOMMU has its pages alone, and in them is nothing of others.
+#[ktest]
+fn a_device_sees_no_other_s_copies_s106_s109() {
+    let books = Books::now();
+    let (first, second) = (Attached::new(&DEVICE, 1 << 20), Attached::new(&OTHER, 1 << 20));
+    let mut buffers = [Pages::new(0).expect("memory"), Pages::new(0).expect("memory")];
+    buffers[0].fill(0x11);
+    buffers[1].fill(0x5e);
+    // Former users leave their bytes in all slots.
+    let left: Vec<_> = (0..16).map(|_| map(&OTHER, &mut buffers[1], PAGE_SIZE - 2)).collect();
+    left.into_iter().for_each(|dma| unmap(&OTHER, dma, PAGE_SIZE - 2));
+    for bytes in [1, 31, 32, 100, 2046, 2047, 2048, 2049, 4000] {
+        let mapped = [(&DEVICE, 0), (&OTHER, 1)]
+            .map(|(device, index)| map(device, &mut buffers[index], bytes));
+        assert_eq!((first.taken(), second.taken()), (1, 1), "a page each");
+        for (device, dma, own) in [(&DEVICE, mapped[0], 0x11), (&OTHER, mapped[1], 0x5e)] {
+            assert!(dma.is_page_aligned(), "S109");
+            let mut seen = vec![0; PAGE_SIZE as usize];
+            Engine(device).read(dma.raw(), &mut seen).expect("its page");
+            let (theirs, rest) = seen.split_at(bytes as usize);
+            assert!(theirs.iter().all(|&byte| byte == own), "{bytes} bytes");
+            assert!(rest.iter().all(|&byte| byte == 0), "{bytes} bytes, and nothing behind");
+        }
+        unmap(&DEVICE, mapped[0], bytes);
+        unmap(&OTHER, mapped[1], bytes);
+    }
+    drop(buffers);
+    drop((first, second));
+    books.assert_unchanged();
+}
+
+/// The page from its second byte on, which shares lines with others and so is copied, both ways.
+fn map(device: &Device, page: &mut Pages, bytes: u32) -> DmaAddr {
+    let start = page.as_mut_ptr().wrapping_byte_add(1).cast::<c_void>();
+    let bytes = bytes.min(PAGE_SIZE - 2);
+    // SAFETY: the page is the test's own, and outlives the mapping.
+    let dma = unsafe { dma_map_single(device, start, bytes, Flow::Bidirectional as u32) };
+    // SAFETY: a device.
+    assert_eq!(unsafe { dma_mapping_error(device, dma) }, 0);
+    dma
+}
+
+fn unmap(device: &Device, dma: DmaAddr, bytes: u32) {
+    let bytes = bytes.min(PAGE_SIZE - 2);
+    // SAFETY: mapped by `map`; the device is done.
+    unsafe { dma_unmap_single(device, dma, bytes, Flow::Bidirectional as u32) };
 }

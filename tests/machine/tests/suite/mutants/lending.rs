@@ -4,7 +4,7 @@
 use super::{Goes, Verdict, board, same};
 use kerncore::{
     addr::{DmaAddr, PhysAddr, VirtAddr},
-    bounce::{Bounce, Loan, Original, SLOT, Slot},
+    bounce::{Bounce, Granule, Loan, Original, SLOT, Slot},
     contiguous::{Borrower, Region, Word},
     dma_pool::{BlockLayout, Blocks},
     misuse::{Checker, Entry, Family, Mapping, Misuse, Party},
@@ -57,7 +57,7 @@ const fn slot(index: u32) -> PhysAddr {
 
 fn loan(bytes: u32) -> Loan {
     let original = Original::Address(VirtAddr::new(0xc000_1004));
-    Loan { original, bytes, flow: Flow::FromDevice, device: "a disk" }
+    Loan { original, bytes, flow: Flow::FromDevice, device: "a disk", granule: Granule::Slot }
 }
 
 /// Bounce buffers of four slots.
