@@ -27,7 +27,8 @@
 #define EBUSY 16
 #define EINVAL 22
 
-/* What memory is asked for. Other bits up to 0x100000 are known and mean nothing here; bits beyond are refused. */
+/* What memory is asked for. Other bits up to 0x100000 are known and mean nothing here; bits beyond are refused, but not by the dma_ and
+ * arm_iommu_ names: those look for __GFP_WAIT, __GFP_ZERO and __GFP_NOWARN, and for nothing else. */
 typedef unsigned int gfp_t;
 #define __GFP_DMA 0x01u      /* of few address lines */
 #define __GFP_HIGHMEM 0x02u  /* high memory will do */
@@ -290,7 +291,7 @@ void dma_sync_sg_for_cpu(const struct device *dev, struct scatterlist *sg, unsig
                          enum dma_data_direction dir);
 void dma_sync_sg_for_device(const struct device *dev, struct scatterlist *sg, unsigned int nelems,
                             enum dma_data_direction dir);
-/* The driver lets a device go: with dma_debug=on, mappings that are left are named. */
+/* The driver lets a device go: with dma_debug=on, mappings that are left are counted, and one is named. */
 void dma_debug_device_goes(const struct device *dev);
 
 /* Devices behind an IOMMU: a device that is attached sees all that it is given, by whatever name, at addresses of the mapping. One that

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::lock::IrqSpinLock;
-use kerncore::addr::DmaAddr;
+use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::config::DmaChecks;
 use kerncore::holder::Tag;
 use kerncore::lock::Class;
@@ -70,7 +70,14 @@ fn party(device: &Device) -> Party {
 
 fn mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Mapping {
     let Call { device, flow, caller, family, .. } = *call;
-    Mapping { device: party(device), family, dma, bytes, flow, caller }
+    let first = device.physical_address(dma);
+    // Of what is seen through a domain the first page, at least, is one piece of memory.
+    let (space, adjacent) = match device.iommu() {
+        None => (0, bytes),
+        Some(domain) => (ptr::from_ref(domain).addr(), bytes.min(PAGE_SIZE - first.page_offset())),
+    };
+    let memory = (first, adjacent);
+    Mapping { device: party(device), family, space, dma, memory, bytes, flow, caller }
 }
 
 /// A misuse, with callers by their names, and the function that was called.
@@ -91,26 +98,36 @@ fn tell(name: &str, misuse: &Misuse) {
 }
 
 fn judge(name: &str, step: impl FnOnce(&mut Checker<'static>) -> Result<(), Misuse>) {
-    if is_on()
-        && let Err(misuse) = CHECKER.with(step)
-    {
+    if let Err(misuse) = CHECKER.with(step) {
         tell(name, &misuse);
+    }
+}
+
+/// What `step` makes of what `call` says of `bytes` at `dma`, if mappings are checked.
+fn judge_call(
+    call: &Call<'_>,
+    (dma, bytes): (DmaAddr, u32),
+    step: impl FnOnce(&mut Checker<'static>, Mapping) -> Result<(), Misuse>,
+) {
+    if is_on() {
+        let said = mapping(call, dma, bytes);
+        judge(call.name, |checker| step(checker, said));
     }
 }
 
 /// `call` has mapped `bytes` at `dma`.
 pub(crate) fn mapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
-    judge(call.name, |checker| checker.mapped(mapping(call, dma, bytes)));
+    judge_call(call, (dma, bytes), Checker::mapped);
 }
 
 /// `call` ends the mapping of `bytes` at `dma`.
 pub(crate) fn unmapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
-    judge(call.name, |checker| checker.unmapped(mapping(call, dma, bytes)));
+    judge_call(call, (dma, bytes), Checker::unmapped);
 }
 
 /// `call` synchronises `bytes` from `dma` on.
 pub(crate) fn synced(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
-    judge(call.name, |checker| checker.synced(mapping(call, dma, bytes)));
+    judge_call(call, (dma, bytes), |checker, said| checker.synced(said));
 }
 
 /// The driver of `device` has asked whether `dma` stands for a failure.
@@ -120,14 +137,15 @@ pub fn asked(device: &Device, dma: DmaAddr) {
     }
 }
 
-/// The driver lets `device` go: mappings that are left are named and forgotten, and coherent buffers that it has are named. Where one
+/// The driver lets `device` go: mappings that are left are counted, one is named, and they are forgotten; coherent buffers that it has are named. Where one
 /// may print.
 pub fn device_goes(device: &Device) {
+    if !is_on() {
+        return;
+    }
     judge("a device goes", |checker| checker.gone(party(device)));
     // A device without a tag never had a buffer.
-    if is_on()
-        && let Some(tag) = device.known_tag()
-    {
+    if let Some(tag) = device.known_tag() {
         tell_buffers(device, tag);
     }
 }

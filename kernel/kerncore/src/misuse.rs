@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::addr::{DmaAddr, VirtAddr};
+use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::streaming::Flow;
 
 /// By which family of functions a mapping was made.
@@ -35,8 +35,12 @@ pub struct Mapping {
     pub device: Party,
     /// By which functions.
     pub family: Family,
+    /// Whose addresses those are at which the device sees it: nought for the bus, and else what tells the domain from all others.
+    pub space: usize,
     /// Where the device sees it.
     pub dma: DmaAddr,
+    /// Where it begins on the bus, and how many bytes are known to follow each other there.
+    pub memory: (PhysAddr, u32),
     /// How many bytes.
     pub bytes: u32,
     /// Which way they go.
@@ -54,9 +58,16 @@ impl Mapping {
         (self.dma.raw()..=self.last()).contains(&dma.raw())
     }
 
-    /// Whether both have bytes in one line of so many.
+    /// Whether both have bytes in one line of so many: in memory, wherever their devices see it.
     const fn shares_lines(&self, other: &Self, line: u32) -> bool {
-        self.dma.raw() / line <= other.last() / line && other.dma.raw() / line <= self.last() / line
+        let (first, last) = self.lines(line);
+        let (others_first, others_last) = other.lines(line);
+        first <= others_last && others_first <= last
+    }
+
+    const fn lines(&self, line: u32) -> (u32, u32) {
+        let (first, bytes) = (self.memory.0.raw(), self.memory.1);
+        (first / line, first.saturating_add(bytes.saturating_sub(1)) / line)
     }
 }
 
@@ -317,7 +328,7 @@ impl<'s> Checker<'s> {
 
     /// What is wrong with a call whose address no mapping of its device begins at.
     fn misses(&self, call: Mapping) -> Misuse {
-        let has = |mapping: &&Mapping| mapping.has(call.dma);
+        let has = |mapping: &&Mapping| mapping.space == call.space && mapping.has(call.dma);
         let of_device = self.listed().filter(|mapping| mapping.device == call.device).find(has);
         if let Some(&mapped) = of_device {
             return Misuse::OtherAddress { mapped, call };

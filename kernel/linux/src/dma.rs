@@ -13,7 +13,7 @@ use mm::report::RateLimit;
 
 use crate::{address, pointer};
 
-pub(crate) static REFUSED: RateLimit = RateLimit::new();
+static REFUSED: RateLimit = RateLimit::new();
 
 /// Allocates `size` bytes of coherent memory for `dev`, rounded up to pages, and stores the device's view of it in
 /// `dma_handle`; null on failure. With flags that let it sleep the memory is zeroed; without, it comes from the atomic pool as

@@ -8,10 +8,11 @@ use dma::coherent::Buffer;
 use dma::device::Device;
 use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
-use kerncore::dma_attributes::{DmaAttributes, UnknownAttributes};
+use kerncore::dma_attributes::DmaAttributes;
 use kerncore::gfp::Warning;
 
-use crate::dma::{REFUSED, zero};
+use crate::dma::zero;
+use crate::refusals::{Refusals, refusals};
 use crate::{address, pointer};
 
 /// As [`crate::dma::dma_alloc_coherent`], with the attributes `attrs`. With `DMA_ATTR_NO_KERNEL_MAPPING` what comes back may be a
@@ -29,11 +30,16 @@ pub unsafe extern "C" fn dma_alloc_attrs(
     gfp: AllocationFlags,
     attrs: c_uint,
 ) -> *mut c_void {
-    let caller = arch::backtrace::return_address();
+    let (caller, refused) = (arch::backtrace::return_address(), refusals!("dma_alloc_attrs"));
     match DmaAttributes::from_bits(attrs) {
         // SAFETY: by the caller's promise.
-        Ok(attributes) => unsafe { alloc(dev, size, dma_handle, gfp, attributes, caller) },
-        Err(error) => unknown("dma_alloc_attrs", error),
+        Ok(attributes) => unsafe {
+            alloc(refused, dev, size, dma_handle, (gfp, attributes), caller)
+        },
+        Err(error) => {
+            refused.warn(format_args!("{error}"));
+            ptr::null_mut()
+        }
     }
 }
 
@@ -51,30 +57,27 @@ pub unsafe extern "C" fn dma_alloc_wc(
 ) -> *mut c_void {
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    unsafe { alloc(dev, size, dma_handle, gfp, DmaAttributes::WRITE_COMBINE, caller) }
+    unsafe {
+        let what = (gfp, DmaAttributes::WRITE_COMBINE);
+        alloc(refusals!("dma_alloc_wc"), dev, size, dma_handle, what, caller)
+    }
 }
 
-#[cold]
-fn unknown(name: &str, error: UnknownAttributes) -> *mut c_void {
-    REFUSED.warn(format_args!("{name}: {error}"));
-    ptr::null_mut()
-}
-
-/// [`dma_alloc_attrs`] in the name of `caller`.
+/// [`dma_alloc_attrs`] in the name of `caller`, for the function of these refusals.
 ///
 /// # Safety
 /// As for that.
 pub(crate) unsafe fn alloc(
+    refused: &Refusals,
     dev: *const Device,
     size: c_uint,
     dma_handle: *mut DmaAddr,
-    gfp: AllocationFlags,
-    attributes: DmaAttributes,
+    (gfp, attributes): (AllocationFlags, DmaAttributes),
     caller: VirtAddr,
 ) -> *mut c_void {
     // SAFETY: the caller promises a device, or passes null.
     let Some(device) = (unsafe { dev.as_ref() }) else {
-        REFUSED.warn(format_args!("dma_alloc_attrs: no device given"));
+        refused.warn(format_args!("no device given"));
         return ptr::null_mut();
     };
     let attributes = match gfp.warning() {
@@ -93,10 +96,8 @@ pub(crate) unsafe fn alloc(
         }
         Err(error) => {
             if !attributes.contains(DmaAttributes::NO_WARN) {
-                REFUSED.warn(format_args!(
-                    "dma_alloc_attrs: {size} bytes for {} were refused: {error}",
-                    device.name()
-                ));
+                refused
+                    .warn(format_args!("{size} bytes for {} were refused: {error}", device.name()));
             }
             ptr::null_mut()
         }

@@ -5,8 +5,8 @@ use core::ffi::{c_int, c_uint};
 use dma::device::Device;
 use kerncore::iommu::{LimitError, SegmentLimits};
 
-use crate::dma::REFUSED;
 use crate::errno::EINVAL;
+use crate::refusals::{Refusals, refusals};
 
 /// The limits of `dev`, or those of a device that has not said any.
 ///
@@ -17,18 +17,18 @@ unsafe fn limits(dev: *const Device) -> SegmentLimits {
     unsafe { dev.as_ref() }.map_or(SegmentLimits::DEFAULT, Device::segment_limits)
 }
 
-/// Sets what `change` makes of the limits of `dev`.
+/// Sets what `change` makes of the limits of `dev`, or says why not.
 ///
 /// # Safety
 /// `dev` points to a device, or is null.
 unsafe fn set(
-    name: &str,
+    refused: &Refusals,
     dev: *const Device,
     change: impl FnOnce(SegmentLimits) -> Result<SegmentLimits, LimitError>,
 ) -> c_int {
     // SAFETY: by the caller's promise.
     let Some(device) = (unsafe { dev.as_ref() }) else {
-        REFUSED.warn(format_args!("{name}: no device given"));
+        refused.warn(format_args!("no device given"));
         return -EINVAL;
     };
     match change(device.segment_limits()) {
@@ -37,7 +37,7 @@ unsafe fn set(
             0
         }
         Err(error) => {
-            REFUSED.warn(format_args!("{name}: {}: {error}", device.name()));
+            refused.warn(format_args!("{}: {error}", device.name()));
             -EINVAL
         }
     }
@@ -52,7 +52,7 @@ unsafe fn set(
 pub unsafe extern "C" fn dma_set_max_seg_size(dev: *const Device, size: c_uint) -> c_int {
     let change = |limits: SegmentLimits| SegmentLimits::new(size, limits.boundary());
     // SAFETY: by the caller's promise.
-    unsafe { set("dma_set_max_seg_size", dev, change) }
+    unsafe { set(refusals!("dma_set_max_seg_size"), dev, change) }
 }
 
 /// Says that `dev` takes no piece with a multiple of `mask` and one inside: 0, or `-EINVAL` if that is no power of two. Any context.
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn dma_set_max_seg_size(dev: *const Device, size: c_uint) 
 pub unsafe extern "C" fn dma_set_seg_boundary(dev: *const Device, mask: c_uint) -> c_int {
     let change = |limits: SegmentLimits| SegmentLimits::new(limits.most(), mask);
     // SAFETY: by the caller's promise.
-    unsafe { set("dma_set_seg_boundary", dev, change) }
+    unsafe { set(refusals!("dma_set_seg_boundary"), dev, change) }
 }
 
 /// How many bytes `dev` takes as one piece: 64 KiB, if it has not said otherwise. Any context.

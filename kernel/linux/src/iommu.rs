@@ -15,8 +15,8 @@ use kerncore::coherent::AllocationFlags;
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::frames::Frame;
 
-use crate::dma::REFUSED;
 use crate::errno::{EBUSY, EINVAL, ENXIO};
+use crate::refusals::{Refusals, refusals};
 use crate::user::VmAreaStruct;
 use crate::{dma_attrs, dma_sgtable, streaming, streaming_sg, user};
 
@@ -27,7 +27,7 @@ pub extern "C" fn arm_iommu_create_mapping(base: DmaAddr, size: c_uint) -> *mut 
     match IommuMapping::new(base, size) {
         Ok(mapping) => mapping.into_raw(),
         Err(error) => {
-            REFUSED.warn(format_args!("arm_iommu_create_mapping: {error}"));
+            refusals!("arm_iommu_create_mapping").warn(format_args!("{error}"));
             ptr::null_mut()
         }
     }
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn arm_iommu_attach_device(
     match unsafe { mapping.attach(device) } {
         Ok(()) => 0,
         Err(error) => {
-            REFUSED.warn(format_args!("arm_iommu_attach_device: {error}"));
+            refusals!("arm_iommu_attach_device").warn(format_args!("{error}"));
             if matches!(error, AttachError::Again { .. }) { -EBUSY } else { -EINVAL }
         }
     }
@@ -82,28 +82,29 @@ pub unsafe extern "C" fn arm_iommu_attach_device(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn arm_iommu_detach_device(dev: *const Device) {
+    static REFUSED: Refusals = Refusals::of("arm_iommu_detach_device");
     // SAFETY: the caller promises a device, or passes null.
     let Some(device) = (unsafe { dev.as_ref() }) else {
-        return REFUSED.warn(format_args!("arm_iommu_detach_device: no device given"));
+        return REFUSED.warn(format_args!("no device given"));
     };
     // SAFETY: by the caller's promise.
     if let Err(error) = unsafe { iommu::detach(device) } {
-        REFUSED.warn(format_args!("arm_iommu_detach_device: {error}"));
+        REFUSED.warn(format_args!("{error}"));
     }
 }
 
-/// Whether `dev` is attached; otherwise `name` was called wrongly, and that is told.
+/// Whether `dev` is attached; otherwise the function of these refusals was called wrongly, and that is told.
 ///
 /// # Safety
 /// `dev` points to a device, or is null.
-unsafe fn is_attached(name: &str, dev: *const Device) -> bool {
+unsafe fn is_attached(refused: &Refusals, dev: *const Device) -> bool {
     // SAFETY: by the caller's promise.
     match unsafe { dev.as_ref() } {
         Some(device) if device.iommu().is_some() => return true,
         Some(device) => {
-            REFUSED.warn(format_args!("{name}: {} is attached to no IOMMU mapping", device.name()));
+            refused.warn(format_args!("{} is attached to no IOMMU mapping", device.name()));
         }
-        None => REFUSED.warn(format_args!("{name}: no device given")),
+        None => refused.warn(format_args!("no device given")),
     }
     false
 }
@@ -121,16 +122,18 @@ pub unsafe extern "C" fn arm_iommu_alloc_attrs(
     gfp: AllocationFlags,
     attrs: c_uint,
 ) -> *mut c_void {
-    let caller = arch::backtrace::return_address();
+    let (caller, refused) = (arch::backtrace::return_address(), refusals!("arm_iommu_alloc_attrs"));
     // SAFETY: by the caller's promise.
-    if !unsafe { is_attached("arm_iommu_alloc_attrs", dev) } {
+    if !unsafe { is_attached(refused, dev) } {
         return ptr::null_mut();
     }
     match DmaAttributes::from_bits(attrs) {
         // SAFETY: by the caller's promise.
-        Ok(attributes) => unsafe { dma_attrs::alloc(dev, size, handle, gfp, attributes, caller) },
+        Ok(attributes) => unsafe {
+            dma_attrs::alloc(refused, dev, size, handle, (gfp, attributes), caller)
+        },
         Err(error) => {
-            REFUSED.warn(format_args!("arm_iommu_alloc_attrs: {error}"));
+            refused.warn(format_args!("{error}"));
             ptr::null_mut()
         }
     }
@@ -150,7 +153,7 @@ pub unsafe extern "C" fn arm_iommu_free_attrs(
     attrs: c_uint,
 ) {
     // SAFETY: by the caller's promise.
-    if unsafe { is_attached("arm_iommu_free_attrs", dev) } {
+    if unsafe { is_attached(refusals!("arm_iommu_free_attrs"), dev) } {
         // SAFETY: by the caller's promise.
         unsafe { dma_attrs::dma_free_attrs(dev, size, cpu_addr, handle, attrs) };
     }
@@ -171,7 +174,7 @@ pub unsafe extern "C" fn arm_iommu_mmap_attrs(
     attrs: c_uint,
 ) -> c_int {
     // SAFETY: by the caller's promise.
-    if !unsafe { is_attached("arm_iommu_mmap_attrs", dev) } {
+    if !unsafe { is_attached(refusals!("arm_iommu_mmap_attrs"), dev) } {
         return -ENXIO;
     }
     // SAFETY: by the caller's promise.
@@ -193,7 +196,7 @@ pub unsafe extern "C" fn arm_iommu_get_sgtable(
     attrs: c_uint,
 ) -> c_int {
     // SAFETY: by the caller's promise.
-    if !unsafe { is_attached("arm_iommu_get_sgtable", dev) } {
+    if !unsafe { is_attached(refusals!("arm_iommu_get_sgtable"), dev) } {
         return -ENXIO;
     }
     // SAFETY: by the caller's promise.
@@ -214,7 +217,7 @@ pub unsafe extern "C" fn arm_iommu_map_page(
     dir: c_uint,
 ) -> DmaAddr {
     // SAFETY: by the caller's promise.
-    if !unsafe { is_attached("arm_iommu_map_page", dev) } {
+    if !unsafe { is_attached(refusals!("arm_iommu_map_page"), dev) } {
         return MAPPING_ERROR;
     }
     // SAFETY: by the caller's promise.
@@ -234,7 +237,7 @@ pub unsafe extern "C" fn arm_iommu_map_sg(
     dir: c_uint,
 ) -> c_int {
     // SAFETY: by the caller's promise.
-    if !unsafe { is_attached("arm_iommu_map_sg", dev) } {
+    if !unsafe { is_attached(refusals!("arm_iommu_map_sg"), dev) } {
         return 0;
     }
     // SAFETY: by the caller's promise.
@@ -252,7 +255,7 @@ macro_rules! behind {
         #[inline(never)]
         pub unsafe extern "C" fn $name($dev: *const Device, $($argument: $kind),+) {
             // SAFETY: by the caller's promise.
-            if unsafe { is_attached(stringify!($name), $dev) } {
+            if unsafe { is_attached(refusals!(stringify!($name)), $dev) } {
                 // SAFETY: by the caller's promise.
                 unsafe { $other($dev, $($argument),+) };
             }

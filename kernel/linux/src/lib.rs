@@ -30,6 +30,7 @@ pub mod protection;
 pub mod read_write;
 pub mod realloc;
 pub mod refusal;
+mod refusals;
 mod request;
 pub mod streaming;
 pub mod streaming_sg;

@@ -216,7 +216,7 @@ pub unsafe extern "C" fn dma_mapping_error(dev: *const Device, dma_addr: DmaAddr
     0
 }
 
-/// The driver of `dev` lets it go; with `dma_debug=on` mappings that are left are named (S107).
+/// The driver of `dev` lets it go; with `dma_debug=on` mappings that are left are counted, and one is named (S107).
 ///
 /// # Safety
 /// `dev` points to a device, or is null.

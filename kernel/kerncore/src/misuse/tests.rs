@@ -9,7 +9,9 @@ fn mapping(dma: u32, bytes: u32) -> Mapping {
     Mapping {
         device: DISK,
         family: Family::Single,
+        space: 0,
         dma: DmaAddr::new(dma),
+        memory: (PhysAddr::new(dma), bytes),
         bytes,
         flow: Flow::FromDevice,
         caller: VirtAddr::new(0x8001_0000),
@@ -210,5 +212,36 @@ fn of_mappings_that_begin_together_the_one_that_is_meant_ends_s107() {
             }
             assert_eq!(checker.mappings(), 0);
         }
+    });
+}
+
+/// S107, S109: devices behind IOMMUs see memory wherever their domains lead, and what they share is memory.
+#[test]
+fn addresses_of_different_domains_are_different_and_memory_is_one_s107_s109() {
+    let behind = |space, device, memory| Mapping {
+        space,
+        device,
+        memory: (PhysAddr::new(memory), 64),
+        ..mapping(M, 64)
+    };
+    checking(|checker| {
+        with(checker, behind(1, DISK, 0x6800_0000));
+        // First fit gives every domain's first mapping the same address.
+        with(checker, behind(2, CARD, 0x6800_0040));
+        // Of the other domain's it is nobody's.
+        let theirs = call(Mapping { device: CARD, ..mapping(M, 64) });
+        assert_eq!(checker.unmapped(theirs), Ok(()), "its own, in whatever space it says");
+        let never = call(Mapping { space: 2, device: CARD, ..mapping(M, 64) });
+        assert_eq!(checker.unmapped(never), Err(Misuse::NeverMapped { call: never }));
+        let same = call(behind(1, CARD, 0x6800_0000));
+        let mapped = behind(1, DISK, 0x6800_0000);
+        assert_eq!(checker.unmapped(same), Err(Misuse::OtherDevice { mapped, call: same }));
+    });
+    checking(|checker| {
+        let first = behind(1, DISK, 0x6800_0000);
+        with(checker, first);
+        let again = Mapping { dma: DmaAddr::new(M + 0x1000), ..call(behind(1, DISK, 0x6800_0020)) };
+        let shared = Misuse::SharedLine { mapped: first, call: again };
+        assert_eq!(checker.mapped(again), Err(shared), "one buffer, mapped twice");
     });
 }

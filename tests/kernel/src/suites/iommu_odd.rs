@@ -108,7 +108,9 @@ fn a_device_sees_no_other_s_copies_s106_s109() {
     buffers[1].fill(0x5e);
     // Former users leave their bytes in all slots.
     let left: Vec<_> = (0..16).map(|_| map(&OTHER, &mut buffers[1], PAGE_SIZE - 2)).collect();
-    left.into_iter().for_each(|dma| unmap(&OTHER, dma, PAGE_SIZE - 2));
+    for dma in left {
+        unmap(&OTHER, dma, PAGE_SIZE - 2);
+    }
     for bytes in [1, 31, 32, 100, 2046, 2047, 2048, 2049, 4000] {
         let mapped = [(&DEVICE, 0), (&OTHER, 1)]
             .map(|(device, index)| map(device, &mut buffers[index], bytes));

@@ -216,7 +216,9 @@ fn an_end_is_compared_with_its_mapping(way: &impl Goes<Mistake>) -> Verdict {
     let mapped = Mapping {
         device: Party { id: 1, name: "a disk" },
         family: Family::Single,
+        space: 0,
         dma: DmaAddr::new(0x6010_0040),
+        memory: (PhysAddr::new(0x6010_0040), 256),
         bytes: 256,
         flow: Flow::FromDevice,
         caller: VirtAddr::new(0x8010_0000),
