@@ -96,8 +96,8 @@ fn who_follows_addresses_finds_what_one_look_at_each_finds_s109() {
         (0xe0..0x940_u32).map(|page| DmaAddr::new(page * PAGE_SIZE + page % 5 * 0x321)).collect();
     let look = |at: DmaAddr| domain.translate(at).map(|found| found.physical);
     assert!(addresses.iter().filter(|&&at| look(at).is_some()).count() > 500);
-    // Up, down, and in leaps.
-    let leaps = (0..addresses.len()).map(|index| index * 389 % addresses.len());
+    // Up, down, and in leaps from within a section that has a table.
+    let leaps = (0..addresses.len()).map(|index| (index * 389 + 810) % addresses.len());
     let orders: [Vec<usize>; 3] =
         [(0..addresses.len()).collect(), (0..addresses.len()).rev().collect(), leaps.collect()];
     for order in orders {
