@@ -42,12 +42,8 @@ pub unsafe extern "C" fn dma_alloc_coherent(
         // SAFETY: by the caller's promise.
         return unsafe { alloc_atomic(device, size, dma_handle, gfp, caller) };
     };
-    // SAFETY: the caller promises a place for the address.
-    unsafe { dma_handle.write(buffer.dma) };
-    if gfp.zero() {
-        zero(buffer, size);
-    }
-    pointer(buffer.address)
+    // SAFETY: by the caller's promise.
+    unsafe { given(buffer, size, dma_handle, gfp) }
 }
 
 #[cold]
@@ -55,6 +51,25 @@ pub unsafe extern "C" fn dma_alloc_coherent(
 fn alloc_without_device() -> *mut c_void {
     REFUSED.warn(format_args!("dma_alloc_coherent: no device given"));
     ptr::null_mut()
+}
+
+/// What the caller is given of a buffer of the atomic pool's, which is zeroed if the flags ask for that.
+///
+/// # Safety
+/// `dma_handle` points to a place for an address.
+#[inline(always)]
+unsafe fn given(
+    buffer: Buffer,
+    size: c_uint,
+    dma_handle: *mut DmaAddr,
+    gfp: AllocationFlags,
+) -> *mut c_void {
+    // SAFETY: the caller promises a place for the address.
+    unsafe { dma_handle.write(buffer.dma) };
+    if gfp.zero() {
+        zero(buffer, size);
+    }
+    pointer(buffer.address)
 }
 
 /// [`dma_alloc_coherent`] of what the atomic pool does not have at once.
@@ -73,12 +88,8 @@ unsafe fn alloc_atomic(
         // SAFETY: by the caller's promise.
         return unsafe { alloc_otherwise(device, size, dma_handle, gfp, caller) };
     };
-    // SAFETY: the caller promises a place for the address.
-    unsafe { dma_handle.write(buffer.dma) };
-    if gfp.zero() {
-        zero(buffer, size);
-    }
-    pointer(buffer.address)
+    // SAFETY: by the caller's promise.
+    unsafe { given(buffer, size, dma_handle, gfp) }
 }
 
 /// [`dma_alloc_coherent`] of what does not come from the atomic pool, or not without a word.
