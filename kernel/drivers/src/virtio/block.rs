@@ -5,7 +5,7 @@ use core::fmt;
 use mm::io_mem::IoMem;
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::SECTOR_SIZE;
-use virtio_hal::{Blocks, Slot, Waits};
+use virtio_hal::{Blocks, Notices, Slot, Waits};
 
 use super::transport::{SlotTransport, device_in};
 use super::{DeviceError, RequestError, Wait, most_of_a_request};
@@ -90,6 +90,19 @@ impl<'a> Disk<'a> {
             first = first.checked_add(part.len() / SECTOR).ok_or(Error::InvalidParam)?;
         }
         Ok(())
+    }
+
+    /// Has the disk put everything that was written where it stays without power, and waits for that by looking, whatever it waits by
+    /// otherwise. Where one may sleep.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn flush(&mut self) -> Result<(), RequestError> {
+        arch::lock::might_sleep("flushing a disk");
+        self.disk.notify(Notices::Unwanted);
+        let done = self.disk.flush();
+        self.disk.notify(self.wait.notices());
+        done
     }
 }
 

@@ -15,13 +15,29 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 pub(crate) trait Kind {
     /// All of this kind: none of them snoops the processor's caches.
     fn device() -> &'static Device;
+
+    /// As many bytes of coherent memory for `buffer`, which the crate brings itself, and none other than these has been shared: asked when
+    /// it is shared, and when that ends. `None` for every other buffer.
+    fn stand_in(_buffer: NonNull<[u8]>) -> Option<NonNull<[u8]>> {
+        None
+    }
+}
+
+/// Copies what `from` has into `to`, which is as long.
+///
+/// # Safety
+/// Both are valid, and nobody else's meanwhile.
+unsafe fn copy(from: NonNull<[u8]>, to: NonNull<[u8]>) {
+    // SAFETY: by our caller's promise; a stand-in is no part of the buffer.
+    unsafe { to.cast::<u8>().copy_from_nonoverlapping(from.cast(), from.len()) };
 }
 
 /// The Hal of devices of one kind. Rings are taken where one may sleep.
 ///
 /// The crate asks for a buffer's address in the midst of a request, where it takes no refusal. So nothing is mapped there: whoever
 /// makes a request has mapped its buffers before ([`Mapped`](crate::mapped::Mapped)), or they are coherent memory, and `share`
-/// only says where they are. Therefore this Hal is not for the crate's functions that bring buffers of their own.
+/// only says where they are. Therefore this Hal is not for the crate's functions that bring buffers of their own, unless there are
+/// stand-ins for these ([`Kind::stand_in`]).
 #[derive(Debug)]
 pub(crate) struct CoherentHal<K>(PhantomData<K>);
 
@@ -69,6 +85,11 @@ unsafe impl<K: Kind> Hal for CoherentHal<K> {
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
+        let buffer = K::stand_in(buffer).map_or(buffer, |own| {
+            // SAFETY: the caller's buffer, of which the device does not know; the stand-in is its own.
+            unsafe { copy(buffer, own) };
+            own
+        });
         let (address, _) = place(buffer);
         // Most buffers are in the linear map, or copied there.
         let physical = linear_physical(address).unwrap_or_else(|| {
@@ -77,8 +98,15 @@ unsafe impl<K: Kind> Hal for CoherentHal<K> {
         PhysAddr::from(K::device().dma_address(physical).raw())
     }
 
-    /// Nothing: whoever has mapped the buffer ends that.
-    unsafe fn unshare(_paddr: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}
+    /// Nothing where there is no stand-in: whoever has mapped the buffer ends that.
+    unsafe fn unshare(_paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
+        if direction != BufferDirection::DriverToDevice
+            && let Some(own) = K::stand_in(buffer)
+        {
+            // SAFETY: the caller's buffer, which may be written; the device is done.
+            unsafe { copy(own, buffer) };
+        }
+    }
 }
 
 /// Where a buffer lies: its caller may have it anywhere.

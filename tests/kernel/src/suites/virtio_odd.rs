@@ -18,7 +18,7 @@ use dma::bounce::usage;
 use drivers::virtio::RequestError;
 use kerncore::addr::{PhysAddr, VirtAddr};
 use kerncore::area::AreaKind;
-use kerncore::layout::linear_address;
+use kerncore::layout::{linear_address, linear_physical};
 use ktest::{assert_err, ktest};
 use mm::kernel;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -55,12 +55,15 @@ pub(super) struct Seen {
     resets: Cell<u32>,
     places: u32,
     sectors: u64,
+    features: u64,
+    /// The first word of the newest request's first buffer, and whether that is coherent memory.
+    kind: Cell<(u32, bool)>,
 }
 
 impl Seen {
     pub(super) const fn new() -> Self {
         let (answer, resets) = (Cell::new(RIGHT), Cell::new(0));
-        Self { answer, resets, places: 16, sectors: 100 }
+        Self { answer, resets, places: 16, sectors: 100, features: 0, kind: Cell::new((0, false)) }
     }
 }
 
@@ -123,9 +126,9 @@ impl Transport for Odd<'_> {
         DeviceType::try_from(self.kind).expect("one of the three")
     }
 
-    /// `VIRTIO_F_VERSION_1` (Virtio 1.2, 6).
+    /// `VIRTIO_F_VERSION_1` (Virtio 1.2, 6), and what the test says.
     fn read_device_features(&mut self) -> u64 {
-        1 << 32
+        1 << 32 | self.seen.features
     }
 
     fn write_driver_features(&mut self, _driver_features: u64) {}
@@ -140,6 +143,11 @@ impl Transport for Odd<'_> {
         let place = usize::from(ring.done % ring.size);
         let head: u16 = read(ring.available + 4 + 2 * place);
         let mut descriptor = ring.descriptors + 16 * usize::from(head);
+        if self.kind == DISK {
+            let first = self::place(read(descriptor));
+            let address = VirtAddr::new(u32::try_from(first).expect("32 bits"));
+            self.seen.kind.set((read(first), linear_physical(address).is_none()));
+        }
         while read::<u16>(descriptor + 12) & 1 != 0 {
             descriptor = ring.descriptors + 16 * usize::from(read::<u16>(descriptor + 14));
         }
@@ -292,6 +300,40 @@ fn a_disk_s_every_status_is_a_result_and_it_goes_on() {
             assert_eq!(disk.read(0, &mut buffer[..bytes], &mut spin), refused);
             assert_eq!(disk.write(0, &buffer[..bytes], &mut spin), refused);
         }
+    });
+}
+
+/// What the crate has on its stack is not what the device is shown.
+#[ktest]
+fn a_flush_is_a_request_of_its_own_where_the_disk_has_it() {
+    /// `VIRTIO_BLK_F_FLUSH`, and the request's type (Virtio 1.2, 5.2.3 and 5.2.6).
+    const FLUSH: (u64, u32) = (1 << 9, 4);
+    quietly(|| {
+        let seen = Seen { features: FLUSH.0, ..Seen::new() };
+        let mut disk = Blocks::new(Odd::new(DISK, &seen)).expect("it comes up");
+        let buffer = vec![0xee; SECTOR];
+        for (last, wanted) in [
+            (0, Ok(())),
+            (1, Err(fault(Error::IoError))),
+            (2, Err(fault(Error::Unsupported))),
+            (0, Ok(())),
+        ] {
+            assert_eq!(disk.write(3, &buffer, &mut spin), Ok(()));
+            assert_eq!(seen.kind.get(), (1, true), "a write");
+            seen.answer.set(Answer { last, ..RIGHT });
+            assert_eq!(disk.flush(), wanted);
+            assert_eq!(seen.kind.get(), (FLUSH.1, true));
+            seen.answer.set(RIGHT);
+        }
+        seen.answer.set(Answer { beside: 1, ..RIGHT });
+        assert_eq!(disk.flush(), Err(fault(Error::WrongToken)));
+        seen.answer.set(RIGHT);
+        assert_eq!(disk.flush(), Err(fault(Error::NotReady)), "it was reset");
+        // One that has nothing to put off is not asked.
+        let seen = Seen::new();
+        let mut disk = Blocks::new(Odd::new(DISK, &seen)).expect("it comes up");
+        assert_eq!(disk.write(3, &buffer, &mut spin), Ok(()));
+        assert_eq!((disk.flush(), seen.kind.get()), (Ok(()), (1, true)));
     });
 }
 

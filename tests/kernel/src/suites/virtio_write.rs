@@ -97,6 +97,7 @@ fn all_regions_are_written_and_read_at_once() -> Completion {
         for seed in [SEED + 2, SEED] {
             fill_known(&mut memory, seed, 0);
             assert_eq!(disk.write(0, &memory), Ok(()));
+            assert_eq!(disk.flush(), Ok(()));
             assert_known(&memory, seed, 0, "what was written has changed");
             memory.fill(0xee);
             assert_eq!(disk.read(0, &mut memory), Ok(()));
