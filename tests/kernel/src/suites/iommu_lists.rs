@@ -289,6 +289,7 @@ fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() {
         assert_eq!(mapped, 0);
         let line = alloc::format!("entry {entry} of 20 for {} was refused: ", SNOOPING.name());
         assert!(log.text().contains(line.as_str()), "{log:?}");
+        assert!(!log.text().contains("lost"), "no more is ended than was begun: {log:?}");
         assert_eq!((attached.taken(), before()), (0, books));
     }
     // Addresses that the device does not reach.

@@ -41,6 +41,14 @@ impl World {
         let (dma, bytes) = held.segments[0];
         let next = dma + PAGE_SIZE - more;
         let (page, pages) = (next / PAGE_SIZE, pages_for(next % PAGE_SIZE + bytes + more));
+        if pages_for(dma % PAGE_SIZE + bytes) > 1 && held.what.is_streamed() {
+            // The first page alone, all of which is there.
+            let ((), _log) = capture_log(|| {
+                // SAFETY: to be refused.
+                let ended = unsafe { streaming::unmap(held.call(), DmaAddr::new(dma), 4) };
+                assert!(ended.is_err(), "{}", self.when);
+            });
+        }
         let is_one = |(first, run): (u32, &super::model::Run)| {
             (first, run.frames.len()) == (page, pages as usize)
         };
@@ -64,22 +72,23 @@ impl World {
     }
 
     /// A buffer by the device address of another that has as many pages, of the same mapping.
-    fn free_by_the_address_of_another(&mut self) {
-        let (Some(index), Some(other)) = (self.any_held(), self.any_held()) else { return };
-        let (held, other) = (&self.held[index], &self.held[other]);
-        let (What::Buffer(own, _), What::Buffer(foreign, _)) = (&held.what, &other.what) else {
-            return;
-        };
-        let is_there = held.slot.is_some() && held.slot == self.places[held.device];
-        if !is_there || own.dma == foreign.dma || held.slot != other.slot {
-            return;
+    fn free_by_the_address_of_another(&self) {
+        for held in &self.held {
+            let is_there = held.slot.is_some() && held.slot == self.places[held.device];
+            let What::Buffer(own, _) = &held.what else { continue };
+            for other in self.held.iter().filter(|other| is_there && other.slot == held.slot) {
+                let What::Buffer(foreign, _) = &other.what else { continue };
+                if own.dma == foreign.dma {
+                    continue;
+                }
+                let ((), _log) = capture_log(|| {
+                    let (device, bytes) = (&DEVICES[held.device], other.count());
+                    // SAFETY: to be refused.
+                    let freed = unsafe { coherent::free(device, bytes, own.address, foreign.dma) };
+                    assert!(freed.is_err(), "{}", self.when);
+                });
+            }
         }
-        let ((), _log) = capture_log(|| {
-            let (device, bytes) = (&DEVICES[held.device], other.count());
-            // SAFETY: to be refused.
-            let freed = unsafe { coherent::free(device, bytes, own.address, foreign.dma) };
-            assert!(freed.is_err(), "{}", self.when);
-        });
     }
 
     /// For another device, which is elsewhere.

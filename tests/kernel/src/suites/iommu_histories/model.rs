@@ -22,7 +22,7 @@ pub(super) static DEVICES: [Device; 4] = [
 
 /// Which of them reaches less, and how far.
 pub(super) const NARROW: usize = 3;
-const REACH: u64 = 0x6000_afff;
+const REACH: u64 = 0x6000_3fff;
 
 /// Windows of device addresses: the first, and how many pages. Aligned, and not; and one that [`NARROW`] does not reach to the end.
 pub(super) const WINDOWS: [(u32, u32); 3] = [(0x2_0000, 24), (0x1003, 61), (0x6_0000, 40)];
