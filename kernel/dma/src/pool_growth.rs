@@ -10,11 +10,13 @@
 //! timer, no task. A part of which nothing was taken for [`PATIENCE`] goes back in the same way, while the part of boot is not low; and
 //! at once, whether that is low or not, before who may sleep is refused an area, a coherent buffer or pages ([`mm::reserve`]).
 
+use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::cpu::{DeferredWork, Doer};
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::frames::MAX_BLOCK;
 use kerncore::holder::{Moment, Tag};
 use kerncore::pool::{AllocateError, Effort, Holders, end_behind};
 use mm::report::{Called, RateLimit};
@@ -83,6 +85,9 @@ static EFFORT: Effort = Effort::new();
 /// The most pages that one pool would have needed, as far as somebody found no room.
 static ENOUGH: AtomicU32 = AtomicU32::new(0);
 
+/// The most pages that one pool would have needed if who found no room had been given some, and had kept it.
+static ENOUGH_FOR_ALL: AtomicU32 = AtomicU32::new(0);
+
 /// Warned once and then ever more rarely.
 static EXHAUSTED: RateLimit = RateLimit::new();
 
@@ -141,7 +146,10 @@ pub(crate) fn allocate(
                 why = NoRun::Beyond(lowest.min(here));
             }
             (Err(beyond @ NoRun::Beyond(_)), NoRun::Refused(_)) => why = beyond,
-            (Err(NoRun::Refused(_)), _) => {}
+            (Err(NoRun::Refused(here)), NoRun::Refused(before)) => {
+                why = NoRun::Refused(before.and(here));
+            }
+            (Err(NoRun::Refused(_)), NoRun::Beyond(_)) => {}
             (taken, _) => return taken,
         }
     }
@@ -343,10 +351,16 @@ pub fn grown() -> (u32, u32) {
     })
 }
 
-/// The smallest `coherent_pool=`, in KiB, that would have been enough for all that this boot has asked of the pool so far: what it held
-/// when somebody found no room, and that request, in one piece. Zero while nobody was refused.
+/// The smallest `coherent_pool=`, in KiB, that would have been enough for each request of this boot that was refused, by itself: what
+/// was held when somebody found no room, and that request, in one piece. Zero while nobody was refused.
 pub fn enough() -> u32 {
     ENOUGH.load(Relaxed) * (PAGE_SIZE >> 10)
+}
+
+/// As [`enough`], if nobody had been refused and all who were had kept what they asked for: never less. Who asks again and again is
+/// counted each time.
+pub fn enough_for_all() -> u32 {
+    ENOUGH_FOR_ALL.load(Relaxed) * (PAGE_SIZE >> 10)
 }
 
 /// Whether no pool could ever have so many pages.
@@ -367,6 +381,32 @@ pub(crate) fn note(bytes: u32) {
     let grown = GROWN.iter().filter(|part| part.is_made());
     let end = grown.fold(end, |end, part| part.note_holders(&mut nobody_asks, end));
     ENOUGH.fetch_max(end_behind(end, pages), Relaxed);
+    let _before = ENOUGH_FOR_ALL.fetch_update(Relaxed, Relaxed, |all| {
+        let all = end_behind(all.max(end), pages);
+        (!is_more_than_memory(all)).then_some(all)
+    });
+}
+
+/// What to raise, and to what.
+struct Advice;
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (each, all) = (enough(), enough_for_all());
+        // Without a region it is one block.
+        let block = MAX_BLOCK * (PAGE_SIZE >> 10);
+        let by = if each > block && mm::kernel().contiguous().is_none() {
+            "cma=<size> and coherent_pool=<size>"
+        } else {
+            "coherent_pool=<size>"
+        };
+        write!(f, "raise it with {by}, {each}K would have been enough ")?;
+        if all > each {
+            write!(f, "for each of those refused so far, {all}K for all of them at once")
+        } else {
+            f.write_str("so far")
+        }
+    }
 }
 
 /// Says what was wanted and for whom, what there is, who has the rest, and what to raise.
@@ -376,15 +416,14 @@ pub(crate) fn complain(device: &Device, bytes: u32, refusal: AllocateError) {
     for part in parts() {
         let _behind = part.note_holders(&mut holders, 0);
     }
-    let (before, enough, name) = (EXHAUSTED.count(), enough(), device.name());
+    let (before, name) = (EXHAUSTED.count(), device.name());
     if is_more_than_memory(pages_for(bytes)) {
         EXHAUSTED.warn(format_args!(
             "DMA: the atomic pool has no {bytes} bytes for {name}: {refusal}; that is more than there is memory"
         ));
     } else {
         EXHAUSTED.warn(format_args!(
-            "DMA: the atomic pool has no {bytes} bytes for {name}: {refusal}; raise it with coherent_pool=<size>, {enough}K would \
-             have been enough so far"
+            "DMA: the atomic pool has no {bytes} bytes for {name}: {refusal}; {Advice}"
         ));
     }
     // Who has it is said as often as that.

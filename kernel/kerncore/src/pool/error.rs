@@ -66,6 +66,30 @@ pub enum AllocateError {
     },
 }
 
+impl AllocateError {
+    /// What two parts of a pool say, both of which have no run.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Exhausted { pages, largest, free, taken },
+                Self::Exhausted {
+                    largest: others_largest,
+                    free: others_free,
+                    taken: others_taken,
+                    ..
+                },
+            ) => Self::Exhausted {
+                pages,
+                largest: largest.max(others_largest),
+                free: free.saturating_add(others_free),
+                taken: taken.saturating_add(others_taken),
+            },
+            (Self::Zero, _) | (_, Self::Zero) => Self::Zero,
+        }
+    }
+}
+
 impl fmt::Display for AllocateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -403,3 +403,12 @@ fn runs_are_listed_from_where_they_begin() {
         assert_eq!(listed, wanted, "from page {page}");
     }
 }
+
+/// S104: what is left of a pool in parts is what all parts have.
+#[test]
+fn what_two_parts_have_is_told_together_s104() {
+    let part = |largest, free, taken| AllocateError::Exhausted { pages: 9, largest, free, taken };
+    assert_eq!(part(4, 6, 10).and(part(2, 3, 13)), part(4, 9, 23));
+    assert_eq!(part(1, 6, 10).and(part(2, 3, 13)), part(2, 9, 23));
+    assert_eq!(part(1, 6, 10).and(AllocateError::Zero), AllocateError::Zero);
+}

@@ -4,13 +4,14 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
-use dma::atomic_pool;
-use dma::coherent::{Buffer, allocate};
-use dma::pool_growth::{PATIENCE, enough, grow, grown, is_low, release_idle};
+use dma::atomic_pool::{self, PoolError};
+use dma::coherent::{AllocateError, Buffer, allocate, allocate_quietly};
+use dma::pool_growth::{PATIENCE, enough, enough_for_all, grow, grown, is_low, release_idle};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::frames::FrameOwner;
+use kerncore::pool;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use linux::dma::dma_alloc_coherent;
@@ -52,7 +53,11 @@ fn who_finds_no_room_learns_who_has_it_and_what_would_have_been_enough_s104() ->
     for part in [
         alloc::format!("no {bytes} bytes for a thirsty device"),
         alloc::format!("no run of 2 pages: 1 of {pages} are free, at most 1 in a run"),
-        alloc::format!("raise it with coherent_pool=<size>, {kib}K would have been enough so far"),
+        alloc::format!("coherent_pool=<size>, {kib}K would have been enough "),
+        match enough_for_all() {
+            all if all > kib => alloc::format!("{all}K for all of them at once"),
+            _ => "enough so far".into(),
+        },
         alloc::format!("{} of its pages, in {} buffers, are of ", pages - 1, pages - 1),
         "pool_growth".into(),
     ] {
@@ -61,6 +66,57 @@ fn who_finds_no_room_learns_who_has_it_and_what_would_have_been_enough_s104() ->
     buffers.extend(one_page());
     assert_eq!(one_page(), None, "nobody waits, so nothing grows");
     give_pages(buffers);
+    Ran
+}
+
+/// One pool that had served all who were refused is larger than one for each of them alone.
+#[ktest]
+fn all_who_were_refused_take_more_than_each_s104() -> Completion {
+    let Some(pages) = pool_pages() else { return NO_POOL };
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let memory = kernel().zones().table().len() * 4;
+    let refuse = || {
+        assert!(allocate_quietly(&DEVICE, PAGE_SIZE, Sleep::MayNot, NOBODY).is_err());
+        (enough(), enough_for_all())
+    };
+    let (mut each, mut all) = refuse();
+    for _ in 0..3 {
+        let (each_now, all_now) = refuse();
+        assert_eq!(each_now, each, "the same again");
+        assert!(all_now == all + 4 || all + 4 > memory, "{all} KiB, then {all_now}");
+        (each, all) = (each_now, all_now);
+    }
+    give_pages(buffers);
+    Ran
+}
+
+/// What is left is told of all parts.
+#[ktest]
+fn who_finds_no_room_in_any_part_is_told_of_the_largest_s104() -> Completion {
+    let Some(pages) = pool_pages() else { return NO_POOL };
+    let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
+    let grown = match grow() {
+        Ok(bytes) => bytes / PAGE_SIZE,
+        Err(_) => {
+            give_pages(buffers);
+            return Skipped("no memory for another part");
+        }
+    };
+    let bytes = (grown + 1) * PAGE_SIZE;
+    let refused = allocate_quietly(&DEVICE, bytes, Sleep::MayNot, NOBODY);
+    let Err(AllocateError::Pool(PoolError::Refused(pool::AllocateError::Exhausted {
+        largest,
+        free,
+        taken,
+        ..
+    }))) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((free, taken), (grown, pages), "all parts");
+    assert!(largest <= grown && largest * 2 > grown, "{largest} of {grown} in a run");
+    give_pages(buffers);
+    assert_eq!(release_idle(), grown);
     Ran
 }
 
