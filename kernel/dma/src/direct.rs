@@ -1,5 +1,8 @@
 //! Memory for devices that snoop: frames at their linear addresses, zeroed, and a book of who has which.
 
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
+
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
@@ -27,12 +30,17 @@ pub(crate) struct Direct {
     pub(crate) bytes: u32,
     /// As many of them as were asked for.
     pages: u32,
+    /// Its device is behind an IOMMU, by which it sees the buffer.
+    is_shown: bool,
     pub(crate) holder: Holder,
 }
 
 /// All of them, and the last serial number.
 static BUFFERS: IrqSpinLock<(Book<Direct>, u64)> =
     IrqSpinLock::new(Class::DirectBuffers, (Book::new(), 0));
+
+/// How many of them are behind an IOMMU.
+static SHOWN: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn allocate(
     device: &Device,
@@ -46,6 +54,7 @@ pub(crate) fn allocate(
         physical: PhysAddr::new(0),
         bytes: PAGE_SIZE << order_for(pages_for(bytes)),
         pages: pages_for(bytes),
+        is_shown: device.iommu().is_some(),
         holder,
     };
     // The entry first, so that frames once taken need not be given up.
@@ -66,6 +75,7 @@ pub(crate) fn allocate(
         entry.value_mut().serial = *last;
         book.add(entry);
     });
+    SHOWN.fetch_add(nothing.is_shown.into(), Relaxed);
     Ok((address, physical))
 }
 
@@ -106,11 +116,38 @@ pub(crate) fn free(
     between();
     let freed =
         mm::kernel().free_frames_at(authority, physical.pfn(), order_for(pages), FrameOwner::Pages);
-    freed.map_err(|error| {
+    if let Err(error) = freed {
         BUFFERS.with(|(book, _)| book.add(entry));
         invalid(address, &error);
-        FreeError::Simple(error)
-    })
+        return Err(FreeError::Simple(error));
+    }
+    SHOWN.fetch_sub(entry.value().is_shown.into(), Relaxed);
+    Ok(())
+}
+
+/// Whether any of `bytes` from `first` on are a buffer's whose device is behind an IOMMU. Its frames are of the owner, and of the type, of
+/// any that are mapped for a transfer, so that only this tells them apart. Any context.
+#[inline(always)]
+pub(crate) fn shows(first: PhysAddr, bytes: u32) -> bool {
+    has_shown() && has_any(first, bytes)
+}
+
+/// Whether there is any such buffer. Any context.
+#[inline(always)]
+pub(crate) fn has_shown() -> bool {
+    SHOWN.load(Relaxed) != 0
+}
+
+#[cold]
+#[inline(never)]
+fn has_any(first: PhysAddr, bytes: u32) -> bool {
+    let is_in = |buffer: &Direct| {
+        let start = buffer.physical;
+        // Of RAM, which does not end at the top of the bus.
+        first.raw() < start.raw().saturating_add(buffer.bytes)
+            && start.raw() < first.raw().saturating_add(bytes)
+    };
+    BUFFERS.with(|(book, _)| book.iter().any(|buffer| buffer.is_shown && is_in(buffer)))
 }
 
 /// The first that was made after the one of this serial number, of those that there are.

@@ -24,6 +24,7 @@ use mm::kernel;
 use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
+use crate::direct;
 use crate::iommu;
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
@@ -219,6 +220,9 @@ pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), Unma
     }
     // What could refuse is asked while the device still sees it.
     let copy = ending(physical, bytes)?;
+    if direct::shows(physical, bytes) {
+        return Err(UnmapError::Coherent { dma });
+    }
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
     iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;

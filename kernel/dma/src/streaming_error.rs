@@ -96,6 +96,11 @@ pub enum UnmapError {
         /// How many bytes.
         bytes: u32,
     },
+    /// The device is behind an IOMMU, and what it sees there is a coherent buffer, which ends by a free of it.
+    Coherent {
+        /// Where.
+        dma: DmaAddr,
+    },
 }
 
 impl fmt::Display for UnmapError {
@@ -111,6 +116,9 @@ impl fmt::Display for UnmapError {
             Self::Iommu(error) => error.fmt(f),
             Self::OtherPieces { dma, bytes } => {
                 write!(f, "the {bytes} bytes at {dma} were mapped for the device in other pieces")
+            }
+            Self::Coherent { dma } => {
+                write!(f, "{dma} is a coherent buffer's, which is freed and not unmapped")
             }
         }
     }

@@ -21,6 +21,7 @@ use super::Shared;
 use super::lender::Lender;
 use super::view::{run_of, type_for};
 use crate::debug;
+use crate::direct;
 use crate::list::{ListMapError, NO_SEGMENT, Piece, lost, segments};
 use crate::streaming::{self, Call, MapError, UnmapError};
 
@@ -243,10 +244,16 @@ unsafe fn end<P: Piece>(
     call: Call<'_>,
     iommu: &Shared,
     (dma, bytes): (DmaAddr, u32),
-    own: impl Iterator<Item = P>,
+    own: impl Iterator<Item = P> + Clone,
     may_end: Result<(), UnmapError>,
 ) -> Result<(), UnmapError> {
     debug::unmapped(&call, dma, bytes);
+    // What the tables say of the pieces is a buffer's, too, if they name one.
+    if direct::has_shown()
+        && own.clone().filter_map(place_of).any(|(first, bytes)| direct::shows(first, bytes))
+    {
+        return Err(UnmapError::Coherent { dma });
+    }
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
     let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;

@@ -42,6 +42,7 @@ mod interrupt_lines;
 mod interrupts;
 mod io_owners;
 mod iommu;
+mod iommu_crossed;
 mod iommu_edges;
 mod iommu_histories;
 mod iommu_holders;
