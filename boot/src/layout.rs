@@ -77,6 +77,12 @@ pub fn image() -> PageRange {
     pages(&raw const __image_start, &raw const __image_end)
 }
 
+/// Whether what lies at `address` is the image's data or a stack, where callers have buffers, and neither text, constants, tables nor a guard.
+pub fn holds_data(address: VirtAddr) -> bool {
+    pages(&raw const __data_start, &raw const __data_end).contains(address)
+        || parts().iter().any(|part| part.usage == Use::Stack && part.pages.contains(address))
+}
+
 /// The first-level table behind TTBR1.
 pub fn kernel_l1() -> VirtAddr {
     VirtAddr::new((&raw const __kernel_l1) as u32)

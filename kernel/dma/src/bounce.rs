@@ -109,7 +109,8 @@ fn make(bytes: u32) -> Result<(), InitError> {
     records.try_reserve_exact(slots).map_err(|_| InitError::NoRecords)?;
     records.resize(slots, Slot::FREE);
     let request = FrameRequest::of(ZoneKind::Dma);
-    let block = kernel().zones().allocate_pages_from(request, pages, FrameOwner::Pages);
+    // Nobody's to map: no slot is part of a buffer.
+    let block = kernel().zones().allocate_pages_from(request, pages, FrameOwner::Reserved);
     // Kept for good.
     let (first, _) = block.map_err(InitError::NoMemory)?.leak();
     let records = records.leak();

@@ -20,6 +20,7 @@ use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::{self, Bounced, Flow, Handover, Question, Refusal, Route, Step};
 use mm::kernel;
+use mm::streamable::is_streamable;
 
 use crate::bounce::{self, Way};
 use crate::debug;
@@ -172,7 +173,7 @@ fn judge(call: &Call<'_>, first: PhysAddr, bytes: u32) -> Result<Route, MapError
         line: kernel().line_bytes(),
     };
     let route = streaming::route(&question).map_err(MapError::Refused)?;
-    kernel().is_streamable(first, bytes).map_err(MapError::Memory)?;
+    is_streamable(first, bytes).map_err(MapError::Memory)?;
     Ok(if bounce::is_forced() { Route::Bounce(Bounced::Forced) } else { route })
 }
 
@@ -238,7 +239,7 @@ fn ending(physical: PhysAddr, bytes: u32) -> Result<Option<Found>, UnmapError> {
             Err(UnmapError::Bounce(GiveBackError::NotAStart { physical, first }))
         }
         None => {
-            kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+            is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
             Ok(None)
         }
         copy => Ok(copy),
@@ -325,7 +326,7 @@ pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
         within(found, dma, bytes)?;
         let (from, length) = lines_of(call.flow, physical, bytes);
         if found.is_none() {
-            kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
+            is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
         }
         kernel().take_from_device(authority, handover, from, length).map_err(UnmapError::Memory)?;
         match found {
@@ -364,7 +365,7 @@ pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Resul
                     .map_err(UnmapError::Memory)?;
             }
             Some(_) => {}
-            None => kernel().is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
+            None => is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
         }
         let (from, length) = lines_of(call.flow, physical, bytes);
         kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)

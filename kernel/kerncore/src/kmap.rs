@@ -86,6 +86,13 @@ pub enum KmapError {
         /// To whom.
         owner: FrameOwner,
     },
+    /// The kernel's safety hangs on what the frame holds: text, constants, tables, books (S112).
+    KernelsOwn {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+    },
 }
 
 /// Nothing is mapped there for a moment: in a gap, unmapped before, or elsewhere. Nothing has changed.
@@ -290,6 +297,9 @@ impl fmt::Display for KmapError {
             }
             Self::NotMemory { frame, owner } => {
                 write!(f, "frame {frame} is not memory in use ({owner})")
+            }
+            Self::KernelsOwn { frame, owner } => {
+                write!(f, "{frame} ({owner}) is the kernel's own")
             }
             Self::Lent { frame, owner } => {
                 write!(f, "frame {frame} ({owner}) is mapped otherwise")

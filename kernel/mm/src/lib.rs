@@ -42,6 +42,7 @@ pub mod page_alloc;
 pub mod ram_probe;
 pub mod report;
 pub mod reserve;
+pub mod streamable;
 pub mod user;
 pub mod user_area;
 pub mod vm_area;

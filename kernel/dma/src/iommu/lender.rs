@@ -11,6 +11,7 @@ use arch::machine::Authority;
 use kerncore::addr::PhysAddr;
 use kerncore::iommu::{Segment, SegmentLimits};
 use kerncore::streaming::{Handover, Question, Route, Step, route};
+use mm::streamable::is_streamable;
 use mm::{Kernel, kernel};
 
 use crate::bounce;
@@ -145,7 +146,7 @@ impl<'c> Lender<'c> {
 #[cold]
 #[inline(never)]
 fn may_end_otherwise(first: PhysAddr, bytes: u32) -> Result<(), UnmapError> {
-    kernel().is_streamable(first, bytes).map_err(UnmapError::Memory)
+    is_streamable(first, bytes).map_err(UnmapError::Memory)
 }
 
 /// # Safety

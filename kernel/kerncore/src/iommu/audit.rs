@@ -82,6 +82,7 @@ const fn may_be_seen(owner: FrameOwner) -> bool {
         FrameOwner::Free
             | FrameOwner::FrameTable
             | FrameOwner::PageTable
+            | FrameOwner::Slab
             | FrameOwner::Text
             | FrameOwner::VaStorage
     )

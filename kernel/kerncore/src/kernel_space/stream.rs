@@ -1,9 +1,10 @@
 //! Memory on its way to a device that masters the bus, and back (S105): low memory through its linear addresses, high memory
 //! through temporary ones.
 
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
+use crate::frames::FrameOwner;
 use crate::kernel_space::KernelSpace;
-use crate::kernel_space::vmap::{is_lent, is_not_memory};
+use crate::kernel_space::vmap::{OwnerSet, is_kernels_own, is_lent};
 use crate::kmap::KmapError;
 use crate::lock::Locks;
 use crate::streaming::{Handover, Piece, StreamMachine, to_device, to_processor};
@@ -13,28 +14,47 @@ pub(super) const fn frames_of(first: PhysAddr, bytes: u32) -> u32 {
     pages_for(bytes.saturating_add(first.page_offset()))
 }
 
+/// Why a device may not have `frame`: what the boot loader left reserved is no device's, either.
+#[cold]
+fn no_devices(frame: Pfn, owner: FrameOwner) -> KmapError {
+    if is_lent(owner) {
+        KmapError::Lent { frame, owner }
+    } else if is_kernels_own(owner) {
+        KmapError::KernelsOwn { frame, owner }
+    } else {
+        KmapError::NotMemory { frame, owner }
+    }
+}
+
 impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
     /// Bytes in the longest line of any data cache.
     pub fn line_bytes(&self) -> u32 {
         self.table.machine().line_bytes()
     }
 
-    /// Whether all of `bytes` from `first`, which do not wrap, is ordinary memory that is in use: a device may have it for a while.
+    /// Whether all of `bytes` from `first`, which do not wrap, is ordinary memory that is in use: a device may have it for a while. Of the
+    /// kernel's image that is what `is_data` says so of; what the kernel's safety hangs on no device has, not to read it either (S112).
     ///
     /// # Errors
     /// The first frame that is not.
-    pub fn is_streamable(&self, first: PhysAddr, bytes: u32) -> Result<(), KmapError> {
+    #[inline(always)]
+    pub fn is_streamable(
+        &self,
+        first: PhysAddr,
+        bytes: u32,
+        is_data: fn(Pfn) -> bool,
+    ) -> Result<(), KmapError> {
         let (mut next, mut left) = (Some(first.pfn()), frames_of(first, bytes));
         while let Some(frame) = next
             && left != 0
         {
-            let (owner, run) = self.zones.table().owned_run(frame);
-            if is_lent(owner) {
-                return Err(KmapError::Lent { frame, owner });
-            }
-            // What the boot loader left reserved is no device's, either.
-            if is_not_memory(owner) {
-                return Err(KmapError::NotMemory { frame, owner });
+            let (owner, mut run) = self.zones.table().owned_run(frame);
+            if !OwnerSet::STREAMABLE.contains(owner) {
+                if owner != FrameOwner::KernelImage || !is_data(frame) {
+                    return Err(no_devices(frame, owner));
+                }
+                // Its parts do not end where its blocks do.
+                run = 1;
             }
             (next, left) = (frame.checked_add(run), left.saturating_sub(run));
         }

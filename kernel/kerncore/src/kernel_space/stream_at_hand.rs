@@ -7,7 +7,7 @@
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::stream::frames_of;
-use crate::kernel_space::vmap::{is_lent, is_not_memory};
+use crate::kernel_space::vmap::OwnerSet;
 use crate::lock::Locks;
 use crate::streaming::{Handover, Piece, StreamMachine, to_device, to_processor};
 
@@ -18,7 +18,7 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
     pub fn is_at_hand(&self, first: PhysAddr, bytes: u32) -> bool {
         let found = self.zones.table().owned_from_head(first.pfn());
         found.is_some_and(|(owner, run)| {
-            frames_of(first, bytes) <= run && !is_lent(owner) && !is_not_memory(owner)
+            frames_of(first, bytes) <= run && OwnerSet::STREAMABLE.contains(owner)
         })
     }
 

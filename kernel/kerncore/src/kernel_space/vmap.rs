@@ -349,6 +349,9 @@ impl OwnerSet {
         Self(set)
     };
 
+    /// Whose frames a device may have for a transfer, the kernel's image aside, of which it may have a part.
+    pub(super) const STREAMABLE: Self = Self::WRITABLE;
+
     /// A bit for each of them, as frames' records are asked.
     pub(super) const fn bits(self) -> u16 {
         self.0
@@ -375,7 +378,7 @@ impl OwnerSet {
 }
 
 /// Whether the kernel's safety hangs on who writes these frames: its text, its tables, its books.
-const fn is_kernels_own(owner: FrameOwner) -> bool {
+pub(super) const fn is_kernels_own(owner: FrameOwner) -> bool {
     matches!(
         owner,
         FrameOwner::KernelImage

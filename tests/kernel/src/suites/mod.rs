@@ -94,6 +94,7 @@ mod smp_translations;
 mod stale;
 mod streaming;
 mod streaming_edges;
+mod streaming_kernel;
 mod streaming_parts;
 mod stress;
 mod stub;
