@@ -267,7 +267,7 @@ impl Device {
         unsafe { declared.as_ref() }
     }
 
-    /// The mapping that it is attached to, if it is behind an IOMMU.
+    /// The mapping that it is attached to, if it is behind an IOMMU. Lent until it is detached.
     #[inline]
     pub fn iommu(&self) -> Option<&Shared> {
         // Relaxed: who attaches or detaches promises that nobody asks meanwhile, and so has told those who do later.

@@ -180,7 +180,8 @@ impl IommuMapping {
 ///
 /// # Safety
 /// Nobody makes or ends buffers or mappings for the device meanwhile; it has none, or they are lost. Buffers of scattered frames are told
-/// of, and come back when the device is attached to the same mapping again.
+/// of, and come back when the device is attached to the same mapping again. Nobody holds what [`Device::iommu`] lent, unless the mapping has
+/// another holder for as long.
 pub unsafe fn detach(device: &Device) -> Result<(), NotAttached> {
     if let Some(iommu) = device.iommu()
         && let buffers @ 1.. = scattered::count(device, iommu)
