@@ -17,8 +17,8 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
@@ -40,6 +40,9 @@ static BOUNCE: IrqSpinLock<Bounce<'static>> =
 
 /// Copies are made also where the device reaches the buffer.
 static FORCED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes of all of them, for those who ask before each request.
+static BYTES: AtomicU32 = AtomicU32::new(0);
 
 static EXHAUSTED: RateLimit = RateLimit::new();
 
@@ -115,6 +118,7 @@ fn make(bytes: u32) -> Result<(), InitError> {
     let (first, _) = block.map_err(InitError::NoMemory)?.leak();
     let records = records.leak();
     BOUNCE.with(|bounce| *bounce = Bounce::new(first.base(), records));
+    BYTES.store(pages * PAGE_SIZE, Relaxed);
     Ok(())
 }
 
@@ -130,8 +134,10 @@ pub fn usage() -> BounceUse {
 
 /// The most bytes that one copy can have, when no other is made; `None` if there are no bounce buffers.
 pub fn largest_copy() -> Option<u32> {
-    // Less than RAM.
-    BOUNCE.with(|bounce| bounce.slots().checked_mul(SLOT)).filter(|&bytes| bytes != 0)
+    match BYTES.load(Relaxed) {
+        0 => None,
+        bytes => Some(bytes),
+    }
 }
 
 /// Takes slots at or below `last` for `loan`. Any context.

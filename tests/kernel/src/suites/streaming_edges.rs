@@ -51,6 +51,10 @@ fn is_pair(pair: &[Pages]) -> bool {
 /// A page of the linear map, and a page of coherent memory that lies right behind it on the bus.
 #[track_caller]
 fn with_uncached_neighbour(test: impl FnOnce(&Pages, PhysAddr)) {
+    if kernel().contiguous().is_some() {
+        // The contiguous region's lies elsewhere, and has its own neighbours.
+        return;
+    }
     // Where earlier tests have left single frames apart from each other, those are given first.
     let mut pages: Vec<Pages> = Vec::with_capacity(MOST);
     let place = loop {
@@ -77,11 +81,8 @@ fn with_uncached_neighbour(test: impl FnOnce(&Pages, PhysAddr)) {
             break;
         }
     }
-    // The contiguous region's lies elsewhere.
-    if kernel().contiguous().is_none() {
-        assert_eq!(buffers.last().map(|last| last.dma.raw()), Some(wanted.raw()), "no teeth");
-        test(&pages[place], wanted);
-    }
+    assert_eq!(buffers.last().map(|last| last.dma.raw()), Some(wanted.raw()), "no teeth");
+    test(&pages[place], wanted);
     for buffer in buffers {
         // SAFETY: no reference to its memory was ever made.
         let freed = unsafe { free(&DEVICE, PAGE_SIZE, buffer.address, buffer.dma) };
