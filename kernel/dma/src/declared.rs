@@ -254,11 +254,19 @@ impl Declared {
             return Err(DeclaredFreeError::Handle { wanted });
         }
         let pages = pages_for(bytes);
-        if self.pages.with(|books| books.note_of(address, pages).is_some_and(|note| note.was_shown))
-        {
-            self.hide(address, pages)?;
-        }
-        self.pages.with(|books| books.pool.free(address, bytes)).map_err(|error| {
+        // What nobody is shown goes under the lock under which it would begin to be.
+        let freed = self.pages.with(|books| {
+            let was_shown = books.note_of(address, pages).is_some_and(|note| note.was_shown);
+            (!was_shown).then(|| books.pool.free(address, bytes))
+        });
+        let freed = match freed {
+            Some(freed) => freed,
+            None => {
+                self.hide(address, pages)?;
+                self.pages.with(|books| books.pool.free(address, bytes))
+            }
+        };
+        freed.map_err(|error| {
             log::error!("DMA: a free of a device's own memory was refused: {error}");
             dump_stack();
             DeclaredFreeError::Pages(error)
