@@ -329,6 +329,11 @@ fn declared_free(
 ) -> Result<(), FreeError> {
     declared.free(address, bytes, dma).map_err(|error| match error {
         DeclaredFreeError::Handle { wanted } => wrong_view(address, wanted, dma),
+        DeclaredFreeError::Busy => {
+            let error = RemoveError::Busy { address };
+            invalid(address, &error);
+            FreeError::Invalid(error)
+        }
         DeclaredFreeError::Shown { windows } => {
             let error =
                 RemoveError::InUse { address, users: u16::try_from(windows).unwrap_or(u16::MAX) };

@@ -68,15 +68,20 @@ fn party(device: &Device) -> Party {
     Party { id: ptr::from_ref(device).addr(), name: device.name() }
 }
 
+/// Whose addresses it sees.
+fn space_of(device: &Device) -> usize {
+    device.iommu().map_or(0, |domain| ptr::from_ref(domain).addr())
+}
+
 fn mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Mapping {
     let Call { device, flow, caller, family, .. } = *call;
     let first = device.physical_address(dma);
     // Of what is seen through a domain the first page, at least, is one piece of memory.
-    let (space, adjacent) = match device.iommu() {
-        None => (0, bytes),
-        Some(domain) => (ptr::from_ref(domain).addr(), bytes.min(PAGE_SIZE - first.page_offset())),
+    let adjacent = match device.iommu() {
+        None => bytes,
+        Some(_) => bytes.min(PAGE_SIZE - first.page_offset()),
     };
-    let memory = (first, adjacent);
+    let (space, memory) = (space_of(device), (first, adjacent));
     Mapping { device: party(device), family, space, dma, memory, bytes, flow, caller }
 }
 
@@ -133,7 +138,8 @@ pub(crate) fn synced(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
 /// The driver of `device` has asked whether `dma` stands for a failure.
 pub fn asked(device: &Device, dma: DmaAddr) {
     if is_on() {
-        CHECKER.with(|checker| checker.asked(party(device), dma));
+        let at = (space_of(device), dma);
+        CHECKER.with(|checker| checker.asked(party(device), at));
     }
 }
 

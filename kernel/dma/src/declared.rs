@@ -277,6 +277,10 @@ impl Declared {
     #[cold]
     fn hide(&self, address: VirtAddr, pages: u32) -> Result<(), DeclaredFreeError> {
         arch::lock::might_sleep("freeing what programs were shown");
+        if !arch::cpu::may_sleep() {
+            // What would be waited for may lie below, on this very CPU.
+            return Err(DeclaredFreeError::Busy);
+        }
         let gone = pool::FreeError::NotAllocated { start: address };
         // A call that is just showing it ends soon, and another that frees it leaves nothing to free.
         while self.pages.with(|books| {
@@ -378,6 +382,8 @@ pub(crate) enum DeclaredFreeError {
         /// So many.
         windows: u32,
     },
+    /// A program was shown it, and here it cannot be waited until no window is being made or ended.
+    Busy,
     /// The books say otherwise. It was printed, with a backtrace.
     Pages(pool::FreeError),
 }

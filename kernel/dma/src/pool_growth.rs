@@ -357,8 +357,8 @@ pub fn enough() -> u32 {
     ENOUGH.load(Relaxed) * (PAGE_SIZE >> 10)
 }
 
-/// As [`enough`], if nobody had been refused and all who were had kept what they asked for: never less. Who asks again and again is
-/// counted each time.
+/// As [`enough`], if nobody had been refused and all who were had kept what they asked for, as long as that is no more than there is
+/// memory. Who asks again and again is counted each time.
 pub fn enough_for_all() -> u32 {
     ENOUGH_FOR_ALL.load(Relaxed) * (PAGE_SIZE >> 10)
 }

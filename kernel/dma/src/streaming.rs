@@ -15,7 +15,9 @@
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::bounce::{Found, GiveBackError, Granule, Loan, Original};
+use kerncore::frames::FrameOwner;
 use kerncore::iommu::IovaError;
+use kerncore::kmap::KmapError;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::{self, Bounced, Flow, Handover, Question, Refusal, Route, Step};
@@ -130,7 +132,15 @@ unsafe fn map_unchecked(call: Call<'_>, memory: Memory, bytes: u32) -> Result<Dm
         Memory::Anywhere(address) => (Original::Address(address), linear(address, bytes)),
     };
     let route = match first {
-        Some(first) => judge(&call, first, bytes)?,
+        Some(first) => match judge(&call, first, bytes) {
+            // By an address, a driver may have a constant sent.
+            Err(MapError::Memory(KmapError::KernelsOwn {
+                owner: FrameOwner::KernelImage, ..
+            })) if call.flow == Flow::ToDevice && matches!(original, Original::Address(_)) => {
+                Route::Bounce(Bounced::Constant)
+            }
+            judged => judged?,
+        },
         None if bytes == 0 => return Err(MapError::Refused(Refusal::Empty)),
         None => Route::Bounce(Bounced::Scattered),
     };

@@ -283,11 +283,13 @@ impl<'s> Checker<'s> {
         shared.map_or(Ok(()), |mapped| Err(Misuse::SharedLine { mapped, call: mapping }))
     }
 
-    /// Somebody has asked whether mapping what lies at `dma` failed.
-    pub fn asked(&mut self, device: Party, dma: DmaAddr) {
+    /// Somebody has asked whether mapping what lies at `dma` of a space failed.
+    pub fn asked(&mut self, device: Party, (space, dma): (usize, DmaAddr)) {
         let entries = self.entries.iter_mut().filter_map(|entry| entry.0.as_mut());
         entries
-            .filter(|(mapping, _)| (mapping.device, mapping.dma) == (device, dma))
+            .filter(|(mapping, _)| {
+                (mapping.device, mapping.space, mapping.dma) == (device, space, dma)
+            })
             .for_each(|(_, asked)| *asked = Asked::Yes);
     }
 
@@ -300,7 +302,9 @@ impl<'s> Checker<'s> {
             return Ok(());
         }
         // Of several that begin there, the one that is meant.
-        let fits = |mapping: &Mapping| (mapping.device, mapping.dma) == (call.device, call.dma);
+        let fits = |mapping: &Mapping| {
+            (mapping.device, mapping.space, mapping.dma) == (call.device, call.space, call.dma)
+        };
         let alike = |mapping: &Mapping| {
             fits(mapping) && (mapping.bytes, mapping.flow) == (call.bytes, call.flow)
         };
@@ -347,7 +351,9 @@ impl<'s> Checker<'s> {
         if self.blind {
             return Ok(());
         }
-        let of_device = |mapping: &&Mapping| mapping.device == call.device && mapping.has(call.dma);
+        let of_device = |mapping: &&Mapping| {
+            (mapping.device, mapping.space) == (call.device, call.space) && mapping.has(call.dma)
+        };
         let alike = self.listed().filter(of_device).find(|mapping| mapping.flow == call.flow);
         match alike.or_else(|| self.listed().find(of_device)) {
             None => Err(self.misses(call)),

@@ -32,9 +32,12 @@ pub fn keep(give_back: fn() -> u32) -> bool {
     })
 }
 
-/// Asks all of them, until one gave something back: how many pages.
+/// Asks all of them, until one gave something back: how many pages. Nobody is asked where one may not sleep.
 #[cold]
 pub(crate) fn give_back() -> u32 {
+    if !arch::cpu::may_sleep() {
+        return 0;
+    }
     let mut answers = RESERVES.iter().filter_map(Once::get).map(|give_back| give_back());
     answers.find(|&pages| pages != 0).unwrap_or(0)
 }
@@ -50,10 +53,7 @@ pub fn unless_short<T>(
     mut error: AllocateError,
     take: impl Fn() -> Result<T, AllocateError>,
 ) -> Result<T, AllocateError> {
-    while matches!(error, AllocateError::Exhausted { .. })
-        && arch::cpu::may_sleep()
-        && give_back() != 0
-    {
+    while matches!(error, AllocateError::Exhausted { .. }) && give_back() != 0 {
         match take() {
             Ok(taken) => return Ok(taken),
             Err(again) => error = again,

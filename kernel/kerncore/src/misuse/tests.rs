@@ -25,7 +25,7 @@ fn call(mapping: Mapping) -> Mapping {
 
 fn with(checker: &mut Checker<'_>, mapping: Mapping) {
     assert_eq!(checker.mapped(mapping), Ok(()));
-    checker.asked(mapping.device, mapping.dma);
+    checker.asked(mapping.device, (mapping.space, mapping.dma));
 }
 
 fn checking(test: impl FnOnce(&mut Checker<'_>)) {
@@ -92,8 +92,9 @@ fn a_mapping_whose_failure_nobody_asked_for_is_a_misuse_when_it_ends_s107() {
     checking(|checker| {
         let mapped = mapping(M, 64);
         assert_eq!(checker.mapped(mapped), Ok(()));
-        checker.asked(CARD, mapped.dma);
-        checker.asked(DISK, DmaAddr::new(M + 1));
+        checker.asked(CARD, (0, mapped.dma));
+        checker.asked(DISK, (0, DmaAddr::new(M + 1)));
+        checker.asked(DISK, (7, mapped.dma));
         let end = call(mapped);
         assert_eq!(checker.unmapped(end), Err(Misuse::Unchecked { mapped, call: end }));
         // The entries of a list are checked by their number.
@@ -112,7 +113,7 @@ fn two_mappings_of_one_line_are_a_misuse_if_one_is_written_s107() {
             let second = call(mapping(dma, 32));
             let wanted = Misuse::SharedLine { mapped: first, call: second };
             assert_eq!(checker.mapped(second), if shares { Err(wanted) } else { Ok(()) });
-            checker.asked(DISK, second.dma);
+            checker.asked(DISK, (0, second.dma));
             assert_eq!(checker.unmapped(second), Ok(()), "it is entered all the same");
         }
         let reads = Mapping { flow: Flow::ToDevice, ..call(first) };
@@ -228,9 +229,11 @@ fn addresses_of_different_domains_are_different_and_memory_is_one_s107_s109() {
         with(checker, behind(1, DISK, 0x6800_0000));
         // First fit gives every domain's first mapping the same address.
         with(checker, behind(2, CARD, 0x6800_0040));
-        // Of the other domain's it is nobody's.
-        let theirs = call(Mapping { device: CARD, ..mapping(M, 64) });
-        assert_eq!(checker.unmapped(theirs), Ok(()), "its own, in whatever space it says");
+        // On the bus it is nobody's.
+        let nobodys = call(Mapping { device: CARD, ..mapping(M, 64) });
+        assert_eq!(checker.synced(nobodys), Err(Misuse::NeverMapped { call: nobodys }));
+        assert_eq!(checker.unmapped(nobodys), Err(Misuse::NeverMapped { call: nobodys }));
+        assert_eq!(checker.unmapped(call(behind(2, CARD, 0x6800_0040))), Ok(()));
         let never = call(Mapping { space: 2, device: CARD, ..mapping(M, 64) });
         assert_eq!(checker.unmapped(never), Err(Misuse::NeverMapped { call: never }));
         let same = call(behind(1, CARD, 0x6800_0000));

@@ -18,6 +18,8 @@ pub enum Bounced {
     SharesLines,
     /// The buffer is not in one piece on the bus, or nobody knows where: it is not in the linear map.
     Scattered,
+    /// The buffer lies in the kernel's image, among its constants, which a device is not given; it only reads.
+    Constant,
 }
 
 impl fmt::Display for Bounced {
@@ -27,6 +29,7 @@ impl fmt::Display for Bounced {
             Self::OutOfReach => "its mask does not reach the buffer",
             Self::SharesLines => "the buffer shares cache lines with something else",
             Self::Scattered => "the buffer is not in one piece on the bus",
+            Self::Constant => "the buffer is one of the kernel's constants",
         })
     }
 }

@@ -10,7 +10,7 @@ use dma::streaming::{self, Call, MapError, Memory};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use kerncore::frames::FrameOwner;
 use kerncore::kmap::KmapError;
-use kerncore::layout::linear_physical;
+use kerncore::layout::{linear_address, linear_physical};
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
@@ -19,7 +19,7 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::iommu::{Attached, BYTES};
-use super::witness::{Books, NOBODY, plus};
+use super::witness::{Books, NOBODY, byte_at, plus};
 
 static ON_BUS: Device = Device::new("a device that asks for the kernel's own");
 static BEHIND: Device = Device::coherent("a device behind an IOMMU that asks for the kernel's own");
@@ -100,6 +100,37 @@ fn a_buffer_that_begins_in_constants_and_ends_in_data_is_refused_s112() {
     let attached = Attached::new(&BEHIND, BYTES);
     assert_refused(frame.base(), 2 * PAGE_SIZE, KmapError::KernelsOwn { frame, owner });
     assert_eq!(attached.taken(), 0);
+}
+
+/// S105, S106: a constant can be sent, as a copy, and is no buffer for what comes.
+#[ktest]
+fn a_constant_is_sent_as_a_copy_s105_s106() -> Completion {
+    #[repr(align(64))]
+    struct Constant([u8; 128]);
+    static CONSTANT: Constant = Constant(*b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    if usage().slots == usage().taken {
+        return Skipped("no bounce buffers in this boot");
+    }
+    let address = VirtAddr::new(u32::try_from(CONSTANT.0.as_ptr().addr()).expect("32 bits"));
+    let owner = FrameOwner::KernelImage;
+    let refused = MapError::Memory(KmapError::KernelsOwn { frame: frame_of(address), owner });
+    let _attached = Attached::new(&BEHIND, BYTES);
+    for device in [&ON_BUS, &BEHIND] {
+        for memory in [Memory::Anywhere(address), Memory::Linear(address)] {
+            let dma = map(call(device, Flow::ToDevice), memory, 128).expect("a copy");
+            assert_ne!(usage().taken, 0, "a copy");
+            let copy = device.physical_address(dma);
+            let first = linear_address(copy).expect("low memory");
+            assert!((0..128).all(|at| byte_at(plus(first, at)) == CONSTANT.0[at as usize]));
+            // SAFETY: mapped above; there is no device.
+            let ended = unsafe { streaming::unmap(call(device, Flow::ToDevice), dma, 128) };
+            assert_eq!((ended, usage().taken), (Ok(()), 0));
+            for flow in [Flow::FromDevice, Flow::Bidirectional] {
+                assert_eq!(map(call(device, flow), memory, 128), Err(refused));
+            }
+        }
+    }
+    Ran
 }
 
 #[repr(align(64))]

@@ -238,7 +238,7 @@ fn an_end_is_compared_with_its_mapping(way: &impl Goes<Mistake>) -> Verdict {
         same("the mapping", &checker.mapped(mapped), &Ok(()))?;
         let believed = way.how() == Mistake::Believes(said);
         if said != Said::Asked || believed {
-            checker.asked(mapped.device, mapped.dma);
+            checker.asked(mapped.device, (mapped.space, mapped.dma));
         }
         let call = if believed { Mapping { caller: call.caller, ..mapped } } else { call };
         same(&format!("another {said:?}"), &checker.unmapped(call), &Err(misuse))?;
