@@ -259,12 +259,11 @@ impl Declared {
             let was_shown = books.note_of(address, pages).is_some_and(|note| note.was_shown);
             (!was_shown).then(|| books.pool.free(address, bytes))
         });
-        let freed = match freed {
-            Some(freed) => freed,
-            None => {
-                self.hide(address, pages)?;
-                self.pages.with(|books| books.pool.free(address, bytes))
-            }
+        let freed = if let Some(freed) = freed {
+            freed
+        } else {
+            self.hide(address, pages)?;
+            self.pages.with(|books| books.pool.free(address, bytes))
         };
         freed.map_err(|error| {
             log::error!("DMA: a free of a device's own memory was refused: {error}");
