@@ -95,13 +95,11 @@ fn all_who_were_refused_take_more_than_each_s104() -> Completion {
 fn who_finds_no_room_in_any_part_is_told_of_the_largest_s104() -> Completion {
     let Some(pages) = pool_pages() else { return NO_POOL };
     let buffers: Vec<Buffer> = (0..pages).filter_map(|_| one_page()).collect();
-    let grown = match grow() {
-        Ok(bytes) => bytes / PAGE_SIZE,
-        Err(_) => {
-            give_pages(buffers);
-            return Skipped("no memory for another part");
-        }
+    let Ok(bytes) = grow() else {
+        give_pages(buffers);
+        return Skipped("no memory for another part");
     };
+    let grown = bytes / PAGE_SIZE;
     let bytes = (grown + 1) * PAGE_SIZE;
     let refused = allocate_quietly(&DEVICE, bytes, Sleep::MayNot, NOBODY);
     let Err(AllocateError::Pool(PoolError::Refused(pool::AllocateError::Exhausted {
