@@ -143,8 +143,8 @@ pub fn asked(device: &Device, dma: DmaAddr) {
     }
 }
 
-/// The driver lets `device` go: mappings that are left are counted, one is named, and they are forgotten; coherent buffers that it has are named. Where one
-/// may print.
+/// The driver lets `device` go: mappings that are left are counted, one is named, and they are forgotten; coherent buffers that it has
+/// are named. Where one may print.
 pub fn device_goes(device: &Device) {
     if !is_on() {
         return;

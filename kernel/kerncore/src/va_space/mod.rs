@@ -21,7 +21,7 @@
 //! * `starts` finds the area at, below or above an address ([`starts`]).
 //! * `tags` has a word a page. An area's first and last page hold its length (n), the first with marks that say that an area
 //!   begins there, and where it stands in its life; no other page has these marks. A hole's last page holds the hole's length
-//!   (h), marked, so that a free below sees it at once. What else tags hold is stale.
+//!   (h), marked, so that a free above sees it at once, but for the front's. What else tags hold is stale.
 //! * `records` has what the caller keeps of a live area (r), at the area's first page, and nothing elsewhere: to look up
 //!   an exact address costs one load.
 //!
