@@ -32,7 +32,9 @@ pub(crate) fn seen(
     bytes: u32,
 ) -> Result<Buffer, AllocateError> {
     let memory = type_for(device.coherency());
-    let shown = iommu.show((physical, bytes), Grant::ReadWrite, memory);
+    // SAFETY: made for the device by this call's caller, and nobody knows of it yet.
+    let authority = unsafe { Authority::claim() };
+    let shown = iommu.show(authority, (physical, bytes), Grant::ReadWrite, memory);
     let error = match shown {
         Ok(dma) if device.coherent_mask().reaches(dma, bytes) => {
             return Ok(Buffer { address, dma });

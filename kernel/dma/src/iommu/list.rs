@@ -78,7 +78,9 @@ pub(crate) unsafe fn map<P: Piece>(
         Open { pieces: pieces.clone(), count: 0, index: 0, first: none, bytes: 0, segment: None };
     let mut room = pieces.clone();
     let mut tell = |open: &Open<_>| {
-        let (dma, bytes) = show(call, iommu, open)?;
+        // SAFETY: what is open was given to the device below, by our caller's promise.
+        let authority = unsafe { Authority::claim() };
+        let (dma, bytes) = show(call, iommu, authority, open)?;
         if let Some(piece) = room.next() {
             piece.tell(dma, bytes);
             told += 1;
@@ -132,10 +134,11 @@ pub(crate) unsafe fn map<P: Piece>(
     Err(error)
 }
 
-/// Lets the device see the pieces of `open`: where, and how many bytes.
+/// Lets the device see the pieces of `open`: where, and how many bytes. The authority is [`Shared::show`]'s.
 fn show<P: Piece>(
     call: Call<'_>,
     iommu: &Shared,
+    authority: Authority,
     open: &Open<impl Iterator<Item = P> + Clone>,
 ) -> Result<(DmaAddr, u32), ListMapError> {
     let failed = |error| ListMapError::Piece { index: open.index, error: MapError::Iommu(error) };
@@ -143,13 +146,13 @@ fn show<P: Piece>(
     let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
     let (_, pages) = run_of((first, bytes));
     let shown = if open.count == 1 {
-        iommu.show((first, bytes), grant, memory)
+        iommu.show(authority, (first, bytes), grant, memory)
     } else if open.count == pages {
         // Each lies in one page, as they are joined where pages end.
         let frames = open.pieces.clone().map(|piece| place_of(piece).map(|(first, _)| first.pfn()));
-        iommu.show_pages((frames, pages, offset), grant, memory)
+        iommu.show_pages(authority, (frames, pages, offset), grant, memory)
     } else {
-        iommu.show_runs((open.on_bus().map(run_of), offset), grant, memory)
+        iommu.show_runs(authority, (open.on_bus().map(run_of), offset), grant, memory)
     };
     let dma = shown.map_err(failed)?;
     if !call.device.mask().reaches(dma, bytes) {

@@ -26,7 +26,9 @@ pub(crate) unsafe fn map(
     // SAFETY: by our caller's promise.
     let (physical, _) = unsafe { Lender::new(call).give(memory, bytes)? };
     let (grant, memory) = (Grant::for_flow(call.flow), type_for(call.device.coherency()));
-    let error = match iommu.show((physical, bytes), grant, memory) {
+    // SAFETY: given to the device above, by our caller's promise.
+    let authority = unsafe { Authority::claim() };
+    let error = match iommu.show(authority, (physical, bytes), grant, memory) {
         Ok(dma) if call.device.mask().reaches(dma, bytes) => {
             debug::mapped(&call, dma, bytes);
             return Ok(dma);

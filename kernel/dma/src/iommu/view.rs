@@ -24,24 +24,29 @@ pub(crate) const fn run_of((first, bytes): (PhysAddr, u32)) -> (Pfn, u32) {
 
 impl Shared {
     /// Lets the device see the `bytes` from `first` on: where it does. Any context.
+    ///
+    /// The authority promises that the memory is the device's from now on, to do what `grant` says.
     pub(crate) fn show(
         &self,
+        authority: Authority,
         (first, bytes): (PhysAddr, u32),
         grant: Grant,
         memory: MemoryType,
     ) -> Result<DmaAddr, DomainMapError> {
         let offset = first.page_offset();
-        self.show_runs((iter::once(run_of((first, bytes))), offset), grant, memory)
+        let run = iter::once(run_of((first, bytes)));
+        self.show_runs(authority, (run, offset), grant, memory)
     }
 
     /// As [`Shared::show`], of runs of frames, one behind the other: where it sees what begins `offset` bytes into the first.
     pub(crate) fn show_runs(
         &self,
+        authority: Authority,
         (runs, offset): (impl Iterator<Item = (Pfn, u32)> + Clone, u32),
         grant: Grant,
         memory: MemoryType,
     ) -> Result<DmaAddr, DomainMapError> {
-        let iova = self.domain.map(runs, grant, memory)?;
+        let iova = self.domain.map(authority, runs, grant, memory)?;
         Ok(DmaAddr::new(iova.leak().raw() | offset))
     }
 
@@ -108,15 +113,16 @@ impl Shared {
         self.domain.translate(dma).map(|found| found.physical)
     }
 
-    /// Lets the device see `pages` frames, one behind the other: where it sees what begins `offset` bytes into the first.
+    /// As [`Shared::show`], of `pages` frames, one behind the other: where it sees what begins `offset` bytes into the first.
     #[inline(always)]
     pub(crate) fn show_pages(
         &self,
+        authority: Authority,
         (frames, pages, offset): (impl Iterator<Item = Option<Pfn>>, u32, u32),
         grant: Grant,
         memory: MemoryType,
     ) -> Result<DmaAddr, DomainMapError> {
-        let iova = self.domain.map_pages(frames, pages, grant, memory)?;
+        let iova = self.domain.map_pages(authority, frames, pages, grant, memory)?;
         Ok(DmaAddr::new(iova.leak().raw() | offset))
     }
 }

@@ -141,11 +141,32 @@ impl<'k, 's, M: Machine + Clone, T: Iotlb, L: Locks> Domain<'k, 's, M, T, L> {
 
 impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
     /// Maps `runs` of consecutive frames, one behind the other, for a device that may do there what `grant` says, as memory of the
-    /// type `memory`. Scattered frames are contiguous to it.
+    /// type `memory`. Scattered frames are contiguous to it. The authority promises that they are the caller's to show for as long as
+    /// the mapping stands: nobody else refers to what a device may write, or is writing what it may read.
+    ///
+    /// ```compile_fail
+    /// # use kerncore::{addr::Pfn, attributes::MemoryType, iommu::{Domain, Grant}, iommu::machine::Iotlb, lock::Locks, machine::Machine};
+    /// fn anybodys<M: Machine, T: Iotlb, L: Locks>(domain: &Domain<'_, '_, M, T, L>, frame: Pfn) {
+    ///     let run = core::iter::once((frame, 1));
+    ///     let _iova = domain.map(run, Grant::ReadWrite, MemoryType::NormalWriteBack);
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`DomainMapError`]; nothing was taken.
+    #[inline(always)]
     pub fn map(
+        &self,
+        _authority: M::Authority,
+        runs: impl Iterator<Item = (Pfn, u32)> + Clone,
+        grant: Grant,
+        memory: MemoryType,
+    ) -> Result<Iova, DomainMapError> {
+        self.map_own(runs, grant, memory)
+    }
+
+    /// As [`Domain::map`], of frames that the caller holds.
+    pub(super) fn map_own(
         &self,
         runs: impl Iterator<Item = (Pfn, u32)> + Clone,
         grant: Grant,

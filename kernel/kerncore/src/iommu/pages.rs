@@ -35,13 +35,22 @@ impl<I: Iterator> Iterator for Counted<I> {
 impl<I: Iterator> ExactSizeIterator for Counted<I> {}
 
 impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
-    /// As [`Domain::map`], of `pages` frames, each a page by itself. `None` is no frame.
+    /// As [`Domain::map`], of `pages` frames, each a page by itself. `None` is no frame. The authority is that one's, too.
+    ///
+    /// ```compile_fail
+    /// # use kerncore::{addr::Pfn, attributes::MemoryType, iommu::{Domain, Grant}, iommu::machine::Iotlb, lock::Locks, machine::Machine};
+    /// fn anybodys<M: Machine, T: Iotlb, L: Locks>(domain: &Domain<'_, '_, M, T, L>, frame: Pfn) {
+    ///     let frames = core::iter::once(frame);
+    ///     let _iova = domain.map_pages(frames, 1, Grant::ReadWrite, MemoryType::NormalWriteBack);
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`DomainMapError`], of fewer frames than `pages`, too; nothing was taken. Those behind the last are left out.
     #[inline(always)]
     pub fn map_pages(
         &self,
+        _authority: M::Authority,
         frames: impl Iterator<Item: Into<Option<Pfn>>>,
         pages: u32,
         grant: Grant,

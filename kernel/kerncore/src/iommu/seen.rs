@@ -128,7 +128,7 @@ impl LentList {
         coherency: Coherency,
     ) -> Result<SeenList, NotShown> {
         let runs = Runs::of(&self, frames);
-        match domain.map(runs, Grant::ReadWrite, memory_for(coherency)) {
+        match domain.map_own(runs, Grant::ReadWrite, memory_for(coherency)) {
             Ok(iova) => {
                 let (start, root) = iova.forget();
                 Ok(SeenList { lent: self, start, view: View::new(root, coherency) })

@@ -15,7 +15,6 @@ use dma::scatter::ScatterEntry;
 use dma::streaming::{self, Call, MapError, Memory};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
-use kerncore::attributes::MemoryType;
 use kerncore::coherent::Sleep;
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::dma_mask::DmaMask;
@@ -33,6 +32,7 @@ use mm::page_alloc::Pages;
 use super::iommu::{Attached, BASE, BYTES};
 use super::iommu_lists::Scattered;
 use super::iommu_scattered::{give, take};
+use super::iommu_witness::shown;
 use super::witness::{Books, NOBODY, feed, starve};
 
 const TO: u32 = Flow::ToDevice as u32;
@@ -204,7 +204,7 @@ fn memory_is_found_by_where_a_device_sees_it_s83() {
     let domains = [(); 2].map(|()| DeviceDomain::new(BASE, 64 * PAGE_SIZE).expect("memory"));
     let map = |domain: &DeviceDomain, first, pages| {
         let run = [(frame(first), pages)].into_iter();
-        domain.map(run, Grant::Read, MemoryType::NormalWriteBack).expect("room")
+        shown(domain, run, Grant::Read)
     };
     let iovas = [
         (0, map(&domains[0], 0, 1)),

@@ -16,7 +16,6 @@ use arch::translate::{Direction, TranslationFault, translate};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PageRange, Pfn, VirtAddr};
-use kerncore::attributes::MemoryType;
 use kerncore::descriptor::PageSize;
 use kerncore::frames::{FrameBlock, FrameOwner};
 use kerncore::iommu::iova::IovaSpace;
@@ -28,10 +27,9 @@ use mm::domain::DeviceDomain;
 use mm::kernel;
 
 use super::iommu::Engine;
-use super::iommu_witness::{read, write};
+use super::iommu_witness::{read, shown, write};
 
 const BASE: DmaAddr = DmaAddr::new(0x1000_0000);
-const TYPE: MemoryType = MemoryType::NormalWriteBack;
 
 /// The emulator's walker and the host's decoder agree with ours and the processor's about `address` of `domain`.
 #[track_caller]
@@ -65,7 +63,7 @@ fn entries_of_every_size_grant_what_they_should_s110() {
         let first = block.as_ref().map_or(Pfn::new(ram).expect("RAM"), FrameBlock::first);
         for grant in [Grant::Nothing, Grant::Read, Grant::ReadWrite] {
             let run = (first, 1 << order);
-            let iova = domain.map([run].into_iter(), grant, TYPE).expect("room");
+            let iova = shown(&domain, [run].into_iter(), grant);
             let start = iova.start().raw();
             for page in [0, (1 << order) / 2, (1 << order) - 1] {
                 let address = VirtAddr::new(start + page * PAGE_SIZE + 0x7f8);
@@ -108,7 +106,7 @@ fn a_detached_device_sees_nothing_at_its_old_addresses_s108() {
     // SAFETY: the device has nothing.
     unsafe { mappings[0].attach(&DEVICE) }.expect("attached to nothing");
     let run = [(block.first(), 1)].into_iter();
-    let iova = mappings[0].domain().map(run, Grant::ReadWrite, TYPE).expect("room");
+    let iova = shown(mappings[0].domain(), run, Grant::ReadWrite);
     let word = iova.start().raw() + 8;
     let engine = Engine(&DEVICE);
     assert_eq!(engine.write(word, &[1, 2, 3, 4]), Ok(()));
@@ -168,7 +166,7 @@ fn an_iotlb_that_is_not_told_goes_on_seeing_what_was_unmapped_s110() {
         let ear = Ear { cpus: mm::domain::iotlb(), is_deaf };
         let domain = With::new(kernel(), ear, window, words).expect("memory");
         let run = [(block.first(), 1 << order)].into_iter();
-        let iova = domain.map(run, Grant::ReadWrite, TYPE).expect("room");
+        let iova = shown(&domain, run, Grant::ReadWrite);
         let word = VirtAddr::new(iova.start().raw() + ((1 << order) - 1) * PAGE_SIZE + 4);
         let ear = domain.iotlb();
         let (before, after) = ear.cpus.with_open(domain.root(), || {

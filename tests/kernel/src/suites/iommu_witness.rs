@@ -12,13 +12,16 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use arch::exception::{Access, FaultStatus, Level};
+use arch::lock::IrqLocks;
+use arch::machine::{Authority, CortexA9};
 use arch::translate::{Direction, TranslationFault, translate};
 use arch::user::{copy_from, copy_to};
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, VirtAddr};
 use kerncore::attributes::MemoryType;
 use kerncore::descriptor::PageSize;
 use kerncore::frames::{FrameList, FrameOwner};
-use kerncore::iommu::{Grant, Iova};
+use kerncore::iommu::machine::Iotlb;
+use kerncore::iommu::{Domain, Grant, Iova};
 use kerncore::layout::linear_address;
 use ktest::{Completion, ktest};
 use mm::domain::{DeviceDomain, DomainError};
@@ -49,6 +52,18 @@ fn scattered(count: u32) -> (FrameList, Vec<Pfn>) {
 
 fn give_back(list: FrameList) {
     kernel().zones().free_list(list).expect("the test's own");
+}
+
+/// Lets the devices of `domain` see frames that are the test's, or that nobody writes.
+#[track_caller]
+pub(super) fn shown<T: Iotlb>(
+    domain: &Domain<'_, '_, CortexA9, T, IrqLocks>,
+    runs: impl Iterator<Item = (Pfn, u32)> + Clone,
+    grant: Grant,
+) -> Iova {
+    // SAFETY: by our callers' promise above.
+    let authority = unsafe { Authority::claim() };
+    domain.map(authority, runs, grant, TYPE).expect("room")
 }
 
 fn at(iova: &Iova, offset: u32) -> VirtAddr {
@@ -89,8 +104,7 @@ fn scattered_frames_are_contiguous_to_a_device_and_both_views_agree_s109() {
     const COUNT: u32 = 9;
     let domain = domain();
     let (list, frames) = scattered(COUNT);
-    let iova =
-        domain.map(frames.iter().copied().map(single), Grant::ReadWrite, TYPE).expect("room");
+    let iova = shown(&domain, frames.iter().copied().map(single), Grant::ReadWrite);
     for (index, &frame) in (0..).zip(&frames) {
         let (seen, word) = (at(&iova, index * PAGE_SIZE + 4 * index), own(frame, 4 * index));
         let mark = 0xd000_0000 | index;
@@ -123,7 +137,7 @@ fn a_device_meets_the_fault_that_its_tables_say_s110() {
     for (grant, reads, writes) in
         [(Grant::ReadWrite, true, true), (Grant::Read, true, false), (Grant::Nothing, false, false)]
     {
-        let iova = domain.map(frames.iter().copied().map(single), grant, TYPE).expect("room");
+        let iova = shown(&domain, frames.iter().copied().map(single), grant);
         let word = at(&iova, 0x7fc);
         let found = domain.with_open(|| (read(word), write(word, 1)));
         assert_eq!(found.0.is_ok(), reads, "{grant:?}");
@@ -159,7 +173,7 @@ fn two_domains_do_not_see_each_other_and_who_has_none_sees_nothing_s110() {
     let domains = [domain(), domain()];
     let mut iovas = Vec::new();
     for (domain, frame) in domains.iter().zip(&frames) {
-        iovas.push(domain.map([single(*frame)].into_iter(), Grant::ReadWrite, TYPE).expect("room"));
+        iovas.push(shown(domain, [single(*frame)].into_iter(), Grant::ReadWrite));
     }
     let word = at(&iovas[0], 16);
     assert_eq!(word, at(&iovas[1], 16), "the same address of both");
@@ -193,7 +207,7 @@ fn entries_of_all_sizes_lead_where_they_should_and_are_forgotten_one_by_one_s109
     ] {
         // Of 16 MiB there may be no whole one in which all frames are somebody's: such entries are looked at, and not used.
         let first = Pfn::new(ram.number().next_multiple_of(4096)).expect("RAM");
-        let iova = domain.map([(first, pages)].into_iter(), Grant::Read, TYPE).expect("room");
+        let iova = shown(&domain, [(first, pages)].into_iter(), Grant::Read);
         for page in [0, pages / 2, pages - 1] {
             let address = at(&iova, page * PAGE_SIZE + 12);
             let physical = first.base().checked_add(page * PAGE_SIZE + 12);
@@ -223,8 +237,7 @@ fn what_one_cpu_unmaps_another_does_not_see_smp() -> Completion {
     let domain = domain();
     let (list, frames) = scattered(1);
     for round in 0..64_u32 {
-        let iova =
-            domain.map(frames.iter().copied().map(single), Grant::ReadWrite, TYPE).expect("room");
+        let iova = shown(&domain, frames.iter().copied().map(single), Grant::ReadWrite);
         let word = at(&iova, 4 * round);
         let there = || domain.with_open(|| write(word, round));
         assert_eq!(arch::smp::run_on(other, there).expect("it serves"), Ok(()));

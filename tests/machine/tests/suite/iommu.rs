@@ -40,7 +40,7 @@ fn scattered_frames_are_contiguous_to_the_device_and_both_views_agree() {
         let domain = domain_of(devices, 0x10_0000, 1 << 20);
         let scattered = devices.bed.scatter();
         let (list, frames) = devices.bed.frames(5);
-        let iova = domain.map(frames.iter().copied().map(single), Grant::ReadWrite, TYPE);
+        let iova = domain.map((), frames.iter().copied().map(single), Grant::ReadWrite, TYPE);
         let iova = iova.expect("room");
         assert_eq!((iova.start().raw() % (8 * PAGE_SIZE), iova.pages()), (0, 5));
         let start = iova.start();
@@ -82,7 +82,7 @@ fn a_device_may_do_what_it_was_granted_and_no_more() {
             (Grant::ReadWrite, [true, true]),
         ];
         for (grant, may) in wanted {
-            let iova = domain.map([single(frames[0])].into_iter(), grant, TYPE).expect("room");
+            let iova = domain.map((), [single(frames[0])].into_iter(), grant, TYPE).expect("room");
             let page = at(iova.start(), 0);
             let found = with_open(&domain, &cpu, || {
                 [Kind::Read, Kind::Write].map(|kind| cpu.access(page, kind, Privilege::User))
@@ -107,7 +107,7 @@ fn two_domains_do_not_see_each_others_frames() {
         let domains = [domain_of(devices, 0, 1 << 20), domain_of(devices, 0, 1 << 20)];
         let iovas = [0, 1].map(|index: usize| {
             let run = [single(frames[index])].into_iter();
-            domains[index].map(run, Grant::ReadWrite, TYPE).expect("room")
+            domains[index].map((), run, Grant::ReadWrite, TYPE).expect("room")
         });
         let start = iovas[0].start();
         assert_eq!(start, iovas[1].start(), "the same address of each");
@@ -139,7 +139,7 @@ fn entries_are_as_large_as_both_sides_allow_and_all_go() {
         };
         let map = |runs: &[(u32, u32)]| {
             let runs = runs.iter().map(|&(first, count)| (frame(first), count));
-            domain.map(runs, Grant::Read, TYPE).expect("room")
+            domain.map((), runs, Grant::Read, TYPE).expect("room")
         };
         // Both sides at multiples of 16 MiB, and an entry of each size behind.
         let iova = map(&[(0x3_0000, 4096 + 256 + 16 + 1)]);
@@ -198,7 +198,7 @@ fn what_was_unmapped_is_seen_by_no_device() {
         let cpus = [devices.cpu(0), devices.cpu(1)];
         for (first, count) in [(RAM, 1), (RAM, 16), (RAM, 256), (RAM, 512), (RAM + 3, 300)] {
             let run = [(frame(first), count)].into_iter();
-            let iova = domain.map(run, Grant::Read, TYPE).expect("room");
+            let iova = domain.map((), run, Grant::Read, TYPE).expect("room");
             let pages = [0, 1, count / 2, count - 1].map(|page| at(iova.start(), page * PAGE_SIZE));
             with_open(&domain, &cpus[0], || {
                 with_open(&domain, &cpus[1], || {
@@ -229,7 +229,7 @@ fn refusals_name_what_was_wrong_and_take_nothing() {
         assert_eq!(made(0xffff_e000, 0x2000), Err(CreateError::Wraps { base, bytes: 0x2000 }));
         assert_eq!(made(0xffff_e000, 0x1fff), Ok(()));
         let domain = domain_of(devices, 0x10_0000, 16 * PAGE_SIZE);
-        let map = |run| domain.map([run].into_iter(), Grant::Read, TYPE);
+        let map = |run| domain.map((), [run].into_iter(), Grant::Read, TYPE);
         let none = |error| Err(DomainMapError::Iova(error));
         assert_eq!(map((frame(RAM), 0)), none(IovaError::Empty));
         let exhausted = IovaError::Exhausted { pages: 17, largest: 16, free: 16 };
@@ -268,7 +268,7 @@ fn a_mapping_that_fails_leaves_nothing() {
             let rest = bed.starve(left);
             // Pages that no larger entry fits, below two sections; tables are cut from frames by four.
             let runs = [(frame(RAM), 255), (frame(RAM + 1), 255)];
-            let mapped = domain.map(runs.into_iter(), Grant::Read, TYPE);
+            let mapped = domain.map((), runs.into_iter(), Grant::Read, TYPE);
             assert_eq!(mapped.is_ok(), left > 0, "{left}: {mapped:?}");
             if let Ok(iova) = mapped {
                 domain.unmap(iova, ()).flush();
@@ -279,12 +279,13 @@ fn a_mapping_that_fails_leaves_nothing() {
         });
     }
     let domain = domain_of(&devices, 0, 16 << 20);
-    let iova = domain.map([(frame(RAM + 1), 300)].into_iter(), Grant::Read, TYPE).expect("room");
+    let iova =
+        domain.map((), [(frame(RAM + 1), 300)].into_iter(), Grant::Read, TYPE).expect("room");
     let slot = devices.slot(&domain, at(iova.start(), 299 * PAGE_SIZE));
     let word = bed.machine.cpu(0).read_descriptor(slot);
     domain.unmap(iova, ()).flush();
     bed.poke(slot, word);
-    let blocked = domain.map([(frame(RAM + 1), 300)].into_iter(), Grant::Read, TYPE);
+    let blocked = domain.map((), [(frame(RAM + 1), 300)].into_iter(), Grant::Read, TYPE);
     let occupied =
         |error| matches!(error, MapError::Occupied { descriptor, .. } if descriptor == word);
     assert!(matches!(blocked, Err(DomainMapError::Map(error)) if occupied(error)), "{blocked:?}");
@@ -305,7 +306,7 @@ fn the_audit_sees_each_kind_of_damage() {
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0, 16 << 20);
     let (list, frames) = bed.frames(2);
-    let iova = domain.map(frames.iter().copied().map(single), Grant::Read, TYPE).expect("room");
+    let iova = domain.map((), frames.iter().copied().map(single), Grant::Read, TYPE).expect("room");
     let page = at(iova.start(), PAGE_SIZE);
     let slot = devices.slot(&domain, page);
     let finds = |word: u32, wanted: &[DomainViolation]| {
@@ -345,7 +346,7 @@ fn a_domain_that_goes_takes_its_tables_along() {
         let (list, frames) = devices.bed.frames(1);
         let domain = domain_of(devices, 0, 0xf000_0000);
         let cpu = devices.cpu(0);
-        let start = domain.map([single(frames[0])].into_iter(), Grant::Read, TYPE);
+        let start = domain.map((), [single(frames[0])].into_iter(), Grant::Read, TYPE);
         let start = at(start.expect("room").leak(), 0);
         with_open(&domain, &cpu, || assert!(cpu.load(start).is_ok()));
         drop(domain);
@@ -366,7 +367,8 @@ fn a_buffer_of_both_goes_from_the_processor_then_from_the_device_then_to_anybody
         let domain = domain_of(devices, 0, 1 << 20);
         // As the processor sees it (S97).
         let uncached = MemoryType::NormalNonCacheable;
-        let iova = domain.map([(first, 3)].into_iter(), Grant::ReadWrite, uncached).expect("room");
+        let iova =
+            domain.map((), [(first, 3)].into_iter(), Grant::ReadWrite, uncached).expect("room");
         let seen = at(iova.start(), 2 * PAGE_SIZE);
         let cpu = devices.cpu(1);
         with_open(&domain, &cpu, || assert_eq!(cpu.store(seen, 7), Ok(())));

@@ -25,10 +25,11 @@ fn pages_by_themselves_are_mapped_as_runs_of_one_are_s109() {
         for count in [1, 2, 3, 7, 8, 9, 31, 32, 33, 255, 256, 257, 600] {
             let pages = |index: u32| frame(RAM + (index * 7 + 5) % 2048);
             let domains = [(); 2].map(|()| domain_of(&devices, 0x10_0000, 8 << 20));
-            let run = domains[0].map((0..count).map(pages).map(single), Grant::ReadWrite, TYPE);
+            let run = domains[0].map((), (0..count).map(pages).map(single), Grant::ReadWrite, TYPE);
             let run = run.expect("room");
             let apart = (0..count).map(|index| Some(pages(index)));
-            let each = domains[1].map_pages(apart, count, Grant::ReadWrite, TYPE).expect("room");
+            let each =
+                domains[1].map_pages((), apart, count, Grant::ReadWrite, TYPE).expect("room");
             assert_eq!((each.start(), each.pages()), (run.start(), count));
             for page in 0..count {
                 let at = DmaAddr::new(run.start().raw() + page * PAGE_SIZE);
@@ -55,7 +56,7 @@ fn pages_that_are_not_as_many_as_was_said_take_nothing_s105() {
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0x10_0000, 4 << 20);
     let map = |pages: &[Option<Pfn>], count| {
-        let mapped = domain.map_pages(pages.iter().copied(), count, Grant::Read, TYPE);
+        let mapped = domain.map_pages((), pages.iter().copied(), count, Grant::Read, TYPE);
         mapped.map(|iova| iova.pages())
     };
     let all: Vec<Option<Pfn>> = (0..300).map(|index| Some(frame(RAM + 3 * index))).collect();
@@ -90,7 +91,7 @@ fn who_follows_addresses_finds_what_one_look_at_each_finds_s109() {
     let runs: [(u32, u32); 6] =
         [(RAM, 256), (RAM + 1, 3), (RAM + 0x50, 16), (RAM + 9, 1), (RAM + 3, 300), (RAM + 8, 2)];
     let iovas = runs.map(|(first, count)| {
-        domain.map([(frame(first), count)].into_iter(), Grant::Read, TYPE).expect("room")
+        domain.map((), [(frame(first), count)].into_iter(), Grant::Read, TYPE).expect("room")
     });
     let addresses: Vec<DmaAddr> =
         (0xe0..0x940_u32).map(|page| DmaAddr::new(page * PAGE_SIZE + page % 5 * 0x321)).collect();

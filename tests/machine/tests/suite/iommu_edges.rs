@@ -37,7 +37,7 @@ fn entries_are_complete_when_a_device_is_told_of_them_s16a() {
         let mut iova = None;
         let log = asked(&bed, || {
             let runs = runs.iter().map(|&(first, count)| (frame(first), count));
-            iova = Some(domain.map(runs, Grant::Read, TYPE).expect("room"));
+            iova = Some(domain.map((), runs, Grant::Read, TYPE).expect("room"));
         });
         let cleans = |event: &Event| matches!(event, Event::Clean(..));
         let last = log.iter().rposition(cleans).expect("entries were written and cleaned");
@@ -68,8 +68,8 @@ fn a_domain_that_goes_empties_its_first_level_and_then_the_iotlb_s108() {
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0, 64 << 20);
     let root = domain.root();
-    let small = domain.map([(frame(RAM), 1)].into_iter(), Grant::Read, TYPE).expect("room");
-    let large = domain.map([(frame(RAM), 256)].into_iter(), Grant::Read, TYPE).expect("room");
+    let small = domain.map((), [(frame(RAM), 1)].into_iter(), Grant::Read, TYPE).expect("room");
+    let large = domain.map((), [(frame(RAM), 256)].into_iter(), Grant::Read, TYPE).expect("room");
     let slots = [small.leak(), large.leak()]
         .map(|start| PhysAddr::new(root.raw() + l1::index(at(start)) * 4));
     let log = asked(&bed, || drop(domain));
@@ -93,7 +93,7 @@ fn addresses_are_free_after_the_flush_and_not_before_s81() {
     let bed = Bed::warm();
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0x10_0000, 4 * PAGE_SIZE);
-    let map = |pages| domain.map([(frame(RAM), pages)].into_iter(), Grant::Read, TYPE);
+    let map = |pages| domain.map((), [(frame(RAM), pages)].into_iter(), Grant::Read, TYPE);
     let iova = map(4).expect("all of it");
     let start = iova.start();
     let unmapped = domain.unmap(iova, ());
@@ -110,7 +110,7 @@ fn addresses_that_a_foreign_entry_reaches_into_stay_out_of_use_s22() {
     let bed = Bed::warm();
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0, 2 << 20);
-    let iova = domain.map([single(frame(RAM))].into_iter(), Grant::Read, TYPE).expect("room");
+    let iova = domain.map((), [single(frame(RAM))].into_iter(), Grant::Read, TYPE).expect("room");
     let start = iova.start();
     let slot = PhysAddr::new(domain.root().raw() + l1::index(at(start)) * 4);
     // A section of which one page is to go.
@@ -134,7 +134,7 @@ fn addresses_of_another_domain_are_not_unmapped_s108() {
     let devices = Devices::new(&bed);
     let [own, other] = [(); 2].map(|()| domain_of(&devices, 0, 1 << 20));
     let [iova, twin] = [&own, &other].map(|domain| {
-        domain.map([single(frame(RAM))].into_iter(), Grant::Read, TYPE).expect("room")
+        domain.map((), [single(frame(RAM))].into_iter(), Grant::Read, TYPE).expect("room")
     });
     assert_eq!(iova.start(), twin.start());
     own.unmap(twin, ()).flush();

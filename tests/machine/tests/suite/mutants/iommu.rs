@@ -149,7 +149,7 @@ fn an_unmapped_page_is_seen_by_no_device(subject: &impl Goes<Mistake>) -> Verdic
     let cpu = devices.cpu(1);
     let (list, frames) = bed.frames(5);
     let runs = frames.iter().copied().map(single);
-    let iova = domain.map(runs, Grant::Read, TYPE).map_err(|error| error.to_string())?;
+    let iova = domain.map((), runs, Grant::Read, TYPE).map_err(|error| error.to_string())?;
     let start = iova.start().raw();
     let pages = [0, 2, 4].map(|page| VirtAddr::new(start + page * PAGE_SIZE));
     let gone = pages.map(|page| Err(Fault::Translation(page)));
@@ -189,7 +189,7 @@ fn a_domain_that_went_is_not_remembered(subject: &impl Goes<Mistake>) -> Verdict
     for mark in 1..8_u32 {
         let domain = domain_of(&devices, 0, 1 << 20);
         let run = [(frame(RAM + mark), 1)].into_iter();
-        let iova = domain.map(run, Grant::Read, TYPE).map_err(|error| error.to_string())?;
+        let iova = domain.map((), run, Grant::Read, TYPE).map_err(|error| error.to_string())?;
         let page = VirtAddr::new(iova.leak().raw());
         let seen = with_open(&domain, &cpu, || may_read(&cpu, page));
         same("what the next device sees", &seen, &Ok(frame(RAM + mark).base()))?;
@@ -224,8 +224,9 @@ fn entries_are_chosen_by_both_sides(choice: &impl Goes<Choice>) -> Verdict {
             }
             Choice::FramesRoundedDown => vec![(frame(first & !15), count)],
         };
-        let iova =
-            domain.map(runs.into_iter(), Grant::Read, TYPE).map_err(|error| error.to_string())?;
+        let iova = domain
+            .map((), runs.into_iter(), Grant::Read, TYPE)
+            .map_err(|error| error.to_string())?;
         let start = iova.start().raw();
         for page in 0..count {
             let address = DmaAddr::new(start + page * PAGE_SIZE);

@@ -59,7 +59,7 @@ fn log_of_a_free(
     let made = space.coherent_alloc(BYTES, FrameOwner::Dma, CALLER);
     let area = made.map_err(|error| error.to_string())?;
     let run = [(area.physical.pfn(), PAGES)].into_iter();
-    let iova = domain.map(run, Grant::ReadWrite, MemoryType::NormalNonCacheable);
+    let iova = domain.map((), run, Grant::ReadWrite, MemoryType::NormalNonCacheable);
     let iova = iova.map_err(|error| error.to_string())?;
     let (base, physical) = (area.pages.start(), area.physical);
     drop(bed.machine.take_log());
