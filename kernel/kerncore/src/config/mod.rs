@@ -28,7 +28,7 @@
 //! | `vmallocinfo` | print the areas of the vmalloc window when the work is done, or before the tests | – |
 //! | `witness=` | the serial port at whose other end a host checks what tests map | none |
 //!
-//! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts.
+//! As with Linux, `-` and `_` in a name are the same, and of a repeated parameter the last usable one counts, as a whole.
 
 mod complaint;
 mod size;

@@ -1,6 +1,6 @@
 //! How buffers are mapped for devices: `swiotlb=` and `dma_debug=`.
 
-use super::{Config, Instead, Limits, Why, settle, size, text};
+use super::{Config, DEFAULT_BOUNCE, Instead, Limits, Why, settle, size, text};
 
 /// When a buffer that is mapped for a device is copied (S106).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl<'c> Config<'c> {
         Ok(())
     }
 
-    /// Takes in a size, `force`, or both.
+    /// Takes in a size, `force`, or both: instead of what was said before, and not besides.
     fn set_bounce(&mut self, value: Option<&str>, limits: &Limits) -> Result<(), (Why, Instead)> {
         let (bytes, force) = match value.map(|value| value.split_once(',')) {
             Some(Some((bytes, force))) => (Some(bytes), Some(force)),
@@ -57,12 +57,15 @@ impl<'c> Config<'c> {
             let known = "a size, force, both with a comma";
             return Err((Why::NotOneOf(known), Instead::Ignored));
         }
-        if force.is_some() {
-            self.copies = Copies::Always;
-        }
-        match (bytes, force) {
-            (None, Some(_)) => Ok(()),
-            _ => settle(size(bytes, limits.bounce), self.bounce, |bytes| self.bounce = bytes),
-        }
+        let (bytes, copies) = match (bytes, force) {
+            (None, Some(_)) => (Ok((DEFAULT_BOUNCE, None)), Copies::Always),
+            (_, None) => (size(bytes, limits.bounce), Copies::WhereNeeded),
+            // Whatever is wrong with the size.
+            (_, Some(_)) => {
+                self.copies = Copies::Always;
+                (size(bytes, limits.bounce), Copies::Always)
+            }
+        };
+        settle(bytes, self.bounce, |bytes| (self.bounce, self.copies) = (bytes, copies))
     }
 }

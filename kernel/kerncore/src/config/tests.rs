@@ -69,7 +69,11 @@ fn bounce_buffers_have_a_size_or_are_forced_or_both_s106() {
         ("swiotlb=1M", 1 << 20, Copies::WhereNeeded),
         ("swiotlb=force", DEFAULT_BOUNCE, Copies::Always),
         ("swiotlb=64K,force", 64 << 10, Copies::Always),
-        ("swiotlb=force swiotlb=8K", 8 << 10, Copies::Always),
+        // Of several the last one counts, and what the others said besides does not.
+        ("swiotlb=force swiotlb=8K", 8 << 10, Copies::WhereNeeded),
+        ("swiotlb=4M,force swiotlb=64K", 64 << 10, Copies::WhereNeeded),
+        ("swiotlb=4M swiotlb=force", DEFAULT_BOUNCE, Copies::Always),
+        ("swiotlb=64K swiotlb=4M,force", 4 << 20, Copies::Always),
         ("", DEFAULT_BOUNCE, Copies::WhereNeeded),
     ] {
         let words = format!("kernel.elf {line}");
@@ -83,6 +87,13 @@ fn bounce_buffers_have_a_size_or_are_forced_or_both_s106() {
         "swiotlb=fast",
         "swiotlb=fast: not a size (digits, then at most one of K, M, G), using 512 KiB",
     );
+    // What cannot be used changes nothing.
+    for wrong in ["fast", "8M", "1M,1M"] {
+        let line = format!("k swiotlb=64K,force swiotlb={wrong}");
+        let (config, lines) = parse(&line);
+        assert_eq!((config.bounce, config.copies), (64 << 10, Copies::Always));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
     one_complaint("swiotlb", "swiotlb: a value is missing, using 512 KiB");
     one_complaint("dma_debug=1", "dma_debug=1: not one of: on, off, ignored");
 }
