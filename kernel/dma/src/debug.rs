@@ -1,5 +1,5 @@
 //! The misuse checker (S107), on with `dma_debug=on`: every streaming mapping is listed, and a call that does not go with one is an error line
-//! that names both parties, with a backtrace. The call is carried out as it would be without. Coherent buffers are noted with their
+//! that names both parties, with a backtrace. The call is carried out, or refused, as it would be without. Coherent buffers are noted with their
 //! device anyway ([`crate::listing`]): what one still has when it goes is told, too, and costs nothing before.
 
 use alloc::vec::Vec;
@@ -128,6 +128,13 @@ pub(crate) fn mapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
 /// `call` ends the mapping of `bytes` at `dma`.
 pub(crate) fn unmapped(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
     judge_call(call, (dma, bytes), Checker::unmapped);
+}
+
+/// `call` was to end the mapping of `bytes` at `dma`, and was refused: what is mapped stands.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
+    judge_call(call, (dma, bytes), |checker, said| checker.refused(said));
 }
 
 /// `call` synchronises `bytes` from `dma` on.

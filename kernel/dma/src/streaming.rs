@@ -16,7 +16,7 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::bounce::{Found, GiveBackError, Granule, Loan, Original};
 use kerncore::frames::FrameOwner;
-use kerncore::iommu::IovaError;
+use kerncore::iommu::{Iova, IovaError};
 use kerncore::kmap::KmapError;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
@@ -28,7 +28,7 @@ use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
 use crate::direct;
-use crate::iommu;
+use crate::iommu::{self, Shared};
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
 
@@ -219,26 +219,48 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
 /// What was mapped there was mapped by [`map`], with as many bytes and the same flow, and the device is done with it. The memory is
 /// as [`map`] demands until this returns.
 pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    // SAFETY: our caller promises that the device is done.
+    let authority = unsafe { Authority::claim() };
+    let (physical, copy, seen) = match may_end(&call, authority, dma, bytes) {
+        Ok(found) => found,
+        Err(error) => {
+            debug::refused(&call, dma, bytes);
+            return Err(error);
+        }
+    };
     debug::unmapped(&call, dma, bytes);
-    let (physical, there) = place(&call, dma, bytes)?;
+    if let Some((iommu, iova)) = seen {
+        iommu.hide_all(iova);
+    }
+    // SAFETY: by our caller's promise; asked above.
+    unsafe { end(call, physical, bytes, copy) }
+}
+
+/// What ends with a mapping: where it lies on the bus, the copy that it is, and what a device behind an IOMMU sees of it.
+type Ending<'d> = (PhysAddr, Option<Found>, Option<(&'d Shared, Iova)>);
+
+/// What could refuse an end is asked while the mapping stands. The authority is [`Shared::claim`]'s.
+#[inline(always)]
+fn may_end<'d>(
+    call: &Call<'d>,
+    authority: Authority,
+    dma: DmaAddr,
+    bytes: u32,
+) -> Result<Ending<'d>, UnmapError> {
+    let (physical, there) = place(call, dma, bytes)?;
     let Some(iommu) = call.device.iommu() else {
-        // SAFETY: by our caller's promise.
-        return unsafe { unmap_on_bus(call, physical, bytes) };
+        return Ok((physical, ending(physical, bytes)?, None));
     };
     if there < bytes {
         iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
         return Err(UnmapError::OtherPieces { dma, bytes });
     }
-    // What could refuse is asked while the device still sees it.
     let copy = ending(physical, bytes)?;
     if direct::shows(physical, bytes) {
         return Err(UnmapError::Coherent { dma });
     }
-    // SAFETY: our caller promises that the device is done.
-    let authority = unsafe { Authority::claim() };
-    iommu.hide(authority, dma, bytes).map_err(UnmapError::Iommu)?;
-    // SAFETY: by our caller's promise; asked above.
-    unsafe { end(call, physical, bytes, copy) }
+    let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    Ok((physical, copy, Some((iommu, iova))))
 }
 
 /// The copy that begins at `physical`, if slots lie there; memory that is no copy is still somebody's.

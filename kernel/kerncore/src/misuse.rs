@@ -301,6 +301,35 @@ impl<'s> Checker<'s> {
         if self.blind {
             return Ok(());
         }
+        let meant = self.meant(&call).and_then(|index| self.entries.get_mut(index));
+        let Some((mapped, asked)) = meant.and_then(|entry| entry.0.take()) else {
+            return Err(self.misses(call));
+        };
+        Self::compare(mapped, call)?;
+        if asked == Asked::NotYet && mapped.family != Family::Scatter {
+            Err(Misuse::Unchecked { mapped, call })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A mapping was to end, as `call` says, and that was refused: what is mapped stands.
+    ///
+    /// # Errors
+    /// [`Misuse`].
+    pub fn refused(&self, call: Mapping) -> Result<(), Misuse> {
+        if self.blind {
+            return Ok(());
+        }
+        let meant = self.meant(&call).and_then(|index| self.entries.get(index));
+        match meant.and_then(|entry| entry.0) {
+            Some((mapped, _)) => Self::compare(mapped, call),
+            None => Err(self.misses(call)),
+        }
+    }
+
+    /// Whose end `call` means, of what its device sees at its address.
+    fn meant(&self, call: &Mapping) -> Option<usize> {
         // Of several that begin there, the one that is meant.
         let fits = |mapping: &Mapping| {
             (mapping.device, mapping.space, mapping.dma) == (call.device, call.space, call.dma)
@@ -308,19 +337,17 @@ impl<'s> Checker<'s> {
         let alike = |mapping: &Mapping| {
             fits(mapping) && (mapping.bytes, mapping.flow) == (call.bytes, call.flow)
         };
-        let place = self.place(alike).or_else(|| self.place(fits));
-        let Some(entry) = place.and_then(|index| self.entries.get_mut(index)) else {
-            return Err(self.misses(call));
-        };
-        let Some((mapped, asked)) = entry.0.take() else { return Ok(()) };
+        self.place(alike).or_else(|| self.place(fits))
+    }
+
+    /// Whether `call` ends `mapped` as it was made.
+    fn compare(mapped: Mapping, call: Mapping) -> Result<(), Misuse> {
         if mapped.family != call.family {
             Err(Misuse::OtherFamily { mapped, call })
         } else if mapped.bytes != call.bytes {
             Err(Misuse::OtherSize { mapped, call })
         } else if mapped.flow != call.flow {
             Err(Misuse::OtherFlow { mapped, call })
-        } else if asked == Asked::NotYet && mapped.family != Family::Scatter {
-            Err(Misuse::Unchecked { mapped, call })
         } else {
             Ok(())
         }

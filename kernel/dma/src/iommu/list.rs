@@ -15,7 +15,7 @@
 
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr};
-use kerncore::iommu::{Grant, IovaError, Segment};
+use kerncore::iommu::{Grant, Iova, IovaError, Segment};
 
 use super::Shared;
 use super::lender::Lender;
@@ -238,6 +238,30 @@ fn compare<P: Piece>(
     (count, if others { Err(UnmapError::OtherPieces { dma, bytes }) } else { may_end })
 }
 
+/// The right to what the device sees of the segment of `bytes` at `dma`, whose pieces are `own`, if it `may_end`. The authority is
+/// [`Shared::claim`]'s.
+#[inline(always)]
+fn claim<P: Piece>(
+    iommu: &Shared,
+    authority: Authority,
+    (dma, bytes): (DmaAddr, u32),
+    (own, may_end): (impl Iterator<Item = P>, Result<(), UnmapError>),
+) -> Result<Iova, UnmapError> {
+    // What the tables say of the pieces is a buffer's, too, if they name one.
+    if direct::has_shown()
+        && own.filter_map(place_of).any(|(first, bytes)| direct::shows(first, bytes))
+    {
+        return Err(UnmapError::Coherent { dma });
+    }
+    let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
+    if let Err(error) = may_end {
+        // It stays mapped.
+        iova.leak();
+        return Err(error);
+    }
+    Ok(iova)
+}
+
 /// Ends the segment of `bytes` at `dma`, whose pieces are `own`, if it `may_end`.
 ///
 /// # Safety
@@ -250,21 +274,16 @@ unsafe fn end<P: Piece>(
     own: impl Iterator<Item = P> + Clone,
     may_end: Result<(), UnmapError>,
 ) -> Result<(), UnmapError> {
-    debug::unmapped(&call, dma, bytes);
-    // What the tables say of the pieces is a buffer's, too, if they name one.
-    if direct::has_shown()
-        && own.clone().filter_map(place_of).any(|(first, bytes)| direct::shows(first, bytes))
-    {
-        return Err(UnmapError::Coherent { dma });
-    }
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
-    if may_end.is_err() {
-        // It stays mapped.
-        iova.leak();
-        return may_end;
-    }
+    let iova = match claim(iommu, authority, (dma, bytes), (own.clone(), may_end)) {
+        Ok(iova) => iova,
+        Err(error) => {
+            debug::refused(&call, dma, bytes);
+            return Err(error);
+        }
+    };
+    debug::unmapped(&call, dma, bytes);
     iommu.hide_all(iova);
     let lender = Lender::new(call);
     let mut ended = Ok(());

@@ -73,6 +73,32 @@ fn an_end_with_another_size_direction_or_family_names_both_s107() {
     }
 }
 
+/// A call that was refused has ended nothing: it is judged, and the right end is still to come.
+#[test]
+fn a_mapping_whose_end_was_refused_is_still_there_s107() {
+    checking(|checker| {
+        let mapped = mapping(M, 64);
+        with(checker, mapped);
+        let other = call(mapping(M, 32));
+        let wrong = Misuse::OtherSize { mapped, call: other };
+        assert_eq!([checker.refused(other), checker.refused(other)], [Err(wrong); 2]);
+        let inside = call(mapping(M + 4, 60));
+        assert_eq!(checker.refused(inside), Err(Misuse::OtherAddress { mapped, call: inside }));
+        assert_eq!(checker.refused(call(mapped)), Ok(()), "right, and refused for another reason");
+        assert_eq!(checker.mappings(), 1);
+        assert_eq!(checker.unmapped(call(mapped)), Ok(()));
+        let never = call(mapped);
+        assert_eq!(checker.refused(never), Err(Misuse::NeverMapped { call: never }));
+        // Whoever has not asked is told when it ends, and not before.
+        assert_eq!(checker.mapped(mapped), Ok(()));
+        assert_eq!(checker.refused(call(mapped)), Ok(()));
+        let unchecked = Misuse::Unchecked { mapped, call: call(mapped) };
+        assert_eq!(checker.unmapped(call(mapped)), Err(unchecked));
+    });
+    let blind = Checker::off();
+    assert_eq!(blind.refused(mapping(M, 64)), Ok(()));
+}
+
 #[test]
 fn an_end_at_another_address_or_of_another_device_ends_nothing_s107() {
     checking(|checker| {

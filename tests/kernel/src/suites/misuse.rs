@@ -9,11 +9,12 @@ use alloc::string::String;
 use core::ffi::c_void;
 use core::ptr;
 
+use dma::bounce::is_forced;
 use dma::debug::{found, is_on, mappings};
 use dma::device::Device;
 use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
-use kerncore::addr::DmaAddr;
+use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::AllocationFlags;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
@@ -26,6 +27,9 @@ use linux::streaming::{
 };
 use linux::streaming_sg::{dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg};
 use mm::page_alloc::Pages;
+
+use super::iommu::Attached;
+use super::iommu_lists::Scattered;
 
 static DISK: Device = Device::coherent("a careless disk");
 static CARD: Device = Device::coherent("a careless card");
@@ -166,7 +170,7 @@ fn a_mapping_that_was_not_asked_about_is_told_when_it_ends_s107() -> Completion 
 #[ktest]
 fn two_mappings_of_one_cache_line_are_told_s107() -> Completion {
     unless_on!();
-    if dma::bounce::is_forced() {
+    if is_forced() {
         return Skipped("copies have lines of their own");
     }
     let line = provoke(|scene| {
@@ -175,6 +179,43 @@ fn two_mappings_of_one_cache_line_are_told_s107() -> Completion {
         end(&DISK, second, BYTES, TO);
     });
     assert_names(&line, &["in a cache line of another: 256 bytes"]);
+    Ran
+}
+
+/// Behind an IOMMU an end of another size is refused, and so is one of a list whose pieces are others: what stands is listed still, and its
+/// right end says nothing.
+#[ktest]
+fn a_mapping_whose_end_was_refused_is_listed_still_s107() -> Completion {
+    static BEHIND: Device = Device::coherent("a careless disk behind an IOMMU");
+    unless_on!();
+    let _attached = Attached::new(&BEHIND, 1 << 20);
+    let page = Pages::new(0).expect("memory");
+    let before = found();
+    let told = |act: &dyn Fn(), words: &[&str]| {
+        let (count, mapped) = (found(), mappings());
+        let ((), log) = capture_log(act);
+        assert_eq!((found(), mappings()), (count + 1, mapped), "one misuse: {log:?}");
+        assert_names(log.text(), words);
+    };
+    let memory = ptr::with_exposed_provenance_mut(page.address().raw() as usize);
+    // SAFETY: the test's page, which it leaves alone.
+    let dma = unsafe { dma_map_single(&raw const BEHIND, memory, BYTES, FROM) };
+    // SAFETY: a device.
+    assert_eq!(unsafe { dma_mapping_error(&raw const BEHIND, dma) }, 0);
+    told(&|| end(&BEHIND, dma, BYTES + PAGE_SIZE, FROM), &["with another size: 256 bytes"]);
+    end(&BEHIND, dma, BYTES, FROM);
+    let mut scattered = Scattered::new(2, 0, PAGE_SIZE);
+    let list = &mut scattered.list;
+    // SAFETY: the test's pages, which it leaves alone.
+    let segments = unsafe { dma_map_sg(&raw const BEHIND, list.as_mut_ptr(), 2, FROM) };
+    assert_eq!(segments, if is_forced() { 2 } else { 1 });
+    if !is_forced() {
+        told(&|| end(&BEHIND, list[0].dma_address, 64, FROM), &["a buffer, "]);
+    }
+    // SAFETY: as in `end`.
+    unsafe { dma_unmap_sg(&raw const BEHIND, list.as_mut_ptr(), 2, FROM) };
+    assert_eq!(found(), before + if is_forced() { 1 } else { 2 }, "right ends say nothing");
+    assert_eq!(mappings(), 0);
     Ran
 }
 
@@ -194,7 +235,7 @@ fn a_synchronisation_that_fits_no_mapping_names_both_s107() -> Completion {
         let line = provoke(|scene| unsafe { sync(&raw const DISK, scene.dma, BYTES, TO) });
         assert_names(&line, &[name, "with another direction: 256 bytes", "given by", "mapped by"]);
         // Of a copy nothing is beyond its end: that is refused besides.
-        if !dma::bounce::is_forced() {
+        if !is_forced() {
             // SAFETY: as above.
             let line =
                 provoke(|scene| unsafe { sync(&raw const DISK, beside(scene, 128), 129, FROM) });
