@@ -17,6 +17,7 @@ mod rules;
 mod rules_contexts;
 mod rules_large;
 mod scattered;
+mod scattered_oddities;
 mod scattered_refusals;
 pub(crate) mod schedules;
 pub(crate) mod schedules_types;
