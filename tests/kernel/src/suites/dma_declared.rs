@@ -11,6 +11,7 @@ use dma::atomic_pool;
 use dma::coherent::{AllocateError, Buffer, Found, FreeError, allocate, free, show};
 use dma::declared::{DeclareError, ReleaseError};
 use dma::device::Device;
+use dma::iommu::{AttachError, IommuMapping, NotAttached, detach};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::attributes::MemoryType;
@@ -22,19 +23,19 @@ use kerncore::user::ShowError;
 use ktest::ktest;
 use mm::kernel;
 
-use super::iommu::Attached;
+use super::iommu::{Attached, BASE};
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};
 use super::witness::{Books, NOBODY, ask_host, assert_leads, plus, word_at};
 
 /// Where the device sees its memory.
-const DMA: DmaAddr = DmaAddr::new(0x0010_0000);
-const PAGES: u32 = 8;
+pub(super) const DMA: DmaAddr = DmaAddr::new(0x0010_0000);
+pub(super) const PAGES: u32 = 8;
 
 /// A device with memory of its own.
 #[track_caller]
-fn device() -> Device {
+pub(super) fn device() -> Device {
     let device = Device::new("a device with memory");
     let declared = device.declare_memory((VRAM.base, DMA), PAGES * PAGE_SIZE + 5, NOBODY);
     assert_eq!(declared, Ok(()));
@@ -42,12 +43,12 @@ fn device() -> Device {
 }
 
 #[track_caller]
-fn release(device: &Device) {
+pub(super) fn release(device: &Device) {
     // SAFETY: nobody but the test has the device.
     assert_eq!(unsafe { device.release_memory() }, Ok(()));
 }
 
-fn try_free(device: &Device, bytes: u32, buffer: Buffer) -> Result<(), FreeError> {
+pub(super) fn try_free(device: &Device, bytes: u32, buffer: Buffer) -> Result<(), FreeError> {
     // SAFETY: no test here has a reference to memory that it gives back; what is no buffer is to be refused.
     unsafe { free(device, bytes, buffer.address, buffer.dma) }
 }
@@ -310,5 +311,33 @@ fn a_device_behind_an_iommu_has_no_memory_of_its_own_s102_s108() {
     drop(attached);
     assert_eq!(declare(), Ok(()));
     release(&DEVICE);
+    books.assert_unchanged();
+}
+
+/// What the IOMMU would show it lies beside that.
+#[ktest]
+fn a_device_with_memory_of_its_own_is_put_behind_no_iommu_s102_s108() {
+    let books = Books::now();
+    let device = device();
+    let mapping = IommuMapping::new(BASE, 1 << 20).expect("memory");
+    let name = device.name();
+    for _ in 0..2 {
+        // SAFETY: to be refused.
+        let refused = unsafe { mapping.attach(&device) };
+        assert_eq!(refused, Err(AttachError::Declared { device: name }));
+        assert_eq!((mapping.holders(), device.iommu().is_none()), (1, true));
+    }
+    assert_eq!(AttachError::Declared { device: name }.to_string().find(name), Some(0));
+    // SAFETY: as above.
+    assert_eq!(unsafe { detach(&device) }, Err(NotAttached { device: name }));
+    let buffer = allocate(&device, PAGE_SIZE, Sleep::May, NOBODY).expect("room");
+    assert_eq!(buffer.dma, DMA, "its own as before");
+    assert_eq!(try_free(&device, PAGE_SIZE, buffer), Ok(()));
+    release(&device);
+    // SAFETY: the device has nothing.
+    assert_eq!(unsafe { mapping.attach(&device) }, Ok(()));
+    // SAFETY: as above.
+    assert_eq!(unsafe { detach(&device) }, Ok(()));
+    drop(mapping);
     books.assert_unchanged();
 }

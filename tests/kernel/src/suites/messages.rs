@@ -11,15 +11,19 @@ use core::num::NonZeroU32;
 use core::ptr;
 
 use arch::failure::fail_nth;
+use dma::device::Device;
 use image::capture::capture_log;
-use kerncore::addr::{PAGE_SIZE, VirtAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::attributes::Attributes;
+use kerncore::coherent::AllocationFlags;
 use kerncore::descriptor::l2::SmallPages;
 use kerncore::failure::{Afterwards, Point};
 use kerncore::frames::Frame;
 use kerncore::kernel_space::Fill;
 use ktest::ktest;
+use linux::dma_attrs::dma_alloc_attrs;
 use linux::free::{vfree, vunmap};
+use linux::iommu::arm_iommu_get_sgtable;
 use linux::objects::kvfree;
 use linux::page::pointer_to;
 use linux::protection::PageProtection;
@@ -34,6 +38,9 @@ use super::witness::{Books, NOBODY, authority, overwrite, plus};
 
 /// More refusals than that pass between two that are told only after as many as no test causes.
 const PATIENCE: u32 = 1 << 14;
+
+/// More refusals of a function that tests seldom call than all of them together cause, doubled.
+const FEW: u32 = 1 << 9;
 
 /// The next line that `refused` says, which it need not say each time.
 #[track_caller]
@@ -102,6 +109,50 @@ fn what_vmalloc_lacks_is_told_s8_s9_s28_s29() {
         assert!(line.contains(words), "{point}: {line}");
         books.assert_unchanged();
     }
+}
+
+/// Each function's words are limited by themselves: one that has refused so often that it is silent leaves another its own.
+#[ktest]
+fn a_function_that_refuses_often_silences_no_other_s99_s108() {
+    static DETACHED: Device = Device::new("a device that nobody attached, and that asks");
+    let mut dma = DmaAddr::new(0);
+    let mut unknown = || {
+        let flags = AllocationFlags::KERNEL;
+        // SAFETY: a device, and a place for an address; the attributes mean nothing.
+        let memory = unsafe { dma_alloc_attrs(&raw const DETACHED, 1, &raw mut dma, flags, 1) };
+        assert!(memory.is_null());
+    };
+    // Until the next word is as many refusals away.
+    let told_at =
+        |line: &str| line.split_once(" times so far").map(|(before, _)| before.to_string());
+    loop {
+        let said = lines(&mut unknown);
+        let count = said.first().and_then(|line| told_at(line));
+        let count = count.and_then(|line| line.rsplit('(').next()?.parse::<u32>().ok());
+        if count.is_some_and(|count| count >= 4 * FEW) {
+            break;
+        }
+    }
+    let other = || {
+        // SAFETY: a device, and places that are not looked at: it is attached to nothing.
+        let answer = unsafe {
+            arm_iommu_get_sgtable(
+                &raw const DETACHED,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                DmaAddr::new(0),
+                1,
+                0,
+            )
+        };
+        assert!(answer < 0);
+    };
+    let line = (0..FEW).find_map(|_| lines(other).into_iter().next());
+    let line = line.expect("a word of its own");
+    assert!(
+        line.starts_with("arm_iommu_get_sgtable: ") && line.contains("attached to no IOMMU"),
+        "{line}"
+    );
 }
 
 /// S26, S32, S37: nothing, and more than there is, are null without a word, and null is freed without one.

@@ -3,6 +3,8 @@
 
 extern crate alloc;
 
+mod behind_iommu;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;

@@ -238,6 +238,12 @@ fn requests_are_waited_for_asleep_s115() -> Completion {
     assert_err!(disk.read(disk.sectors(), &mut buffer), RequestError::Device(Error::IoError));
     // One may come for two requests if the first is looked for while the second is made; here each is waited for.
     assert_eq!(INTERRUPT.taken().wrapping_sub(before), 33, "one interrupt a request");
+    // A flush is looked for, and whoever waits for what comes behind it sleeps again.
+    let before = INTERRUPT.taken();
+    assert_eq!(disk.flush(), Ok(()));
+    assert_eq!(disk.read(7, &mut buffer), Ok(()));
+    assert_sectors(&buffer, 7);
+    assert_ne!(INTERRUPT.taken(), before, "nobody was woken");
     drop(disk);
     assert_eq!(INTERRUPT.stop(line), Ok(()));
     drop(registers);
