@@ -80,6 +80,10 @@ pub unsafe fn map<P: Piece>(
 ) -> Result<u32, ListMapError> {
     if let Some(iommu) = call.device.iommu() {
         // SAFETY: by our caller's promise.
+        if let Some(told) = unsafe { map_only(&call, pieces.clone()) } {
+            return Ok(told);
+        }
+        // SAFETY: as above.
         return unsafe { iommu::list::map(call, iommu, pieces) };
     }
     let mut index = 0;
@@ -99,6 +103,23 @@ pub unsafe fn map<P: Piece>(
         index += 1;
     }
     Ok(index)
+}
+
+/// [`map`] of a device behind an IOMMU, if `pieces` are one alone, and it is at hand: one segment.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(always)]
+unsafe fn map_only<P: Piece>(call: &Call<'_>, mut pieces: impl Iterator<Item = P>) -> Option<u32> {
+    let piece = pieces.next()?;
+    if pieces.next().is_some() {
+        return None;
+    }
+    let (memory, bytes) = piece.memory()?;
+    // SAFETY: by our caller's promise.
+    let dma = unsafe { iommu::at_hand::map_soon(call, streaming::bus_of(memory)?, bytes)? };
+    piece.tell(dma, bytes);
+    Some(1)
 }
 
 /// Says of pieces that were mapped a moment ago why they are not taken back: a mistake of this project.

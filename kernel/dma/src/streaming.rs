@@ -28,7 +28,8 @@ use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
 use crate::direct;
-use crate::iommu::{self, Shared};
+pub use crate::iommu::at_hand::{map as map_at_hand, unmap as unmap_at_hand};
+use crate::iommu::{self, Shared, at_hand};
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
 
@@ -85,6 +86,20 @@ fn reach(device: &Device) -> PhysAddr {
 /// The memory is mapped for as long as this mapping stands, and nobody uses it meanwhile: what the device may write is neither
 /// read nor written, what it only reads is not written, but between synchronisations.
 pub unsafe fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
+    if let Some(first) = bus_of(memory)
+        // SAFETY: by our caller's promise.
+        && let Some(dma) = unsafe { at_hand::map_soon(&call, first, bytes) }
+    {
+        return Ok(dma);
+    }
+    // SAFETY: as above.
+    unsafe { map_in_general(call, memory, bytes) }
+}
+
+/// # Safety
+/// As for [`map`].
+#[inline(never)]
+unsafe fn map_in_general(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
     if let Some(iommu) = call.device.iommu() {
         // SAFETY: by our caller's promise.
         return unsafe { iommu::single::map(call, iommu, memory, bytes) };
@@ -219,6 +234,18 @@ unsafe fn map_copy(call: Call<'_>, loan: Loan, why: Bounced) -> Result<DmaAddr, 
 /// What was mapped there was mapped by [`map`], with as many bytes and the same flow, and the device is done with it. The memory is
 /// as [`map`] demands until this returns.
 pub unsafe fn unmap(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    // SAFETY: by our caller's promise.
+    if unsafe { at_hand::unmap_soon(&call, dma, bytes) } {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    unsafe { unmap_in_general(call, dma, bytes) }
+}
+
+/// # Safety
+/// As for [`unmap`].
+#[inline(never)]
+unsafe fn unmap_in_general(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
     let (physical, copy, seen) = match may_end(&call, authority, dma, bytes) {

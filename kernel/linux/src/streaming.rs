@@ -6,9 +6,10 @@ use core::ffi::{c_int, c_uint, c_void};
 
 use dma::debug;
 use dma::device::Device;
-use dma::streaming::{self, Call, MAPPING_ERROR, Memory, UnmapError};
-use kerncore::addr::{DmaAddr, VirtAddr};
+use dma::streaming::{self, Call, MAPPING_ERROR, MapError, Memory, UnmapError};
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::frames::Frame;
+use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use mm::report::{RateLimit, dump_stack};
@@ -23,6 +24,7 @@ static REFUSED: RateLimit = RateLimit::new();
 ///
 /// # Safety
 /// `dev` points to a device, or is null.
+#[inline(always)]
 pub(crate) unsafe fn call<'d>(
     name: &'static str,
     dev: *const Device,
@@ -31,42 +33,135 @@ pub(crate) unsafe fn call<'d>(
     caller: VirtAddr,
 ) -> Option<Call<'d>> {
     // SAFETY: by the caller's promise.
-    let Some(device) = (unsafe { dev.as_ref() }) else {
-        log::error!("{name}: no device given");
-        return None;
-    };
-    let Some(flow) = Flow::from_number(dir) else {
-        log::error!("{name}: {} is given {dir}, which is no direction", device.name());
-        dump_stack();
-        return None;
-    };
-    Some(Call { name, device, flow, caller, family })
-}
-
-/// # Safety
-/// As for [`streaming::map`].
-unsafe fn map(call: Option<Call<'_>>, memory: Memory, size: c_uint) -> DmaAddr {
-    let Some(call) = call else { return MAPPING_ERROR };
-    // SAFETY: by the caller's promise.
-    match unsafe { streaming::map(call, memory, size) } {
-        Ok(dma) => dma,
-        Err(error) => {
-            let Call { name, device, .. } = call;
-            REFUSED.warn(format_args!(
-                "{name}: {size} bytes for {} were refused: {error}",
-                device.name()
-            ));
-            MAPPING_ERROR
+    match (unsafe { dev.as_ref() }, Flow::from_number(dir)) {
+        (Some(device), Some(flow)) => Some(Call { name, device, flow, caller, family }),
+        (device, _) => {
+            tell_no_call(name, device, dir);
+            None
         }
     }
 }
 
+#[cold]
+#[inline(never)]
+fn tell_no_call(name: &str, device: Option<&Device>, dir: c_uint) {
+    match device {
+        None => log::error!("{name}: no device given"),
+        Some(device) => {
+            log::error!("{name}: {} is given {dir}, which is no direction", device.name());
+            dump_stack();
+        }
+    }
+}
+
+/// [`streaming::map`], if there is a short cut.
+///
+/// # Safety
+/// As for that, and as for [`call`].
+#[inline(always)]
+unsafe fn at_hand(
+    name: &'static str,
+    dev: *const Device,
+    dir: c_uint,
+    memory: (PhysAddr, c_uint),
+) -> Option<DmaAddr> {
+    // SAFETY: by the caller's promise.
+    let device = unsafe { dev.as_ref()? };
+    // SAFETY: by the caller's promise.
+    unsafe { streaming::map_at_hand(name, (device, Flow::from_number(dir)?), memory) }
+}
+
+/// [`streaming::unmap`], if there is a short cut. Says whether.
+///
+/// # Safety
+/// As for that, and as for [`call`].
+#[inline(always)]
+unsafe fn end_at_hand(
+    name: &'static str,
+    dev: *const Device,
+    dir: c_uint,
+    mapped: (DmaAddr, c_uint),
+) -> bool {
+    // SAFETY: by the caller's promise.
+    match (unsafe { dev.as_ref() }, Flow::from_number(dir)) {
+        // SAFETY: as above.
+        (Some(device), Some(flow)) => unsafe {
+            streaming::unmap_at_hand(name, (device, flow), mapped)
+        },
+        _ => false,
+    }
+}
+
+/// # Safety
+/// As for [`streaming::map`].
+#[inline(never)]
+unsafe fn map_otherwise(
+    (name, family, caller): (&'static str, Family, VirtAddr),
+    dev: *const Device,
+    dir: c_uint,
+    (memory, size): (Memory, c_uint),
+) -> DmaAddr {
+    // SAFETY: by the caller's promise.
+    let Some(call) = (unsafe { call(name, dev, dir, family, caller) }) else {
+        return MAPPING_ERROR;
+    };
+    // SAFETY: by the caller's promise.
+    match unsafe { streaming::map(call, memory, size) } {
+        Ok(dma) => dma,
+        Err(error) => refused(&call, size, &error),
+    }
+}
+
+/// # Safety
+/// As for [`streaming::unmap`].
+#[inline(never)]
+unsafe fn unmap_otherwise(
+    (name, family, caller): (&'static str, Family, VirtAddr),
+    dev: *const Device,
+    dir: c_uint,
+    (dma, size): (DmaAddr, c_uint),
+) {
+    // SAFETY: by the caller's promise.
+    if let Some(call) = unsafe { call(name, dev, dir, family, caller) } {
+        // SAFETY: by the caller's promise.
+        report(&call, unsafe { streaming::unmap(call, dma, size) });
+    }
+}
+
+/// What lies `offset` bytes behind the start of `page`.
+#[inline(always)]
+fn bus_of(page: *const Frame, offset: c_uint) -> Option<PhysAddr> {
+    frame_of(page)?.base().checked_add(offset)
+}
+
+#[cold]
+#[inline(never)]
+fn no_page(page: *const Frame, offset: c_uint) -> DmaAddr {
+    log::error!("dma_map_page: {page:p} and {offset} bytes is no page");
+    MAPPING_ERROR
+}
+
+#[cold]
+#[inline(never)]
+fn refused(call: &Call<'_>, size: c_uint, error: &MapError) -> DmaAddr {
+    let Call { name, device, .. } = call;
+    REFUSED.warn(format_args!("{name}: {size} bytes for {} were refused: {error}", device.name()));
+    MAPPING_ERROR
+}
+
 /// Reports what went wrong with a mapping that stands.
+#[inline(always)]
 pub(crate) fn report(call: &Call<'_>, result: Result<(), UnmapError>) {
     if let Err(error) = result {
-        log::error!("{}: {}: {error}", call.name, call.device.name());
-        dump_stack();
+        tell(call, &error);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn tell(call: &Call<'_>, error: &UnmapError) {
+    log::error!("{}: {}: {error}", call.name, call.device.name());
+    dump_stack();
 }
 
 /// Maps `size` bytes at the linear address `ptr` for the device, which has them until they are unmapped; [`MAPPING_ERROR`] if that
@@ -83,11 +178,23 @@ pub unsafe extern "C" fn dma_map_single(
     size: c_uint,
     dir: c_uint,
 ) -> DmaAddr {
+    let ptr = address(ptr);
+    if let Some(first) = linear_physical(ptr)
+        // SAFETY: by the caller's promise.
+        && let Some(dma) = unsafe { at_hand("dma_map_single", dev, dir, (first, size)) }
+    {
+        return dma;
+    }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    let call = unsafe { call("dma_map_single", dev, dir, Family::Single, caller) };
-    // SAFETY: by the caller's promise.
-    unsafe { map(call, Memory::Linear(address(ptr)), size) }
+    unsafe {
+        map_otherwise(
+            ("dma_map_single", Family::Single, caller),
+            dev,
+            dir,
+            (Memory::Linear(ptr), size),
+        )
+    }
 }
 
 /// Ends a mapping of [`dma_map_single`]: the bytes are the processor's again. Any context.
@@ -102,12 +209,15 @@ pub unsafe extern "C" fn dma_unmap_single(
     size: c_uint,
     dir: c_uint,
 ) {
+    // SAFETY: by the caller's promise.
+    if unsafe { end_at_hand("dma_unmap_single", dev, dir, (dma_addr, size)) } {
+        return;
+    }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    if let Some(call) = unsafe { call("dma_unmap_single", dev, dir, Family::Single, caller) } {
-        // SAFETY: by the caller's promise.
-        report(&call, unsafe { streaming::unmap(call, dma_addr, size) });
-    }
+    unsafe {
+        unmap_otherwise(("dma_unmap_single", Family::Single, caller), dev, dir, (dma_addr, size));
+    };
 }
 
 /// As [`dma_map_single`], of `size` bytes from `offset` on in `page` and those behind it, which may be high memory.
@@ -123,15 +233,23 @@ pub unsafe extern "C" fn dma_map_page(
     size: c_uint,
     dir: c_uint,
 ) -> DmaAddr {
+    if let Some(first) = bus_of(page, offset)
+        // SAFETY: by the caller's promise.
+        && let Some(dma) = unsafe { at_hand("dma_map_page", dev, dir, (first, size)) }
+    {
+        return dma;
+    }
     let caller = arch::backtrace::return_address();
+    let Some(first) = bus_of(page, offset) else { return no_page(page, offset) };
     // SAFETY: by the caller's promise.
-    let call = unsafe { call("dma_map_page", dev, dir, Family::Page, caller) };
-    let Some(first) = frame_of(page).and_then(|frame| frame.base().checked_add(offset)) else {
-        log::error!("dma_map_page: {page:p} and {offset} bytes is no page");
-        return MAPPING_ERROR;
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { map(call, Memory::Physical(first), size) }
+    unsafe {
+        map_otherwise(
+            ("dma_map_page", Family::Page, caller),
+            dev,
+            dir,
+            (Memory::Physical(first), size),
+        )
+    }
 }
 
 /// Ends a mapping of [`dma_map_page`].
@@ -146,12 +264,15 @@ pub unsafe extern "C" fn dma_unmap_page(
     size: c_uint,
     dir: c_uint,
 ) {
+    // SAFETY: by the caller's promise.
+    if unsafe { end_at_hand("dma_unmap_page", dev, dir, (dma_addr, size)) } {
+        return;
+    }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    if let Some(call) = unsafe { call("dma_unmap_page", dev, dir, Family::Page, caller) } {
-        // SAFETY: by the caller's promise.
-        report(&call, unsafe { streaming::unmap(call, dma_addr, size) });
-    }
+    unsafe {
+        unmap_otherwise(("dma_unmap_page", Family::Page, caller), dev, dir, (dma_addr, size));
+    };
 }
 
 /// Makes `size` bytes from `dma_addr` on, inside a mapping, the processor's, until [`dma_sync_single_for_device`] or the end of the

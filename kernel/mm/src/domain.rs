@@ -12,7 +12,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::lock::{IrqLocks, IrqSpinLock};
 use arch::machine::{Authority, CortexA9};
@@ -33,16 +33,20 @@ const MOST: usize = 32;
 #[derive(Debug)]
 pub struct Unit {
     cpus: CpuIotlb<'static, CortexA9, IrqLocks>,
-    invalidations: AtomicU32,
-    pages: AtomicU32,
+    /// How often, and of how many pages, in one word that is counted up at once: [`told`].
+    told: AtomicU64,
+}
+
+/// What is added to [`Unit::told`] for `pages`.
+const fn told(pages: u32) -> u64 {
+    1 << u32::BITS | pages as u64
 }
 
 impl Iotlb for Unit {
     #[inline]
     fn invalidate(&self, pages: PageRange) {
         self.cpus.invalidate(pages);
-        self.invalidations.fetch_add(1, Relaxed);
-        self.pages.fetch_add(pages.count(), Relaxed);
+        self.told.fetch_add(told(pages.count()), Relaxed);
     }
 
     fn invalidate_all(&self) {
@@ -163,8 +167,7 @@ impl DeviceDomain {
         memory.try_reserve_exact(1).map_err(|_| heap)?;
         // SAFETY: the words are nobody's but the domain's until `drop` has ended that.
         let lent: &'static mut [Word] = unsafe { words.0.as_mut() };
-        let unit =
-            Unit { cpus: iotlb(), invalidations: AtomicU32::new(0), pages: AtomicU32::new(0) };
+        let unit = Unit { cpus: iotlb(), told: AtomicU64::new(0) };
         let live = Live::new(kernel(), unit, window, lent).map_err(DomainError::Create)?;
         memory.push(live);
         let live = NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Live>();
@@ -192,8 +195,10 @@ impl DeviceDomain {
 
     /// What its IOTLB was told so far.
     pub fn forgotten(&self) -> Forgotten {
-        let Unit { invalidations, pages, .. } = self.iotlb();
-        Forgotten { invalidations: invalidations.load(Relaxed), pages: pages.load(Relaxed) }
+        let told = self.iotlb().told.load(Relaxed);
+        // Each has half of the word; of as many pages as there are addresses of pages nobody lets go at once.
+        let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        Forgotten { invalidations: half(told >> u32::BITS), pages: half(told) }
     }
 }
 

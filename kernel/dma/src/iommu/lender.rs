@@ -9,6 +9,7 @@
 
 use arch::machine::Authority;
 use kerncore::addr::PhysAddr;
+use kerncore::coherent::Coherency;
 use kerncore::iommu::{Segment, SegmentLimits};
 use kerncore::streaming::{Handover, Question, Route, Step, route};
 use mm::streamable::is_streamable;
@@ -78,9 +79,16 @@ impl<'c> Lender<'c> {
         if !matches!(route(&question), Ok(Route::Direct)) {
             return None;
         }
-        // SAFETY: our caller promises that the memory is the device's now.
-        let authority = unsafe { Authority::claim() };
-        self.kernel.give_at_hand(authority, self.handover, first, bytes).then_some(first)
+        let is_given = match coherency {
+            // There is nothing to write back, and the barrier behind the entries is behind what was written, too.
+            Coherency::Coherent => self.kernel.is_at_hand(first, bytes),
+            Coherency::NonCoherent => {
+                // SAFETY: our caller promises that the memory is the device's now.
+                let authority = unsafe { Authority::claim() };
+                self.kernel.give_at_hand(authority, self.handover, first, bytes)
+            }
+        };
+        is_given.then_some(first)
     }
 
     /// Gives as many of the pieces of `rest` as take the short cut and are one with `segment`, which has them then: how many. Of a long
@@ -122,6 +130,12 @@ impl<'c> Lender<'c> {
     #[inline(always)]
     pub(crate) fn may_end(self, first: PhysAddr, bytes: u32) -> Result<(), UnmapError> {
         if self.kernel.is_at_hand(first, bytes) { Ok(()) } else { may_end_otherwise(first, bytes) }
+    }
+
+    /// Whether there is nothing to take back of what lies in its own place: the device snoops, and nothing is pinned. The barrier of the
+    /// flush stands between what said that the device is done and what is done next.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        !self.is_pinned && self.handover.coherency == Coherency::Coherent
     }
 
     /// Takes back the `bytes` at `first`, which lie in their own place, as [`Lender::may_end`] has allowed.

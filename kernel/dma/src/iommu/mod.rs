@@ -10,6 +10,7 @@
 //!
 //! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
 
+pub(crate) mod at_hand;
 pub(crate) mod coherent;
 mod lender;
 pub(crate) mod list;

@@ -12,7 +12,7 @@ use kerncore::iommu::{DomainMapError, Grant, Iova, IovaError};
 use super::Shared;
 
 /// The pages that `bytes` from `offset` in the first of them lie in.
-const fn pages_of(offset: u32, bytes: u32) -> u32 {
+pub(super) const fn pages_of(offset: u32, bytes: u32) -> u32 {
     // Of what lies in RAM: less than 4 GiB with the offset.
     pages_for(bytes.saturating_add(offset))
 }

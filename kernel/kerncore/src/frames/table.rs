@@ -257,6 +257,13 @@ impl<'t> FrameTable<'t> {
         state.is_head().then(|| (state.owner(), 1 << state.order()))
     }
 
+    /// Whose the block is that begins with `frame`, if one does.
+    #[inline(always)]
+    pub(crate) fn owner_from_head(&self, frame: Pfn) -> Option<FrameOwner> {
+        let state = self.record(self.index_of(frame)?).state();
+        state.is_head().then(|| state.owner())
+    }
+
     /// The same as [`FrameTable::owned_run`] from the frame at `index` on, behind the first of its block.
     #[inline(never)]
     fn owned_run_within(self, index: u32) -> (FrameOwner, u32) {

@@ -91,6 +91,19 @@ impl<'s> IovaSpace<'s> {
         }
     }
 
+    /// As [`IovaSpace::take`], of a page, if it is at hand: its number, of all addresses'.
+    #[inline(always)]
+    pub(super) fn take_page(&mut self) -> Option<u32> {
+        self.pool.take_page().map(|page| self.first().wrapping_add(page))
+    }
+
+    /// Takes `run` again, which [`IovaSpace::release`] took back a moment ago.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_again(&mut self, run: PageRange) {
+        self.pool.take_again(run.first().wrapping_sub(self.first()), run.bytes());
+    }
+
     #[cold]
     fn exhausted(&self, pages: u32) -> IovaError {
         let (free, largest) = (self.pool.free_pages(), self.pool.largest_capped());

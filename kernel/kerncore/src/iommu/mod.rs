@@ -19,6 +19,7 @@
 //! What was mapped is given back after the flush, and not before it: device addresses and whatever waits with them travel inside an
 //! [`UnmappedIova`] (S81).
 
+mod at_hand;
 mod audit;
 mod domain;
 mod error;
@@ -34,6 +35,7 @@ pub use audit::{DomainSummary, DomainViolation};
 pub use domain::{Domain, Iova, UnmappedIova};
 pub use error::{CreateError, DomainMapError, IovaError};
 pub use follow::Follow;
+use seen::memory_for;
 pub(crate) use seen::{NotShown, attributes_for};
 pub use seen::{SeenAt, SeenList, StillSeen, UnmappedSeen};
 pub use segments::{DeviceSegments, LimitError, Segment, SegmentLimits};

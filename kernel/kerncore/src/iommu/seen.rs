@@ -40,7 +40,7 @@ impl SeenAt {
 }
 
 /// The type of memory for a device that snoops, or does not.
-const fn memory_for(coherency: Coherency) -> MemoryType {
+pub(super) const fn memory_for(coherency: Coherency) -> MemoryType {
     match coherency {
         Coherency::Coherent => MemoryType::NormalWriteBack,
         Coherency::NonCoherent => MemoryType::NormalNonCacheable,

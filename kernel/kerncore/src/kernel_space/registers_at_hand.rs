@@ -244,7 +244,9 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 && self.table.clear_above_at_hand(usable, Supersection::No);
         }
         match (parts, pages) {
-            (ONE_LARGE_PAGE, LARGE_PAGE_SLOTS) => self.table.clear_large_page_at_hand(usable),
+            (ONE_LARGE_PAGE, LARGE_PAGE_SLOTS) => {
+                self.table.clear_large_page_at_hand(usable, |_| true)
+            }
             (ONE_SUPERSECTION, PAGES_PER_SUPERSECTION) => {
                 self.table.clear_above_at_hand(usable, Supersection::Yes)
             }

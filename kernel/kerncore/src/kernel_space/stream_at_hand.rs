@@ -4,7 +4,7 @@
 //! [`KernelSpace::give_to_device`] each find out anew what they are given, frame by frame and wherever it lies, and have words for what
 //! cannot be. Here the same is asked once, and answered with yes, or by nothing at all: then it is theirs to say what is the matter.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::stream::frames_of;
 use crate::kernel_space::vmap::OwnerSet;
@@ -39,6 +39,25 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
         piece.is_some()
     }
 
+    /// [`KernelSpace::is_at_hand`] of what lies in one frame.
+    #[inline(always)]
+    pub fn is_frame_at_hand(&self, frame: Pfn) -> bool {
+        let owner = self.zones.table().owner_from_head(frame);
+        owner.is_some_and(|owner| OwnerSet::STREAMABLE.contains(owner))
+    }
+
+    /// [`KernelSpace::give_to_device`] of `piece`, of which [`KernelSpace::is_at_hand`] says yes. Any context.
+    #[inline(always)]
+    pub fn give_piece(&self, _authority: M::Authority, handover: Handover, piece: Piece) {
+        to_device(self.table.machine(), handover, piece);
+    }
+
+    /// [`KernelSpace::take_from_device`] of `piece`, as above.
+    #[inline(always)]
+    pub fn take_piece(&self, _authority: M::Authority, handover: Handover, piece: Piece) {
+        to_processor(self.table.machine(), handover, piece);
+    }
+
     /// [`KernelSpace::take_from_device`], of low memory. Says whether it was that; otherwise nothing has changed. Any context.
     #[inline(always)]
     pub fn take_at_hand(
@@ -55,9 +74,9 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
         piece.is_some()
     }
 
-    /// The linear addresses of low memory.
+    /// The linear addresses of low memory. Any context.
     #[inline(always)]
-    fn low_piece(&self, first: PhysAddr, bytes: u32) -> Option<Piece> {
+    pub fn low_piece(&self, first: PhysAddr, bytes: u32) -> Option<Piece> {
         let page = self.linear.address_of(first.pfn(), frames_of(first, bytes))?;
         let address = VirtAddr::new(page.raw() | first.page_offset());
         Some(Piece { address, physical: first, bytes })

@@ -4,6 +4,7 @@
 //!   sections         up to sixteen first-level slots, each a MiB further
 //!   a supersection   sixteen first-level slots, all alike
 //!   a large page     sixteen second-level slots, all alike
+//!   small pages      one second-level slot, or a few, whose frames are consecutive
 //! ```
 //! Each either does all of it, or nothing has changed: where a table stands, or is lacking, where a slot is in use, or is not what
 //! it should be, the general way finds words for it. First-level slots are written without the lock on the making of tables: nobody
@@ -11,7 +12,9 @@
 
 use super::PageTable;
 use super::run::Run;
-use crate::addr::{PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, PhysAddr, SECTION_SIZE};
+use crate::addr::{
+    LARGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, PhysAddr, SECTION_SIZE,
+};
 use crate::descriptor::{
     PageSize, SLOT_SIZE, l1, l1::SUPERSECTION_SLOTS, l2, l2::LARGE_PAGE_SLOTS,
 };
@@ -131,18 +134,89 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         is_free
     }
 
-    /// Clears and flushes all of `range`, sixteen pages from a multiple of sixteen on, if it is one large page. Says whether;
-    /// otherwise nothing has changed.
+    /// Maps `range`, one page, by the small page of `word`, if its table is there and its slot is empty. Says whether; otherwise nothing
+    /// has changed. Seen by every walker.
+    #[inline(always)]
+    pub(crate) fn map_page_at_hand(&self, range: &mut OwnedRange, word: u32) -> bool {
+        let run = Run::whole(range).single();
+        let Some(below) = self.table_there(run.section()) else { return false };
+        let is_free = run.slots(below).write_first_if_empty(&self.machine, word);
+        if is_free {
+            self.machine.barrier();
+        }
+        is_free
+    }
+
+    /// Clears and flushes `range`, one page, if it is a small one and `may_end`, which is told where its frame lies, allows it. Says
+    /// whether; otherwise nothing has changed.
+    #[inline(always)]
+    pub(crate) fn clear_page_at_hand(
+        &self,
+        range: &mut OwnedRange,
+        may_end: impl FnOnce(PhysAddr) -> bool,
+    ) -> bool {
+        let run = Run::whole(range).single();
+        let pages = run.pages();
+        let Some(below) = self.table_of(&run) else { return false };
+        let mut slots = run.slots(below);
+        let word = slots.read(&self.machine, 0);
+        let is_one = l2::is_small(word) && may_end(frame_of(word));
+        if is_one {
+            slots.clear(&self.machine);
+            self.machine.barrier();
+            self.flush_pages(pages);
+        }
+        is_one
+    }
+
+    /// As [`PageTable::clear_page_at_hand`], of a few pages, fewer than eight, whose frames are consecutive.
+    #[inline(always)]
+    pub(crate) fn clear_consecutive_at_hand(
+        &self,
+        range: &mut OwnedRange,
+        may_end: impl FnOnce(PhysAddr) -> bool,
+    ) -> bool {
+        let run = Run::whole(range);
+        if !run.is_one_of_few() {
+            return false;
+        }
+        let pages = run.pages();
+        let Some(below) = self.table_of(&run) else { return false };
+        let mut slots = run.slots(below);
+        let first = slots.read(&self.machine, 0);
+        let mut next = first;
+        let mut differ = 0;
+        for index in 1..slots.count() {
+            next = next.wrapping_add(PAGE_SIZE);
+            differ |= next ^ slots.read(&self.machine, index);
+        }
+        let are_consecutive = l2::is_small(first) && differ == 0 && may_end(frame_of(first));
+        if are_consecutive {
+            slots.clear(&self.machine);
+            self.machine.barrier();
+            self.flush_pages(pages);
+        }
+        are_consecutive
+    }
+
+    /// Clears and flushes all of `range`, sixteen pages from a multiple of sixteen on, if it is one large page and `may_end`, which is
+    /// told where it leads, allows it. Says whether; otherwise nothing has changed.
     ///
     /// Not inlined: it has all registers to itself.
     #[inline(never)]
-    pub(crate) fn clear_large_page_at_hand(&self, range: &mut OwnedRange) -> bool {
+    pub(crate) fn clear_large_page_at_hand(
+        &self,
+        range: &mut OwnedRange,
+        may_end: impl FnOnce(PhysAddr) -> bool,
+    ) -> bool {
         let page = range.pages().first();
         let run = Run::whole(range).sixteen();
         let Some(below) = self.table_of(&run) else { return false };
         let mut slots = run.slots(below);
         let first = slots.read(&self.machine, 0);
-        let is_one = l2::is_large(first) && slots.all_hold(&self.machine, first);
+        let is_one = l2::is_large(first)
+            && slots.all_hold(&self.machine, first)
+            && may_end(PhysAddr::new(first & !(LARGE_PAGE_SIZE - 1)));
         if is_one {
             slots.clear(&self.machine);
             self.machine.barrier();
@@ -151,6 +225,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
         is_one
     }
+}
+
+/// The frame that the small page `word` leads to.
+#[inline(always)]
+const fn frame_of(word: u32) -> PhysAddr {
+    PhysAddr::new(word & !(PAGE_SIZE - 1))
 }
 
 /// Where the slot at `index` lies, counted from `first`.

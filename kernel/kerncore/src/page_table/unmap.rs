@@ -237,7 +237,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     }
 
     #[inline(always)]
-    fn flush_pages(&self, pages: PageRange) {
+    pub(super) fn flush_pages(&self, pages: PageRange) {
         self.machine.invalidate_tlb(pages);
         self.machine.barrier();
     }

@@ -72,6 +72,17 @@ impl Pool<'_> {
             && self.word(end).has_run(run_of(0, end_bit), 0)
     }
 
+    /// Takes the run of `bytes` again that begins with the page with the number `first`, and that [`Pool::give_back`] took back a moment
+    /// ago: nothing else has changed since. Of a run of up to 32 pages.
+    pub fn take_again(&mut self, first: u32, bytes: u32) {
+        let (index, bit) = place(first);
+        let behind = pages_behind(bytes);
+        debug_assert!(bit + behind < WORD_BITS, "{bytes} bytes from page {first} on");
+        if let Some(word) = self.words.get_mut(index as usize) {
+            word.take(index, bit, behind);
+        }
+    }
+
     /// The run that `page` lies in, if it is taken. Looks at its words alone.
     pub fn run_around(&self, page: u32) -> Option<Run> {
         if page >= self.pages || !self.is_used(page) {

@@ -19,5 +19,5 @@ mod upkeep;
 
 pub use direction::{Bidirectional, Direction, Flow, FromDevice, Outgoing, ToDevice};
 pub use machine::{Levels, OuterCache, StreamMachine, Upkeep};
-pub use route::{Bounced, Question, Refusal, Route, route};
+pub use route::{Bounced, Question, Refusal, Route, route, writes_part_of_a_line};
 pub use upkeep::{Handover, Piece, Step, to_device, to_processor};

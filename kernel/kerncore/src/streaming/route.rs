@@ -102,11 +102,21 @@ pub const fn route(question: &Question) -> Result<Route, Refusal> {
     if end.raw() > last.raw() {
         return Ok(Route::Bounce(Bounced::OutOfReach));
     }
-    let partial = (first.raw() | bytes) & (line - 1) != 0;
-    if partial && flow.device_writes() && matches!(coherency, Coherency::NonCoherent) {
+    if writes_part_of_a_line((first, bytes), line, (flow, coherency)) {
         return Ok(Route::Bounce(Bounced::SharesLines));
     }
     Ok(Route::Direct)
+}
+
+/// Whether the `bytes` from `first` have a part of a `line` that the device writes without a look at caches.
+#[inline(always)]
+pub const fn writes_part_of_a_line(
+    (first, bytes): (PhysAddr, u32),
+    line: u32,
+    (flow, coherency): (Flow, Coherency),
+) -> bool {
+    let partial = (first.raw() | bytes) & (line - 1) != 0;
+    partial && flow.device_writes() && matches!(coherency, Coherency::NonCoherent)
 }
 
 #[cfg(test)]

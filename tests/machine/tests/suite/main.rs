@@ -4,6 +4,7 @@
 mod iommu;
 mod iommu_at_hand;
 mod iommu_edges;
+mod iommu_few;
 mod kernel_space;
 mod linear_list;
 mod linear_map;

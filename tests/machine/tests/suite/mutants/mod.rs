@@ -21,6 +21,7 @@ mod freeing;
 mod huge;
 pub(crate) mod iommu;
 mod iommu_addresses;
+mod iommu_few;
 mod lending;
 mod long_arrays;
 mod machine;
@@ -141,6 +142,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         huge::LISTED,
         iommu::LISTED,
         iommu_addresses::LISTED,
+        iommu_few::LISTED,
         lending::LISTED,
         long_arrays::LISTED,
         machine::LISTED,
