@@ -16,7 +16,7 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::attributes::Attributes;
 use kerncore::holder::Holder;
-use kerncore::kernel_space::{IoRemapError, RemoveError};
+use kerncore::kernel_space::{IoRemapError, RemoveError, ShareError};
 use kerncore::lock::Class;
 use kerncore::pool::{self, Pool, Run, Word};
 use mm::report::dump_stack;
@@ -128,15 +128,13 @@ struct Note {
     holder: Holder,
     /// A program was shown some of it.
     was_shown: bool,
-    /// So many calls are just showing it.
-    showing: u16,
     /// It is being freed, and shown to nobody any more.
     going: bool,
 }
 
 impl Note {
     const fn of(holder: Holder) -> Self {
-        Self { holder, was_shown: false, showing: 0, going: false }
+        Self { holder, was_shown: false, going: false }
     }
 }
 
@@ -262,8 +260,11 @@ impl Declared {
         let freed = if let Some(freed) = freed {
             freed
         } else {
-            self.hide(address, pages)?;
-            self.pages.with(|books| books.pool.free(address, bytes))
+            match self.hide(address, pages) {
+                Ok(()) => self.pages.with(|books| books.pool.free(address, bytes)),
+                Err(DeclaredFreeError::Pages(gone)) => Err(gone),
+                Err(error) => return Err(error),
+            }
         };
         freed.map_err(|error| {
             log::error!("DMA: a free of a device's own memory was refused: {error}");
@@ -281,15 +282,14 @@ impl Declared {
             return Err(DeclaredFreeError::Busy);
         }
         let gone = pool::FreeError::NotAllocated { start: address };
-        // A call that is just showing it ends soon, and another that frees it leaves nothing to free.
-        while self.pages.with(|books| {
-            let note = books.note_of(address, pages).ok_or(DeclaredFreeError::Pages(gone))?;
-            note.going |= note.showing == 0;
-            Ok(note.showing != 0)
-        })? {
-            arch::cpu::relax();
-        }
+        // Another call that frees it leaves nothing to free.
+        self.pages.with(|books| {
+            let note = books.note_of(address, pages).filter(|note| !note.going);
+            note.ok_or(DeclaredFreeError::Pages(gone))?.going = true;
+            Ok(())
+        })?;
         let (base, _, first) = self.place_of(address);
+        // Whoever was told before that it may be shown has begun a window, and ends that, or has made it, soon.
         let windows = loop {
             match mm::user::windows_onto(base, (first, pages)) {
                 Some(windows) => break windows,
@@ -307,28 +307,14 @@ impl Declared {
         Err(DeclaredFreeError::Shown { windows })
     }
 
-    /// Runs `show` while the buffer of so many pages at `address` cannot be freed; `None` if there is none.
-    pub(crate) fn while_showing<R>(
-        &self,
-        address: VirtAddr,
-        pages: u32,
-        show: impl FnOnce() -> R,
-    ) -> Option<R> {
-        let note = |change: fn(&mut Note)| {
-            self.pages.with(|books| {
-                let note = books.note_of(address, pages).filter(|note| !note.going)?;
-                change(note);
-                Some(())
-            })
-        };
-        note(|note| {
-            note.was_shown = true;
-            note.showing += 1;
-        })?;
-        let shown = show();
-        let still_there = note(|note| note.showing -= 1);
-        debug_assert!(still_there.is_some(), "freed while it was being shown: {address}");
-        Some(shown)
+    /// Whether the buffer of so many pages at `address` may be shown, by a window that waits for the answer and that [`Declared::hide`]
+    /// then waits for.
+    pub(crate) fn may_be_shown(&self, address: VirtAddr, pages: u32) -> Result<(), ShareError> {
+        self.pages.with(|books| {
+            let note = books.note_of(address, pages).filter(|note| !note.going);
+            note.ok_or(ShareError::Unknown { address })?.was_shown = true;
+            Ok(())
+        })
     }
 
     /// Where the mapping that programs are shown begins, and how many pages of it lie before `address`.

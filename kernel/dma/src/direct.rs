@@ -1,21 +1,26 @@
 //! Memory for devices that snoop: frames at their linear addresses, zeroed, and a book of who has which.
+//!
+//! Programs see it as the kernel does, cacheable (S97). A window takes hold of the frames under the lock of the book, in which the buffer
+//! must be, and a free takes the buffer out of it under that lock, if no window has hold of them: whoever comes first wins (S46, S78).
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::Sleep;
 use kerncore::frames::{FrameOwner, order_for};
 use kerncore::holder::Holder;
-use kerncore::kernel_space::RemoveError;
+use kerncore::kernel_space::{RemoveError, ShareError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::lock::Class;
+use kerncore::user::ShowError;
 use mm::reserve::unless_short;
+use mm::user::AddressSpace;
 
 use crate::book::{Book, Leaf};
-use crate::coherent::{out_of_reach, request_of};
+use crate::coherent::{Buffer, out_of_reach, request_of};
 use crate::device::Device;
 use crate::error::{AllocateError, FreeError, invalid, wrong_handle};
 
@@ -108,6 +113,10 @@ pub(crate) fn free(
         if found != pages {
             return Err(RemoveError::OtherSize { address, found, wanted: pages });
         }
+        let users = mm::kernel().zones().table().windows_onto(physical.pfn());
+        if users != 0 {
+            return Err(RemoveError::InUse { address, users });
+        }
         Ok(book.take(|buffer| buffer.address == address))
     });
     let Some(entry) = taken.map_err(unknown)? else {
@@ -123,6 +132,43 @@ pub(crate) fn free(
     }
     SHOWN.fetch_sub(entry.value().is_shown.into(), Relaxed);
     Ok(())
+}
+
+/// Shows the buffer of `device` from its page `offset` on, in all of the window of `space` that begins at `start` (S78).
+pub(crate) fn show(
+    device: &Device,
+    space: &AddressSpace,
+    start: VirtAddr,
+    Buffer { address, dma }: Buffer,
+    offset: u32,
+) -> Result<(), ShowError> {
+    let physical = device.physical_address(dma);
+    space.show_block(start, offset, |window| {
+        BUFFERS.with(|(book, _)| {
+            let found = book.iter().find(|buffer| buffer.address == address);
+            let &Direct { physical: found, pages: area, .. } =
+                found.ok_or(ShareError::Unknown { address })?;
+            if found != physical {
+                return Err(ShareError::Elsewhere { address, found });
+            }
+            // Its block may have more than was asked for.
+            if offset >= area || window > area - offset {
+                return Err(ShareError::Outside { area, offset, window });
+            }
+            // SAFETY: a coherent buffer, which its device may write at any time: nobody has a reference to it but who has it for
+            // himself, in a box, and does not show it.
+            let authority = unsafe { Authority::claim() };
+            mm::kernel().show_block(authority, found.pfn(), FrameOwner::Pages)
+        })
+    })
+}
+
+/// The first frame of the first `pages` pages of the buffer at `address`, if it is one, has so many, and lies at `physical`. Any context.
+pub(crate) fn first_frame(address: VirtAddr, physical: PhysAddr, pages: u32) -> Option<Pfn> {
+    BUFFERS.with(|(book, _)| {
+        let found = book.iter().find(|buffer| buffer.address == address)?;
+        (found.physical == physical && pages <= found.pages).then_some(physical.pfn())
+    })
 }
 
 /// Whether any of `bytes` from `first` on are a buffer's whose device is behind an IOMMU. Its frames are of the owner, and of the type, of

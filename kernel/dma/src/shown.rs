@@ -3,7 +3,6 @@
 use kerncore::addr::{PageRange, Pfn, VirtAddr, pages_for};
 use kerncore::area::AreaKind;
 use kerncore::coherent::Coherency;
-use kerncore::frames::FrameOwner;
 use kerncore::kernel_space::ShareError;
 use kerncore::layout::linear_physical;
 use kerncore::user::ShowError;
@@ -13,11 +12,12 @@ use crate::atomic_pool;
 use crate::coherent::Buffer;
 use crate::declared::Declared;
 use crate::device::Device;
+use crate::direct;
 use crate::iommu::scattered;
 
 /// Shows a buffer that [`crate::coherent::allocate`] gave a device, from its page `offset` on, in all of the reserved window of `space` that begins
-/// at `start` (S78). Until that window ends, the buffer cannot be freed. Only buffers of their own area can be shown: those of the
-/// atomic pool were never zeroed and share their area, and those of devices that snoop have none.
+/// at `start` (S78). Until that window ends, the buffer cannot be freed. Buffers of the atomic pool cannot be shown: they were
+/// never zeroed, and share their area.
 ///
 /// # Errors
 /// [`ShowError`]; nothing is mapped if the window does not lie in the buffer.
@@ -42,7 +42,15 @@ pub fn show(
     if let Some(shown) = scattered::show(device, space, start, buffer, offset) {
         return shown;
     }
+    if lies_linear(device, buffer.address) {
+        return direct::show(device, space, start, buffer, offset);
+    }
     space.show_coherent(start, buffer.address, device.physical_address(buffer.dma), offset)
+}
+
+/// Whether a buffer of `device` at `address` is one of frames at their linear addresses, as devices that snoop have them.
+fn lies_linear(device: &Device, address: VirtAddr) -> bool {
+    device.coherency() == Coherency::Coherent && linear_physical(address).is_some()
 }
 
 /// As [`show`], of memory of the device's own, which answers first (S102). It was zeroed when it was given.
@@ -54,9 +62,9 @@ fn show_declared(
     offset: u32,
 ) -> Result<(), ShowError> {
     let (base, physical, before) = declared.place_of(buffer.address);
-    let show = || space.show_device_memory(start, base, physical, before.saturating_add(offset));
-    let unknown = ShareError::Unknown { address: buffer.address };
-    declared.while_showing(buffer.address, pages, show).unwrap_or(Err(ShowError::Share(unknown)))
+    let before = before.saturating_add(offset);
+    let may_be = || declared.may_be_shown(buffer.address, pages);
+    space.show_device_memory(start, (base, physical), before, may_be)
 }
 
 /// The first frame of the `bytes` of `device` that begin at `buffer`, if they are RAM that is given out as coherent memory, adjacent,
@@ -69,12 +77,7 @@ pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
     }
     let (frame, pages) = (physical.pfn(), pages_for(bytes));
     if device.coherency() == Coherency::Coherent {
-        let is_there = linear_physical(buffer.address) == Some(physical);
-        let is_in_use = |index| {
-            let frame = frame.checked_add(index);
-            frame.is_some_and(|frame| kernel.zones().table().owner_of(frame) == FrameOwner::Pages)
-        };
-        return (is_there && (0..pages).all(is_in_use)).then_some(frame);
+        return direct::first_frame(buffer.address, physical, pages);
     }
     let has_so_many = |run: u32| pages <= run;
     if atomic_pool::contains(buffer.address)

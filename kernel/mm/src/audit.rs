@@ -46,9 +46,9 @@ pub enum Finding {
         /// How many were found.
         found: u32,
     },
-    /// Areas count other windows that show them than there are.
+    /// Areas and blocks of frames count other windows that show them than there are.
     Shown {
-        /// How many the areas count.
+        /// How many they count.
         counted: u32,
         /// How many there are.
         found: u32,
@@ -70,7 +70,10 @@ impl fmt::Display for Finding {
             Self::User(violation) => violation.fmt(f),
             Self::Domain(violation) => violation.fmt(f),
             Self::Shown { counted, found } => {
-                write!(f, "areas count {counted} windows of programs, and there are {found}")
+                write!(
+                    f,
+                    "areas and blocks count {counted} windows of programs, and there are {found}"
+                )
             }
             Self::UserFrames { owner, owned, found } => {
                 write!(f, "{owner} has {owned} frames, and {found} were found")
@@ -118,11 +121,11 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
 fn programs(code_pages: u32, report: &mut dyn FnMut(Finding)) {
     let found = user::audit(&mut |violation| report(Finding::User(violation)));
     let domains = domain::audit(&mut |violation| report(Finding::Domain(violation)));
-    let counted = kernel().windows_shown();
+    let census = kernel().zones().census();
+    let counted = kernel().windows_shown() + census.shown;
     if counted != found.shown {
         report(Finding::Shown { counted, found: found.shown });
     }
-    let census = kernel().zones().census();
     let tables_and_data = found.frames + domains.summary.frames;
     for (owner, found) in
         [(FrameOwner::User, tables_and_data), (FrameOwner::Text, found.text_frames + code_pages)]

@@ -447,6 +447,8 @@ impl<'t> FrameAllocator<'t> {
             FreeError::AlreadyFree { frame }
         } else if head != frame {
             FreeError::InsideBlock { frame, head, order: actual, owner }
+        } else if state.windows() != 0 {
+            FreeError::Shown { frame, owner, windows: state.windows() }
         } else if order > MAX_ORDER || frame.number().trailing_zeros() < order {
             FreeError::Misaligned { frame, order }
         } else {

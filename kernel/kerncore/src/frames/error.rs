@@ -129,6 +129,15 @@ pub enum FreeError {
         /// In whose name it was to be freed.
         claimed: FrameOwner,
     },
+    /// Programs see the block that begins here.
+    Shown {
+        /// The frame.
+        frame: Pfn,
+        /// Whose it is.
+        owner: FrameOwner,
+        /// In so many windows.
+        windows: u16,
+    },
 }
 
 impl fmt::Display for FreeError {
@@ -151,6 +160,9 @@ impl fmt::Display for FreeError {
             }
             Self::OtherOwner { frame, owner, claimed } => {
                 write!(f, "frame {frame} belongs to {owner}, not to {claimed}")
+            }
+            Self::Shown { frame, owner, windows } => {
+                write!(f, "frame {frame} ({owner}) is seen by programs, in {windows} windows")
             }
         }
     }

@@ -1,7 +1,8 @@
 //! One frame's record, and the word that says what the frame is.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Ends a chain of links; never an index, for a table holds at most 2²⁰ frames.
 pub(super) const NONE: u32 = u32::MAX;
@@ -124,12 +125,13 @@ impl fmt::Display for FrameOwner {
 /// ```text
 ///    31          16 15        8    7        6       5      4    3         0
 ///   ┌──────────────┬───────────┬────────┬───────┬───────┬──────┬───────────┐
-///   │      0       │   order   │ pinned │ front │ buddy │ head │   owner   │
+///   │   windows    │   order   │ pinned │ front │ buddy │ head │   owner   │
 ///   └──────────────┴───────────┴────────┴───────┴───────┴──────┴───────────┘
 /// ```
 /// `head` is set in the first frame of every block and in no other. `buddy` and `front` say where a free block
-/// waits; a block with neither is owned. `pinned` marks what was set aside at boot and cannot be freed. All but the
-/// order lies in one byte, which an instruction can hold.
+/// waits; a block with neither is owned. `pinned` marks what was set aside at boot and cannot be freed. `windows` counts
+/// the windows of programs that show an owned block: while there are any, it compares with no block that can be freed. All but
+/// those and the order lies in one byte, which an instruction can hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct State(u32);
 
@@ -140,6 +142,7 @@ impl State {
     const BUDDY: u32 = 1 << 5;
     const FRONT: u32 = 1 << 6;
     const PINNED: u32 = 1 << 7;
+    const WINDOWS_SHIFT: u32 = 16;
 
     /// Inside a block, or absent.
     pub(super) const INSIDE: Self = Self(0);
@@ -176,6 +179,17 @@ impl State {
     /// Whether this is the head of an owned block of whatever order.
     pub(super) const fn is_owned(self) -> bool {
         self.0 & !(Self::OWNER_MASK | (0xff << Self::ORDER_SHIFT)) == Self::HEAD
+    }
+
+    /// How many windows of programs show the block.
+    pub(super) const fn windows(self) -> u16 {
+        (self.0 >> Self::WINDOWS_SHIFT) as u16
+    }
+
+    /// The same block, shown in so many.
+    pub(super) const fn with_windows(self, windows: u16) -> Self {
+        let rest = self.0 & ((1 << Self::WINDOWS_SHIFT) - 1);
+        Self(rest | (windows as u32) << Self::WINDOWS_SHIFT)
     }
 
     pub(super) const fn is_head(self) -> bool {
@@ -242,6 +256,18 @@ impl Frame {
 
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state.0, Relaxed);
+    }
+
+    /// As [`Frame::state`]: what ended the windows that it does not count any more is over.
+    pub(super) fn state_after_windows(&self) -> State {
+        State(self.state.load(Acquire))
+    }
+
+    /// Changes the state to what `change` makes of it, in one step, if that is something: what it was.
+    pub(super) fn change(&self, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
+        let update = |word| change(State(word)).map(|State(word)| word);
+        // Who is behind the last window to end has seen all that happened in it.
+        self.state.fetch_update(AcqRel, Acquire, update).map(State).map_err(State)
     }
 
     /// Changes the state to `new` if it is `expected`, in one step. Says whether it was.

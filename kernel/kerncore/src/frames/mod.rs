@@ -35,6 +35,7 @@ mod limited;
 mod pointers;
 mod region;
 mod request;
+mod shown;
 mod spare;
 mod table;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use frame::{Frame, FrameOwner};
 pub(crate) use limited::Supply;
 pub use pointers::Pointers;
 pub use request::{FrameRequest, NodeId, Place, ZoneKind};
+pub use shown::{NotShown, ShownBlock};
 pub use spare::{Displaced, Spared, Spares};
 pub use table::{Belonging, Census, FrameTable};
 

@@ -24,6 +24,8 @@ pub struct Census {
     pub pages: [u32; FrameOwner::COUNT],
     /// Free blocks of each order, those on the front lists included.
     pub free_blocks: [u32; ORDERS],
+    /// Windows of programs that show blocks.
+    pub shown: u32,
 }
 
 impl Census {
@@ -292,12 +294,14 @@ impl<'t> FrameTable<'t> {
     ///
     /// Exact only while nobody allocates or frees: the ledger takes it under the allocator's lock.
     pub fn census(&self) -> Census {
-        let mut census = Census { pages: [0; FrameOwner::COUNT], free_blocks: [0; ORDERS] };
+        let (pages, free_blocks) = ([0; FrameOwner::COUNT], [0; ORDERS]);
+        let mut census = Census { pages, free_blocks, shown: 0 };
         let mut index = 0;
         while index < self.len() {
             let state = self.record(index).state();
             let pages = if state.is_head() { 1 << state.order() } else { 1 };
             census.pages[state.owner() as usize] += pages;
+            census.shown += u32::from(state.windows());
             if state.is_free() {
                 census.free_blocks[state.order() as usize] += 1;
             }

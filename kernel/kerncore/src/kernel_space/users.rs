@@ -8,7 +8,7 @@ use core::fmt;
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::area::{AreaFlags, AreaKind, AreaRecord, Mapping};
 use crate::attributes::MemoryType;
-use crate::frames::FrameOwner;
+use crate::frames::{FrameOwner, NotShown, ShownBlock};
 use crate::iommu::SeenAt;
 use crate::kernel_space::KernelSpace;
 use crate::lock::{Lock, Locks};
@@ -68,6 +68,13 @@ pub enum ShareError {
         /// The address given.
         address: VirtAddr,
     },
+    /// The frames are no block that can be shown.
+    Block(NotShown),
+    /// The block that begins with this frame has no cacheable linear mapping, by whose type programs would see it (S97).
+    NotLinear {
+        /// The frame.
+        frame: Pfn,
+    },
 }
 
 impl fmt::Display for ShareError {
@@ -89,6 +96,10 @@ impl fmt::Display for ShareError {
                 write!(f, "a window of {window} pages from page {offset} leaves the {area} pages")
             }
             Self::TooMany { address } => write!(f, "too many windows show the area at {address}"),
+            Self::Block(error) => error.fmt(f),
+            Self::NotLinear { frame } => {
+                write!(f, "frame {frame} has no cacheable mapping in the linear map")
+            }
         }
     }
 }
@@ -219,6 +230,41 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             let large = || Some(self.table.translate(address)?.physical.pfn());
             self.table.small_page(address).or_else(large)
         })
+    }
+
+    /// Counts one window more that shows the block of frames which `owner` has at `first`, as the linear map has it: from now on it
+    /// cannot be freed. What comes of it goes to [`crate::user::UserSpace::show_block`]. Any context.
+    ///
+    /// The authority says that programs may read and write all of it: nobody has a reference to it.
+    ///
+    /// # Errors
+    /// [`ShareError::Block`], [`ShareError::NotLinear`]; nothing has changed.
+    pub fn show_block(
+        &self,
+        _authority: M::Authority,
+        first: Pfn,
+        owner: FrameOwner,
+    ) -> Result<ShownBlock, ShareError> {
+        let block = self.zones.table().show_block(first, owner).map_err(ShareError::Block)?;
+        let last = block.first().checked_add(block.pages() - 1);
+        let is_cached = |frame| self.linear_type(frame) == Some(MemoryType::NormalWriteBack);
+        // The linear map ends somewhere, and has no holes in what is in use but of other owners.
+        if is_cached(first) && last.is_some_and(is_cached) {
+            return Ok(block);
+        }
+        self.hide_block(block);
+        Err(ShareError::NotLinear { frame: first })
+    }
+
+    /// A window that [`KernelSpace::show_block`] counted was not made, or has ended, and no TLB remembers it.
+    pub(crate) fn hide_block(&self, block: ShownBlock) {
+        self.zones.table().hide_block(block);
+    }
+
+    /// The type by which the linear map has `frame`, if it has.
+    pub(crate) fn linear_type(&self, frame: Pfn) -> Option<MemoryType> {
+        let address = self.linear.pages_of(frame, 1)?.start();
+        Some(self.table.translate(address)?.attributes().ok()?.memory())
     }
 
     /// How many windows of programs show areas.

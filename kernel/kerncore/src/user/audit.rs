@@ -6,17 +6,17 @@
 use core::fmt;
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::attributes::MemoryType;
 use crate::descriptor::{l1, l2::SmallPages};
 use crate::frames::FrameOwner;
-use crate::kernel_space::Shared;
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
-use crate::page_table::Level;
+use crate::page_table::{Level, consecutive};
 use crate::user::USER_PAGES;
 use crate::user::machine::UserMachine;
 use crate::user::map::text_frames;
 use crate::user::space::UserSpace;
-use crate::user::window::{Backing, Window};
+use crate::user::window::{Backing, Source, Window};
 
 /// One rule broken in a user address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,17 @@ pub enum UserViolation {
         frame: Pfn,
         /// Whose it is.
         had: FrameOwner,
+    },
+    /// A frame that the linear map has is shown by another type than that has it by (S97).
+    Types {
+        /// Where the window begins.
+        address: VirtAddr,
+        /// The frame.
+        frame: Pfn,
+        /// The window's type.
+        seen: MemoryType,
+        /// The linear map's, if that has the frame.
+        linear: Option<MemoryType>,
     },
     /// A first-level slot names a table in a frame that is not a program's.
     ForeignTable {
@@ -78,7 +89,7 @@ pub struct UserSummary {
     pub text_frames: u32,
     /// Live windows.
     pub windows: u32,
-    /// Of them, those that show areas of the kernel's.
+    /// Of them, those that show memory of the kernel's.
     pub shown: u32,
     /// Pages mapped.
     pub pages: u32,
@@ -133,16 +144,22 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
         let table = self.space.kernel.zones().table();
         match &window.backing {
             Backing::Nothing(_) => self.pages(window, None, core::iter::empty()),
-            &Backing::Area { base, offset, mapped, what } => {
+            &Backing::Shown { ref source, offset, mapped } => {
                 self.summary.shown += 1;
-                let owner = match what {
-                    Shared::Vmalloc => FrameOwner::Vmalloc,
-                    Shared::Coherent(_) | Shared::Seen(_) => FrameOwner::Dma,
-                    // It is no RAM.
-                    Shared::Device(_) => FrameOwner::Absent,
-                };
-                let frames = self.space.kernel.shown_frames(base, (offset, mapped)).flatten();
-                self.pages(window, Some(owner), frames);
+                let (kernel, owner) = (self.space.kernel, Some(source.owner()));
+                match source {
+                    Source::Area { base, .. } => {
+                        let frames = kernel.shown_frames(*base, (offset, mapped)).flatten();
+                        self.pages(window, owner, frames);
+                    }
+                    Source::Block(block) => {
+                        let first = block.first().checked_add(offset);
+                        let frames = first.and_then(|first| consecutive(first, mapped));
+                        let frames = frames.into_iter().flatten();
+                        self.types(window, frames.clone());
+                        self.pages(window, owner, frames);
+                    }
+                }
             }
             Backing::Frames(list) => {
                 self.summary.frames += list.pages();
@@ -152,6 +169,18 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
                 self.summary.text_frames += absent.pages();
                 let frames = text_frames(absent).into_iter().flatten();
                 self.pages(window, Some(FrameOwner::Text), frames);
+            }
+        }
+    }
+
+    /// Each frame of the window has one type for the program and in the linear map (S97).
+    fn types(&mut self, window: &Window, frames: impl Iterator<Item = Pfn>) {
+        let seen = window.attributes.memory();
+        for frame in frames {
+            let linear = self.space.kernel.linear_type(frame);
+            if linear != Some(seen) {
+                let address = window.usable.start();
+                (self.report)(UserViolation::Types { address, frame, seen, linear });
             }
         }
     }
@@ -220,6 +249,13 @@ impl fmt::Display for UserViolation {
             }
             Self::Owner { address, frame, had } => {
                 write!(f, "{address} of a program leads to frame {frame}, which is {had}'s")
+            }
+            Self::Types { address, frame, seen, linear } => {
+                write!(f, "the window at {address} of a program has frame {frame} as {seen}, ")?;
+                match linear {
+                    Some(linear) => write!(f, "the linear map as {linear}"),
+                    None => f.write_str("the linear map not at all"),
+                }
             }
             Self::ForeignTable { address, table, had } => {
                 write!(f, "{address} of a program has its table at {table}, which is {had}'s")

@@ -24,7 +24,7 @@ use crate::user::USER_PAGES;
 use crate::user::asid::{Asid, Asids, SpaceId};
 use crate::user::machine::{SpaceMachine, UserMachine};
 use crate::user::tables::SpaceTables;
-use crate::user::window::{Backing, CloseError, Window};
+use crate::user::window::{Backing, CloseError, Source, Window};
 use crate::user::windows::Windows;
 
 /// The most CPUs that there can be.
@@ -183,12 +183,19 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
         }
         match backing {
             Backing::Nothing(_) => Ok(()),
-            Backing::Area { base, .. } => {
-                self.kernel.unpin(base);
+            Backing::Shown { source, .. } => {
+                self.let_go(source);
                 Ok(())
             }
             Backing::Frames(list) => self.free_data(list),
             Backing::Text(absent) => self.kernel.take_back(absent),
+        }
+    }
+
+    fn let_go(&self, source: Source) {
+        match source {
+            Source::Area { base, .. } => self.kernel.unpin(base),
+            Source::Block(block) => self.kernel.hide_block(block),
         }
     }
 

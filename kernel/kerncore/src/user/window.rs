@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::addr::VirtAddr;
 use crate::attributes::{Access, Attributes, Execute, MemoryType, Scope};
-use crate::frames::{AllocateError, FrameList};
+use crate::frames::{AllocateError, FrameList, FrameOwner, ShownBlock};
 use crate::kernel_space::{FramesError, ShareError, Shared};
 use crate::linear_map::{Absent, LinearFault};
 use crate::owned_range::OwnedRange;
@@ -59,13 +59,43 @@ pub(super) struct Window {
 pub(super) enum Backing {
     /// None yet: it waits for an area, to be seen with this protection.
     Nothing(Protection),
-    /// Pages from `offset` on of the kernel's area at `base`, which is pinned. The first `mapped` pages of the window show
+    /// Pages from `offset` on of memory of the kernel's, which is pinned. The first `mapped` pages of the window show
     /// them; if that is not all, the mapping failed there, and the window waits for its end (S45).
-    Area { base: VirtAddr, offset: u32, mapped: u32, what: Shared },
+    Shown { source: Source, offset: u32, mapped: u32 },
     /// Frames of its own, one a page.
     Frames(FrameList),
     /// A program's text: adjacent frames, which have no linear mapping while they can be executed (S112).
     Text(Absent),
+}
+
+/// The memory of the kernel's that a window shows. Until the window has ended it is not freed.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The area at `base`.
+    Area { base: VirtAddr, what: Shared },
+    /// Frames that the linear map has.
+    Block(ShownBlock),
+}
+
+impl Source {
+    /// The type that every mapping of it must have (S97).
+    pub(super) const fn memory(&self) -> MemoryType {
+        match self {
+            Self::Area { what, .. } => what.memory(),
+            Self::Block(_) => MemoryType::NormalWriteBack,
+        }
+    }
+
+    /// Whose its frames are.
+    pub(super) const fn owner(&self) -> FrameOwner {
+        match self {
+            Self::Area { what: Shared::Vmalloc, .. } => FrameOwner::Vmalloc,
+            Self::Area { what: Shared::Coherent(_) | Shared::Seen(_), .. } => FrameOwner::Dma,
+            // It is no RAM.
+            Self::Area { what: Shared::Device(_), .. } => FrameOwner::Absent,
+            Self::Block(block) => block.owner(),
+        }
+    }
 }
 
 /// Why a window was not made. Nothing was taken.
@@ -98,7 +128,7 @@ pub enum ShowError {
         /// Where it begins.
         address: VirtAddr,
     },
-    /// The area is not to be shown; nothing has changed.
+    /// The memory is not to be shown; nothing has changed.
     Share(ShareError),
     /// The mapping failed. What was mapped before stays until the window ends (S45).
     Map(MapError),

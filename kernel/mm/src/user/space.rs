@@ -10,8 +10,9 @@ use arch::user::{CopyFault, copy_from, copy_to};
 use kerncore::addr::{PageRange, Pfn, PhysAddr, VirtAddr};
 use kerncore::attributes::Attributes;
 use kerncore::contiguous::Unmovable;
-use kerncore::frames::{AllocateError, FrameBlock};
+use kerncore::frames::{AllocateError, FrameBlock, ShownBlock};
 use kerncore::iommu::SeenAt;
+use kerncore::kernel_space::ShareError;
 use kerncore::layout::linear_physical;
 use kerncore::page_table::MapError;
 use kerncore::user::asid::{Asid, SpaceId};
@@ -174,18 +175,33 @@ impl AddressSpace {
         self.space.show_seen(start, base, at, offset)
     }
 
-    /// Shows memory of a device's own, whose uncached mapping by ioremap begins at `base`, and at `physical` on the bus (S102).
+    /// Shows memory of a device's own, whose uncached mapping by ioremap begins at `base`, and at `physical` on the bus, if `may_be`
+    /// agrees, in the same way (S102). From before that is asked until it is shown, or not, [`windows_onto`] has no answer.
     ///
     /// # Errors
     /// [`ShowError`].
     pub fn show_device_memory(
         &self,
         start: VirtAddr,
-        base: VirtAddr,
-        physical: PhysAddr,
+        (base, physical): (VirtAddr, PhysAddr),
         offset: u32,
+        may_be: impl FnOnce() -> Result<(), ShareError>,
     ) -> Result<(), ShowError> {
-        self.space.show_device_memory(start, base, physical, offset)
+        self.space.show_device_memory(start, (base, physical), offset, may_be)
+    }
+
+    /// Shows the block of frames that `pin` gives for a window of so many pages, which had it of [`kerncore::kernel_space::KernelSpace::show_block`], as the
+    /// linear map has it, in the same way (S78, S97). Until the window ends, the block cannot be freed.
+    ///
+    /// # Errors
+    /// [`ShowError`], also what `pin` says.
+    pub fn show_block(
+        &self,
+        start: VirtAddr,
+        offset: u32,
+        pin: impl FnOnce(u32) -> Result<ShownBlock, ShareError>,
+    ) -> Result<(), ShowError> {
+        self.space.show_block(start, offset, pin)
     }
 
     /// What the tables promise at `address`, if something is mapped there.

@@ -227,7 +227,7 @@ fn a_mapping_that_a_program_sees_is_not_released_s102() {
     let device = device();
     let buffer = allocate(&device, PAGE_SIZE, Sleep::May, NOBODY).expect("room");
     let space = waiting(code::exits(), 1);
-    let shown = space.show_device_memory(at(WINDOW), buffer.address, VRAM.base, 3);
+    let shown = space.show_device_memory(at(WINDOW), (buffer.address, VRAM.base), 3, || Ok(()));
     assert_eq!(shown, Ok(()));
     assert_eq!(try_free(&device, PAGE_SIZE, buffer), Ok(()));
     // SAFETY: nobody but the test has the device.

@@ -62,6 +62,8 @@ mod ioremap_refusals;
 mod ioremap_shared;
 mod ioremap_static;
 mod kmap;
+mod linear_shown;
+mod linear_shown_smp;
 mod list_streaming;
 mod lock_order;
 mod locks;

@@ -25,6 +25,7 @@ pub(crate) mod schedules_types;
 mod support;
 mod user_lent;
 mod user_show;
+mod user_show_blocks;
 mod user_show_devices;
 mod user_space;
 mod zones;

@@ -199,7 +199,7 @@ fn a_window_shows_what_lies_in_the_buffer_and_nothing_else_s82() {
         assert_eq!(space.show_vmalloc(page(AT), base, 0), not_so);
         let physical = bed.frame_at(base).base();
         assert_eq!(space.show_coherent(page(AT), base, physical, 0), not_so);
-        assert_eq!(space.show_device_memory(page(AT), base, physical, 0), not_so);
+        assert_eq!(space.show_device_memory(page(AT), (base, physical), 0, || Ok(())), not_so);
         let data = bed.vmalloc(1);
         let found = AreaKind::Vmalloc;
         assert_eq!(refused(&space, data, at), ShareError::NotForUsers { address: data, found });

@@ -26,8 +26,9 @@ fn a_device_s_memory_is_seen_where_its_mapping_leads_and_stays_mapped_s78_s102()
             let base = base.expect("addresses");
             let space = programs.space();
             space.reserve(pages(AT, 2), Protection::ReadWrite).expect("free addresses");
-            let show =
-                |base, physical, offset| space.show_device_memory(page(AT), base, physical, offset);
+            let show = |base, physical, offset| {
+                space.show_device_memory(page(AT), (base, physical), offset, || Ok(()))
+            };
             let refused = |why| Err(ShowError::Share(why));
             let elsewhere = ShareError::Elsewhere { address: base, found: MEMORY };
             let next = PhysAddr::new(MEMORY.raw() + PAGE_SIZE);
@@ -67,7 +68,7 @@ fn nothing_but_uncached_memory_of_a_device_is_shown_as_that_s97_s102() {
         let space = programs.space();
         space.reserve(pages(AT, 1), Protection::ReadWrite).expect("free addresses");
         let refused = |base: VirtAddr, physical, found| {
-            let shown = space.show_device_memory(page(AT), base, physical, 0);
+            let shown = space.show_device_memory(page(AT), (base, physical), 0, || Ok(()));
             let why = ShareError::NotForUsers { address: base, found };
             assert_eq!(shown, Err(ShowError::Share(why)));
             assert_eq!(space.translate(page(AT)), None);

@@ -4,7 +4,7 @@ use super::{Verdict, board, same};
 use histories::bed::{Bed, page, pages};
 use kerncore::{
     addr::{PageRange, VirtAddr},
-    frames::AllocateError,
+    frames::{AllocateError, FrameOwner, FreeError},
     machine::Machine,
     user::{
         Protection, Spaces, UserSpace, UserSummary,
@@ -185,6 +185,33 @@ fn an_unmapped_window_is_gone_on_every_cpu(cpus: &impl Cpus) -> Verdict {
     })
 }
 
+/// S23, S46: a block that was shown is out of both CPUs' reach before it is somebody else's.
+fn a_block_is_gone_on_every_cpu_before_it_is_free(cpus: &impl Cpus) -> Verdict {
+    let bed = hoarding(cpus);
+    let programs = Programs::new(&bed, cpus);
+    let space = programs.space();
+    let owner = FrameOwner::Pages;
+    let first = bed.space.zeroed_frames(0, owner).expect("memory").leak().0;
+    space.reserve(pages(1, 1), Protection::ReadWrite).expect("free addresses");
+    let shown = space.show_block(page(1), 0, |_| bed.space.show_block((), first, owner));
+    same("shown", &shown, &Ok(()))?;
+    let there = |number| programs.cpu(number).access(page(1), Kind::Write, Privilege::User);
+    let cpu = |number| cpus.of(&programs.cpu(number));
+    space.with_open_on(&cpu(0), || {
+        space.with_open_on(&cpu(1), || {
+            let before = [there(0).is_ok(), there(1).is_ok()];
+            same("before", &before, &[true, true])?;
+            let free = || bed.space.free_frames_at((), first, 0, owner);
+            let in_use = Err(FreeError::Shown { frame: first, owner, windows: 1 });
+            same("the first free", &free(), &in_use)?;
+            space.unmap(page(1)).map_err(|error| error.to_string())?;
+            same("the second free", &free(), &Ok(()))?;
+            let gone = Err(Fault::Translation(page(1)));
+            same("after", &[there(0), there(1)], &[gone, gone])
+        })
+    })
+}
+
 /// S118: two programs have different pages at one address, and each CPU goes from one to the other.
 fn two_programs_never_see_each_other(cpus: &impl Cpus) -> Verdict {
     let bed = hoarding(cpus);
@@ -237,6 +264,10 @@ board! {
         forgets_to_flush_a_program: "S23", "a program's pages are not invalidated", Mistake::NoFlush;
         flushes_a_program_on_one_cpu: "S23", "the other CPU keeps its entry", Mistake::LocalFlush;
         flushes_under_the_kernels_number: "S23", "entries are tagged with another number", Mistake::FlushUnderTheKernelsNumber;
+    }
+    a_block_is_gone_on_every_cpu_before_it_is_free(Right, Mistake::None) {
+        frees_a_shown_block_without_a_flush: "S46", "a block goes while TLBs lead to it", Mistake::NoFlush;
+        flushes_a_shown_block_on_one_cpu: "S46", "the other CPU keeps its entry of a block", Mistake::LocalFlush;
     }
     two_programs_never_see_each_other(Right, Mistake::None) {
         walks_while_the_number_changes: "S118", "one program's table is walked under another's number", Mistake::WalksStayAllowed;
