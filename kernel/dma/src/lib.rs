@@ -46,4 +46,5 @@ pub mod scatter;
 mod shown;
 pub mod streaming;
 mod streaming_error;
+mod streaming_sync;
 pub mod write_combined;

@@ -32,6 +32,7 @@ pub use crate::iommu::at_hand::{map as map_at_hand, unmap as unmap_at_hand};
 use crate::iommu::{self, Shared, at_hand};
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
+pub use crate::streaming_sync::{sync_for_cpu, sync_for_device};
 
 /// What a mapping that failed gives to C callers.
 pub const MAPPING_ERROR: DmaAddr = DmaAddr::new(u32::MAX);
@@ -368,92 +369,12 @@ unsafe fn end(
     back.map_err(UnmapError::Memory)
 }
 
-/// Makes `bytes` from `dma` on, inside a mapping, the processor's for the moment. Any context.
-///
-/// # Errors
-/// [`UnmapError`].
-///
-/// # Safety
-/// As for [`unmap`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
-pub unsafe fn sync_for_cpu(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
-    debug::synced(&call, dma, bytes);
-    let handover = call.handover(Step::Sync);
-    in_place(&call, dma, bytes, |dma, physical, bytes| {
-        // SAFETY: our caller promises that the device is done.
-        let authority = unsafe { Authority::claim() };
-        let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
-        within(found, dma, bytes)?;
-        let (from, length) = lines_of(call.flow, physical, bytes);
-        if found.is_none() {
-            is_streamable(physical, bytes).map_err(UnmapError::Memory)?;
-        }
-        kernel().take_from_device(authority, handover, from, length).map_err(UnmapError::Memory)?;
-        match found {
-            Some(Found { first, loan, offset }) if loan.flow.device_writes() => {
-                // SAFETY: our caller's buffer; these bytes of the slots were just taken back.
-                unsafe { bounce::copy(&loan, first, (offset, bytes), Way::Out) }
-                    .map_err(UnmapError::Memory)
-            }
-            _ => Ok(()),
-        }
-    })
-}
-
-/// Makes `bytes` from `dma` on, inside a mapping, the device's again. Any context.
-///
-/// What the processor wrote there reaches the device if that reads, and otherwise nobody that could be relied on: a copy is not written
-/// over (S106).
-///
-/// # Errors
-/// [`UnmapError`].
-///
-/// # Safety
-/// As for [`map`], of what is mapped there, whose flow is that of the call; whole cache lines change their owner.
-pub unsafe fn sync_for_device(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
-    debug::synced(&call, dma, bytes);
-    let handover = call.handover(Step::Sync);
-    in_place(&call, dma, bytes, |dma, physical, bytes| {
-        // SAFETY: our caller promises that the memory is the device's now.
-        let authority = unsafe { Authority::claim() };
-        let found = bounce::find(physical).map_err(UnmapError::Bounce)?;
-        within(found, dma, bytes)?;
-        match found {
-            Some(Found { first, loan, offset }) if loan.flow.device_reads() => {
-                // SAFETY: our caller's buffer; these bytes of the slots are the processor's.
-                unsafe { bounce::copy(&loan, first, (offset, bytes), Way::In) }
-                    .map_err(UnmapError::Memory)?;
-            }
-            Some(_) => {}
-            None => is_streamable(physical, bytes).map_err(UnmapError::Memory)?,
-        }
-        let (from, length) = lines_of(call.flow, physical, bytes);
-        kernel().give_to_device(authority, handover, from, length).map_err(UnmapError::Memory)
-    })
-}
-
-/// Does `step` with `bytes` from `dma` on, stretch by stretch of what lies on the bus in a row: all at once, but for what an IOMMU
-/// joins. It is told where each begins, for the device and on the bus, and how many bytes it has.
-#[inline(always)]
-fn in_place(
+/// Where `dma` is on the bus, if `bytes` from there on can have been mapped; and how many of them lie there in a row.
+pub(crate) fn place(
     call: &Call<'_>,
     dma: DmaAddr,
     bytes: u32,
-    step: impl Fn(DmaAddr, PhysAddr, u32) -> Result<(), UnmapError>,
-) -> Result<(), UnmapError> {
-    let (mut at, mut left) = (dma, bytes);
-    loop {
-        let (physical, here) = place(call, at, left)?;
-        step(at, physical, here)?;
-        if here == left {
-            return Ok(());
-        }
-        // Inside of what is mapped, so no more than all addresses.
-        (at, left) = (DmaAddr::new(at.raw() + here), left - here);
-    }
-}
-
-/// Where `dma` is on the bus, if `bytes` from there on can have been mapped; and how many of them lie there in a row.
-fn place(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(PhysAddr, u32), UnmapError> {
+) -> Result<(PhysAddr, u32), UnmapError> {
     if dma == MAPPING_ERROR {
         return Err(UnmapError::MappingError);
     }
@@ -469,23 +390,4 @@ fn place(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(PhysAddr, u32), U
         Some(_) => Ok((first, bytes)),
         None => Err(UnmapError::Refused(Refusal::Wraps { first, bytes })),
     }
-}
-
-/// Whether `bytes` from `dma` on lie in what was found there.
-fn within(found: Option<Found>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
-    let left = found.map_or(u32::MAX, |found| found.loan.bytes.saturating_sub(found.offset));
-    if bytes > left { Err(UnmapError::Outside { dma, bytes, left }) } else { Ok(()) }
-}
-
-/// Whole lines around `bytes` from `first`, if the device writes: of what is mapped they belong to nobody else. Of what it only reads its
-/// first and last line may hold something else, too, and were not given as a whole either.
-fn lines_of(flow: Flow, first: PhysAddr, bytes: u32) -> (PhysAddr, u32) {
-    if !flow.device_writes() {
-        return (first, bytes);
-    }
-    let line = kernel().line_bytes();
-    let start = first.raw() & !(line - 1);
-    // No RAM lies at the top of the bus.
-    let end = first.raw().saturating_add(bytes).checked_next_multiple_of(line).unwrap_or(start);
-    (PhysAddr::new(start), end - start)
 }

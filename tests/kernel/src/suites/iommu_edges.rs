@@ -12,7 +12,7 @@ use dma::coherent::{AllocateError, Buffer};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use dma::scatter::ScatterEntry;
-use dma::streaming::{self, Call, MapError, Memory};
+use dma::streaming::{self, Call, MapError, Memory, UnmapError};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
@@ -168,6 +168,39 @@ fn all_pages_of_a_joined_segment_change_their_owner_s105() {
     // SAFETY: mapped above; there is no device.
     unsafe { dma_unmap_sg(&raw const DEVICE, list.as_mut_ptr(), COUNT, BOTH) };
     assert_eq!((arch::lines::runs(), attached.taken()), (own, 0));
+}
+
+/// S105, S109: a synchronisation that goes beyond what is mapped is refused at its end, and has changed nothing before that.
+#[ktest]
+fn a_synchronisation_that_goes_too_far_changes_no_page_s105() {
+    let _attached = Attached::new(&DEVICE, BYTES);
+    let mut list = Scattered::new(3, 0, PAGE_SIZE);
+    let own = arch::lines::runs();
+    let count = list.map(&DEVICE, BOTH);
+    let lent = arch::lines::runs();
+    let (dma, bytes) = (DmaAddr::new(list.segments(count)[0].0), 3 * PAGE_SIZE);
+    let (name, flow, caller, family) = ("a test", Flow::Bidirectional, NOBODY, Family::Scatter);
+    let call = Call { name, device: &DEVICE, flow, caller, family };
+    let too_far = |sync: unsafe fn(Call<'_>, DmaAddr, u32) -> Result<(), UnmapError>| {
+        for more in [1, PAGE_SIZE, PAGE_SIZE + 1] {
+            // SAFETY: mapped above, there is no device, and it is refused.
+            let (refused, _log) = capture_log(|| unsafe { sync(call, dma, bytes + more) });
+            assert!(refused.is_err(), "{more} bytes too many");
+        }
+    };
+    too_far(streaming::sync_for_cpu);
+    assert_eq!(arch::lines::runs(), lent, "all is the device's");
+    if count == 1 {
+        // SAFETY: mapped above; there is no device.
+        assert_eq!(unsafe { streaming::sync_for_cpu(call, dma, bytes) }, Ok(()));
+        let taken = arch::lines::runs();
+        too_far(streaming::sync_for_device);
+        assert_eq!(arch::lines::runs(), taken, "all is the processor's");
+        // SAFETY: as above.
+        assert_eq!(unsafe { streaming::sync_for_device(call, dma, bytes) }, Ok(()));
+    }
+    list.unmap(&DEVICE, BOTH);
+    assert_eq!(arch::lines::runs(), own);
 }
 
 /// S108: there is a limit to how many domains live; who meets it has taken nothing, and one that goes makes room.
