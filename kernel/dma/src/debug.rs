@@ -59,6 +59,12 @@ pub fn mappings() -> usize {
     CHECKER.with(|checker| checker.mappings())
 }
 
+/// How many mappings `device`, which is behind an IOMMU, has there; `None` if they are not listed, or not all.
+pub(crate) fn mappings_of(device: &Device) -> Option<usize> {
+    let (party, space) = (party(device), space_of(device));
+    CHECKER.with(|checker| checker.is_on().then(|| checker.mappings_of(party, space)))
+}
+
 /// How many misuses were found since boot.
 pub fn found() -> u32 {
     FOUND.load(Relaxed)

@@ -257,6 +257,12 @@ impl<'s> Checker<'s> {
         self.listed().count()
     }
 
+    /// How many mappings `device` has, of those that it sees by the addresses of `space`.
+    pub fn mappings_of(&self, device: Party, space: usize) -> usize {
+        let is_its = |mapping: &&Mapping| (mapping.device, mapping.space) == (device, space);
+        self.listed().filter(is_its).count()
+    }
+
     fn listed(&self) -> impl Iterator<Item = &Mapping> {
         self.entries.iter().filter_map(|entry| entry.0.as_ref().map(|(mapping, _)| mapping))
     }

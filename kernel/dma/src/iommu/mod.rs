@@ -12,6 +12,7 @@
 
 pub(crate) mod at_hand;
 pub(crate) mod coherent;
+mod left;
 mod lender;
 pub(crate) mod list;
 pub mod scattered;
@@ -35,6 +36,8 @@ use crate::device::Device;
 pub struct Shared {
     domain: DeviceDomain,
     holders: AtomicU32,
+    /// How many devices are attached.
+    devices: AtomicU32,
 }
 
 impl Shared {
@@ -125,7 +128,8 @@ impl IommuMapping {
         let mut memory = Vec::new();
         let heap = DomainError::Heap { pages: domain.window().count() };
         memory.try_reserve_exact(1).map_err(|_| heap)?;
-        memory.push(Shared { domain, holders: AtomicU32::new(1) });
+        let (holders, devices) = (AtomicU32::new(1), AtomicU32::new(0));
+        memory.push(Shared { domain, holders, devices });
         Ok(Self(NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Shared>()))
     }
 
@@ -150,6 +154,7 @@ impl IommuMapping {
         let holder = self.another();
         let own = holder.0.as_ptr();
         if device.set_iommu(own) {
+            self.devices.fetch_add(1, Relaxed);
             core::mem::forget(holder);
             Ok(())
         } else {
@@ -180,17 +185,13 @@ impl IommuMapping {
 /// [`NotAttached`].
 ///
 /// # Safety
-/// Nobody makes or ends buffers or mappings for the device meanwhile; it has none, or they are lost. Buffers of scattered frames are told
-/// of, and come back when the device is attached to the same mapping again. Nobody holds what [`Device::iommu`] lent, unless the mapping has
+/// Nobody makes or ends buffers or mappings for the device meanwhile; it has none, or they are lost. What it leaves is counted and told of;
+/// buffers come back when the device is attached to the same mapping again. Nobody holds what [`Device::iommu`] lent, unless the mapping has
 /// another holder for as long.
 pub unsafe fn detach(device: &Device) -> Result<(), NotAttached> {
-    if let Some(iommu) = device.iommu()
-        && let buffers @ 1.. = scattered::count(device, iommu)
-    {
-        let name = device.name();
-        log::error!(
-            "DMA: {name} leaves its IOMMU, and {buffers} buffers that only an attachment to the same mapping takes back"
-        );
+    if let Some(iommu) = device.iommu() {
+        left::tell(device, iommu);
+        iommu.devices.fetch_sub(1, Relaxed);
     }
     match NonNull::new(device.take_iommu()) {
         // SAFETY: `attach` has put it there, and it was taken out once.

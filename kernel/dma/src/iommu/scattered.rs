@@ -12,7 +12,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, VirtAddr, pages_for};
 use kerncore::coherent::Sleep;
 use kerncore::holder::{Holder, Tag};
 use kerncore::iommu::SeenAt;
-use kerncore::kernel_space::{ListedKind, RemoveError, ScatteredError, ScatteredFreed, Viewer};
+use kerncore::kernel_space::{RemoveError, ScatteredError, ScatteredFreed, Viewer};
 use kerncore::user::ShowError;
 use mm::user::AddressSpace;
 
@@ -127,18 +127,4 @@ pub fn for_each_run(
     };
     mm::kernel().scattered_runs((buffer.address, at), pages_for(bytes), visit)?;
     Some(runs)
-}
-
-/// How many buffers of scattered frames `device` has behind `iommu`.
-pub(super) fn count(device: &Device, iommu: &Shared) -> u32 {
-    let (kernel, root, tag) = (mm::kernel(), iommu.domain().root(), device.tag());
-    let (mut count, mut next) = (0, Some(kernel.window().start()));
-    while let Some(listed) = next.and_then(|from| kernel.next_listed(from)) {
-        next = listed.next();
-        let ListedKind::Live(area) = listed.what else { continue };
-        let is_seen = area.seen.is_some_and(|(at, _)| at.root == root);
-        let is_its = area.holder.is_some_and(|holder| holder.tag.is_of(tag));
-        count += u32::from(is_seen && is_its);
-    }
-    count
 }

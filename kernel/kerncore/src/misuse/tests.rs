@@ -255,6 +255,9 @@ fn addresses_of_different_domains_are_different_and_memory_is_one_s107_s109() {
         with(checker, behind(1, DISK, 0x6800_0000));
         // First fit gives every domain's first mapping the same address.
         with(checker, behind(2, CARD, 0x6800_0040));
+        let counts = [(DISK, 1), (CARD, 2), (CARD, 1), (DISK, 0)];
+        let counts = counts.map(|(device, space)| checker.mappings_of(device, space));
+        assert_eq!(counts, [1, 1, 0, 0]);
         // On the bus it is nobody's.
         let nobodys = call(Mapping { device: CARD, ..mapping(M, 64) });
         assert_eq!(checker.synced(nobodys), Err(Misuse::NeverMapped { call: nobodys }));

@@ -47,6 +47,7 @@ mod iommu_crossed;
 mod iommu_edges;
 mod iommu_histories;
 mod iommu_holders;
+mod iommu_left;
 mod iommu_listing;
 mod iommu_lists;
 mod iommu_odd;
