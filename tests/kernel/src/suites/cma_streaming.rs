@@ -63,6 +63,23 @@ fn lent_with_mark() -> Option<Pfn> {
     lent_with_marks().first().copied()
 }
 
+/// A program of so many pages, which begin with `marks`.
+#[track_caller]
+fn full_of(count: u32, marks: &[u8]) -> AddressSpace {
+    let space = AddressSpace::new().expect("memory");
+    space.map_data(pages(DATA, count), Protection::ReadWrite).expect("memory");
+    space.copy_to(at(DATA), marks).expect("mapped");
+    space
+}
+
+/// A page that the region has lent.
+#[track_caller]
+fn movable_page() -> MovableBuffer {
+    let buffer = MovableBuffer::new(1).expect("memory");
+    assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    buffer
+}
+
 /// Each way of the data, in place or by a copy: the page stays, the refusal names it and says why; afterwards it moves as any other.
 #[ktest]
 fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105() -> Completion {
@@ -74,10 +91,8 @@ fn a_program_s_page_stays_where_it_is_while_it_is_mapped_for_a_device_s101_s105(
         (Flow::FromDevice, 0, PAGE_SIZE, 1),
         (Flow::Bidirectional, 3, 50, 1),
     ] {
-        let space = AddressSpace::new().expect("memory");
-        space.map_data(pages(DATA, 2), Protection::ReadWrite).expect("memory");
         let mark = vec![0x5a; PAGE_SIZE as usize];
-        space.copy_to(at(DATA), &mark).expect("mapped");
+        let space = full_of(2, &mark);
         let frame = lent_with_mark().expect("this test has no teeth");
         let place = PhysAddr::new(frame.base().raw() + offset);
         let memory = Memory::Physical(place);
@@ -113,8 +128,7 @@ fn a_movable_page_stays_while_it_is_mapped_whether_its_guard_lives_or_not_s101_s
 {
     let Some(region) = kernel().contiguous() else { return NO_REGION };
     let books = Books::now();
-    let buffer = MovableBuffer::new(1).expect("memory");
-    assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    let buffer = movable_page();
     let is_free = |frame: &Pfn| region.use_of(*frame) == Some(PageUse::Free);
     let mut all = (0..region.pages()).filter_map(|page| region.first().checked_add(page));
     let home = all.find(is_free).map(|free| kernel().zones().table().owner_of(free));
@@ -154,8 +168,7 @@ fn a_lent_page_that_could_not_be_mapped_moves_s101_s105() -> Completion {
     let near = Device::new("a device that reaches one frame");
     let least = kernel().zones().table().first().base().raw() + PAGE_SIZE - 1;
     assert_eq!(near.set_mask(DmaMask::new(u64::from(least))), Ok(()));
-    let mut buffer = MovableBuffer::new(1).expect("memory");
-    assert_eq!(buffer.movable(), 1, "this test has no teeth");
+    let mut buffer = movable_page();
     let frame = {
         let mut page = buffer.pin_mut(0).expect("a page");
         page.fill(0x77);
@@ -209,9 +222,7 @@ fn a_movable_page_is_zeroed_whoever_had_it_before_s85_s101() -> Completion {
 fn both_pages_that_a_piece_lies_in_stay_where_they_are_s101_s105() -> Completion {
     let Some(region) = kernel().contiguous() else { return NO_REGION };
     let books = Books::now();
-    let space = AddressSpace::new().expect("memory");
-    space.map_data(pages(DATA, 16), Protection::ReadWrite).expect("memory");
-    space.copy_to(at(DATA), &vec![0x5a; 16 * PAGE_SIZE as usize]).expect("mapped");
+    let space = full_of(16, &vec![0x5a; 16 * PAGE_SIZE as usize]);
     let lent = lent_with_marks();
     let Some(both) = lent.windows(2).find(|both| both[0].checked_add(1) == Some(both[1])) else {
         return Skipped("no two of its lent pages are neighbours");

@@ -5,14 +5,13 @@ use core::cell::RefCell;
 use dma::coherent::{self, AllocateError};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
-use dma::streaming::{self, Call, MapError, Memory};
+use dma::streaming::{self, MapError, Memory};
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
 use kerncore::failure::Point;
 use kerncore::iommu::{CreateError, DomainMapError, IovaError, SegmentLimits};
 use kerncore::kernel_space::ScatteredError;
 use kerncore::layout::linear_address;
-use kerncore::misuse::Family;
 use kerncore::page_table::MapError as TableError;
 use kerncore::streaming::Flow;
 use ktest::{Completion, ktest};
@@ -22,6 +21,7 @@ use mm::page_alloc::Pages;
 use super::exec_scattered::Pieces;
 use super::failures::{assert_intact, books, survives};
 use super::iommu_lists::Scattered;
+use super::played_device::call;
 use super::witness::{NOBODY, feed, starve};
 
 const BASE: DmaAddr = DmaAddr::new(0x4000_0000);
@@ -114,13 +114,7 @@ fn a_streaming_mapping_behind_an_iommu_survives_each_failure_s109() {
     let pages = Pages::exactly(3).expect("memory");
     let address = linear_address(pages.physical()).expect("low memory");
     let (memory, bytes) = (Memory::Linear(address), 3 * PAGE_SIZE);
-    let call = Call {
-        name: "a test",
-        device: &DEVICE,
-        flow: Flow::Bidirectional,
-        caller: NOBODY,
-        family: Family::Single,
-    };
+    let call = call(&DEVICE, Flow::Bidirectional);
     while_attached(BYTES, || {
         survives(
             "dma_map_single behind an IOMMU",

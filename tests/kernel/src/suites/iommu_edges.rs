@@ -33,6 +33,7 @@ use super::iommu::{Attached, BASE, BYTES};
 use super::iommu_lists::Scattered;
 use super::iommu_scattered::{give, take};
 use super::iommu_witness::shown;
+use super::played_device::call;
 use super::witness::{Books, NOBODY, feed, starve};
 
 const TO: u32 = Flow::ToDevice as u32;
@@ -83,8 +84,7 @@ fn each_mask_bounds_the_device_addresses_that_it_is_for_s100() {
             }
         }
         let pages = Pages::exactly(STREAMED + 1).expect("memory");
-        let (name, flow, caller, family) = ("a test", Flow::ToDevice, NOBODY, Family::Single);
-        let call = Call { name, device, flow, caller, family };
+        let call = call(device, Flow::ToDevice);
         let memory = Memory::Linear(pages.address());
         let before = books();
         for _ in 0..2 {

@@ -10,12 +10,11 @@ use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use dma::mapping_list::StreamingList;
 use dma::scatter::ScatterEntry;
-use dma::streaming::{self, Call, Memory, UnmapError};
+use dma::streaming::{self, Memory, UnmapError};
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::bounce::{GiveBackError, SLOT};
 use kerncore::iommu::SegmentLimits;
-use kerncore::misuse::Family;
 use kerncore::streaming::{Bidirectional, Flow};
 use ktest::{assert_err, ktest};
 use linux::page::pointer_to;
@@ -26,7 +25,7 @@ use linux::streaming_sg::{
 use mm::page_alloc::Pages;
 
 use super::iommu::{Attached, BASE, Engine, pattern};
-use super::witness::NOBODY;
+use super::played_device::call;
 
 const BYTES: u32 = 1 << 20;
 
@@ -395,13 +394,7 @@ fn an_owned_list_of_pages_is_one_piece_to_the_device_s105_s109() {
 /// Where copies are forced, the address of a copy's second slot, in the very page that the device sees, is no mapping's.
 #[ktest]
 fn an_unmap_that_names_the_inside_of_a_copy_changes_nothing_s106_s109() {
-    let call = Call {
-        name: "a test",
-        device: &DEVICE,
-        flow: Flow::Bidirectional,
-        caller: NOBODY,
-        family: Family::Single,
-    };
+    let call = call(&DEVICE, Flow::Bidirectional);
     let attached = Attached::new(&DEVICE, BYTES);
     let mut page = Pages::new(0).expect("memory");
     page.fill(0x11);

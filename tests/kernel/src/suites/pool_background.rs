@@ -109,6 +109,42 @@ fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
     Ran
 }
 
+/// All memory that there is, taken by those who ask nobody for it.
+struct Rest {
+    /// The contiguous region has memory, too.
+    region: bool,
+    held: Vec<(Buffer, u32)>,
+    blocks: Vec<FrameBlock>,
+}
+
+impl Rest {
+    /// Nothing, with room for all.
+    fn new() -> Self {
+        let region = kernel().contiguous().is_some();
+        Self { region, held: Vec::with_capacity(8192), blocks: Vec::with_capacity(8192) }
+    }
+
+    fn take(&mut self) {
+        for order in (0..=10).rev() {
+            let zones = kernel().zones();
+            let blocks = core::iter::from_fn(|| zones.allocate(order, FrameOwner::Test).ok());
+            self.blocks.extend(blocks);
+            let bytes = PAGE_SIZE << order;
+            while self.region
+                && let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY)
+            {
+                self.held.push((buffer, bytes));
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        let zones = kernel().zones();
+        self.blocks.drain(..).for_each(|block| zones.free(block).expect("a live block"));
+        give_all(self.held.drain(..));
+    }
+}
+
 /// Before anybody is refused memory: frames for an area, pages, and a run of the contiguous region, where that has the pool's parts. Whoever
 /// may not sleep is refused, since he cannot wait for it. What somebody uses stays, and so does everything that is only given back when
 /// asked.
@@ -116,20 +152,10 @@ fn a_part_that_nobody_uses_goes_back_after_a_while_s104() -> Completion {
 fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() -> Completion {
     let Some(pages) = pool_pages() else { return NO_POOL };
     let books = Books::now();
-    let mut held: Vec<(Buffer, u32)> = Vec::with_capacity(8192);
-    let mut blocks: Vec<FrameBlock> = Vec::with_capacity(8192);
-    let region = kernel().contiguous().is_some();
+    let mut rest = Rest::new();
     for round in 0..3 {
         grow().expect("memory for a larger pool");
-        // All that there is, by those who ask nobody.
-        for order in (0..=10).rev() {
-            let zones = kernel().zones();
-            blocks.extend(core::iter::from_fn(|| zones.allocate(order, FrameOwner::Test).ok()));
-            let bytes = PAGE_SIZE << order;
-            while region && let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
-                held.push((buffer, bytes));
-            }
-        }
+        rest.take();
         assert_eq!(grown(), (pages, 0), "asked without anybody's leave");
         let saved = arch::irq::save_and_mask();
         let refused = Pages::new(0).map(drop);
@@ -138,19 +164,18 @@ fn what_the_pool_has_grown_by_goes_back_before_anybody_is_refused_memory_s104() 
         {
             let _shrinking = InBackground::begin(PATIENCE);
             let got = match round {
-                0 if !region => Pages::new(0).map(drop).map_err(|error| format!("{error}")),
+                0 if !rest.region => Pages::new(0).map(drop).map_err(|error| format!("{error}")),
                 _ => allocate(&DEVICE, PAGE_SIZE, Sleep::May, NOBODY)
-                    .map(|buffer| held.push((buffer, PAGE_SIZE)))
+                    .map(|buffer| rest.held.push((buffer, PAGE_SIZE)))
                     .map_err(|error| format!("{error}")),
             };
             assert_eq!(got, Ok(()), "round {round}");
         }
         assert_eq!(grown(), (0, 0));
-        blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
-        give_all(held.drain(..));
+        rest.give_back();
     }
     assert!(!is_low(), "so that it may grow again");
-    drop((held, blocks));
+    drop(rest);
     books.assert_unchanged();
     Ran
 }
@@ -166,20 +191,11 @@ fn whoever_is_short_waits_for_another_cpu_that_changes_the_pool_s104() -> Comple
         Err(skipped) => return skipped,
     };
     let books = Books::now();
-    let mut held: Vec<(Buffer, u32)> = Vec::with_capacity(8192);
-    let mut blocks: Vec<FrameBlock> = Vec::with_capacity(8192);
-    let region = kernel().contiguous().is_some();
+    let mut rest = Rest::new();
     let here = cpu::id();
     for round in 0..10_u32 {
         grow().expect("memory for a larger pool");
-        for order in (0..=10).rev() {
-            let zones = kernel().zones();
-            blocks.extend(core::iter::from_fn(|| zones.allocate(order, FrameOwner::Test).ok()));
-            let bytes = PAGE_SIZE << order;
-            while region && let Ok(buffer) = allocate(&DEVICE, bytes, Sleep::May, NOBODY) {
-                held.push((buffer, bytes));
-            }
-        }
+        rest.take();
         COUNT.store(0, Ordering::Relaxed);
         OVER.store(false, Ordering::Relaxed);
         let got = IrqSpinLock::new(Class::OuterTest(7), None);
@@ -207,15 +223,15 @@ fn whoever_is_short_waits_for_another_cpu_that_changes_the_pool_s104() -> Comple
                 }
             });
         }
-        blocks.drain(..).for_each(|block| kernel().zones().free(block).expect("a live block"));
+        rest.give_back();
         let got = got.with(Option::take).expect("what the pool had");
-        give_all(held.drain(..).chain([(got, PAGE_SIZE)]));
+        give_all([(got, PAGE_SIZE)]);
         // The other may have been the first to take it.
         let _idle = release_idle();
         assert_eq!(grown(), (0, 0));
     }
     assert!(!is_low(), "so that it may grow again");
-    drop((held, blocks));
+    drop(rest);
     books.assert_unchanged();
     Ran
 }

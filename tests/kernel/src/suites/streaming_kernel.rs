@@ -11,7 +11,6 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use kerncore::frames::FrameOwner;
 use kerncore::kmap::KmapError;
 use kerncore::layout::{linear_address, linear_physical};
-use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
@@ -19,16 +18,13 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 
 use super::iommu::{Attached, BYTES};
-use super::witness::{Books, NOBODY, byte_at, plus};
+use super::played_device::call;
+use super::witness::{Books, byte_at, plus};
 
 static ON_BUS: Device = Device::new("a device that asks for the kernel's own");
 static BEHIND: Device = Device::coherent("a device behind an IOMMU that asks for the kernel's own");
 
 const FLOWS: [Flow; 3] = [Flow::ToDevice, Flow::FromDevice, Flow::Bidirectional];
-
-const fn call(device: &'static Device, flow: Flow) -> Call<'static> {
-    Call { name: "a test", device, flow, caller: NOBODY, family: Family::Single }
-}
 
 fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> {
     // SAFETY: refused, or the test's own; there is no device.

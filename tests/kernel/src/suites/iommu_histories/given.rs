@@ -70,6 +70,12 @@ impl World {
         (made, failed.is_some())
     }
 
+    /// What a device is given where it is now, full of `bytes`, which it sees nothing of yet.
+    fn unseen(&self, device: usize, what: What, flow: Flow, bytes: Vec<u8>) -> Held {
+        let (slot, is_known) = (self.places[device], flow.device_reads());
+        Held { device, slot, what, flow, bytes, is_known, segments: Vec::new() }
+    }
+
     /// What came of it must be what was foreseen; it is entered in the books.
     fn enter(&mut self, foreseen: Attempt, came: Attempt, mut new: Held) {
         match (foreseen, came) {
@@ -134,14 +140,8 @@ impl World {
             Err(MapError::Iommu(error)) if is_no_view(&error) => Attempt::NoView,
             Err(error) => panic!("{}: {error}", self.when),
         };
-        let slot = self.places[device];
-        let is_known = flow.device_reads();
-        let segments = Vec::new();
-        self.enter(
-            foreseen,
-            came,
-            Held { device, slot, what, flow, bytes: fill, is_known, segments },
-        );
+        let new = self.unseen(device, what, flow, fill);
+        self.enter(foreseen, came, new);
     }
 
     pub(super) fn give_list(&mut self) {
@@ -162,13 +162,8 @@ impl World {
             0 => Attempt::NoView,
             count => Attempt::Made(list.segments(count)),
         };
-        let (what, slot, is_known) = (What::List(list), self.places[device], flow.device_reads());
-        let segments = Vec::new();
-        self.enter(
-            foreseen,
-            came,
-            Held { device, slot, what, flow, bytes: fill, is_known, segments },
-        );
+        let new = self.unseen(device, What::List(list), flow, fill);
+        self.enter(foreseen, came, new);
     }
 
     pub(super) fn allocate(&mut self) {
@@ -193,16 +188,8 @@ impl World {
         };
         let is_scattered = may && slot.is_some();
         let what = What::Buffer(buffer, is_scattered);
-        let (flow, segments) = (Flow::Bidirectional, Vec::new());
-        let mut new = Held {
-            device,
-            slot,
-            what,
-            flow,
-            bytes: vec![0; bytes as usize],
-            is_known: true,
-            segments,
-        };
+        let zeros = vec![0; bytes as usize];
+        let mut new = self.unseen(device, what, Flow::Bidirectional, zeros);
         if matches!(came, Attempt::Made(_)) && sleep == Sleep::May {
             assert!(new.own(0, bytes as usize) == new.bytes, "{}: zeroed", self.when);
         }
