@@ -19,13 +19,16 @@ use drivers::virtio::RequestError;
 use kerncore::addr::{PhysAddr, VirtAddr};
 use kerncore::area::AreaKind;
 use kerncore::layout::{linear_address, linear_physical};
+use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use mm::kernel;
+use mm::page_alloc::Pages;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr as OnBus, Result};
 use virtio_hal::{Blocks, EntropySource, Link, shared_buffers};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::smp::another;
 use super::witness::Books;
 
 pub(super) const NET: u32 = 1;
@@ -77,6 +80,8 @@ struct Ring {
     done: u16,
     /// The last buffer that was written, on the bus and for the kernel.
     last: (u32, usize),
+    /// The first buffer of the newest request, the same.
+    first: (u32, usize),
 }
 
 pub(super) struct Odd<'s> {
@@ -144,7 +149,11 @@ impl Transport for Odd<'_> {
         let head: u16 = read(ring.available + 4 + 2 * place);
         let mut descriptor = ring.descriptors + 16 * usize::from(head);
         if self.kind == DISK {
-            let first = self::place(read(descriptor));
+            let request: u32 = read(descriptor);
+            if ring.first.0 != request {
+                ring.first = (request, self::place(request));
+            }
+            let first = ring.first.1;
             let address = VirtAddr::new(u32::try_from(first).expect("32 bits"));
             self.seen.kind.set((read(first), linear_physical(address).is_none()));
         }
@@ -337,17 +346,23 @@ fn a_flush_is_a_request_of_its_own_where_the_disk_has_it() {
     });
 }
 
-/// More requests than the ring's indices count.
+/// More requests than the ring's indices count. That takes long, and other CPUs would only look on.
 #[ktest]
-fn the_indices_of_a_ring_go_round() {
+fn the_indices_of_a_ring_go_round() -> Completion {
+    if another().is_ok() {
+        return Skipped("it is the same on one CPU");
+    }
     quietly(|| {
         let seen = Seen::new();
         let mut disk = Blocks::new(Odd::new(DISK, &seen)).expect("it comes up");
-        let mut buffer = [0xee; SECTOR];
+        // Where it need not be copied.
+        let mut page = Pages::new(0).expect("memory");
         for number in 0..0x1_0010 {
-            assert_eq!(disk.read(number, &mut buffer, &mut spin), Ok(()), "{number:#x}");
+            let buffer = &mut page[..SECTOR];
+            assert_eq!(disk.read(number, buffer, &mut spin), Ok(()), "{number:#x}");
         }
     });
+    Ran
 }
 
 #[ktest]
