@@ -149,6 +149,8 @@ fn a_mask_that_is_set_meanwhile_does_not_hide_a_device_s_own_memory_s100_s102_s1
                 assert_eq!(SHARED.set_coherent_mask(DmaMask::ALL), Ok(()));
                 smp::beat();
                 smp::stop_if_ended();
+                // Where CPUs take turns, the next one's.
+                cpu::relax();
             }
             return;
         }
