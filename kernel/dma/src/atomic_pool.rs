@@ -42,6 +42,8 @@ pub(crate) struct AtomicPool {
     pub(crate) pages: IrqSpinLock<Pool<'static>>,
     base: AtomicU32,
     physical: AtomicU32,
+    /// The same for [`give_back`]; what no page lies at while that is closed.
+    pub(crate) short_cut: AtomicU32,
     /// How many pages it has.
     pub(crate) count: AtomicU32,
     /// For each page a note, which the lock of `pages` guards: who took the run that it is the first of.
@@ -81,6 +83,7 @@ impl AtomicPool {
             idle_since: AtomicU32::new(0),
             base: AtomicU32::new(0),
             physical: AtomicU32::new(0),
+            short_cut: AtomicU32::new(0),
             count: AtomicU32::new(0),
             claimed: AtomicBool::new(false),
         }
@@ -252,6 +255,7 @@ impl AtomicPool {
         let pages = Pool::new(base, usable, Box::leak(words)).map_err(InitError::Pool)?;
         self.base.store(base.raw(), Relaxed);
         self.physical.store(area.physical.raw(), Relaxed);
+        self.short_cut.store(area.physical.raw(), Relaxed);
         self.clock.follow();
         self.idle_since.store(0, Relaxed);
         self.notes.store(Box::leak(notes).as_mut_ptr(), Relaxed);
@@ -461,7 +465,7 @@ pub(crate) fn free(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Result<
 #[inline(always)]
 pub(crate) fn give_back(address: VirtAddr, bytes: u32, physical: PhysAddr) -> Freed {
     let page = POOL.page_at(address);
-    if POOL.physical_at(page.wrapping_mul(PAGE_SIZE)) != physical {
+    if POOL.short_cut.load(Relaxed).wrapping_add(page.wrapping_mul(PAGE_SIZE)) != physical.raw() {
         return Freed::No;
     }
     // Whether it is one of the pool's pages at all is asked there.

@@ -20,8 +20,8 @@ pub use crate::coherent_owners::{Coherent, CoherentBox};
 use crate::declared::{Declared, DeclaredFreeError};
 use crate::device::Device;
 pub use crate::error::{AllocateError, Found, FreeError};
-use crate::error::{invalid, wrong_handle, wrong_view};
-use crate::iommu::{coherent as view, scattered};
+use crate::error::{invalid, seen_by_another, wrong_handle, wrong_view};
+use crate::iommu::{buffers, coherent as view, scattered};
 pub use crate::shown::{first_frame, show};
 use crate::{direct, pool_growth};
 
@@ -257,7 +257,10 @@ pub unsafe fn free(
         return Err(hidden(address, cookie));
     }
     // The pool is asked first of all, always (S75).
-    if device.takes_any_pool_memory().is_some() && !atomic_pool::contains(address) {
+    if device.takes_any_pool_memory().is_some()
+        && !buffers::are_any()
+        && !atomic_pool::contains(address)
+    {
         // SAFETY: our caller promises that nobody uses the buffer, the device included.
         let authority = unsafe { Authority::claim() };
         let physical = PhysAddr::new(dma.raw());
@@ -282,6 +285,9 @@ unsafe fn free_otherwise(
     if device.iommu().is_some() {
         // SAFETY: by our caller's promise.
         return unsafe { view::free(device, bytes, address, dma) };
+    }
+    if let Some(seen) = buffers::at(address) {
+        return Err(seen_by_another(address, seen.start));
     }
     if let Some(declared) = device.declared()
         && declared.contains(address)

@@ -3,9 +3,6 @@
 //! Programs see it as the kernel does, cacheable (S97). A window takes hold of the frames under the lock of the book, in which the buffer
 //! must be, and a free takes the buffer out of it under that lock, if no window has hold of them: whoever comes first wins (S46, S78).
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::Relaxed;
-
 use arch::lock::IrqSpinLock;
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
@@ -35,17 +32,12 @@ pub(crate) struct Direct {
     pub(crate) bytes: u32,
     /// As many of them as were asked for.
     pages: u32,
-    /// Its device is behind an IOMMU, by which it sees the buffer.
-    is_shown: bool,
     pub(crate) holder: Holder,
 }
 
 /// All of them, and the last serial number.
 static BUFFERS: IrqSpinLock<(Book<Direct>, u64)> =
     IrqSpinLock::new(Class::DirectBuffers, (Book::new(), 0));
-
-/// How many of them are behind an IOMMU.
-static SHOWN: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn allocate(
     device: &Device,
@@ -59,7 +51,6 @@ pub(crate) fn allocate(
         physical: PhysAddr::new(0),
         bytes: PAGE_SIZE << order_for(pages_for(bytes)),
         pages: pages_for(bytes),
-        is_shown: device.iommu().is_some(),
         holder,
     };
     // The entry first, so that frames once taken need not be given up.
@@ -80,7 +71,6 @@ pub(crate) fn allocate(
         entry.value_mut().serial = *last;
         book.add(entry);
     });
-    SHOWN.fetch_add(nothing.is_shown.into(), Relaxed);
     Ok((address, physical))
 }
 
@@ -130,7 +120,6 @@ pub(crate) fn free(
         invalid(address, &error);
         return Err(FreeError::Simple(error));
     }
-    SHOWN.fetch_sub(entry.value().is_shown.into(), Relaxed);
     Ok(())
 }
 
@@ -169,31 +158,6 @@ pub(crate) fn first_frame(address: VirtAddr, physical: PhysAddr, pages: u32) -> 
         let found = book.iter().find(|buffer| buffer.address == address)?;
         (found.physical == physical && pages <= found.pages).then_some(physical.pfn())
     })
-}
-
-/// Whether any of `bytes` from `first` on are a buffer's whose device is behind an IOMMU. Its frames are of the owner, and of the type, of
-/// any that are mapped for a transfer, so that only this tells them apart. Any context.
-#[inline(always)]
-pub(crate) fn shows(first: PhysAddr, bytes: u32) -> bool {
-    has_shown() && has_any(first, bytes)
-}
-
-/// Whether there is any such buffer. Any context.
-#[inline(always)]
-pub(crate) fn has_shown() -> bool {
-    SHOWN.load(Relaxed) != 0
-}
-
-#[cold]
-#[inline(never)]
-fn has_any(first: PhysAddr, bytes: u32) -> bool {
-    let is_in = |buffer: &Direct| {
-        let start = buffer.physical;
-        // Of RAM, which does not end at the top of the bus.
-        first.raw() < start.raw().saturating_add(buffer.bytes)
-            && start.raw() < first.raw().saturating_add(bytes)
-    };
-    BUFFERS.with(|(book, _)| book.iter().any(|buffer| buffer.is_shown && is_in(buffer)))
 }
 
 /// The first that was made after the one of this serial number, of those that there are.

@@ -155,6 +155,13 @@ pub enum FreeError {
         /// The cookie.
         cookie: VirtAddr,
     },
+    /// A device sees it through an IOMMU, and goes on seeing it (S67, S81).
+    Seen {
+        /// The buffer.
+        address: VirtAddr,
+        /// Where that device sees it.
+        start: DmaAddr,
+    },
     /// It lies in the memory that was declared for the device, which refuses (S102).
     Declared {
         /// The device.
@@ -182,6 +189,12 @@ impl fmt::Display for FreeError {
             Self::Hidden { given, cookie } => {
                 write!(f, "the buffer at {given} was given out by the cookie {cookie}")
             }
+            Self::Seen { address, start } => {
+                write!(
+                    f,
+                    "the buffer at {address} is seen at {start} through an IOMMU, by a device of which the free does not speak"
+                )
+            }
             Self::Declared { device, error } => {
                 write!(f, "a free of memory of {device} was refused: {error}")
             }
@@ -208,6 +221,15 @@ pub(crate) fn wrong_handle(
     given: DmaAddr,
 ) -> FreeError {
     wrong_view(address, device.dma_address(physical), given)
+}
+
+/// The error of a buffer that a device sees at `start` through an IOMMU, and another was named.
+#[cold]
+pub(crate) fn seen_by_another(address: VirtAddr, start: DmaAddr) -> FreeError {
+    let error = FreeError::Seen { address, start };
+    log::error!("DMA: {error}");
+    dump_stack();
+    error
 }
 
 /// The error of a buffer that the device sees at `wanted`.

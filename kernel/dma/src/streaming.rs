@@ -27,9 +27,8 @@ use mm::streamable::is_streamable;
 use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
-use crate::direct;
 pub use crate::iommu::at_hand::{map as map_at_hand, unmap as unmap_at_hand};
-use crate::iommu::{self, Shared, at_hand};
+use crate::iommu::{self, Shared, at_hand, buffers, scattered};
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};
 pub use crate::streaming_sync::{sync_for_cpu, sync_for_device};
@@ -261,11 +260,12 @@ unsafe fn unmap_in_general(call: Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(
         iommu.hide_all(iova);
     }
     // SAFETY: by our caller's promise; asked above.
-    unsafe { end(call, physical, bytes, copy) }
+    unsafe { end(call, physical, bytes, copy?) }
 }
 
-/// What ends with a mapping: where it lies on the bus, the copy that it is, and what a device behind an IOMMU sees of it.
-type Ending<'d> = (PhysAddr, Option<Found>, Option<(&'d Shared, Iova)>);
+/// What ends with a mapping: where it lies on the bus, the copy that it is, and what a device behind an IOMMU sees of it. Memory that was freed
+/// meanwhile is no copy, and not to be taken back: what a device sees of it ends all the same.
+type Ending<'d> = (PhysAddr, Result<Option<Found>, UnmapError>, Option<(&'d Shared, Iova)>);
 
 /// What could refuse an end is asked while the mapping stands. The authority is [`Shared::claim`]'s.
 #[inline(always)]
@@ -277,16 +277,22 @@ fn may_end<'d>(
 ) -> Result<Ending<'d>, UnmapError> {
     let (physical, there) = place(call, dma, bytes)?;
     let Some(iommu) = call.device.iommu() else {
-        return Ok((physical, ending(physical, bytes)?, None));
+        return Ok((physical, Ok(ending(physical, bytes)?), None));
     };
     if there < bytes {
         iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
         return Err(UnmapError::OtherPieces { dma, bytes });
     }
-    let copy = ending(physical, bytes)?;
-    if direct::shows(physical, bytes) {
+    if buffers::is_view(iommu, dma) {
         return Err(UnmapError::Coherent { dma });
     }
+    let copy = match ending(physical, bytes) {
+        Err(UnmapError::Memory(_)) if scattered::is_view(iommu, dma) => {
+            return Err(UnmapError::Coherent { dma });
+        }
+        Err(error @ UnmapError::Memory(_)) => Err(error),
+        copy => Ok(copy?),
+    };
     let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
     Ok((physical, copy, Some((iommu, iova))))
 }

@@ -15,12 +15,11 @@ use kerncore::coherent::Coherency;
 use kerncore::streaming::{Flow, Handover, Piece, Step, writes_part_of_a_line};
 use mm::{Kernel, kernel};
 
-use super::Shared;
 use super::view::pages_of;
+use super::{Shared, buffers};
 use crate::bounce;
 use crate::debug;
 use crate::device::Device;
-use crate::direct;
 use crate::streaming::Call;
 
 /// The most bytes that are at hand.
@@ -96,6 +95,12 @@ pub(crate) unsafe fn unmap_soon(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> bo
 #[inline(always)]
 const fn is_in_one_page(offset: u32, bytes: u32) -> bool {
     bytes.wrapping_sub(1) < PAGE_SIZE - offset
+}
+
+/// Whether what the device sees at `dma` is a coherent buffer, which is not ended so.
+#[inline(always)]
+fn is_buffer(iommu: &Shared, dma: DmaAddr) -> bool {
+    buffers::are_any() && buffers::is_view(iommu, dma)
 }
 
 /// Whether every transfer is to go the general way.
@@ -208,13 +213,14 @@ fn hide(device: &Device, dma: DmaAddr, bytes: u32) -> Option<DmaAddr> {
 #[inline(never)]
 unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
     let kernel = kernel();
-    // If there is any such buffer, who it is must be asked of a book, and not under the lock of the addresses.
-    if is_special(kernel) || direct::has_shown() {
+    if is_special(kernel) {
         return false;
     }
     // SAFETY: our caller promises that the device is done, and that nobody else unmaps it.
     let authority = unsafe { Authority::claim() };
-    iommu.domain().unmap_page_at_hand(authority, dma, |frame| kernel.is_frame_at_hand(frame.pfn()))
+    iommu.domain().unmap_page_at_hand(authority, dma, |frame| {
+        kernel.is_frame_at_hand(frame.pfn()) && !is_buffer(iommu, dma)
+    })
 }
 
 /// Of what lies in a few pages, for any device. Not inlined, as the above.
@@ -229,8 +235,7 @@ unsafe fn unmap_some(
     name: &'static str,
 ) -> bool {
     let (kernel, coherency) = (kernel(), device.coherency());
-    // As above.
-    if is_special(kernel) || direct::has_shown() {
+    if is_special(kernel) {
         return false;
     }
     let offset = dma.raw() % PAGE_SIZE;
@@ -241,7 +246,7 @@ unsafe fn unmap_some(
     let is_hidden = iommu.domain().unmap_at_hand(authority, run, |frame| {
         let first = PhysAddr::new(frame.raw() | offset);
         upkeep = upkeep_of(kernel, coherency, (first, bytes));
-        kernel.is_at_hand(first, bytes) && upkeep.is_some()
+        kernel.is_at_hand(first, bytes) && upkeep.is_some() && !is_buffer(iommu, dma)
     });
     if is_hidden && let Some(Upkeep::Lines(piece)) = upkeep {
         // SAFETY: as above.

@@ -8,18 +8,18 @@
 //! What is free to name is looked up first: a free that is refused has changed nothing.
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::BackEnd;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
 use kerncore::kernel_space::RemoveError;
 
 use super::view::type_for;
-use super::{Shared, scattered};
+use super::{Shared, buffers, scattered};
 use crate::atomic_pool::{self, PoolFreeError};
 use crate::coherent::{AllocateError, Buffer, FreeError, region, told};
 use crate::device::Device;
 use crate::direct;
-use crate::error::{invalid, wrong_view};
+use crate::error::{invalid, seen_by_another, wrong_view};
 
 /// The buffer of `bytes` at `address`, which lies at `physical` on the bus, with where the device sees it; it goes back if the device
 /// cannot.
@@ -31,12 +31,28 @@ pub(crate) fn seen(
     (address, physical): (VirtAddr, PhysAddr),
     bytes: u32,
 ) -> Result<Buffer, AllocateError> {
+    let give_up = || {
+        // SAFETY: nobody knows of the buffer but this call.
+        let freed = unsafe { give_back(device, bytes, address, physical, || ()) };
+        debug_assert_eq!(freed, Ok(()), "taken by this call");
+    };
+    let Some(entry) = buffers::prepare(address, pages_for(bytes), iommu.domain().root()) else {
+        give_up();
+        return Err(AllocateError::NoEntry { bytes });
+    };
+    if atomic_pool::contains(address) {
+        // What the device of another domain has left there is not this one's to see.
+        // SAFETY: a run of the pool in whole pages, which this call's caller has taken.
+        unsafe { wipe(address, pages_for(bytes)) };
+    }
     let memory = type_for(device.coherency());
     // SAFETY: made for the device by this call's caller, and nobody knows of it yet.
     let authority = unsafe { Authority::claim() };
     let shown = iommu.show(authority, (physical, bytes), Grant::ReadWrite, memory);
     let error = match shown {
         Ok(dma) if device.coherent_mask().reaches(dma, bytes) => {
+            buffers::add(entry, dma);
+            iommu.hold();
             return Ok(Buffer { address, dma });
         }
         Ok(dma) => {
@@ -51,9 +67,7 @@ pub(crate) fn seen(
         }
         Err(error) => error,
     };
-    // SAFETY: nobody knows of the buffer but this call.
-    let freed = unsafe { give_back(device, bytes, address, physical, || ()) };
-    debug_assert_eq!(freed, Ok(()), "taken by this call");
+    give_up();
     Err(AllocateError::Iommu { device: device.name(), error })
 }
 
@@ -87,12 +101,23 @@ pub(crate) unsafe fn free(
         // SAFETY: by our caller's promise.
         return unsafe { scattered::free(device, iommu, (address, dma)) };
     }
+    let root = iommu.domain().root();
+    let own = buffers::take(address, |seen| {
+        if seen.root != root {
+            Err(Other::Domain(seen.start))
+        } else if seen.start != dma || seen.pages != pages_for(bytes) {
+            Err(Other::View(seen.start))
+        } else {
+            Ok(())
+        }
+    });
+    let entry = match own {
+        Ok(entry) => entry,
+        Err(None) => return Err(unknown(address, dma)),
+        Err(Some(Other::Domain(start))) => return Err(seen_by_another(address, start)),
+        Err(Some(Other::View(start))) => return Err(wrong_view(address, start, dma)),
+    };
     let physical = device.physical_address(dma);
-    // A run of that size of the device's, which leads to where the processor's address does, is that buffer.
-    let found = mm::kernel().table().translate(address).map(|found| found.physical);
-    if found != Some(physical) {
-        return Err(unknown(address, dma));
-    }
     let between = || {
         // SAFETY: our caller promises that nobody uses the buffer, the device included.
         let authority = unsafe { Authority::claim() };
@@ -101,7 +126,29 @@ pub(crate) unsafe fn free(
         }
     };
     // SAFETY: by our caller's promise.
-    unsafe { give_back(device, bytes, address, physical, between) }
+    let freed = unsafe { give_back(device, bytes, address, physical, between) };
+    if freed.is_err() && iommu.find(dma, bytes).is_ok() {
+        buffers::put(entry);
+    } else {
+        iommu.let_go();
+    }
+    freed
+}
+
+/// What a buffer is that was not named as it is seen: that of another domain's device, or seen there.
+enum Other {
+    Domain(DmaAddr),
+    View(DmaAddr),
+}
+
+/// Wipes `pages` pages from `address` on.
+///
+/// # Safety
+/// They are mapped, may be written, and are the caller's alone.
+unsafe fn wipe(address: VirtAddr, pages: u32) {
+    let first = core::ptr::with_exposed_provenance_mut::<u8>(address.raw() as usize);
+    // SAFETY: by our caller's promise.
+    unsafe { first.write_bytes(0, (pages * PAGE_SIZE) as usize) };
 }
 
 /// The error of a buffer that the device does not see there.

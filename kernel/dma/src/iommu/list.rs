@@ -17,11 +17,10 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PhysAddr};
 use kerncore::iommu::{Grant, Iova, IovaError, Segment};
 
-use super::Shared;
 use super::lender::Lender;
 use super::view::{run_of, type_for};
+use super::{Shared, buffers, scattered};
 use crate::debug;
-use crate::direct;
 use crate::list::{ListMapError, NO_SEGMENT, Piece, lost, segments};
 use crate::streaming::{self, Call, MapError, UnmapError};
 
@@ -203,8 +202,8 @@ pub(crate) unsafe fn unmap<P: Piece>(
 }
 
 /// How many of `pieces`, which are taken out, have the `bytes` that the device sees from `dma` on; and whether they have just as many, are
-/// what the tables say of each, and still somebody's. All of them, while the device still sees it: who has freed one meanwhile finds the
-/// others as they were.
+/// what the tables say of each, and still somebody's. All of them, while the device still sees it: a list that was changed meanwhile stays
+/// mapped as it was.
 #[inline(always)]
 fn compare<P: Piece>(
     call: Call<'_>,
@@ -238,28 +237,28 @@ fn compare<P: Piece>(
     (count, if others { Err(UnmapError::OtherPieces { dma, bytes }) } else { may_end })
 }
 
-/// The right to what the device sees of the segment of `bytes` at `dma`, whose pieces are `own`, if it `may_end`. The authority is
-/// [`Shared::claim`]'s.
+/// The right to what the device sees of the segment of `bytes` at `dma`, if it `may_end`. The authority is [`Shared::claim`]'s.
 #[inline(always)]
-fn claim<P: Piece>(
+fn claim(
     iommu: &Shared,
     authority: Authority,
     (dma, bytes): (DmaAddr, u32),
-    (own, may_end): (impl Iterator<Item = P>, Result<(), UnmapError>),
+    may_end: Result<(), UnmapError>,
 ) -> Result<Iova, UnmapError> {
     // What the tables say of the pieces is a buffer's, too, if they name one.
-    if direct::has_shown()
-        && own.filter_map(place_of).any(|(first, bytes)| direct::shows(first, bytes))
-    {
+    if buffers::is_view(iommu, dma) {
         return Err(UnmapError::Coherent { dma });
     }
-    let iova = iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)?;
-    if let Err(error) = may_end {
-        // It stays mapped.
-        iova.leak();
-        return Err(error);
+    match may_end {
+        Err(UnmapError::Memory(_)) if scattered::is_view(iommu, dma) => {
+            Err(UnmapError::Coherent { dma })
+        }
+        // What was freed meanwhile the device is to see no longer, whatever becomes of the others.
+        Ok(()) | Err(UnmapError::Memory(_)) => {
+            iommu.claim(authority, dma, bytes).map_err(UnmapError::Iommu)
+        }
+        Err(error) => Err(error),
     }
-    Ok(iova)
 }
 
 /// Ends the segment of `bytes` at `dma`, whose pieces are `own`, if it `may_end`.
@@ -276,7 +275,7 @@ unsafe fn end<P: Piece>(
 ) -> Result<(), UnmapError> {
     // SAFETY: our caller promises that the device is done.
     let authority = unsafe { Authority::claim() };
-    let iova = match claim(iommu, authority, (dma, bytes), (own.clone(), may_end)) {
+    let iova = match claim(iommu, authority, (dma, bytes), may_end) {
         Ok(iova) => iova,
         Err(error) => {
             debug::refused(&call, dma, bytes);
@@ -286,13 +285,16 @@ unsafe fn end<P: Piece>(
     debug::unmapped(&call, dma, bytes);
     iommu.hide_all(iova);
     let lender = Lender::new(call);
-    let mut ended = Ok(());
+    let mut ended = may_end;
     if lender.takes_nothing() {
         return ended;
     }
     for (first, bytes) in own.filter_map(place_of) {
+        // What is somebody else's by now has lines of his.
+        let taken = if may_end.is_ok() { Ok(()) } else { lender.may_end(first, bytes) };
         // SAFETY: by our caller's promise; the tables said that this is what was mapped, and copies are not joined.
-        if let Err(error) = unsafe { lender.take(first, bytes) } {
+        let taken = taken.and_then(|()| unsafe { lender.take(first, bytes) });
+        if let Err(error) = taken {
             ended = ended.and(Err(error));
         }
     }

@@ -8,9 +8,10 @@
 //! Whoever makes buffers (but those of `scattered`) and mappings asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
 //! first of all on the way back. So there is one way to each, with and without an IOMMU, and a driver cannot tell.
 //!
-//! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
+//! A mapping lives as long as its maker, a device or a coherent buffer holds it.
 
 pub(crate) mod at_hand;
+pub(crate) mod buffers;
 pub(crate) mod coherent;
 mod left;
 mod lender;
@@ -46,7 +47,7 @@ impl Shared {
         &self.domain
     }
 
-    /// How many hold it: its maker, until that lets it go, each device that is attached, and each buffer of scattered frames.
+    /// How many hold it: its maker, until that lets it go, each device that is attached, and each coherent buffer of such devices.
     pub fn holders(&self) -> u32 {
         self.holders.load(Relaxed)
     }

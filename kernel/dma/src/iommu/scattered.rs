@@ -12,7 +12,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, VirtAddr, pages_for};
 use kerncore::coherent::Sleep;
 use kerncore::holder::{Holder, Tag};
 use kerncore::iommu::SeenAt;
-use kerncore::kernel_space::{RemoveError, ScatteredError, ScatteredFreed, Viewer};
+use kerncore::kernel_space::{ListedKind, RemoveError, ScatteredError, ScatteredFreed, Viewer};
 use kerncore::user::ShowError;
 use mm::user::AddressSpace;
 
@@ -127,4 +127,22 @@ pub fn for_each_run(
     };
     mm::kernel().scattered_runs((buffer.address, at), pages_for(bytes), visit)?;
     Some(runs)
+}
+
+/// Whether what a device behind `iommu` sees at `dma` is the first page of such a buffer. Looks at every area, for who has an error to name. Any context.
+#[cold]
+#[inline(never)]
+pub(crate) fn is_view(iommu: &Shared, dma: DmaAddr) -> bool {
+    let (kernel, root) = (mm::kernel(), iommu.domain().root());
+    let start = DmaAddr::new(dma.raw() & !(PAGE_SIZE - 1));
+    let mut next = Some(kernel.window().start());
+    while let Some(listed) = next.and_then(|from| kernel.next_listed(from)) {
+        if let ListedKind::Live(area) = &listed.what
+            && area.seen.is_some_and(|(at, _)| (at.root, at.start) == (root, start))
+        {
+            return true;
+        }
+        next = listed.next();
+    }
+    false
 }

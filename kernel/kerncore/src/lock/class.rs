@@ -57,6 +57,8 @@ pub enum Class {
     DmaBlocks,
     /// The cookies of coherent buffers without a mapping (`dma::attributes`).
     HiddenBuffers,
+    /// Which coherent buffers devices see through an IOMMU, and where (`dma::iommu`).
+    SeenBuffers,
     /// Which memory is cut into blocks by which DMA pool (`dma::dma_pool`).
     DmaPoolNames,
     /// Which slots of the bounce buffers are taken (`dma::bounce`).
@@ -85,7 +87,7 @@ pub enum Class {
 
 impl Class {
     /// All classes of the kernel, in their order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::CommandLine,
         Self::UserSpaces,
         Self::Domains,
@@ -109,6 +111,7 @@ impl Class {
         Self::DeviceAddresses,
         Self::DmaBlocks,
         Self::HiddenBuffers,
+        Self::SeenBuffers,
         Self::DmaPoolNames,
         Self::BounceBuffers,
         Self::MisuseChecker,
@@ -147,6 +150,7 @@ impl Class {
             Self::DeviceAddresses => "device addresses",
             Self::DmaBlocks => "dma blocks",
             Self::HiddenBuffers => "hidden buffers",
+            Self::SeenBuffers => "seen buffers",
             Self::DmaPoolNames => "names of dma pools",
             Self::BounceBuffers => "bounce buffers",
             Self::MisuseChecker => "misuse checker",

@@ -95,6 +95,7 @@ fn a_coherent_buffer_behind_an_iommu_survives_each_failure_s109() {
                 |point, error| match error {
                     AllocateError::Iommu { error, .. } => no_view(point, error),
                     AllocateError::Pool(_) => point == Point::Pool,
+                    AllocateError::NoEntry { .. } => point == Point::Heap,
                     AllocateError::Scattered(error) => no_scattered(point, error),
                     _ => false,
                 },

@@ -43,6 +43,7 @@ mod interrupt_lines;
 mod interrupts;
 mod io_owners;
 mod iommu;
+mod iommu_buffers;
 mod iommu_crossed;
 mod iommu_edges;
 mod iommu_histories;
