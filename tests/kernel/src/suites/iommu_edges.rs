@@ -3,7 +3,6 @@
 
 extern crate alloc;
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use dma::attributes;
@@ -129,20 +128,25 @@ fn a_full_window_is_found_before_any_memory_is_taken_s108() {
     assert_eq!(attached.taken(), 0);
 }
 
+/// Adjacent pages, the last first, so that to the device they are one piece, and on the bus each is one.
+fn reversed(pages: &Pages) -> Vec<ScatterEntry> {
+    let mut list: Vec<_> = pages.frames().map(|_| ScatterEntry::EMPTY).collect();
+    ScatterEntry::initialise(&mut list);
+    for (entry, frame) in list.iter_mut().rev().zip(pages.frames()) {
+        let record = u32::try_from(pointer_to(frame).addr()).expect("32 bits");
+        entry.set_page(record, PAGE_SIZE, 0);
+    }
+    list
+}
+
 /// S105: what is joined for the device becomes the processor's across its seams, and the device's again: so say the books of cache lines,
 /// in which lines that adjoin and have one owner are one run.
 #[ktest]
 fn all_pages_of_a_joined_segment_change_their_owner_s105() {
     const COUNT: u32 = 4;
     let attached = Attached::new(&DEVICE, BYTES);
-    // Adjacent, and the last first, so that to the device they are one piece, and on the bus each is one.
     let pages = Pages::exactly(COUNT).expect("memory");
-    let mut list = vec![ScatterEntry::EMPTY; COUNT as usize];
-    ScatterEntry::initialise(&mut list);
-    for (entry, frame) in list.iter_mut().rev().zip(pages.frames()) {
-        let record = u32::try_from(pointer_to(frame).addr()).expect("32 bits");
-        entry.set_page(record, PAGE_SIZE, 0);
-    }
+    let mut list = reversed(&pages);
     let own = arch::lines::runs();
     // SAFETY: a device, and a list of the test's pages, which it leaves alone meanwhile.
     let count = unsafe { dma_map_sg(&raw const DEVICE, list.as_mut_ptr(), COUNT, BOTH) };
@@ -174,11 +178,14 @@ fn all_pages_of_a_joined_segment_change_their_owner_s105() {
 #[ktest]
 fn a_synchronisation_that_goes_too_far_changes_no_page_s105() {
     let _attached = Attached::new(&DEVICE, BYTES);
-    let mut list = Scattered::new(3, 0, PAGE_SIZE);
+    let pages = Pages::exactly(3).expect("memory");
+    let mut list = reversed(&pages);
     let own = arch::lines::runs();
-    let count = list.map(&DEVICE, BOTH);
+    // SAFETY: a device, and a list of the test's pages, which it leaves alone meanwhile.
+    let count = unsafe { dma_map_sg(&raw const DEVICE, list.as_mut_ptr(), 3, BOTH) };
+    // Pages that adjoin are one run of lines as long as one has them all.
     let lent = arch::lines::runs();
-    let (dma, bytes) = (DmaAddr::new(list.segments(count)[0].0), 3 * PAGE_SIZE);
+    let (dma, bytes) = (list[0].dma_address, 3 * PAGE_SIZE);
     let (name, flow, caller, family) = ("a test", Flow::Bidirectional, NOBODY, Family::Scatter);
     let call = Call { name, device: &DEVICE, flow, caller, family };
     let too_far = |sync: unsafe fn(Call<'_>, DmaAddr, u32) -> Result<(), UnmapError>| {
@@ -199,7 +206,8 @@ fn a_synchronisation_that_goes_too_far_changes_no_page_s105() {
         // SAFETY: as above.
         assert_eq!(unsafe { streaming::sync_for_device(call, dma, bytes) }, Ok(()));
     }
-    list.unmap(&DEVICE, BOTH);
+    // SAFETY: mapped above; there is no device.
+    unsafe { dma_unmap_sg(&raw const DEVICE, list.as_mut_ptr(), 3, BOTH) };
     assert_eq!(arch::lines::runs(), own);
 }
 
