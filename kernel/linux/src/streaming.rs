@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use dma::debug;
 use dma::device::Device;
 use dma::streaming::{self, Call, MAPPING_ERROR, MapError, Memory, UnmapError};
-use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, VirtAddr};
 use kerncore::frames::Frame;
 use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
@@ -19,6 +19,28 @@ use crate::errno::ENOMEM;
 use crate::page::frame_of;
 
 static REFUSED: RateLimit = RateLimit::new();
+
+/// The device and the direction of the call `name`, if they are any; otherwise that is reported.
+///
+/// # Safety
+/// `dev` points to a device, or is null.
+#[inline(always)]
+unsafe fn parties<'d>(
+    name: &'static str,
+    dev: *const Device,
+    dir: c_uint,
+) -> Option<(&'d Device, Flow)> {
+    // SAFETY: by the caller's promise.
+    let Some(device) = (unsafe { dev.as_ref() }) else {
+        tell_no_device(name);
+        return None;
+    };
+    let Some(flow) = Flow::from_number(dir) else {
+        tell_no_direction(name, device, dir);
+        return None;
+    };
+    Some((device, flow))
+}
 
 /// The call, if its device and its direction are any; otherwise it is reported.
 ///
@@ -33,78 +55,34 @@ pub(crate) unsafe fn call<'d>(
     caller: VirtAddr,
 ) -> Option<Call<'d>> {
     // SAFETY: by the caller's promise.
-    match (unsafe { dev.as_ref() }, Flow::from_number(dir)) {
-        (Some(device), Some(flow)) => Some(Call { name, device, flow, caller, family }),
-        (device, _) => {
-            tell_no_call(name, device, dir);
-            None
-        }
-    }
+    let (device, flow) = unsafe { parties(name, dev, dir)? };
+    Some(Call { name, device, flow, caller, family })
 }
 
 #[cold]
 #[inline(never)]
-fn tell_no_call(name: &str, device: Option<&Device>, dir: c_uint) {
-    match device {
-        None => log::error!("{name}: no device given"),
-        Some(device) => {
-            log::error!("{name}: {} is given {dir}, which is no direction", device.name());
-            dump_stack();
-        }
-    }
+fn tell_no_device(name: &str) {
+    log::error!("{name}: no device given");
 }
 
-/// [`streaming::map`], if there is a short cut.
-///
-/// # Safety
-/// As for that, and as for [`call`].
-#[inline(always)]
-unsafe fn at_hand(
-    name: &'static str,
-    dev: *const Device,
-    dir: c_uint,
-    memory: (PhysAddr, c_uint),
-) -> Option<DmaAddr> {
-    // SAFETY: by the caller's promise.
-    let device = unsafe { dev.as_ref()? };
-    // SAFETY: by the caller's promise.
-    unsafe { streaming::map_at_hand(name, (device, Flow::from_number(dir)?), memory) }
-}
-
-/// [`streaming::unmap`], if there is a short cut. Says whether.
-///
-/// # Safety
-/// As for that, and as for [`call`].
-#[inline(always)]
-unsafe fn end_at_hand(
-    name: &'static str,
-    dev: *const Device,
-    dir: c_uint,
-    mapped: (DmaAddr, c_uint),
-) -> bool {
-    // SAFETY: by the caller's promise.
-    match (unsafe { dev.as_ref() }, Flow::from_number(dir)) {
-        // SAFETY: as above.
-        (Some(device), Some(flow)) => unsafe {
-            streaming::unmap_at_hand(name, (device, flow), mapped)
-        },
-        _ => false,
-    }
-}
-
-/// # Safety
-/// As for [`streaming::map`].
+#[cold]
 #[inline(never)]
-unsafe fn map_otherwise(
+fn tell_no_direction(name: &str, device: &Device, dir: c_uint) {
+    log::error!("{name}: {} is given {dir}, which is no direction", device.name());
+    dump_stack();
+}
+
+/// [`streaming::map`], of which there is no short cut.
+///
+/// # Safety
+/// As for that.
+#[inline(never)]
+unsafe fn map(
     (name, family, caller): (&'static str, Family, VirtAddr),
-    dev: *const Device,
-    dir: c_uint,
+    (device, flow): (&Device, Flow),
     (memory, size): (Memory, c_uint),
 ) -> DmaAddr {
-    // SAFETY: by the caller's promise.
-    let Some(call) = (unsafe { call(name, dev, dir, family, caller) }) else {
-        return MAPPING_ERROR;
-    };
+    let call = Call { name, device, flow, caller, family };
     // SAFETY: by the caller's promise.
     match unsafe { streaming::map(call, memory, size) } {
         Ok(dma) => dma,
@@ -112,26 +90,19 @@ unsafe fn map_otherwise(
     }
 }
 
+/// [`streaming::unmap`], of which there is no short cut.
+///
 /// # Safety
-/// As for [`streaming::unmap`].
+/// As for that.
 #[inline(never)]
-unsafe fn unmap_otherwise(
+unsafe fn unmap(
     (name, family, caller): (&'static str, Family, VirtAddr),
-    dev: *const Device,
-    dir: c_uint,
+    (device, flow): (&Device, Flow),
     (dma, size): (DmaAddr, c_uint),
 ) {
+    let call = Call { name, device, flow, caller, family };
     // SAFETY: by the caller's promise.
-    if let Some(call) = unsafe { call(name, dev, dir, family, caller) } {
-        // SAFETY: by the caller's promise.
-        report(&call, unsafe { streaming::unmap(call, dma, size) });
-    }
-}
-
-/// What lies `offset` bytes behind the start of `page`.
-#[inline(always)]
-fn bus_of(page: *const Frame, offset: c_uint) -> Option<PhysAddr> {
-    frame_of(page)?.base().checked_add(offset)
+    report(&call, unsafe { streaming::unmap(call, dma, size) });
 }
 
 #[cold]
@@ -178,23 +149,18 @@ pub unsafe extern "C" fn dma_map_single(
     size: c_uint,
     dir: c_uint,
 ) -> DmaAddr {
-    let ptr = address(ptr);
+    let (name, ptr) = ("dma_map_single", address(ptr));
+    // SAFETY: by the caller's promise.
+    let Some(device) = (unsafe { parties(name, dev, dir) }) else { return MAPPING_ERROR };
     if let Some(first) = linear_physical(ptr)
         // SAFETY: by the caller's promise.
-        && let Some(dma) = unsafe { at_hand("dma_map_single", dev, dir, (first, size)) }
+        && let Some(dma) = unsafe { streaming::map_at_hand(name, device, (first, size)) }
     {
         return dma;
     }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    unsafe {
-        map_otherwise(
-            ("dma_map_single", Family::Single, caller),
-            dev,
-            dir,
-            (Memory::Linear(ptr), size),
-        )
-    }
+    unsafe { map((name, Family::Single, caller), device, (Memory::Linear(ptr), size)) }
 }
 
 /// Ends a mapping of [`dma_map_single`]: the bytes are the processor's again. Any context.
@@ -209,15 +175,16 @@ pub unsafe extern "C" fn dma_unmap_single(
     size: c_uint,
     dir: c_uint,
 ) {
+    let name = "dma_unmap_single";
     // SAFETY: by the caller's promise.
-    if unsafe { end_at_hand("dma_unmap_single", dev, dir, (dma_addr, size)) } {
+    let Some(device) = (unsafe { parties(name, dev, dir) }) else { return };
+    // SAFETY: by the caller's promise.
+    if unsafe { streaming::unmap_at_hand(name, device, (dma_addr, size)) } {
         return;
     }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    unsafe {
-        unmap_otherwise(("dma_unmap_single", Family::Single, caller), dev, dir, (dma_addr, size));
-    };
+    unsafe { unmap((name, Family::Single, caller), device, (dma_addr, size)) };
 }
 
 /// As [`dma_map_single`], of `size` bytes from `offset` on in `page` and those behind it, which may be high memory.
@@ -233,23 +200,19 @@ pub unsafe extern "C" fn dma_map_page(
     size: c_uint,
     dir: c_uint,
 ) -> DmaAddr {
-    if let Some(first) = bus_of(page, offset)
-        // SAFETY: by the caller's promise.
-        && let Some(dma) = unsafe { at_hand("dma_map_page", dev, dir, (first, size)) }
-    {
+    let name = "dma_map_page";
+    // SAFETY: by the caller's promise.
+    let Some(device) = (unsafe { parties(name, dev, dir) }) else { return MAPPING_ERROR };
+    let Some(first) = frame_of(page).and_then(|frame| frame.base().checked_add(offset)) else {
+        return no_page(page, offset);
+    };
+    // SAFETY: by the caller's promise.
+    if let Some(dma) = unsafe { streaming::map_at_hand(name, device, (first, size)) } {
         return dma;
     }
     let caller = arch::backtrace::return_address();
-    let Some(first) = bus_of(page, offset) else { return no_page(page, offset) };
     // SAFETY: by the caller's promise.
-    unsafe {
-        map_otherwise(
-            ("dma_map_page", Family::Page, caller),
-            dev,
-            dir,
-            (Memory::Physical(first), size),
-        )
-    }
+    unsafe { map((name, Family::Page, caller), device, (Memory::Physical(first), size)) }
 }
 
 /// Ends a mapping of [`dma_map_page`].
@@ -264,15 +227,16 @@ pub unsafe extern "C" fn dma_unmap_page(
     size: c_uint,
     dir: c_uint,
 ) {
+    let name = "dma_unmap_page";
     // SAFETY: by the caller's promise.
-    if unsafe { end_at_hand("dma_unmap_page", dev, dir, (dma_addr, size)) } {
+    let Some(device) = (unsafe { parties(name, dev, dir) }) else { return };
+    // SAFETY: by the caller's promise.
+    if unsafe { streaming::unmap_at_hand(name, device, (dma_addr, size)) } {
         return;
     }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    unsafe {
-        unmap_otherwise(("dma_unmap_page", Family::Page, caller), dev, dir, (dma_addr, size));
-    };
+    unsafe { unmap((name, Family::Page, caller), device, (dma_addr, size)) };
 }
 
 /// Makes `size` bytes from `dma_addr` on, inside a mapping, the processor's, until [`dma_sync_single_for_device`] or the end of the

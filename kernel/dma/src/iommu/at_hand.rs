@@ -97,12 +97,6 @@ const fn is_in_one_page(offset: u32, bytes: u32) -> bool {
     bytes.wrapping_sub(1) < PAGE_SIZE - offset
 }
 
-/// Whether what the device sees at `dma` is a coherent buffer, which is not ended so.
-#[inline(always)]
-fn is_buffer(iommu: &Shared, dma: DmaAddr) -> bool {
-    buffers::are_any() && buffers::is_view(iommu, dma)
-}
-
 /// Whether every transfer is to go the general way.
 #[inline(always)]
 fn is_special(kernel: &Kernel) -> bool {
@@ -219,7 +213,7 @@ unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
     // SAFETY: our caller promises that the device is done, and that nobody else unmaps it.
     let authority = unsafe { Authority::claim() };
     iommu.domain().unmap_page_at_hand(authority, dma, |frame| {
-        kernel.is_frame_at_hand(frame.pfn()) && !is_buffer(iommu, dma)
+        kernel.is_frame_at_hand(frame.pfn()) && !buffers::is_view(iommu, dma)
     })
 }
 
@@ -246,7 +240,7 @@ unsafe fn unmap_some(
     let is_hidden = iommu.domain().unmap_at_hand(authority, run, |frame| {
         let first = PhysAddr::new(frame.raw() | offset);
         upkeep = upkeep_of(kernel, coherency, (first, bytes));
-        kernel.is_at_hand(first, bytes) && upkeep.is_some() && !is_buffer(iommu, dma)
+        kernel.is_at_hand(first, bytes) && upkeep.is_some() && !buffers::is_view(iommu, dma)
     });
     if is_hidden && let Some(Upkeep::Lines(piece)) = upkeep {
         // SAFETY: as above.
