@@ -296,7 +296,7 @@ void dma_debug_device_goes(const struct device *dev);
 
 /* Devices behind an IOMMU: a device that is attached sees all that it is given, by whatever name, at addresses of the mapping. One that
  * is attached to nothing is refused by the names here. The mapping lives until it is let go, no device is attached any more, and the last
- * coherent buffer that was made through it is freed. A device sees whole pages of what is mapped for it in place: what else lies in its
+ * buffer of scattered frames that was made through it is freed. A device sees whole pages of what is mapped for it in place: what else lies in its
  * first page and in its last one is seen, too, unless copies are forced (swiotlb=force). */
 struct dma_iommu_mapping *arm_iommu_create_mapping(dma_addr_t base, unsigned int size);
 void arm_iommu_release_mapping(struct dma_iommu_mapping *mapping);

@@ -130,7 +130,7 @@ pub(crate) fn lost(pieces: u32, ended: Result<(), UnmapError>) {
 }
 
 /// Ends the mapping of `pieces`. `ended` is told of each segment, in their order: how many of the pieces were in it, and how that
-/// went; what fails stays mapped. Any context.
+/// went; what fails stays mapped, but for [`UnmapError::Memory`] behind an IOMMU. Any context.
 ///
 /// # Safety
 /// [`map`] has mapped these pieces, with the same flow, and told them where; the device is done with them. The memory is as that

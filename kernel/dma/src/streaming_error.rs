@@ -66,8 +66,8 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// Why a mapping was not ended, or not synchronised. Nothing has changed; but of a copy whose buffer is gone ([`UnmapError::Memory`]) the
-/// slots are free again, and a device behind an IOMMU does not see it any more.
+/// Why a mapping was not ended, or not synchronised. Nothing has changed; but of memory that is gone ([`UnmapError::Memory`]) the
+/// slots of a copy are free again, and a device behind an IOMMU does not see it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnmapError {
     /// The size.

@@ -196,7 +196,7 @@ impl DeviceDomain {
     /// What its IOTLB was told so far.
     pub fn forgotten(&self) -> Forgotten {
         let told = self.iotlb().told.load(Relaxed);
-        // Each has half of the word; of as many pages as there are addresses of pages nobody lets go at once.
+        // Each has half of the word; after 2^32 pages the lower half is carried into the other.
         let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
         Forgotten { invalidations: half(told >> u32::BITS), pages: half(told) }
     }

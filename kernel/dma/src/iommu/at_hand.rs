@@ -213,7 +213,7 @@ unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
     // SAFETY: our caller promises that the device is done, and that nobody else unmaps it.
     let authority = unsafe { Authority::claim() };
     iommu.domain().unmap_page_at_hand(authority, dma, |frame| {
-        kernel.is_frame_at_hand(frame.pfn()) && !buffers::is_view(iommu, dma)
+        kernel.is_frame_at_hand(frame.pfn()) && !buffers::is_view_of_block(iommu, dma)
     })
 }
 
@@ -240,7 +240,9 @@ unsafe fn unmap_some(
     let is_hidden = iommu.domain().unmap_at_hand(authority, run, |frame| {
         let first = PhysAddr::new(frame.raw() | offset);
         upkeep = upkeep_of(kernel, coherency, (first, bytes));
-        kernel.is_at_hand(first, bytes) && upkeep.is_some() && !buffers::is_view(iommu, dma)
+        kernel.is_at_hand(first, bytes)
+            && upkeep.is_some()
+            && !buffers::is_view_of_block(iommu, dma)
     });
     if is_hidden && let Some(Upkeep::Lines(piece)) = upkeep {
         // SAFETY: as above.

@@ -1,18 +1,21 @@
 //! Coherent buffers that devices see through an IOMMU, and that are not of scattered frames: which, and where (S67, S109).
 //!
 //! ```text
-//!   the pool's run, area, block ──▶ entry here ──▶ device addresses      who frees names both sides, and takes the entry out first
+//!   the pool's run, area, block ──▶ entry here ──▶ device addresses
+//!   free: claim the entry, by both sides' addresses ──▶ the processor's view ends ──▶ the device's ──▶ no entry ──▶ memory
 //! ```
 //! Their memory is as any other device's, and so are its records: only this says that a free must end a device's view first, and which view
 //! is the buffer's own. A device may see the same frames by a mapping for a transfer, too, and that is ended by itself.
 //!
-//! While a run of the atomic pool is seen so, nothing goes back to that by its short cut, which could not tell it from the others.
+//! While a run of the atomic pool is seen so, nothing goes back to that by its short cut, which could not tell it from the others. Where a domain
+//! ends with buffers left, nobody sees them any more, and they are as any other.
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::lock::IrqSpinLock;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::layout::linear_physical;
 use kerncore::lock::Class;
 
 use super::Shared;
@@ -29,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) root: PhysAddr,
     /// Where the device sees it.
     pub(crate) start: DmaAddr,
+    /// Somebody is freeing it.
+    is_going: bool,
 }
 
 static BUFFERS: IrqSpinLock<Book<Seen>> = IrqSpinLock::new(Class::SeenBuffers, Book::new());
@@ -36,25 +41,25 @@ static BUFFERS: IrqSpinLock<Book<Seen>> = IrqSpinLock::new(Class::SeenBuffers, B
 /// How many there are.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// How many of them are blocks at linear addresses: of the owner, and of the type, of what is mapped for a transfer.
+static BLOCKS: AtomicU32 = AtomicU32::new(0);
+
 /// Memory for an entry; `None` if the heap has none.
 pub(crate) fn prepare(address: VirtAddr, pages: u32, root: PhysAddr) -> Option<Leaf<Seen>> {
-    Leaf::new(Seen { address, pages, root, start: DmaAddr::new(0) })
+    Leaf::new(Seen { address, pages, root, start: DmaAddr::new(0), is_going: false })
 }
 
 /// Notes the buffer of `entry`, which is seen from `start` on.
 pub(crate) fn add(mut entry: Leaf<Seen>, start: DmaAddr) {
-    entry.value_mut().start = start;
-    put(entry);
-}
-
-/// Puts back what [`take`] took out.
-pub(crate) fn put(entry: Leaf<Seen>) {
-    let is_in_pool = is_of_boot(entry.value().address);
+    let seen = entry.value_mut();
+    seen.start = start;
+    let (is_in_pool, is_block) = (is_of_boot(seen.address), is_linear(seen));
     BUFFERS.with(|book| {
         COUNT.fetch_add(1, Relaxed);
+        BLOCKS.fetch_add(is_block.into(), Relaxed);
         book.add(entry);
         if is_in_pool {
-            // No page begins at an odd address.
+            // No handle of a buffer is odd.
             POOL.short_cut.store(1, Relaxed);
         }
     });
@@ -65,23 +70,60 @@ fn is_of_boot(address: VirtAddr) -> bool {
     POOL.offset_of(address).is_some()
 }
 
-/// Takes the entry of the buffer at `address` out, if `judge` allows it: who has it may free the buffer, and nobody else can.
+/// Whether it lies at its linear address.
+fn is_linear(seen: &Seen) -> bool {
+    linear_physical(seen.address).is_some()
+}
+
+/// Claims the buffer at `address`, if `judge` allows it: who has that may free it, and nobody else can, until he has said [`gone`] or
+/// [`stays`].
 ///
 /// # Errors
-/// What `judge` says; `None` if there is no such buffer.
-pub(crate) fn take<E>(
+/// What `judge` says; `None` if there is no such buffer, or somebody is freeing it.
+pub(crate) fn claim<E>(
     address: VirtAddr,
     judge: impl FnOnce(&Seen) -> Result<(), E>,
-) -> Result<Leaf<Seen>, Option<E>> {
-    let is_it = |seen: &Seen| seen.address == address;
+) -> Result<(), Option<E>> {
     BUFFERS.with(|book| {
-        judge(book.iter().find(|seen| is_it(seen)).ok_or(None)?).map_err(Some)?;
-        let entry = book.take(is_it).ok_or(None)?;
+        let mut judge = Some(judge);
+        let claimed = book.find(|seen| {
+            if seen.address != address || seen.is_going {
+                return None;
+            }
+            let judged = judge.take()?(seen);
+            seen.is_going = judged.is_ok();
+            Some(judged)
+        });
+        claimed.ok_or(None)?.map_err(Some)
+    })
+}
+
+/// The buffer that was claimed at `address` is not freed.
+pub(crate) fn stays(address: VirtAddr) {
+    BUFFERS.with(|book| {
+        book.find(|seen| (seen.address == address).then(|| seen.is_going = false));
+    });
+}
+
+/// The buffer that was claimed at `address` is seen by no device any more; its memory is not free yet.
+pub(crate) fn gone(address: VirtAddr) {
+    drop(take(|seen| seen.address == address && seen.is_going));
+}
+
+/// The domain at `root` ends: nobody sees its buffers any more.
+pub(super) fn forget(root: PhysAddr) {
+    while are_any() && take(|seen| seen.root == root).is_some() {}
+}
+
+fn take(is_it: impl Fn(&Seen) -> bool) -> Option<Leaf<Seen>> {
+    BUFFERS.with(|book| {
+        let entry = book.take(is_it)?;
         COUNT.fetch_sub(1, Relaxed);
+        BLOCKS.fetch_sub(is_linear(entry.value()).into(), Relaxed);
         if !book.iter().any(|seen| is_of_boot(seen.address)) {
             POOL.short_cut.store(POOL.buffer_at(0).physical.raw(), Relaxed);
         }
-        Ok(entry)
+        Some(entry)
     })
 }
 
@@ -105,6 +147,12 @@ pub(crate) fn is_view(iommu: &Shared, dma: DmaAddr) -> bool {
         seen.root == root && seen.start.raw() == dma.raw() & !(PAGE_SIZE - 1)
     };
     are_any() && find(is_it).is_some()
+}
+
+/// The same of a view whose frames are such as are mapped for transfers.
+#[inline(always)]
+pub(crate) fn is_view_of_block(iommu: &Shared, dma: DmaAddr) -> bool {
+    BLOCKS.load(Relaxed) != 0 && is_view(iommu, dma)
 }
 
 #[cold]

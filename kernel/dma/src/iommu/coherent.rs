@@ -7,6 +7,8 @@
 //! ```
 //! What is free to name is looked up first: a free that is refused has changed nothing.
 
+use core::cell::Cell;
+
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::BackEnd;
@@ -52,7 +54,6 @@ pub(crate) fn seen(
     let error = match shown {
         Ok(dma) if device.coherent_mask().reaches(dma, bytes) => {
             buffers::add(entry, dma);
-            iommu.hold();
             return Ok(Buffer { address, dma });
         }
         Ok(dma) => {
@@ -102,7 +103,7 @@ pub(crate) unsafe fn free(
         return unsafe { scattered::free(device, iommu, (address, dma)) };
     }
     let root = iommu.domain().root();
-    let own = buffers::take(address, |seen| {
+    let claimed = buffers::claim(address, |seen| {
         if seen.root != root {
             Err(Other::Domain(seen.start))
         } else if seen.start != dma || seen.pages != pages_for(bytes) {
@@ -111,26 +112,27 @@ pub(crate) unsafe fn free(
             Ok(())
         }
     });
-    let entry = match own {
-        Ok(entry) => entry,
+    match claimed {
+        Ok(()) => {}
         Err(None) => return Err(unknown(address, dma)),
         Err(Some(Other::Domain(start))) => return Err(seen_by_another(address, start)),
         Err(Some(Other::View(start))) => return Err(wrong_view(address, start, dma)),
-    };
+    }
     let physical = device.physical_address(dma);
+    let is_hidden = Cell::new(false);
     let between = || {
         // SAFETY: our caller promises that nobody uses the buffer, the device included.
         let authority = unsafe { Authority::claim() };
         if let Err(error) = iommu.hide(authority, dma, bytes) {
             log::error!("DMA: {}: {error}", device.name());
         }
+        buffers::gone(address);
+        is_hidden.set(true);
     };
     // SAFETY: by our caller's promise.
     let freed = unsafe { give_back(device, bytes, address, physical, between) };
-    if freed.is_err() && iommu.find(dma, bytes).is_ok() {
-        buffers::put(entry);
-    } else {
-        iommu.let_go();
+    if !is_hidden.get() {
+        buffers::stays(address);
     }
     freed
 }

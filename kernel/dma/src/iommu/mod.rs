@@ -8,7 +8,7 @@
 //! Whoever makes buffers (but those of `scattered`) and mappings asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
 //! first of all on the way back. So there is one way to each, with and without an IOMMU, and a driver cannot tell.
 //!
-//! A mapping lives as long as its maker, a device or a coherent buffer holds it.
+//! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
 
 pub(crate) mod at_hand;
 pub(crate) mod buffers;
@@ -47,7 +47,7 @@ impl Shared {
         &self.domain
     }
 
-    /// How many hold it: its maker, until that lets it go, each device that is attached, and each coherent buffer of such devices.
+    /// How many hold it: its maker, until that lets it go, each device that is attached, and each buffer of scattered frames.
     pub fn holders(&self) -> u32 {
         self.holders.load(Relaxed)
     }
@@ -217,6 +217,7 @@ impl core::ops::Deref for IommuMapping {
 impl Drop for IommuMapping {
     fn drop(&mut self) {
         if self.holders.fetch_sub(1, AcqRel) == 1 {
+            buffers::forget(self.domain.root());
             // SAFETY: made of a box in `new`; the last holder is going, and nobody else can become one.
             drop(unsafe { Box::from_raw(self.0.as_ptr()) });
         }

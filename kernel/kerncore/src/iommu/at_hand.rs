@@ -135,7 +135,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
     /// told where it leads. Says whether; otherwise nothing has changed. When this returns, the device sees nothing there, and the address
     /// is free. Any context.
     ///
-    /// `may_end` is called under the lock of the addresses, inside of which there is no other. The authority promises what that of
+    /// `may_end` is called under the lock of the addresses: it takes none but of a later class. The authority promises what that of
     /// [`Domain::claim`] does.
     #[inline(always)]
     pub fn unmap_page_at_hand(

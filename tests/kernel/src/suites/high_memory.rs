@@ -89,7 +89,7 @@ fn vmalloc_32_and_whoever_names_no_high_memory_never_get_it_s30_s54() {
 fn memory_for_who_reaches_few_addresses_lies_below_its_limit_s100() {
     let zones = kernel().zones();
     let ram = zones.table().first().base().raw();
-    for limit in [0x00ff_ffff, 0x03ff_ffff, 0x00c0_0abc].map(|offset| PhysAddr::new(ram + offset)) {
+    for limit in [0x01ff_ffff, 0x03ff_ffff, 0x0180_0abc].map(|offset| PhysAddr::new(ram + offset)) {
         let memory = FrameRequest::ANY.reached_by(limit);
         let request = VmallocRequest::new(40 * PAGE_SIZE, Fill::Zeroed, NOBODY);
         let area = kernel().vmalloc_with(VmallocRequest { memory, ..request }).expect("memory");

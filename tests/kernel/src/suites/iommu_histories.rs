@@ -89,8 +89,8 @@ impl World {
 
     fn buffers_of(&self, device: usize, slot: usize) -> usize {
         let is_its = |held: &&Held| {
-            let is_seen = matches!(held.what, What::Buffer(_, true));
-            is_seen && (held.device, held.slot) == (device, Some(slot))
+            let is_scattered = matches!(held.what, What::Buffer(_, true));
+            is_scattered && (held.device, held.slot) == (device, Some(slot))
         };
         self.held.iter().filter(is_its).count()
     }

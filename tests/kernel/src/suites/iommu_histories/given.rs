@@ -186,7 +186,8 @@ impl World {
             Err(AllocateError::Iommu { error, .. }) if is_no_view(&error) => Attempt::NoView,
             Err(error) => panic!("{}: {error}", self.when),
         };
-        let what = What::Buffer(buffer, slot.is_some());
+        let is_scattered = may && slot.is_some();
+        let what = What::Buffer(buffer, is_scattered);
         let zeros = vec![0; bytes as usize];
         let mut new = self.unseen(device, what, Flow::Bidirectional, zeros);
         if matches!(came, Attempt::Made(_)) && sleep == Sleep::May {

@@ -22,7 +22,7 @@ pub(super) enum What {
     Pages(Pages, u32),
     /// Pages of which no two are adjacent.
     List(Scattered),
-    /// A coherent buffer, and whether its device was behind an IOMMU: it holds the mapping then.
+    /// A coherent buffer, and whether its frames may be scattered.
     Buffer(Buffer, bool),
 }
 

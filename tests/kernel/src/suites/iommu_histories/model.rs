@@ -65,7 +65,7 @@ pub(super) struct Side {
     pub(super) runs: BTreeMap<u32, Run>,
     /// Which devices are attached.
     pub(super) attached: Vec<usize>,
-    /// How many coherent buffers it has.
+    /// How many buffers of scattered frames it has.
     pub(super) buffers: u32,
 }
 
