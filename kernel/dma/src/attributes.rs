@@ -169,7 +169,10 @@ fn no_cookie(given: Buffer) -> FreeError {
 ///
 /// # Errors
 /// [`ShowError`].
-pub fn show(
+///
+/// # Safety
+/// As for that.
+pub unsafe fn show(
     device: &Device,
     space: &AddressSpace,
     start: VirtAddr,
@@ -179,5 +182,6 @@ pub fn show(
 ) -> Result<(), ShowError> {
     // What is no cookie is no buffer's address either, and is refused as that.
     let buffer = revealed(device, given, attributes).unwrap_or(given);
-    coherent::show(device, space, start, (buffer, bytes), offset)
+    // SAFETY: by the caller's promise.
+    unsafe { coherent::show(device, space, start, (buffer, bytes), offset) }
 }

@@ -159,7 +159,8 @@ impl Coherent {
         offset: u32,
     ) -> Result<(), ShowError> {
         let CoherentBox { device, buffer, bytes } = &self.0;
-        show(device, space, start, (*buffer, *bytes), offset)
+        // SAFETY: this owner gives no reference to the bytes, and the box comes out of it when the device is done.
+        unsafe { show(device, space, start, (*buffer, *bytes), offset) }
     }
 
     /// Takes the buffer back from the device.

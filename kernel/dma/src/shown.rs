@@ -21,7 +21,11 @@ use crate::iommu::scattered;
 ///
 /// # Errors
 /// [`ShowError`]; nothing is mapped if the window does not lie in the buffer.
-pub fn show(
+///
+/// # Safety
+/// As long as a window shows the buffer, nobody has a reference to its bytes, as to those of a [`CoherentBox`](crate::coherent::CoherentBox): the
+/// program writes them.
+pub unsafe fn show(
     device: &Device,
     space: &AddressSpace,
     start: VirtAddr,

@@ -155,9 +155,10 @@ unsafe fn show(
     let Some(vma) = (unsafe { vma.as_mut() }) else { return -EINVAL };
     // SAFETY: the caller promises that its space lives.
     let shown = match unsafe { vma.space() } {
-        Some(space) => {
+        // SAFETY: a caller in C has pointers alone, and promises the rest.
+        Some(space) => unsafe {
             attributes::show(device, space, vma.vm_start, buffer, vma.vm_pgoff, attributes)
-        }
+        },
         None => return -EINVAL,
     };
     vma.answer(shown, ENXIO)

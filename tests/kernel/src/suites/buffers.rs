@@ -7,13 +7,15 @@ use alloc::vec::Vec;
 
 use arch::cpu;
 use dma::atomic_pool;
-use dma::coherent::{AllocateError, Buffer, allocate, free};
+use dma::coherent::{self, AllocateError, Buffer, allocate, free};
 use dma::device::Device;
 use dma::pool_growth::{Growth, grown, set_growth};
-use kerncore::addr::PAGE_SIZE;
+use kerncore::addr::{PAGE_SIZE, VirtAddr};
 use kerncore::coherent::Sleep;
 use kerncore::holder::Moment;
+use kerncore::user::ShowError;
 use ktest::Completion::{self, Skipped};
+use mm::user::AddressSpace;
 
 use super::witness::NOBODY;
 
@@ -99,4 +101,16 @@ pub(super) fn comes(mut condition: impl FnMut() -> bool) -> bool {
         cpu::relax();
         condition()
     })
+}
+
+/// [`coherent::show`] of a buffer that a test reaches by pointers alone.
+pub(super) fn show(
+    device: &Device,
+    space: &AddressSpace,
+    start: VirtAddr,
+    buffer: (Buffer, u32),
+    offset: u32,
+) -> Result<(), ShowError> {
+    // SAFETY: no test has a reference to the bytes of a buffer that it has by its address.
+    unsafe { coherent::show(device, space, start, buffer, offset) }
 }

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
-use dma::coherent::{AllocateError, Buffer, Found, FreeError, allocate, free, show};
+use dma::coherent::{AllocateError, Buffer, Found, FreeError, allocate, free};
 use dma::declared::{DeclareError, ReleaseError};
 use dma::device::Device;
 use dma::iommu::{AttachError, IommuMapping, NotAttached, detach};
@@ -23,6 +23,7 @@ use kerncore::user::ShowError;
 use ktest::ktest;
 use mm::kernel;
 
+use super::buffers::show;
 use super::iommu::{Attached, BASE};
 use super::user::at;
 use super::user_programs as code;

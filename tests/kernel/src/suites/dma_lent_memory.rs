@@ -9,7 +9,7 @@ use core::ptr;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::attributes;
-use dma::coherent::{Buffer, FreeError, allocate, first_frame, free, show};
+use dma::coherent::{Buffer, FreeError, allocate, first_frame, free};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::listing;
@@ -29,6 +29,7 @@ use linux::dma_pool::{dma_pool_alloc, dma_pool_create, dma_pool_destroy, dma_poo
 use mm::io_memory::IoMemory;
 
 use super::buffers::give;
+use super::buffers::show;
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};

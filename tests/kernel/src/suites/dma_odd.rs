@@ -10,7 +10,7 @@ use core::ptr;
 use board::vexpress_a9::VRAM;
 use dma::atomic_pool;
 use dma::bounce::usage;
-use dma::coherent::{AllocateError, allocate, allocate_quietly, first_frame, show};
+use dma::coherent::{AllocateError, allocate, allocate_quietly, first_frame};
 use dma::device::Device;
 use dma::dma_pool::DmaPool;
 use dma::pool_growth::enough;
@@ -36,6 +36,7 @@ use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_
 use mm::kernel;
 
 use super::buffers::give;
+use super::buffers::show;
 use super::user::at;
 use super::user_programs as code;
 use super::user_sharing::{WINDOW, waiting};

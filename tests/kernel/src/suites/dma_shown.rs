@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use arch::{cpu, smp};
 use board::vexpress_a9::VRAM;
-use dma::coherent::{Buffer, FreeError, allocate, show};
+use dma::coherent::{Buffer, FreeError, allocate};
 use dma::device::Device;
 use image::capture::capture_log;
 use kerncore::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
@@ -17,6 +17,7 @@ use ktest::Completion::{self, Ran};
 use ktest::ktest;
 use mm::user::AddressSpace;
 
+use super::buffers::show;
 use super::dma_declared::{DMA, PAGES, device, release, try_free};
 use super::smp::another;
 use super::user::at;

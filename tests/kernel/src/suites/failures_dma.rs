@@ -13,7 +13,7 @@ use board::vexpress_a9::VRAM;
 use dma::atomic_pool::{self, InitError, PoolError};
 use dma::attributes;
 use dma::bounce::usage;
-use dma::coherent::{AllocateError, Buffer, allocate, free, show};
+use dma::coherent::{AllocateError, Buffer, allocate, free};
 use dma::declared::DeclareError;
 use dma::device::Device;
 use dma::dma_pool::{DmaPool, TakeError};
@@ -39,6 +39,7 @@ use linux::dma_sgtable::{dma_get_sgtable, sg_alloc_table, sg_free_table};
 use mm::kernel;
 use mm::user::AddressSpace;
 
+use super::buffers::show;
 use super::failures::{
     is_exhausted, no_area, no_coherent, no_place, no_table, survives, survives_by_name,
 };

@@ -10,7 +10,7 @@ use core::ptr;
 
 use arch::failure::fail_nth;
 use dma::bounce;
-use dma::coherent::{self, Buffer, show};
+use dma::coherent::{self, Buffer};
 use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use dma::mapping_list::{ListNotUnmapped, StreamingList};
@@ -26,6 +26,7 @@ use ktest::ktest;
 use linux::streaming_sg::dma_unmap_sg;
 use mm::page_alloc::Pages;
 
+use super::buffers::show;
 use super::iommu::{Attached, BASE, BYTES};
 use super::iommu_lists::Scattered;
 use super::iommu_scattered::{give, take};

@@ -8,7 +8,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 
 use arch::exception::Access;
-use dma::coherent::{Buffer, Coherent, CoherentBox, FreeError, first_frame, free, show};
+use dma::coherent::{Buffer, Coherent, CoherentBox, FreeError, first_frame, free};
 use dma::device::Device;
 use dma::listing::{self, Source};
 use dma::scatter::{Link, ScatterTable};
@@ -31,6 +31,7 @@ use mm::kernel;
 use mm::page_alloc::Pages;
 use mm::user::{AddressSpace, End};
 
+use super::buffers::show;
 use super::failures::{no_place, no_table, survives};
 use super::iommu::{Attached, BYTES, Engine};
 use super::user::{NO_PAGE, TEXT, assert_killed, at, pages, program_in};

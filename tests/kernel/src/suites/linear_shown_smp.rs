@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 use arch::{cpu, smp};
-use dma::coherent::{Buffer, FreeError, allocate, free, show};
+use dma::coherent::{Buffer, FreeError, allocate, free};
 use dma::device::Device;
 use kerncore::addr::PAGE_SIZE;
 use kerncore::coherent::Sleep;
@@ -14,6 +14,7 @@ use ktest::ktest;
 use mm::page_alloc::Pages;
 use mm::user::AddressSpace;
 
+use super::buffers::show;
 use super::user::{at, pages};
 use super::user_sharing::WINDOW;
 use super::witness::{Books, NOBODY};
