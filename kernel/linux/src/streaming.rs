@@ -120,7 +120,7 @@ fn refused(call: &Call<'_>, size: c_uint, error: &MapError) -> DmaAddr {
     MAPPING_ERROR
 }
 
-/// Reports what went wrong with a mapping that stands.
+/// Reports what went wrong when a mapping was to end, or to change hands.
 #[inline(always)]
 pub(crate) fn report(call: &Call<'_>, result: Result<(), UnmapError>) {
     if let Err(error) = result {

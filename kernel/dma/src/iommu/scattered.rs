@@ -129,7 +129,8 @@ pub fn for_each_run(
     Some(runs)
 }
 
-/// Whether what a device behind `iommu` sees at `dma` is the first page of such a buffer. Looks at every area, for who has an error to name. Any context.
+/// Whether what a device behind `iommu` sees at `dma` is the first page of such a buffer. Looks at every area, for who has an error to
+/// name. Any context.
 #[cold]
 #[inline(never)]
 pub(crate) fn is_view(iommu: &Shared, dma: DmaAddr) -> bool {
