@@ -306,7 +306,7 @@ unsafe fn free_otherwise(
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
     match BackEnd::for_sleeper(device.coherency(), region(device)) {
-        BackEnd::Simple => direct::free(authority, device, bytes, (address, dma), || ()),
+        BackEnd::Simple => direct::free(authority, device, bytes, (address, dma), || Ok(())),
         BackEnd::Remap | BackEnd::Contiguous | BackEnd::AtomicPool => {
             remap_free(authority, device, bytes, address, dma)
         }

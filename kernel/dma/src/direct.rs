@@ -9,7 +9,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::Sleep;
 use kerncore::frames::{FrameOwner, order_for};
 use kerncore::holder::Holder;
-use kerncore::kernel_space::{RemoveError, ShareError};
+use kerncore::kernel_space::{FramesError, RemoveError, ShareError};
 use kerncore::layout::{linear_address, linear_physical};
 use kerncore::lock::Class;
 use kerncore::user::ShowError;
@@ -19,7 +19,7 @@ use mm::user::AddressSpace;
 use crate::book::{Book, Leaf};
 use crate::coherent::{Buffer, out_of_reach, request_of};
 use crate::device::Device;
-use crate::error::{AllocateError, FreeError, invalid, wrong_handle};
+use crate::error::{AllocateError, FreeError, invalid, out_of_use, wrong_handle};
 
 /// A buffer that has no area, and so is in no other list.
 #[derive(Clone, Copy, Debug)]
@@ -74,13 +74,14 @@ pub(crate) fn allocate(
     Ok((address, physical))
 }
 
-/// Gives the buffer at `address` back. `between` is called when nothing refuses that any more, and it is nobody's yet.
+/// Gives the buffer at `address` back. `between` is called when nothing refuses that any more, and it is nobody's yet; it may say why the
+/// frames stay out of use.
 pub(crate) fn free(
     authority: Authority,
     device: &Device,
     bytes: u32,
     (address, dma): (VirtAddr, DmaAddr),
-    between: impl FnOnce(),
+    between: impl FnOnce() -> Result<(), FramesError>,
 ) -> Result<(), FreeError> {
     let unknown = |error: RemoveError| {
         invalid(address, &error);
@@ -112,7 +113,7 @@ pub(crate) fn free(
     let Some(entry) = taken.map_err(unknown)? else {
         return Err(unknown(RemoveError::Unknown { address }));
     };
-    between();
+    between().map_err(|error| out_of_use(address, error))?;
     let freed =
         mm::kernel().free_frames_at(authority, physical.pfn(), order_for(pages), FrameOwner::Pages);
     if let Err(error) = freed {

@@ -6,7 +6,7 @@ use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::dma_mask::DmaMask;
 use kerncore::frames;
 use kerncore::iommu::{DomainMapError, IovaError};
-use kerncore::kernel_space::{CoherentError, RemoveError, ScatteredError};
+use kerncore::kernel_space::{CoherentError, FramesError, RemoveError, ScatteredError};
 use kerncore::pool;
 use mm::report::dump_stack;
 
@@ -210,6 +210,14 @@ pub(crate) fn invalid(address: VirtAddr, why: &dyn fmt::Display) {
     log::error!("trying to free invalid coherent area: {address}");
     log::error!("DMA: {why}");
     dump_stack();
+}
+
+/// The error of a buffer at `address` whose memory did not come back, and stays out of use.
+#[cold]
+pub(crate) fn out_of_use(address: VirtAddr, error: FramesError) -> FreeError {
+    let error = RemoveError::Frames { address, error };
+    invalid(address, &error);
+    FreeError::Invalid(error)
 }
 
 /// The error of a buffer that lies at `physical`, and was given back as if it lay elsewhere.

@@ -17,10 +17,10 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::frames::FrameOwner;
 use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::ListedKind;
-use mm::domain::{self, View};
 use mm::report::Called;
 
 use crate::dma_pool::{self, PoolName};
+use crate::iommu::buffers;
 use crate::names::name_of;
 use crate::{declared, direct, pool_growth};
 
@@ -148,65 +148,22 @@ impl fmt::Display for Totals {
 /// meanwhile may be shown or not; each line was true at one moment. Any context.
 pub fn for_each_line(mut visit: impl FnMut(&Line)) -> Totals {
     let mut totals = Totals::default();
-    let mut lines = Lines([None; TOGETHER]);
-    let mut show = |line: Line| {
+    let mut show = |mut line: Line| {
+        if line.holder.tag.has(Tag::BLOCKS) {
+            line.pool = dma_pool::pool_of(line.address);
+        }
+        // Whatever else shows its frames to a device.
+        if let Some(seen) = buffers::at(line.address) {
+            line.dma = seen.start;
+        }
         totals.add(&line);
-        lines.gather(line, &mut visit);
+        visit(&line);
     };
     each_direct(&mut show);
     each_of_the_pool(&mut show);
     each_area(&mut show);
     each_declared(&mut show);
-    lines.show(&mut visit);
     totals
-}
-
-/// How many lines are gathered before domains are gone through for all of them.
-const TOGETHER: usize = 32;
-
-/// Lines of which it is not known yet where devices behind an IOMMU see them; from the first place on.
-struct Lines([Option<Line>; TOGETHER]);
-
-impl Lines {
-    fn gather(&mut self, mut line: Line, visit: &mut impl FnMut(&Line)) {
-        if line.holder.tag.has(Tag::BLOCKS) {
-            line.pool = dma_pool::pool_of(line.address);
-        }
-        if self.0.iter().all(Option::is_some) {
-            self.show(visit);
-        }
-        if let Some(place) = self.0.iter_mut().find(|place| place.is_none()) {
-            *place = Some(line);
-        }
-    }
-
-    /// Goes through all domains once, whatever they have, and shows what was gathered.
-    fn show(&mut self, visit: &mut impl FnMut(&Line)) {
-        // Where a line's memory lies, and which line it is.
-        let mut wanted = [(u32::MAX, TOGETHER); TOGETHER];
-        let mut left = 0;
-        for (index, line) in self.0.iter().flatten().enumerate() {
-            if !matches!(line.source, Source::Declared | Source::Scattered) {
-                wanted[left] = (line.physical.raw(), index);
-                left += 1;
-            }
-        }
-        wanted.sort_unstable();
-        let _end = domain::find_view(|View { physical, dma, pages }| {
-            if left == 0 {
-                return Some(());
-            }
-            let found = wanted.binary_search_by_key(&physical.raw(), |&(wanted, _)| wanted).ok()?;
-            let (_, index) = &mut wanted[found];
-            let line = self.0.get_mut(*index)?.as_mut()?;
-            if pages <= line.bytes / PAGE_SIZE {
-                line.dma = dma;
-                (*index, left) = (TOGETHER, left - 1);
-            }
-            None
-        });
-        self.0.iter_mut().filter_map(Option::take).for_each(|line| visit(&line));
-    }
 }
 
 fn each_direct(show: &mut impl FnMut(Line)) {

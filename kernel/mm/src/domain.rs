@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::lock::{IrqLocks, IrqSpinLock};
 use arch::machine::{Authority, CortexA9};
-use kerncore::addr::{DmaAddr, PageRange, PhysAddr};
+use kerncore::addr::{DmaAddr, PageRange};
 use kerncore::iommu::iova::IovaSpace;
 use kerncore::iommu::machine::{CpuIotlb, Iotlb};
 use kerncore::iommu::{CreateError, Domain, DomainSummary, DomainViolation};
@@ -252,49 +252,6 @@ pub fn audit(report: &mut dyn FnMut(DomainViolation)) -> AllDomains {
         });
     }
     all
-}
-
-/// Where a device behind an IOMMU sees what lies at `physical`, if that is mapped in a domain by itself, as `pages` pages or fewer: for
-/// listings. Looks at each mapping of every domain in turn, which may come and go meanwhile. Any context.
-pub fn view_of(physical: PhysAddr, pages: u32) -> Option<DmaAddr> {
-    find_view(|view| {
-        let is_it = view.physical == physical && view.pages <= pages;
-        is_it.then_some(view.dma)
-    })
-}
-
-/// A mapping of a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
-    /// Where its first page leads.
-    pub physical: PhysAddr,
-    /// Where a device sees that.
-    pub dma: DmaAddr,
-    /// How many pages.
-    pub pages: u32,
-}
-
-/// What `visit` finds in the first mapping in which it finds anything, of each of every domain in turn, which may come and go meanwhile. No
-/// lock is held while `visit` runs. Any context.
-pub fn find_view<R>(mut visit: impl FnMut(View) -> Option<R>) -> Option<R> {
-    (0..MOST).find_map(|place| {
-        let mut page = 0;
-        loop {
-            let (mapping, found) = REGISTER.with(|register| {
-                let Entry(live) = register[place]?;
-                // SAFETY: as in `audit`.
-                let live = unsafe { live.as_ref() };
-                let mapping = live.mapping_from(page)?;
-                let found = live.translate(DmaAddr::new(mapping.start().raw()));
-                Some((mapping, found.map(|found| found.physical)))
-            })?;
-            let (dma, pages) = (DmaAddr::new(mapping.start().raw()), mapping.count());
-            if let Some(found) = found.and_then(|physical| visit(View { physical, dma, pages })) {
-                return Some(found);
-            }
-            page = mapping.end();
-        }
-    })
 }
 
 /// How many domains live, and how many of their pages are taken, for the ledger.

@@ -26,6 +26,8 @@ use crate::book::{Book, Leaf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) address: VirtAddr,
+    /// Where it lies on the bus.
+    pub(crate) physical: PhysAddr,
     /// As many as were asked for.
     pub(crate) pages: u32,
     /// Where the domain has its first-level table.
@@ -45,8 +47,12 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 static BLOCKS: AtomicU32 = AtomicU32::new(0);
 
 /// Memory for an entry; `None` if the heap has none.
-pub(crate) fn prepare(address: VirtAddr, pages: u32, root: PhysAddr) -> Option<Leaf<Seen>> {
-    Leaf::new(Seen { address, pages, root, start: DmaAddr::new(0), is_going: false })
+pub(crate) fn prepare(
+    (address, physical): (VirtAddr, PhysAddr),
+    pages: u32,
+    root: PhysAddr,
+) -> Option<Leaf<Seen>> {
+    Leaf::new(Seen { address, physical, pages, root, start: DmaAddr::new(0), is_going: false })
 }
 
 /// Notes the buffer of `entry`, which is seen from `start` on.
@@ -83,7 +89,7 @@ fn is_linear(seen: &Seen) -> bool {
 pub(crate) fn claim<E>(
     address: VirtAddr,
     judge: impl FnOnce(&Seen) -> Result<(), E>,
-) -> Result<(), Option<E>> {
+) -> Result<Seen, Option<E>> {
     BUFFERS.with(|book| {
         let mut judge = Some(judge);
         let claimed = book.find(|seen| {
@@ -92,7 +98,7 @@ pub(crate) fn claim<E>(
             }
             let judged = judge.take()?(seen);
             seen.is_going = judged.is_ok();
-            Some(judged)
+            Some(judged.map(|()| *seen))
         });
         claimed.ok_or(None)?.map_err(Some)
     })

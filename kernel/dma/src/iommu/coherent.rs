@@ -13,7 +13,7 @@ use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::BackEnd;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
-use kerncore::kernel_space::RemoveError;
+use kerncore::kernel_space::{FramesError, RemoveError};
 
 use super::view::type_for;
 use super::{Shared, buffers, scattered};
@@ -21,7 +21,7 @@ use crate::atomic_pool::{self, PoolFreeError};
 use crate::coherent::{AllocateError, Buffer, FreeError, region, told};
 use crate::device::Device;
 use crate::direct;
-use crate::error::{invalid, seen_by_another, wrong_view};
+use crate::error::{invalid, out_of_use, seen_by_another, wrong_view};
 
 /// The buffer of `bytes` at `address`, which lies at `physical` on the bus, with where the device sees it; it goes back if the device
 /// cannot.
@@ -35,10 +35,12 @@ pub(crate) fn seen(
 ) -> Result<Buffer, AllocateError> {
     let give_up = || {
         // SAFETY: nobody knows of the buffer but this call.
-        let freed = unsafe { give_back(device, bytes, address, physical, || ()) };
+        let freed = unsafe { give_back(device, bytes, address, physical, || Ok(())) };
         debug_assert_eq!(freed, Ok(()), "taken by this call");
     };
-    let Some(entry) = buffers::prepare(address, pages_for(bytes), iommu.domain().root()) else {
+    let Some(entry) =
+        buffers::prepare((address, physical), pages_for(bytes), iommu.domain().root())
+    else {
         give_up();
         return Err(AllocateError::NoEntry { bytes });
     };
@@ -112,22 +114,31 @@ pub(crate) unsafe fn free(
             Ok(())
         }
     });
-    match claimed {
-        Ok(()) => {}
+    let physical = match claimed {
+        Ok(seen) => seen.physical,
         Err(None) => return Err(unknown(address, dma)),
         Err(Some(Other::Domain(start))) => return Err(seen_by_another(address, start)),
         Err(Some(Other::View(start))) => return Err(wrong_view(address, start, dma)),
-    }
-    let physical = device.physical_address(dma);
+    };
     let is_hidden = Cell::new(false);
     let between = || {
         // SAFETY: our caller promises that nobody uses the buffer, the device included.
         let authority = unsafe { Authority::claim() };
-        if let Err(error) = iommu.hide(authority, dma, bytes) {
-            log::error!("DMA: {}: {error}", device.name());
-        }
-        buffers::gone(address);
         is_hidden.set(true);
+        let left = match iommu.claim(authority, dma, bytes) {
+            Ok(iova) => iommu.hide_all(iova),
+            // The device sees nothing there, or what is another's.
+            Err(error) => {
+                log::error!("DMA: {}: {error}", device.name());
+                0
+            }
+        };
+        // The pool's mapping stays, and so does whoever is to be refused, until the domain ends.
+        if left == 0 || !atomic_pool::contains(address) {
+            buffers::gone(address);
+        }
+        // What a foreign entry still shows the device is nobody else's.
+        if left == 0 { Ok(()) } else { Err(FramesError::StillMapped) }
     };
     // SAFETY: by our caller's promise.
     let freed = unsafe { give_back(device, bytes, address, physical, between) };
@@ -163,7 +174,7 @@ fn unknown(address: VirtAddr, dma: DmaAddr) -> FreeError {
 }
 
 /// Gives the buffer at `address`, which lies at `physical` on the bus, back. `between` is called when the processor sees it no more, or
-/// never will by this buffer's right, and it is nobody's yet; not if it is refused.
+/// never will by this buffer's right, and it is nobody's yet; not if it is refused. It may say why the memory stays out of use.
 ///
 /// # Safety
 /// As for [`crate::coherent::free`].
@@ -172,7 +183,7 @@ unsafe fn give_back(
     bytes: u32,
     address: VirtAddr,
     physical: PhysAddr,
-    between: impl FnOnce(),
+    between: impl FnOnce() -> Result<(), FramesError>,
 ) -> Result<(), FreeError> {
     let dma = device.dma_address(physical);
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
@@ -180,7 +191,7 @@ unsafe fn give_back(
     if atomic_pool::contains(address) {
         // Its mapping is the pool's, and stays. What is no such run is refused below, and the device goes on seeing it.
         if atomic_pool::pages_at(address) == Some(pages_for(bytes)) {
-            between();
+            between().map_err(|error| out_of_use(address, error))?;
         }
         return match atomic_pool::free(address, bytes, physical) {
             Ok(()) => Ok(()),

@@ -9,7 +9,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::Shared;
+use super::{Shared, buffers, scattered};
 use crate::debug;
 use crate::device::Device;
 use crate::listing::{self, Line, Source};
@@ -56,13 +56,13 @@ impl Left {
     }
 }
 
-/// Whether the devices of `iommu` see the buffer of `line`, by the address that is listed.
+/// Whether the devices of `iommu` see the buffer of `line` by a view of its own.
 fn is_seen(line: &Line, iommu: &Shared) -> bool {
-    let begins = iommu
-        .domain()
-        .mapping_of(line.dma)
-        .is_some_and(|mapping| mapping.start().raw() == line.dma.raw());
-    begins && iommu.on_bus(line.dma) == Some(line.physical)
+    let root = match line.source {
+        Source::Scattered => scattered::root_of(line.address),
+        _ => buffers::at(line.address).map(|seen| seen.root),
+    };
+    root == Some(iommu.domain().root())
 }
 
 /// How many mappings there are, of whatever kind and device.

@@ -8,7 +8,7 @@
 //! detached, and the buffer still goes back by an attachment to the same one, which somebody must still have for that.
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, VirtAddr, pages_for};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, Pfn, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::Sleep;
 use kerncore::holder::{Holder, Tag};
 use kerncore::iommu::SeenAt;
@@ -48,6 +48,11 @@ pub(crate) fn allocate(
 /// Whether a buffer of scattered frames begins at `address`.
 pub(crate) fn is_one(address: VirtAddr) -> bool {
     mm::kernel().with_scattered(address, |_| ()).is_some()
+}
+
+/// Which domain's device sees the buffer of scattered frames at `address`, if there is one: where that has its first-level table.
+pub(super) fn root_of(address: VirtAddr) -> Option<PhysAddr> {
+    mm::kernel().with_scattered(address, |seen| seen.at().root)
 }
 
 /// The cookie of the buffer at `address`, if it is of scattered frames: its page array (S79, S99).

@@ -59,7 +59,9 @@ impl Shared {
         dma: DmaAddr,
         bytes: u32,
     ) -> Result<(), IovaError> {
-        self.claim(authority, dma, bytes).map(|iova| self.hide_all(iova))
+        self.claim(authority, dma, bytes).map(|iova| {
+            self.hide_all(iova);
+        })
     }
 
     /// The right to what the device sees of just `bytes` from `dma` on. The authority is [`Shared::hide`]'s.
@@ -74,13 +76,15 @@ impl Shared {
         self.domain.claim(authority, start, pages_of(offset, bytes))
     }
 
-    /// [`Shared::hide`] of all of `iova`.
-    pub(crate) fn hide_all(&self, iova: Iova) {
+    /// [`Shared::hide`] of all of `iova`. Says how many entries of somebody else's reach into it, by which the device sees what it saw, or
+    /// anything: none, as a rule.
+    pub(crate) fn hide_all(&self, iova: Iova) -> u32 {
         let start = iova.start();
         let ((), removal) = self.domain.unmap(iova, ()).flush();
         if removal.oddities != 0 {
             log::error!("DMA: device addresses from {start}: {removal:?}");
         }
+        removal.left_alone
     }
 
     /// Whether just `bytes` are seen from `dma` on.

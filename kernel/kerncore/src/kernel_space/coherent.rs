@@ -21,7 +21,7 @@ use crate::frames::{AllocateError, FrameBlock, FrameOwner, FrameRequest, order_f
 use crate::holder::Holder;
 use crate::kernel_space::areas::AreaPlace;
 use crate::kernel_space::reserve::{NewArea, NoArea};
-use crate::kernel_space::{KernelSpace, RemoveError};
+use crate::kernel_space::{FramesError, KernelSpace, RemoveError};
 use crate::linear_map::{Absent, LendError, Lent, LinearError, LinearFault};
 use crate::lock::{Lock, Locks};
 use crate::machine::Machine;
@@ -217,10 +217,10 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// As [`KernelSpace::coherent_free_at`], of a buffer that somebody else sees, too: when the processor does not see it any more, and
-    /// before its frames are anybody's, `between` makes sure that nobody does (S81).
+    /// before its frames are anybody's, `between` makes sure that nobody does (S81), or says why they stay out of use.
     ///
     /// # Errors
-    /// [`RemoveError`]; nothing has changed, and `between` was not called.
+    /// [`RemoveError`]; nothing has changed, and `between` was not called, but for [`RemoveError::Frames`].
     ///
     /// # Panics
     /// In interrupt context (S35).
@@ -230,7 +230,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         base: VirtAddr,
         physical: PhysAddr,
         bytes: u32,
-        between: impl FnOnce(),
+        between: impl FnOnce() -> Result<(), FramesError>,
     ) -> Result<CoherentFreed, RemoveError> {
         if !base.is_page_aligned() {
             return Err(RemoveError::Misaligned { address: base });
@@ -240,16 +240,18 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         L::memory_goes(|| Some((base, dying.pages().bytes())));
         let lent = match mem::replace(&mut dying.mapping, Mapping::Nothing) {
             Mapping::Lent(lent) => lent,
+            // Of no such area.
             other => {
-                between();
                 dying.mapping = other;
+                between().map_err(|error| RemoveError::Frames { address: base, error })?;
                 return self.free_dying(dying, bytes);
             }
         };
         let (pages, given, actual) = (lent.pages(), pages_for(bytes), lent.pages().count());
         let Released { range, payload, removal } = lent.unmap(&self.table).flush();
-        between();
-        let freed = self.unless_odd(pages, removal, || self.take_back(payload));
+        let unseen = between();
+        let freed =
+            self.unless_odd(pages, removal, || unseen.and_then(|()| self.take_back(payload)));
         self.give_up_addresses(range, removal, dying);
         let missing = actual - removal.pages.min(actual);
         freed.map_err(|error| RemoveError::Frames { address: base, error })?;

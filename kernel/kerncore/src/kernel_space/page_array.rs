@@ -265,7 +265,8 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             }
             PageArray::Area(area) => {
                 let base = area.into_pages().start();
-                let dying = self.retire(base, AreaKind::PageArray)?;
+                let dying =
+                    self.retire(base, AreaKind::PageArray).map_err(|_| array_stays(base))?;
                 self.tear_down(dying)
             }
         }
@@ -294,6 +295,11 @@ pub(super) const fn flags_with(array: &PageArray, flags: AreaFlags) -> AreaFlags
 pub(crate) fn address_of(words: &[AtomicU32]) -> VirtAddr {
     #[expect(clippy::cast_possible_truncation, reason = "a pointer of the target is one word")]
     VirtAddr::new(words.as_ptr().addr() as u32)
+}
+
+/// What is said of an area that is gone: that of its array, at `address`, is not.
+const fn array_stays(address: VirtAddr) -> RemoveError {
+    RemoveError::Frames { address, error: FramesError::PageArray }
 }
 
 #[cold]

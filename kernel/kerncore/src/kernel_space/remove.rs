@@ -92,6 +92,8 @@ pub enum FramesError {
     Linear(LinearFault),
     /// An entry that nobody should have made still maps some of them (S22).
     StillMapped,
+    /// Of the array of pointers to them, which has an area of its own: that was not to be ended.
+    PageArray,
 }
 
 impl fmt::Display for FramesError {
@@ -104,6 +106,7 @@ impl fmt::Display for FramesError {
             Self::Contiguous(error) => error.fmt(f),
             Self::Linear(error) => error.fmt(f),
             Self::StillMapped => f.write_str("some are still mapped, by an entry of somebody else"),
+            Self::PageArray => f.write_str("their array's area is not as it was, and stays"),
         }
     }
 }

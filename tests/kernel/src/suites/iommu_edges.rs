@@ -17,21 +17,18 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::dma_mask::DmaMask;
-use kerncore::frames::FrameOwner;
-use kerncore::iommu::{DomainMapError, Grant, IovaError};
+use kerncore::iommu::{DomainMapError, IovaError};
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::ktest;
 use linux::page::pointer_to;
 use linux::streaming_sg::{dma_map_sg, dma_unmap_sg};
-use mm::domain::{DeviceDomain, DomainError, view_of};
-use mm::kernel;
+use mm::domain::{DeviceDomain, DomainError};
 use mm::page_alloc::Pages;
 
 use super::iommu::{Attached, BASE, BYTES};
 use super::iommu_lists::Scattered;
 use super::iommu_scattered::{give, take};
-use super::iommu_witness::shown;
 use super::played_device::call;
 use super::witness::{Books, NOBODY, feed, starve};
 
@@ -234,36 +231,4 @@ fn the_last_domain_of_all_is_refused_and_nothing_is_kept_s108() {
     assert!(matches!(make(), Err(DomainError::TooMany { .. })));
     drop(domains);
     assert_eq!(mm::domain::usage(), (0, 0));
-}
-
-/// S83: where a device sees memory is found by its first frame, whichever mapping of whichever domain that is, if no more is mapped there.
-#[ktest]
-fn memory_is_found_by_where_a_device_sees_it_s83() {
-    let zones = kernel().zones();
-    let block = zones.allocate(3, FrameOwner::Test).expect("memory");
-    let frame = |index: u32| block.first().checked_add(index).expect("eight of them");
-    let domains = [(); 2].map(|()| DeviceDomain::new(BASE, 64 * PAGE_SIZE).expect("memory"));
-    let map = |domain: &DeviceDomain, first, pages| {
-        let run = [(frame(first), pages)].into_iter();
-        shown(domain, run, Grant::Read)
-    };
-    let iovas = [
-        (0, map(&domains[0], 0, 1)),
-        (0, map(&domains[0], 1, 3)),
-        (1, map(&domains[1], 4, 2)),
-        (1, map(&domains[1], 6, 1)),
-    ];
-    for ((_, iova), (first, pages)) in iovas.iter().zip([(0, 1), (1, 3), (4, 2), (6, 1)]) {
-        let physical = frame(first).base();
-        assert_eq!(view_of(physical, pages), Some(iova.start()), "{pages} pages");
-        assert_eq!(view_of(physical, 8), Some(iova.start()), "it may be a part");
-        assert_eq!(view_of(physical, pages - 1), None, "no more than was asked about");
-    }
-    for elsewhere in [2, 5, 7] {
-        assert_eq!(view_of(frame(elsewhere).base(), 8), None, "in the middle, or nowhere");
-    }
-    for (domain, iova) in iovas {
-        domains[domain].unmap(iova, ()).flush();
-    }
-    zones.free(block).expect("the test's own");
 }

@@ -12,16 +12,19 @@ use dma::device::Device;
 use dma::iommu::{IommuMapping, detach};
 use dma::streaming::{self, Call, Memory};
 use image::capture::capture_log;
-use kerncore::addr::PAGE_SIZE;
+use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::Sleep;
 use kerncore::dma_attributes::DmaAttributes;
+use kerncore::iommu::Grant;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::ktest;
+use mm::domain::DeviceDomain;
 use mm::page_alloc::Pages;
 
 use super::buffers::give;
 use super::iommu::{BASE, BYTES};
+use super::iommu_witness::shown;
 use super::witness::NOBODY;
 
 static LEAVER: Device = Device::new("a device that leaves things");
@@ -106,4 +109,24 @@ fn what_a_device_leaves_behind_its_iommu_is_counted_by_kind_s108() {
     one_is_left(mapped[0]);
     assert_eq!(told(&LEAVER), "", "all is given back");
     assert_eq!(mapping.domain().usage().taken, 0);
+}
+
+/// A buffer is counted by its own view, wherever else its frames are seen: by a domain that was made before, for one.
+#[ktest]
+fn a_buffer_that_another_domain_shows_too_is_counted_by_its_own_view_s108() {
+    let before = DeviceDomain::new(BASE, BYTES).expect("memory");
+    let mapping = IommuMapping::new(DmaAddr::new(0x3000_0000), BYTES).expect("memory");
+    attach(&mapping, &LEAVER);
+    let buffer = attributes::allocate(&LEAVER, PAGE_SIZE, Sleep::May, HOW, NOBODY).expect("memory");
+    let first = LEAVER.physical_address(buffer.dma).pfn();
+    let other = shown(&before, [(first, 1)].into_iter(), Grant::Read);
+    let all = told(&LEAVER);
+    let one = "leaves its IOMMU, and 1 buffers that only an attachment to the same mapping takes back \
+               (0 of scattered frames, 1 of adjacent ones, 0 of the atomic pool's)\n";
+    assert!(all.contains(one), "{all}");
+    attach(&mapping, &LEAVER);
+    before.unmap(other, ()).flush();
+    // SAFETY: made above, and nobody uses it.
+    assert_eq!(unsafe { attributes::free(&LEAVER, PAGE_SIZE, buffer, HOW) }, Ok(()));
+    assert_eq!(told(&LEAVER), "", "all is given back");
 }

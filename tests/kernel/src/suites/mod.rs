@@ -46,6 +46,7 @@ mod iommu;
 mod iommu_buffers;
 mod iommu_crossed;
 mod iommu_edges;
+mod iommu_foreign;
 mod iommu_histories;
 mod iommu_holders;
 mod iommu_left;

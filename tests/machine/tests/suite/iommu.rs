@@ -384,6 +384,7 @@ fn a_buffer_of_both_goes_from_the_processor_then_from_the_device_then_to_anybody
             domain.unmap(iova, ()).flush();
             let read = with_open(&domain, &cpu, || cpu.load(seen));
             assert_eq!(read, Err(Fault::Translation(seen)), "not the device's");
+            Ok(())
         });
         assert_eq!(freed, Ok(CoherentFreed { actual: 3, given: 3, missing: 0 }));
     });

@@ -154,6 +154,7 @@ fn refusals_of_calls_name_what_was_asked_for() {
     says(&RemoveError::Busy { address }, &[ADDRESS, "being changed"]);
     says(&RemoveError::Elsewhere { address, found: ram }, &[ADDRESS, "0x60000000"]);
     says(&FramesError::StillMapped, &["mapped"]);
+    says(&FramesError::PageArray, &["array"]);
     says(&AreasBusy, &["lock"]);
     let held = KmapError::Exhausted { cpu: 2, slots: 32 };
     says(&held, &["32 temporary mappings", "CPU 2", "in use"]);

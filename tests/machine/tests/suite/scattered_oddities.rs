@@ -6,7 +6,7 @@ use crate::mutants::{
     iommu::{Devices, audit, domain_of},
 };
 use crate::scattered::{BOTH, free, make};
-use histories::bed::{Bed, page};
+use histories::bed::{Bed, CALLER, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     descriptor::l1,
@@ -55,6 +55,22 @@ fn frames_that_a_foreign_entry_still_shows_the_device_stay_out_of_use_s22_s81() 
         audit(&domain);
         assert!(domain.is_unused());
     }
+}
+
+/// S81: the same of adjacent frames, of which whoever hides them from the device says so.
+#[test]
+fn adjacent_frames_that_a_device_still_sees_stay_out_of_use_s81() {
+    let bed = Bed::warm();
+    let area = bed.space.coherent_alloc(PAGE_SIZE * 2, FrameOwner::Dma, CALLER).expect("memory");
+    let (base, linear) = (area.pages.start(), linear_of(&bed, area.pages.start()));
+    let (before, error) = (bed.space.zones().free_pages(), FramesError::StillMapped);
+    let between = || Err(error);
+    let freed = bed.space.coherent_free_between((), base, area.physical, 2 * PAGE_SIZE, between);
+    assert_eq!(freed, Err(RemoveError::Frames { address: base, error }));
+    assert_eq!(bed.space.find(base), None, "to the processor it is gone");
+    assert_eq!(bed.space.zones().free_pages(), before);
+    assert_eq!(bed.space.zones().table().owner_of(area.physical.pfn()), FrameOwner::Dma);
+    assert_eq!(bed.machine.cpu(0).load(linear), Err(Fault::Translation(linear)));
 }
 
 /// S14a, S81: whoever frees a buffer that is being read waits; until then it is not found, and to the processor and to the device all of it

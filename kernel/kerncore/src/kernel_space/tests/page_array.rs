@@ -144,6 +144,22 @@ fn an_array_is_removed_with_its_area_alone_s27_s34() {
     assert_eq!(space.find(base), None);
 }
 
+/// S34: whoever has ended the array's area, who may not: the area that it serves is gone, which no other error says.
+#[test]
+fn an_area_is_gone_also_where_its_array_stays_s27_s34() {
+    let space = warm();
+    let base = vmalloc(&space, 1025).expect("memory").pages.start();
+    let address = nested(&space).pages.start();
+    let free = space.zones.free_pages();
+    let lost = space.areas.with(|areas| areas.retire(address, AreaKind::PageArray));
+    let error = FramesError::PageArray;
+    assert_eq!(space.vfree((), base), Err(RemoveError::Frames { address, error }));
+    assert_eq!(space.find(base), None);
+    assert_eq!(space.zones.free_pages(), free + 1025, "all but the array's");
+    assert_eq!(space.tear_down(lost.expect("it lived")), Ok(()));
+    finds(&space, &[]);
+}
+
 fn vmalloc_at(space: &Space, count: u32, place: Place) -> Result<AreaSummary, VmallocError> {
     space.vmalloc_with(VmallocRequest {
         bytes: count * PAGE_SIZE,

@@ -75,7 +75,10 @@ fn log_of_a_free(
         }
         Order::FlushLast => {
             let mut unmapped = None;
-            let between = || unmapped = Some(domain.unmap(iova, ()));
+            let between = || {
+                unmapped = Some(domain.unmap(iova, ()));
+                Ok(())
+            };
             let freed = space.coherent_free_between((), base, physical, BYTES, between);
             unmapped.map(kerncore::iommu::UnmappedIova::flush);
             freed.map(drop)
@@ -83,6 +86,7 @@ fn log_of_a_free(
         Order::Real | Order::ByHand => {
             let between = || {
                 domain.unmap(iova, ()).flush();
+                Ok(())
             };
             space.coherent_free_between((), base, physical, BYTES, between).map(drop)
         }
