@@ -20,6 +20,9 @@ pub trait Piece: Copy {
     /// Where it lies, and how many bytes it has; `None` if it names no memory.
     fn memory(self) -> Option<(Memory, u32)>;
 
+    /// The address of the record of its page, if it is all of one. `None` says nothing.
+    fn whole_page(self) -> Option<usize>;
+
     /// What was told last: where the device sees a segment, and how many bytes.
     fn told(self) -> (DmaAddr, u32);
 
@@ -73,7 +76,8 @@ impl core::error::Error for ListMapError {}
 /// [`ListMapError`].
 ///
 /// # Safety
-/// As for [`streaming::map`], of each piece. The iterator gives the same pieces each time.
+/// As for [`streaming::map`], of each piece. The iterator gives the same pieces each time, and if it says how many there are at most, then
+/// one less with each.
 pub unsafe fn map<P: Piece>(
     call: Call<'_>,
     pieces: impl Iterator<Item = P> + Clone,
@@ -81,6 +85,10 @@ pub unsafe fn map<P: Piece>(
     if let Some(iommu) = call.device.iommu() {
         // SAFETY: by our caller's promise.
         if let Some(told) = unsafe { map_only(&call, pieces.clone()) } {
+            return Ok(told);
+        }
+        // SAFETY: as above.
+        if let Some(told) = unsafe { iommu::listed::map(call, iommu, pieces.clone()) } {
             return Ok(told);
         }
         // SAFETY: as above.

@@ -18,7 +18,8 @@ use core::marker::PhantomData;
 use core::mem::{self, ManuallyDrop};
 use core::ptr::NonNull;
 
-use kerncore::addr::{DmaAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
+use kerncore::layout::linear_physical;
 use kerncore::misuse::Family;
 use kerncore::streaming::{Direction, Outgoing};
 
@@ -55,6 +56,13 @@ impl<B> Piece for &Entry<B> {
     fn memory(self) -> Option<(Memory, u32)> {
         let (address, bytes) = place(self.memory);
         Some((Memory::Anywhere(address), bytes))
+    }
+
+    fn whole_page(self) -> Option<usize> {
+        let (address, bytes) = place(self.memory);
+        let is_whole = bytes == PAGE_SIZE && address.is_page_aligned();
+        let page = linear_physical(address).filter(|_| is_whole)?.pfn();
+        Some(mm::kernel().zones().table().pointer_to(page) as usize)
     }
 
     fn told(self) -> (DmaAddr, u32) {

@@ -7,7 +7,7 @@
 //!           └───────────────────────┴─────┴───────┘    end:   no entry follows
 //! ```
 
-use crate::addr::DmaAddr;
+use crate::addr::{DmaAddr, PAGE_SIZE};
 
 /// One piece of memory: for the processor a page and bytes in it and behind it, for a device an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,13 @@ impl ScatterEntry {
         if self.link & Self::CHAIN == 0 { Link::Page(pointer) } else { Link::Chain(pointer) }
     }
 
+    /// The address of the record of its page, if it is all of one, and none that leads to others.
+    #[inline(always)]
+    pub const fn whole_page(&self) -> Option<u32> {
+        let differs = self.offset | self.length ^ PAGE_SIZE | self.link & Self::CHAIN;
+        if differs == 0 { Some(self.link & !Self::END) } else { None }
+    }
+
     /// Whether it is the last.
     pub const fn is_last(&self) -> bool {
         self.link & Self::END != 0
@@ -90,6 +97,24 @@ mod tests {
         let chain = ScatterEntry { link: 0x8000_0000 | ScatterEntry::CHAIN, ..ScatterEntry::EMPTY };
         assert_eq!(chain.link(), Link::Chain(0x8000_0000));
         assert_eq!(ScatterEntry::EMPTY.link(), Link::Page(0));
+    }
+
+    #[test]
+    fn all_of_a_page_is_told_from_a_part_of_one() {
+        let mut entries = [ScatterEntry::EMPTY; 2];
+        ScatterEntry::initialise(&mut entries);
+        for entry in &mut entries {
+            for (length, offset) in
+                [(1, 0), (0, 0), (0xfff, 1), (0x1000, 1), (0x2000, 0), (1, 0xfff)]
+            {
+                entry.set_page(0x8123_4560, length, offset);
+                assert_eq!(entry.whole_page(), None, "{length:#x} from {offset:#x}");
+            }
+            entry.set_page(0x8123_4560, 0x1000, 0);
+            assert_eq!(entry.whole_page(), Some(0x8123_4560));
+            entry.link |= ScatterEntry::CHAIN;
+            assert_eq!(entry.whole_page(), None, "it leads to others");
+        }
     }
 
     /// As in the header for C.

@@ -66,6 +66,12 @@ impl Iterator for Entries {
             return Some(Handle(found));
         }
     }
+
+    /// The list may end before it has as many.
+    #[inline(always)]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left as usize))
+    }
 }
 
 /// An entry of a list that nobody else uses: [`Entries`] made it.
@@ -83,6 +89,11 @@ impl Piece for Handle {
     fn memory(self) -> Option<(Memory, u32)> {
         let entry = self.read();
         Some((Memory::Physical(place(&entry)?), entry.length))
+    }
+
+    #[inline(always)]
+    fn whole_page(self) -> Option<usize> {
+        self.read().whole_page().map(|page| page as usize)
     }
 
     fn told(self) -> (DmaAddr, u32) {

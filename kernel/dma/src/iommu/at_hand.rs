@@ -99,7 +99,7 @@ const fn is_in_one_page(offset: u32, bytes: u32) -> bool {
 
 /// Whether every transfer is to go the general way.
 #[inline(always)]
-fn is_special(kernel: &Kernel) -> bool {
+pub(super) fn is_special(kernel: &Kernel) -> bool {
     kernel.contiguous().is_some() | debug::is_on()
 }
 

@@ -19,7 +19,7 @@ use kerncore::iommu::{Grant, Iova, IovaError, Segment};
 
 use super::lender::Lender;
 use super::view::{run_of, type_for};
-use super::{Shared, buffers, scattered};
+use super::{Shared, buffers, listed, scattered};
 use crate::debug;
 use crate::list::{ListMapError, NO_SEGMENT, Piece, lost, segments};
 use crate::streaming::{self, Call, MapError, UnmapError};
@@ -188,6 +188,11 @@ pub(crate) unsafe fn unmap<P: Piece>(
             (1, Ok(()))
         } else {
             rest = own.clone();
+            // SAFETY: by our caller's promise.
+            if let Some(count) = unsafe { listed::unmap(&call, iommu, (dma, bytes), &mut rest) } {
+                ended(count, Ok(()));
+                continue;
+            }
             compare(call, iommu, (dma, bytes), &mut rest)
         };
         let result = if count == 1 {

@@ -16,6 +16,7 @@ pub(crate) mod coherent;
 mod left;
 mod lender;
 pub(crate) mod list;
+pub(crate) mod listed;
 pub mod scattered;
 pub(crate) mod single;
 pub(crate) mod view;

@@ -52,6 +52,7 @@ pub use pointers::Pointers;
 pub use request::{FrameRequest, NodeId, Place, ZoneKind};
 pub use shown::{NotShown, ShownBlock};
 pub use spare::{Displaced, Spared, Spares};
+pub(crate) use table::Likeness;
 pub use table::{Belonging, Census, FrameTable};
 
 /// The largest order: blocks of 1,024 frames, 4 MiB.

@@ -179,6 +179,13 @@ impl<'t> FrameTable<'t> {
         Likeness(self.record(index).state()).is_of(owners).then_some(index)
     }
 
+    /// The same, if the record says `like`.
+    #[inline(always)]
+    pub(crate) fn index_if_like(&self, address: usize, like: Likeness) -> Option<u32> {
+        let index = self.index_at_record(address)?;
+        (self.record(index).state() == like.0).then_some(index)
+    }
+
     /// The numbers of the four frames whose records begin at `addresses`, counted from the table's first, if all four records
     /// say `like`.
     #[inline(always)]
@@ -418,6 +425,9 @@ pub struct Belonging {
 pub(crate) struct Likeness(State);
 
 impl Likeness {
+    /// What no record says.
+    pub(crate) const UNSAID: Self = Self(State::UNSAID);
+
     /// Whether the record by itself says that the frame's owner is one of those whose bits are set in `owners`: those inside a
     /// block say nothing.
     #[inline(always)]

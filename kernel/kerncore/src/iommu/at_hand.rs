@@ -29,8 +29,8 @@ use crate::streaming::Flow;
 
 /// All of an entry but its frames, for a transfer.
 #[derive(Clone, Copy, Debug)]
-struct Words {
-    small: SmallPages,
+pub(super) struct Words {
+    pub(super) small: SmallPages,
     large: LargePages,
 }
 
@@ -42,7 +42,7 @@ impl Words {
 
     /// Those of a device that may do what data that flows so takes.
     #[inline(always)]
-    const fn of(flow: Flow, coherency: Coherency) -> &'static Self {
+    pub(super) const fn of(flow: Flow, coherency: Coherency) -> &'static Self {
         const fn both(coherency: Coherency) -> [Words; 2] {
             [Words::new(Grant::Read, coherency), Words::new(Grant::ReadWrite, coherency)]
         }
@@ -194,6 +194,6 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
 }
 
 /// The first address of page number `page`.
-const fn start_of(page: u32) -> DmaAddr {
+pub(super) const fn start_of(page: u32) -> DmaAddr {
     DmaAddr::new(page << PAGE_SHIFT)
 }

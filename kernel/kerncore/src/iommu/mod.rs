@@ -25,6 +25,7 @@ mod domain;
 mod error;
 mod follow;
 pub mod iova;
+mod listed;
 pub mod machine;
 mod pages;
 mod seen;

@@ -64,6 +64,19 @@ impl SegmentLimits {
         Ok(Self { most, boundary })
     }
 
+    /// How many pages one behind the other are one segment at most that begins `offset` bytes into the first: one, at least, as a piece
+    /// stays whole.
+    pub const fn pages_from(self, offset: u32) -> u32 {
+        let most = self.most.saturating_add(offset) >> PAGE_SHIFT;
+        let below = (self.boundary >> PAGE_SHIFT) + 1;
+        let fewest = if most < below { most } else { below };
+        match fewest {
+            0 => 1,
+            1..MOST_ALIGNED => fewest,
+            _ => MOST_ALIGNED,
+        }
+    }
+
     /// The most bytes that are joined.
     pub const fn most(self) -> u32 {
         self.most
@@ -185,6 +198,24 @@ mod tests {
         assert_eq!(at_most(8 * KIB), [8 * KIB, 8 * KIB, 4 * KIB]);
         assert_eq!(at_most(1), [4 * KIB; 5], "a piece stays whole");
         assert_eq!(joined(&[(0, 64 * KIB), (0, 4 * KIB)], SegmentLimits::DEFAULT).len(), 2);
+    }
+
+    #[test]
+    fn as_many_pages_are_one_segment_as_are_joined() {
+        for most in [1, 0xfff, 0x1000, 0x1fff, 0x2000, 64 * KIB - 1, 64 * KIB, 16 << 20, u32::MAX] {
+            for boundary in [1, 0x7ff, 0xfff, 0x1fff, 0xffff, 0xff_ffff, u32::MAX] {
+                let limits = SegmentLimits::new(most, boundary).expect("limits");
+                for offset in [0, 1, 0x800, 0xfff] {
+                    let mut whole = Segment::new(PhysAddr::new(offset), 4 * KIB - offset);
+                    let mut pages = 1;
+                    while let Some(joined) = whole.joined(PhysAddr::new(0), 4 * KIB, limits) {
+                        (whole, pages) = (joined, pages + 1);
+                    }
+                    let said = limits.pages_from(offset);
+                    assert_eq!(said, pages, "{limits:x?} from {offset:#x}");
+                }
+            }
+        }
     }
 
     #[test]

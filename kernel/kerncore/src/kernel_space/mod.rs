@@ -59,6 +59,7 @@ mod shortage;
 mod statics;
 mod stream;
 mod stream_at_hand;
+mod stream_listed;
 mod table_memory;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -92,6 +93,7 @@ pub use remove::{FramesError, RemoveError};
 pub use reserve::{NoArea, Support};
 pub use scattered::{ScatteredError, ScatteredFreed, Viewer};
 pub use statics::{MOST_STATIC, StaticError, StaticMapping, StaticRequest};
+pub(crate) use stream_listed::Streamable;
 pub use table_memory::TableMemory;
 pub use users::ShareError;
 pub(crate) use users::Shared;

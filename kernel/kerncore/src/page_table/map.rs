@@ -335,7 +335,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// The second-level table above `run` if there is one and none of the run's slots is in use.
     #[inline(always)]
-    fn table_above_empty(&self, run: Run<'_>) -> Option<PhysAddr> {
+    pub(super) fn table_above_empty(&self, run: Run<'_>) -> Option<PhysAddr> {
         let table = self.table_there(run.section())?;
         let in_use = if run.count() < FEW {
             self.joined(&run.slots(table))

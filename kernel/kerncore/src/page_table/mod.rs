@@ -36,6 +36,7 @@ mod backlog;
 mod entries;
 mod large;
 mod large_pages;
+mod listed;
 mod map;
 mod records;
 mod replace;
@@ -47,6 +48,7 @@ mod unmap;
 mod walk;
 
 pub(crate) use at_hand::{MOST_SLOTS, Supersection};
+pub(crate) use listed::Series;
 pub(crate) use run::{FEW, Paired, Slots};
 pub(crate) use sections::Walk;
 

@@ -285,6 +285,26 @@ impl Slots<'_> {
         written
     }
 
+    /// Writes what `words` gives from the slot at `index` on, as long as it gives something and there is a slot. Returns how many slots
+    /// there are words in by then, those before `index` counted; cleans nothing.
+    #[inline(always)]
+    pub(super) fn write_while(
+        &mut self,
+        machine: &impl Machine,
+        index: u32,
+        mut words: impl FnMut() -> Option<u32>,
+    ) -> u32 {
+        let mut left = self.count.saturating_sub(index);
+        let counted = iter::from_fn(|| {
+            let next = left.checked_sub(1)?;
+            let word = words()?;
+            left = next;
+            Some(word)
+        });
+        machine.write_descriptors(self.at(index), counted);
+        self.count.wrapping_sub(left)
+    }
+
     /// Writes `descriptors`, which are no more than the slots, from the first slot on; cleans nothing.
     #[inline(always)]
     pub(super) fn write_all(

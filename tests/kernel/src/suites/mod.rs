@@ -50,6 +50,7 @@ mod iommu_foreign;
 mod iommu_histories;
 mod iommu_holders;
 mod iommu_left;
+mod iommu_listed;
 mod iommu_listing;
 mod iommu_lists;
 mod iommu_odd;

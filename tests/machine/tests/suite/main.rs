@@ -5,6 +5,7 @@ mod iommu;
 mod iommu_at_hand;
 mod iommu_edges;
 mod iommu_few;
+mod iommu_listed;
 mod kernel_space;
 mod linear_list;
 mod linear_map;

@@ -22,6 +22,7 @@ mod huge;
 pub(crate) mod iommu;
 mod iommu_addresses;
 mod iommu_few;
+mod iommu_listed;
 mod lending;
 mod long_arrays;
 mod machine;
@@ -143,6 +144,7 @@ fn the_board_is_listed_and_no_name_is_there_twice() {
         iommu::LISTED,
         iommu_addresses::LISTED,
         iommu_few::LISTED,
+        iommu_listed::LISTED,
         lending::LISTED,
         long_arrays::LISTED,
         machine::LISTED,

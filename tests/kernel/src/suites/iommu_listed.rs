@@ -1,0 +1,85 @@
+//! Lists of pages by the short cut, and by the general way, which is gone while short cuts fail: the same is told, and each ends what the
+//! other has begun (S105, S109).
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+use arch::failure::fail_nth;
+use dma::device::Device;
+use kerncore::addr::PAGE_SIZE;
+use kerncore::failure::Afterwards;
+use kerncore::iommu::SegmentLimits;
+use kerncore::streaming::Flow;
+use ktest::ktest;
+
+use super::iommu::Attached;
+use super::iommu_lists::Scattered;
+
+const TO: u32 = Flow::ToDevice as u32;
+const WINDOW: u32 = 1 << 20;
+
+static DEVICE: Device = Device::coherent("a snooping device of lists of pages");
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Short,
+    General,
+}
+
+const WAYS: [Way; 2] = [Way::Short, Way::General];
+
+fn by<R>(way: Way, act: impl FnOnce() -> R) -> R {
+    match way {
+        Way::Short => act(),
+        Way::General => fail_nth(NonZeroU32::MAX, Afterwards::Nothing, act).0,
+    }
+}
+
+fn map(way: Way, list: &mut Scattered) -> Vec<(u32, u32)> {
+    let count = by(way, || list.map(&DEVICE, TO));
+    list.segments(count)
+}
+
+/// Whatever the device takes as one segment, wherever the list begins and ends.
+#[ktest]
+fn a_list_of_pages_is_told_the_same_by_either_way_s109() {
+    let attached = Attached::new(&DEVICE, WINDOW);
+    let whole = PAGE_SIZE;
+    for (most, boundary) in [
+        (64 << 10, u32::MAX),
+        ((64 << 10) - 1, u32::MAX),
+        (WINDOW, 0x7fff),
+        (WINDOW, u32::MAX),
+        (3 * PAGE_SIZE, 0x1fff),
+        (PAGE_SIZE - 1, u32::MAX),
+    ] {
+        DEVICE.set_segment_limits(SegmentLimits::new(most, boundary).expect("limits"));
+        for count in [2, 3, 8, 15, 16, 17, 18, 33, 40] {
+            for (offset, end) in
+                [(0, whole), (0x800, 0x800), (0x800, 0x801), (0, 0xfff), (0, 1), (0xfff, whole)]
+            {
+                let mut list = Scattered::new(count, offset, end);
+                let bytes = list.bytes();
+                let [short, general] = WAYS.map(|way| {
+                    let told = map(way, &mut list);
+                    by(way, || list.unmap(&DEVICE, TO));
+                    assert_eq!(attached.taken(), 0, "{way:?}");
+                    told
+                });
+                assert_eq!(
+                    short, general,
+                    "{count} in {most:#x}, {boundary:#x}: {offset:#x}, {end:#x}"
+                );
+                assert_eq!(short.iter().map(|(_, bytes)| bytes).sum::<u32>(), bytes);
+                for (way, other) in [(WAYS[0], WAYS[1]), (WAYS[1], WAYS[0])] {
+                    map(way, &mut list);
+                    by(other, || list.unmap(&DEVICE, TO));
+                    assert_eq!(attached.taken(), 0, "{way:?}, and then {other:?}");
+                }
+            }
+        }
+    }
+    DEVICE.set_segment_limits(SegmentLimits::DEFAULT);
+}
