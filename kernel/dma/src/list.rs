@@ -30,6 +30,21 @@ pub trait Piece: Copy {
     fn tell(self, dma: DmaAddr, bytes: u32);
 }
 
+/// The pieces of a list, one behind the other.
+pub trait Pieces: Iterator<Item: Piece> + Clone {
+    /// Where the record of the next piece's page may begin, if it is all of one. Most are; of the others this says nothing.
+    #[inline(always)]
+    fn glance(&self) -> Option<usize> {
+        None
+    }
+
+    /// The next piece, of which [`Pieces::glance`] says something, by less than [`Iterator::next`].
+    #[inline(always)]
+    fn step(&mut self) -> Option<Self::Item> {
+        self.next()
+    }
+}
+
 /// What a piece is told for which the device has no segment: the list has fewer of them than pieces.
 pub(crate) const NO_SEGMENT: (DmaAddr, u32) = (MAPPING_ERROR, 0);
 
@@ -77,11 +92,8 @@ impl core::error::Error for ListMapError {}
 ///
 /// # Safety
 /// As for [`streaming::map`], of each piece. The iterator gives the same pieces each time, and if it says how many there are at most, then
-/// one less with each.
-pub unsafe fn map<P: Piece>(
-    call: Call<'_>,
-    pieces: impl Iterator<Item = P> + Clone,
-) -> Result<u32, ListMapError> {
+/// one less with each, or none.
+pub unsafe fn map(call: Call<'_>, pieces: impl Pieces) -> Result<u32, ListMapError> {
     if let Some(iommu) = call.device.iommu() {
         // SAFETY: by our caller's promise.
         if let Some(told) = unsafe { map_only(&call, pieces.clone()) } {
@@ -143,17 +155,36 @@ pub(crate) fn lost(pieces: u32, ended: Result<(), UnmapError>) {
 /// # Safety
 /// [`map`] has mapped these pieces, with the same flow, and told them where; the device is done with them. The memory is as that
 /// demands until this returns.
-pub unsafe fn unmap<P: Piece>(
+pub unsafe fn unmap(
     call: Call<'_>,
-    pieces: impl Iterator<Item = P> + Clone,
-    ended: impl FnMut(u32, Result<(), UnmapError>),
+    pieces: impl Pieces,
+    mut ended: impl FnMut(u32, Result<(), UnmapError>),
 ) {
     match call.device.iommu() {
+        // SAFETY: by our caller's promise.
+        Some(_) if unsafe { unmap_only(&call, pieces.clone()) } => ended(1, Ok(())),
         // SAFETY: by our caller's promise.
         Some(iommu) => unsafe { iommu::list::unmap(call, iommu, pieces, u32::MAX, ended) },
         // SAFETY: as above.
         None => unsafe { end_each(call, pieces, ended) },
     }
+}
+
+/// [`unmap`] of a device behind an IOMMU, if `pieces` are one alone, which is one segment, and at hand. Says whether; otherwise nothing has
+/// changed.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+unsafe fn unmap_only<P: Piece>(call: &Call<'_>, mut pieces: impl Iterator<Item = P>) -> bool {
+    let Some(piece) = pieces.next() else { return false };
+    let (dma, bytes) = piece.told();
+    let is_all = piece.memory().is_some_and(|(_, found)| found >= bytes);
+    // SAFETY: by our caller's promise.
+    is_all
+        && (dma, bytes) != NO_SEGMENT
+        && pieces.next().is_none()
+        && unsafe { iommu::at_hand::unmap_soon(call, dma, bytes) }
 }
 
 /// # Safety

@@ -17,6 +17,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{self, ManuallyDrop};
 use core::ptr::NonNull;
+use core::slice;
 
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::layout::linear_physical;
@@ -25,7 +26,7 @@ use kerncore::streaming::{Direction, Outgoing};
 
 use crate::debug;
 use crate::device::Device;
-use crate::list::{self, ListMapError, NO_SEGMENT, Piece};
+use crate::list::{self, ListMapError, NO_SEGMENT, Piece, Pieces};
 use crate::mapping::{Buffer, kept, place};
 use crate::streaming::{self, Call, MapError, Memory, UnmapError};
 
@@ -71,6 +72,13 @@ impl<B> Piece for &Entry<B> {
 
     fn tell(self, dma: DmaAddr, bytes: u32) {
         self.told.set((dma, bytes));
+    }
+}
+
+impl<B> Pieces for slice::Iter<'_, Entry<B>> {
+    #[inline(always)]
+    fn glance(&self) -> Option<usize> {
+        self.as_slice().first()?.whole_page()
     }
 }
 

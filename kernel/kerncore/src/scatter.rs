@@ -62,6 +62,14 @@ impl ScatterEntry {
         if differs == 0 { Some(self.link & !Self::END) } else { None }
     }
 
+    /// The same, of one that is not the last.
+    #[inline(always)]
+    pub const fn whole_page_within(&self) -> Option<u32> {
+        const { assert!(Self::CHAIN | Self::END == 3, "the two lowest bits") };
+        let differs = self.offset | self.length ^ PAGE_SIZE | self.link << 30;
+        if differs == 0 { Some(self.link) } else { None }
+    }
+
     /// Whether it is the last.
     pub const fn is_last(&self) -> bool {
         self.link & Self::END != 0
@@ -108,11 +116,15 @@ mod tests {
                 [(1, 0), (0, 0), (0xfff, 1), (0x1000, 1), (0x2000, 0), (1, 0xfff)]
             {
                 entry.set_page(0x8123_4560, length, offset);
+                assert_eq!(entry.whole_page_within(), None, "{length:#x} from {offset:#x}");
                 assert_eq!(entry.whole_page(), None, "{length:#x} from {offset:#x}");
             }
             entry.set_page(0x8123_4560, 0x1000, 0);
             assert_eq!(entry.whole_page(), Some(0x8123_4560));
+            let within = (!entry.is_last()).then_some(0x8123_4560);
+            assert_eq!(entry.whole_page_within(), within);
             entry.link |= ScatterEntry::CHAIN;
+            assert_eq!(entry.whole_page_within(), None, "it leads to others");
             assert_eq!(entry.whole_page(), None, "it leads to others");
         }
     }

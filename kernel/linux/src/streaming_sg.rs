@@ -7,7 +7,7 @@
 use core::ffi::{c_int, c_uint};
 
 use dma::device::Device;
-use dma::list::{self, Piece};
+use dma::list::{self, Piece, Pieces};
 use dma::scatter::{Link, ScatterEntry};
 use dma::streaming::{self, Call, Memory, UnmapError};
 use kerncore::addr::{DmaAddr, PhysAddr};
@@ -28,7 +28,8 @@ pub fn tell_again() {
 #[derive(Clone)]
 struct Entries {
     next: *mut ScatterEntry,
-    left: c_uint,
+    /// Where it would be with all of them behind it, if no entry leads elsewhere.
+    end: *mut ScatterEntry,
 }
 
 impl Entries {
@@ -37,32 +38,46 @@ impl Entries {
     /// # Safety
     /// `first` points to a list of as many entries, which nobody else uses for as long as this is used.
     const unsafe fn new(first: *mut ScatterEntry, count: c_uint) -> Self {
-        Self { next: first, left: count }
+        let end = if first.is_null() { first } else { first.wrapping_add(count as usize) };
+        Self { next: first, end }
+    }
+
+    /// How many there are at most.
+    #[inline(always)]
+    fn left(&self) -> usize {
+        self.end.addr().wrapping_sub(self.next.addr()) / size_of::<ScatterEntry>()
+    }
+
+    /// The list goes on at `first`.
+    #[cold]
+    #[inline(never)]
+    fn turn_to(&mut self, first: *mut ScatterEntry) {
+        let left = if first.is_null() { 0 } else { self.left() };
+        (self.next, self.end) = (first, first.wrapping_add(left));
     }
 }
 
 impl Iterator for Entries {
     type Item = Handle;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Handle> {
         loop {
-            if self.left == 0 || self.next.is_null() {
+            if self.next == self.end {
                 return None;
             }
             // SAFETY: by the promise of `new`: the list has another entry, and this is it.
             let entry = unsafe { self.next.read() };
             if let Link::Chain(next) = entry.link() {
-                self.next = core::ptr::with_exposed_provenance_mut(next as usize);
+                self.turn_to(core::ptr::with_exposed_provenance_mut(next as usize));
                 continue;
             }
             let found = self.next;
-            self.left -= 1;
-            self.next = if entry.is_last() {
-                core::ptr::null_mut()
-            } else {
-                // SAFETY: entries are adjacent up to the last, or one that leads to others.
-                unsafe { found.add(1) }
-            };
+            // Entries are adjacent up to the last, or one that leads to others.
+            self.next = found.wrapping_add(1);
+            if entry.is_last() {
+                self.end = self.next;
+            }
             return Some(Handle(found));
         }
     }
@@ -70,7 +85,30 @@ impl Iterator for Entries {
     /// The list may end before it has as many.
     #[inline(always)]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.left as usize))
+        (0, Some(self.left()))
+    }
+}
+
+impl Pieces for Entries {
+    #[inline(always)]
+    fn glance(&self) -> Option<usize> {
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: as in `next`.
+        let entry = unsafe { self.next.read() };
+        entry.whole_page_within().map(|page| page as usize)
+    }
+
+    #[inline(always)]
+    fn step(&mut self) -> Option<Handle> {
+        if self.glance().is_none() {
+            return self.next();
+        }
+        let found = self.next;
+        // It is not the last, and leads nowhere.
+        self.next = found.wrapping_add(1);
+        Some(Handle(found))
     }
 }
 

@@ -21,7 +21,7 @@ use super::lender::Lender;
 use super::view::{run_of, type_for};
 use super::{Shared, buffers, listed, scattered};
 use crate::debug;
-use crate::list::{ListMapError, NO_SEGMENT, Piece, lost, segments};
+use crate::list::{ListMapError, NO_SEGMENT, Piece, Pieces, lost, segments};
 use crate::streaming::{self, Call, MapError, UnmapError};
 
 /// Pieces that are mapped on the bus, and that the device is to see as one: by themselves, or in their own places.
@@ -65,10 +65,10 @@ fn place_of(piece: impl Piece) -> Option<(PhysAddr, u32)> {
 /// As for that.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn map<P: Piece>(
+pub(crate) unsafe fn map(
     call: Call<'_>,
     iommu: &Shared,
-    pieces: impl Iterator<Item = P> + Clone,
+    pieces: impl Pieces,
 ) -> Result<u32, ListMapError> {
     let (limits, lender) = (call.device.segment_limits(), Lender::new(call));
     let (mut told, mut rest) = (0, pieces.clone());
@@ -129,7 +129,7 @@ pub(crate) unsafe fn map<P: Piece>(
         lost(1, unsafe { streaming::unmap_on_bus(call, on_bus, bytes) });
     }
     // SAFETY: shown to the device above, which was not told.
-    unsafe { unmap(call, iommu, pieces.take(open.index as usize), told, lost) };
+    unsafe { unmap(call, iommu, pieces, told, lost) };
     Err(error)
 }
 
@@ -172,10 +172,10 @@ fn show<P: Piece>(
 /// As for that.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn unmap<P: Piece>(
+pub(crate) unsafe fn unmap(
     call: Call<'_>,
     iommu: &Shared,
-    pieces: impl Iterator<Item = P> + Clone,
+    pieces: impl Pieces,
     most: u32,
     mut ended: impl FnMut(u32, Result<(), UnmapError>),
 ) {

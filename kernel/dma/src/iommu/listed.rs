@@ -11,14 +11,14 @@
 use arch::machine::Authority;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::coherent::Coherency;
-use kerncore::iommu::{Segment, SegmentLimits};
+use kerncore::iommu::{Records, Segment, SegmentLimits};
 use mm::kernel;
 
 use super::at_hand::is_special;
 use super::view::pages_of;
 use super::{Shared, buffers, list};
 use crate::bounce;
-use crate::list::{NO_SEGMENT, Piece, lost};
+use crate::list::{NO_SEGMENT, Piece, Pieces, lost};
 use crate::streaming::{self, Call};
 
 /// What of a page a piece is.
@@ -50,12 +50,12 @@ struct Going<I> {
     cut: u32,
 }
 
-impl<P: Piece, I: Iterator<Item = P> + Clone> Going<I> {
+impl<I: Pieces> Going<I> {
     /// The record of a page that `piece`, the last that was taken out, has a part of: up to its end if it is the first, or from its
     /// beginning on if it is the last.
     #[cold]
     #[inline(never)]
-    fn edge(&mut self, piece: P) -> Option<usize> {
+    fn edge(&mut self, piece: I::Item) -> Option<usize> {
         let Part { record, offset, end } = part_of(piece)?;
         let is_first = most_of(&self.rest)? + 1 == self.whole;
         let is_last = self.rest.clone().next().is_none();
@@ -64,10 +64,19 @@ impl<P: Piece, I: Iterator<Item = P> + Clone> Going<I> {
     }
 }
 
-impl<P: Piece, I: Iterator<Item = P> + Clone> Iterator for Going<I> {
-    type Item = usize;
+impl<I: Pieces> Records for Going<I> {
+    #[inline(always)]
+    fn glance(&self) -> Option<usize> {
+        self.rest.glance()
+    }
 
     #[inline(always)]
+    fn step(&mut self) {
+        if let Some(piece) = self.rest.step() {
+            piece.tell(NO_SEGMENT.0, NO_SEGMENT.1);
+        }
+    }
+
     fn next(&mut self) -> Option<usize> {
         let piece = self.rest.next()?;
         piece.tell(NO_SEGMENT.0, NO_SEGMENT.1);
@@ -91,11 +100,11 @@ struct Coming<I> {
     behind: u32,
 }
 
-impl<P: Piece, I: Iterator<Item = P> + Clone> Coming<I> {
+impl<I: Pieces> Coming<I> {
     /// As [`Going::edge`], of the segment.
     #[cold]
     #[inline(never)]
-    fn edge(&mut self, piece: P) -> Option<usize> {
+    fn edge(&mut self, piece: I::Item) -> Option<usize> {
         let Part { record, offset, end } = part_of(piece)?;
         let nth = self.whole.checked_sub(most_of(&self.rest)?)?;
         let (is_first, is_last) = (nth == 1, nth == self.pages as usize);
@@ -109,10 +118,17 @@ impl<P: Piece, I: Iterator<Item = P> + Clone> Coming<I> {
     }
 }
 
-impl<P: Piece, I: Iterator<Item = P> + Clone> Iterator for Coming<I> {
-    type Item = usize;
+impl<I: Pieces> Records for Coming<I> {
+    #[inline(always)]
+    fn glance(&self) -> Option<usize> {
+        self.rest.glance()
+    }
 
     #[inline(always)]
+    fn step(&mut self) {
+        self.rest.step();
+    }
+
     fn next(&mut self) -> Option<usize> {
         let piece = self.rest.next()?;
         match piece.whole_page() {
@@ -124,7 +140,7 @@ impl<P: Piece, I: Iterator<Item = P> + Clone> Iterator for Coming<I> {
 
 /// How many `pieces` there are at most; `None` if nobody knows.
 #[inline(always)]
-fn most_of<P: Piece>(pieces: &impl Iterator<Item = P>) -> Option<usize> {
+fn most_of(pieces: &impl Pieces) -> Option<usize> {
     pieces.size_hint().1
 }
 
@@ -139,12 +155,8 @@ fn is_special_for(call: &Call<'_>) -> bool {
 ///
 /// # Safety
 /// As for that.
-#[inline(always)]
-pub(crate) unsafe fn map<P: Piece>(
-    call: Call<'_>,
-    iommu: &Shared,
-    pieces: impl Iterator<Item = P> + Clone,
-) -> Option<u32> {
+#[inline(never)]
+pub(crate) unsafe fn map(call: Call<'_>, iommu: &Shared, pieces: impl Pieces) -> Option<u32> {
     if is_special_for(&call) || bounce::is_forced() {
         return None;
     }
@@ -171,7 +183,7 @@ pub(crate) unsafe fn map<P: Piece>(
 /// # Safety
 /// As for [`map`].
 #[inline(never)]
-unsafe fn map_segment<P: Piece, I: Iterator<Item = P> + Clone>(
+unsafe fn map_segment<I: Pieces>(
     call: &Call<'_>,
     iommu: &Shared,
     rest: &mut I,
@@ -208,11 +220,7 @@ unsafe fn map_segment<P: Piece, I: Iterator<Item = P> + Clone>(
 /// a part of one that fits all the same.
 #[cold]
 #[inline(never)]
-fn fits_in_part<P: Piece>(
-    pieces: &(impl Iterator<Item = P> + Clone),
-    (offset, most): (u32, u32),
-    limits: SegmentLimits,
-) -> bool {
+fn fits_in_part(pieces: &impl Pieces, (offset, most): (u32, u32), limits: SegmentLimits) -> bool {
     let pages = Segment::new(PhysAddr::new(offset), most * PAGE_SIZE - offset);
     let last = pieces.clone().nth(most as usize).and_then(part_of);
     last.is_some_and(|Part { offset, end, .. }| {
@@ -226,7 +234,7 @@ fn fits_in_part<P: Piece>(
 /// # Safety
 /// As for that.
 #[inline(never)]
-pub(crate) unsafe fn unmap<P: Piece, I: Iterator<Item = P> + Clone>(
+pub(crate) unsafe fn unmap<I: Pieces>(
     call: &Call<'_>,
     iommu: &Shared,
     (dma, bytes): (DmaAddr, u32),

@@ -24,6 +24,32 @@ use crate::owned_range::OwnedRange;
 use crate::page_table::Series;
 use crate::streaming::Flow;
 
+/// Where the records of pages begin, one behind the other.
+pub trait Records: Clone {
+    /// Where that of the next page may begin: whoever finds it there goes on with [`Records::step`], and else with [`Records::next`].
+    fn glance(&self) -> Option<usize>;
+
+    /// The next page is taken out, of which [`Records::glance`] has said where its record begins.
+    fn step(&mut self);
+
+    /// The next page is taken out: where its record begins, if there is one.
+    fn next(&mut self) -> Option<usize>;
+}
+
+impl<I: Iterator<Item = usize> + Clone> Records for I {
+    fn glance(&self) -> Option<usize> {
+        Iterator::next(&mut self.clone())
+    }
+
+    fn step(&mut self) {
+        Iterator::next(self);
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        Iterator::next(self)
+    }
+}
+
 /// The entries of pages whose records `records` names.
 #[derive(Clone)]
 struct Listed<'t, R> {
@@ -31,8 +57,6 @@ struct Listed<'t, R> {
     frames: Streamable<'t>,
     /// The entry of the first frame that has a record.
     first: u32,
-    /// The record that said something else than those before it.
-    other: Option<usize>,
 }
 
 impl<R> Listed<'_, R> {
@@ -43,19 +67,18 @@ impl<R> Listed<'_, R> {
     }
 }
 
-impl<R: Iterator<Item = usize> + Clone> Series for Listed<'_, R> {
+impl<R: Records> Series for Listed<'_, R> {
     #[inline(always)]
     fn next(&mut self) -> Option<u32> {
-        let record = self.records.next()?;
-        let Some(index) = self.frames.at_a_glance(record) else {
-            self.other = Some(record);
-            return None;
-        };
+        let index = self.frames.at_a_glance(self.records.glance()?)?;
+        self.records.step();
         Some(self.word(index))
     }
 
+    #[cold]
+    #[inline(never)]
     fn at_length(&mut self) -> Option<u32> {
-        let index = self.frames.at_length(self.other.take()?)?;
+        let index = self.frames.at_length(self.records.next()?)?;
         Some(self.word(index))
     }
 }
@@ -75,7 +98,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
     /// }
     /// ```
     #[inline(always)]
-    pub fn map_list_at_hand<R: Iterator<Item = usize> + Clone>(
+    pub fn map_list_at_hand<R: Records>(
         &self,
         _authority: M::Authority,
         pages: u32,
@@ -112,7 +135,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
     ///
     /// The authority promises what that of [`Domain::claim`] does.
     #[inline(always)]
-    pub fn unmap_list_at_hand<R: Iterator<Item = usize> + Clone>(
+    pub fn unmap_list_at_hand<R: Records>(
         &self,
         _authority: M::Authority,
         (start, pages): (DmaAddr, u32),
@@ -142,6 +165,6 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         let frames = self.kernel.streamable();
         let words = Words::of(flow, Coherency::Coherent).small;
         let first = words.word(frames.table().first());
-        Listed { records: records.clone(), frames, first, other: None }
+        Listed { records: records.clone(), frames, first }
     }
 }

@@ -36,6 +36,7 @@ pub use audit::{DomainSummary, DomainViolation};
 pub use domain::{Domain, Iova, UnmappedIova};
 pub use error::{CreateError, DomainMapError, IovaError};
 pub use follow::Follow;
+pub use listed::Records;
 use seen::memory_for;
 pub(crate) use seen::{NotShown, attributes_for};
 pub use seen::{SeenAt, SeenList, StillSeen, UnmappedSeen};

@@ -15,10 +15,10 @@ use crate::owned_range::OwnedRange;
 
 /// Words for pages, one behind the other. Not a closure, which could not be told to be inlined.
 pub(crate) trait Series: Clone {
-    /// The next word, if there is one at a glance. Otherwise [`Series::at_length`] is asked before this is again.
+    /// The next word, if there is one at a glance. Otherwise [`Series::at_length`] is asked for it.
     fn next(&mut self) -> Option<u32>;
 
-    /// The word that [`Series::next`] has not found at a glance; `None` if there is none, or it has found one.
+    /// The next word; `None` if there is none.
     fn at_length(&mut self) -> Option<u32>;
 }
 
@@ -97,34 +97,40 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     #[inline(always)]
     fn holds_each(&self, slots: &Slots<'_>, words: &mut impl Series) -> bool {
-        let mut held = self.held_at_a_glance(slots, 0, words);
-        while held != slots.count() {
-            match words.at_length() {
-                Some(word) if slots.read(&self.machine, held) == word => {
-                    held = self.held_at_a_glance(slots, held.wrapping_add(1), words);
-                }
-                _ => return false,
+        let mut held = 0;
+        loop {
+            held = match self.held_at_a_glance(slots, held, words) {
+                None => return false,
+                Some(all) if all == slots.count() => return true,
+                Some(some) => some,
+            };
+            if words.at_length() != Some(slots.read(&self.machine, held)) {
+                return false;
             }
+            held = held.wrapping_add(1);
         }
-        true
     }
 
-    /// Up to which of `slots`, from that at `held` on, each holds its word.
+    /// Up to which of `slots`, from that at `held` on, each holds its word, as far as there are some at a glance; `None`: one does not.
     ///
     /// Not inlined, as the above.
     #[inline(never)]
-    fn held_at_a_glance(&self, slots: &Slots<'_>, held: u32, words: &mut impl Series) -> u32 {
-        let mut own = words.clone();
-        let mut held = held;
+    fn held_at_a_glance(
+        &self,
+        slots: &Slots<'_>,
+        held: u32,
+        words: &mut impl Series,
+    ) -> Option<u32> {
+        let (mut own, mut held) = (words.clone(), held);
         while held < slots.count()
             && let Some(word) = own.next()
         {
             if slots.read(&self.machine, held) != word {
-                break;
+                return None;
             }
             held = held.wrapping_add(1);
         }
         *words = own;
-        held
+        Some(held)
     }
 }
