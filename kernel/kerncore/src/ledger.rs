@@ -2,7 +2,7 @@
 //!
 //! It is taken before and after a test, with per-CPU lists drained and backlogs purged, and compared. Two kinds of
 //! count are kept apart. What is *held* (a mapped page, a record, a vmalloc frame) must be back where it was. *Capacity* may
-//! grow and stay: second-level tables are kept for reuse (S24), a heap or a slab does not give memory back; what
+//! grow and stay: the kernel's second-level tables are kept for reuse (S24), a heap or a slab does not give memory back; what
 //! lies in them is counted as held.
 
 use core::fmt;
@@ -45,11 +45,13 @@ pub enum Count {
     SpaceNumbers,
     /// Frames that are mapped for a moment.
     TemporaryMappings,
+    /// Frames of tables that are not the kernel's own: programs' and devices', which go with them.
+    SpaceTables,
 }
 
 impl Count {
     /// How many counts there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
     /// All of them, in their order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Areas,
@@ -64,6 +66,7 @@ impl Count {
         Self::AddressSpaces,
         Self::SpaceNumbers,
         Self::TemporaryMappings,
+        Self::SpaceTables,
     ];
 
     /// The words used in listings.
@@ -81,6 +84,7 @@ impl Count {
             Self::AddressSpaces => "address spaces",
             Self::SpaceNumbers => "address space numbers",
             Self::TemporaryMappings => "temporary mappings",
+            Self::SpaceTables => "table frames of programs and devices",
         }
     }
 }

@@ -15,7 +15,7 @@ use kerncore::descriptor::{SLOT_SIZE, l1};
 use kerncore::frames::FrameOwner;
 use kerncore::iommu::DomainViolation;
 use kerncore::layout::{HEAP_END, HEAP_START, KERNEL_START, linear_physical};
-use kerncore::user::UserViolation;
+use kerncore::user::{UserSummary, UserViolation};
 
 use crate::{domain, heap, kernel, user};
 
@@ -37,7 +37,7 @@ pub enum Finding {
     User(UserViolation),
     /// In the tables of a device's domain.
     Domain(DomainViolation),
-    /// Frames of programs, or of text, that nobody has: they leaked.
+    /// Frames of programs' data, or of text, that nobody has: they leaked.
     UserFrames {
         /// Whose they are.
         owner: FrameOwner,
@@ -93,7 +93,16 @@ impl fmt::Display for Finding {
 ///
 /// Nothing else may map, unmap or allocate meanwhile. Costs a few dozen instructions for each page of RAM.
 pub fn audit(report: &mut dyn FnMut(Finding)) -> Summary {
-    let mut summary = tables(report);
+    let mut others = 0;
+    let mut count = |finding| {
+        others += 1;
+        report(finding);
+    };
+    // First, for their tables are among those that the kernel's are counted with.
+    let programs = user::audit(&mut |violation| count(Finding::User(violation)));
+    let domains = domain::audit(&mut |violation| count(Finding::Domain(violation))).summary;
+    let mut summary = tables(programs.table_frames + domains.table_frames, report);
+    summary.violations += others;
     let code_pages = summary.code_pages;
     let mut count = |finding| {
         summary.violations += 1;
@@ -101,11 +110,12 @@ pub fn audit(report: &mut dyn FnMut(Finding)) -> Summary {
     };
     registers(&mut count);
     low_half(&mut count);
-    programs(code_pages, &mut count);
+    memory_of(&programs, code_pages, &mut count);
     summary
 }
 
-fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
+/// The kernel's tables and books, beside which programs and devices have tables in so many frames.
+fn tables(space_tables: u32, report: &mut dyn FnMut(Finding)) -> Summary {
     let parts = boot::layout::parts().map(fixed);
     let expected = Expected {
         image: boot::layout::image(),
@@ -113,22 +123,20 @@ fn tables(report: &mut dyn FnMut(Finding)) -> Summary {
         constants: page_pointers(),
         heap: heap_region(),
         heap_mapped: heap::usage().pages,
+        space_tables,
     };
     kerncore::audit::audit(kernel(), &expected, &mut |violation| report(Finding::Table(violation)))
 }
 
-/// Every program's tables, every device's, and the frames that these have, or, of text, areas: those have `code_pages`.
-fn programs(code_pages: u32, report: &mut dyn FnMut(Finding)) {
-    let found = user::audit(&mut |violation| report(Finding::User(violation)));
-    let domains = domain::audit(&mut |violation| report(Finding::Domain(violation)));
+/// The memory that programs have, and windows onto the kernel's. Of text, areas have `code_pages` beside theirs.
+fn memory_of(programs: &UserSummary, code_pages: u32, report: &mut dyn FnMut(Finding)) {
     let census = kernel().zones().census();
     let counted = kernel().windows_shown() + census.shown;
-    if counted != found.shown {
-        report(Finding::Shown { counted, found: found.shown });
+    if counted != programs.shown {
+        report(Finding::Shown { counted, found: programs.shown });
     }
-    let tables_and_data = found.frames + domains.summary.frames;
     for (owner, found) in
-        [(FrameOwner::User, tables_and_data), (FrameOwner::Text, found.text_frames + code_pages)]
+        [(FrameOwner::User, programs.frames), (FrameOwner::Text, programs.text_frames + code_pages)]
     {
         let owned = census.of(owner);
         if owned != found {

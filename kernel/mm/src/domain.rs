@@ -244,9 +244,10 @@ pub fn audit(report: &mut dyn FnMut(DomainViolation)) -> AllDomains {
         REGISTER.with(|register| {
             let Some(Entry(live)) = register[place] else { return };
             // SAFETY: its owner takes it out of the register, under this lock, before it goes.
-            let DomainSummary { frames, runs, pages } = unsafe { live.as_ref() }.audit(report);
+            let summary = unsafe { live.as_ref() }.audit(report);
+            let DomainSummary { table_frames, runs, pages } = summary;
             all.domains += 1;
-            all.summary.frames += frames;
+            all.summary.table_frames += table_frames;
             all.summary.runs += runs;
             all.summary.pages += pages;
         });

@@ -1,7 +1,7 @@
 //! What memory has lent, mapped and taken: before and after a test, and for the console.
 //!
 //! The counts are [`kerncore::ledger::Ledger`]'s, which says of each whether it is *held* and must come back, or *capacity*
-//! that may grow and stay: frames of second-level tables (S24), heap pages, chunks of records. Nothing hides behind
+//! that may grow and stay: frames of the kernel's second-level tables (S24), heap pages, chunks of records. Nothing hides behind
 //! capacity: frames of all owners add up to RAM, and what is held is compared owner by owner, so that the sum of what
 //! is free and what is kept is constant too; that the tables kept are those that were made is for the audit to say, and
 //! what lies in kept memory (records, heap bytes) is counted as held.

@@ -8,18 +8,21 @@
 //!   0x6002_0000  free frames
 //! ```
 
+mod accounts;
+
+pub use accounts::Beside;
+
 use crate::host_memory::HostMemory;
 use kerncore::{
     addr::{PAGE_SIZE, PageRange, Pfn, PhysAddr, VirtAddr},
     attributes::Attributes,
-    audit::{Expected, FixedPart, Summary, Violation, audit, ledger},
+    audit::FixedPart,
     contiguous::{Borrower, Contiguous, Place, Places, Region, Word},
     descriptor::{l1, l2},
     frames::{Frame, FrameList, FrameOwner, FrameTable, Pointers, Spares},
     kernel_space::{AreaPlace, KernelSpace, Parts, StaticError, StaticRequest, Support},
     kmap::Kmap,
     layout,
-    ledger::{Count, Ledger},
     linear_map::LinearMap,
     machine::Machine,
     map_ram::{Block, MapRam},
@@ -72,6 +75,8 @@ pub struct Bed<M: Machine = SoftCpu<'static>> {
     pub space: KernelSpace<'static, M, HostLocks>,
     heap: OwnedRange,
     statics: Option<OwnedRange>,
+    /// Frames of tables of programs and of devices, by the test's word.
+    space_tables: AtomicU32,
 }
 
 /// So many pages from that number.
@@ -307,7 +312,8 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         if contiguous != 0 {
             space.set_contiguous(region(space.zones().table(), contiguous));
         }
-        let mut bed = Self { machine, space, heap, statics: Some(statics) };
+        let (statics, space_tables) = (Some(statics), AtomicU32::new(0));
+        let mut bed = Self { machine, space, heap, statics, space_tables };
         bed.space.extend(&mut bed.heap, 0, HEAP_MAPPED, FrameOwner::Heap).expect("empty memory");
         bed.clean();
         bed
@@ -339,85 +345,6 @@ impl<M: Machine<Authority = ()> + Clone> Bed<M> {
         let fill = kerncore::kernel_space::Fill::Uninitialised;
         let area = self.space.vmalloc(count * PAGE_SIZE, fill, CALLER).expect("empty memory");
         area.pages.start()
-    }
-
-    /// Everything that the audit finds.
-    ///
-    /// # Panics
-    /// If it counts otherwise than it reports.
-    pub fn audit(&self) -> (Summary, Vec<Violation>) {
-        let expected = Expected {
-            constants: PageRange::EMPTY,
-            image: pages(IMAGE, IMAGE_PAGES),
-            parts: &parts(),
-            heap: self.heap.pages(),
-            heap_mapped: HEAP_MAPPED,
-        };
-        let mut found = Vec::new();
-        let summary = audit(&self.space, &expected, &mut |violation| found.push(violation));
-        assert_eq!(summary.violations as usize, found.len(), "each is counted and reported");
-        (summary, found)
-    }
-
-    /// The audit finds nothing.
-    #[track_caller]
-    pub fn clean(&self) -> Summary {
-        let (summary, found) = self.audit();
-        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-        assert_eq!(lines, [""; 0]);
-        summary
-    }
-
-    /// The audit finds exactly this.
-    #[track_caller]
-    pub fn finds(&self, violations: &[Violation]) {
-        let (_, found) = self.audit();
-        let lines =
-            |list: &[Violation]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
-        assert_eq!(lines(&found), lines(violations));
-        assert_eq!(found, violations);
-    }
-
-    /// The ledger, with no free frame waiting unmerged, and no block idle.
-    pub fn ledger(&self) -> Ledger {
-        self.space.close_idle_blocks();
-        self.space.zones().drain();
-        ledger(&self.space)
-    }
-
-    /// Runs `test`, after which everything must be back where it was: what is held exactly, and what is kept for reuse must
-    /// account for every frame that is not free any more.
-    #[track_caller]
-    pub fn gives_back<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
-        let before = self.ledger();
-        let result = test(self);
-        let after = self.ledger();
-        let leaks: Vec<String> = before.leaks(&after).map(|leak| leak.to_string()).collect();
-        assert_eq!(leaks, [""; 0]);
-        let available = |ledger: &Ledger| -> u32 {
-            let kept = [FrameOwner::Free, FrameOwner::PageTable, FrameOwner::Slab];
-            kept.iter().map(|&owner| ledger.frames[owner as usize]).sum()
-        };
-        assert_eq!(available(&before), available(&after));
-        self.clean();
-        result
-    }
-
-    /// As [`Bed::gives_back`], with nothing kept either.
-    #[track_caller]
-    pub fn changes_nothing<R>(&self, test: impl FnOnce(&Self) -> R) -> R {
-        let before = self.ledger();
-        let result = test(self);
-        let differences: Vec<String> =
-            before.differences(&self.ledger()).map(|line| line.to_string()).collect();
-        assert_eq!(differences, [""; 0]);
-        self.clean();
-        result
-    }
-
-    /// One of its counts.
-    pub fn count(&self, count: Count) -> u32 {
-        self.ledger().counts[count as usize]
     }
 
     /// Takes all free frames but `left`, so that the next may be the one too many.

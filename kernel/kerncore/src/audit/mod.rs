@@ -71,6 +71,8 @@ pub struct Expected<'e> {
     pub heap: PageRange,
     /// How many of the heap's pages are mapped, from the first on.
     pub heap_mapped: u32,
+    /// Frames that tables of programs and of devices lie in, of both levels, beside the kernel's own.
+    pub space_tables: u32,
 }
 
 /// What an audit saw.

@@ -2,9 +2,8 @@
 
 use super::homes::Mark;
 use super::{Audit, Place, Violation};
-use crate::addr::{PAGE_SIZE, PageRange};
+use crate::addr::PageRange;
 use crate::attributes::Attributes;
-use crate::descriptor::L2_TABLE_SIZE;
 use crate::frames::FrameOwner;
 use crate::layout;
 use crate::lock::Locks;
@@ -128,7 +127,7 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
         if made != found {
             self.found(Violation::Tables { made, found });
         }
-        let table_frames = made.div_ceil(PAGE_SIZE / L2_TABLE_SIZE);
+        let table_frames = space.table_memory().frames() + self.expected.space_tables;
         for (owner, found) in
             [(FrameOwner::PageTable, table_frames), (FrameOwner::Heap, self.summary.heap_pages)]
         {

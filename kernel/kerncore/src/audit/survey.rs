@@ -54,6 +54,8 @@ pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
     let census = space.zones().census();
     let counts = space.area_counts();
     let survey = survey(space);
+    let space_tables =
+        census.of(FrameOwner::PageTable).saturating_sub(space.table_memory().frames());
     Ledger::new(&census)
         .with(Count::Areas, counts.areas)
         .with(Count::ReservedPages, counts.pages_taken)
@@ -62,6 +64,7 @@ pub fn ledger<M: Machine, L: Locks>(space: &KernelSpace<'_, M, L>) -> Ledger {
         .with(Count::UnmappedLinear, survey.unmapped_linear)
         .with(Count::SlabRecords, counts.records)
         .with(Count::TemporaryMappings, space.temporary().taken())
+        .with(Count::SpaceTables, space_tables)
 }
 
 /// Frames of RAM whose linear slot is empty. Those of lent blocks are among them: they come back when the block does.

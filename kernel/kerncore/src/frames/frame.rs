@@ -21,7 +21,7 @@ pub enum FrameOwner {
     KernelImage,
     /// The frame table itself.
     FrameTable,
-    /// First- and second-level translation tables.
+    /// First- and second-level translation tables: the kernel's, programs' and devices'.
     PageTable,
     /// The global heap.
     Heap,
@@ -35,7 +35,7 @@ pub enum FrameOwner {
     Dma,
     /// The atomic DMA pool.
     AtomicPool,
-    /// User address spaces, and those of devices: their tables, and programs' data.
+    /// Programs' data.
     User,
     /// Taken page by page through the raw, Linux-named calls, which keep no handle.
     Pages,

@@ -67,8 +67,8 @@ pub enum DomainViolation {
 /// What one domain has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DomainSummary {
-    /// Frames of [`FrameOwner::User`]: tables of both levels.
-    pub frames: u32,
+    /// Frames of [`FrameOwner::PageTable`]: tables of both levels.
+    pub table_frames: u32,
     /// Runs of addresses that are taken.
     pub runs: u32,
     /// Pages mapped.
@@ -113,7 +113,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
             let Some(table) = l1::table(above) else { return };
             found += 1;
             let had = self.kernel.zones().table().owner_of(table.pfn());
-            if had != FrameOwner::User {
+            if had != FrameOwner::PageTable {
                 report(DomainViolation::ForeignTable { address: pages.start(), table, had });
             }
         });
@@ -121,7 +121,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         if made != found {
             report(DomainViolation::Tables { made, found });
         }
-        summary.frames = frames + self.root_slots() * SLOT_SIZE / PAGE_SIZE;
+        summary.table_frames = frames + self.root_slots() * SLOT_SIZE / PAGE_SIZE;
     }
 
     /// Nothing may be mapped from page number `first` up to `end`.

@@ -118,7 +118,8 @@ impl<'k, 's, M: Machine + Clone, T: Iotlb, L: Locks> Domain<'k, 's, M, T, L> {
         L::might_sleep("making an IOMMU domain");
         let slots = slots_for(window);
         let order = order_for(slots * SLOT_SIZE / PAGE_SIZE);
-        let root = kernel.zeroed_frames(order, FrameOwner::User).map_err(CreateError::Frames)?;
+        let root = kernel.zeroed_frames(order, FrameOwner::PageTable);
+        let root = root.map_err(CreateError::Frames)?;
         let machine = kernel.table().machine().clone();
         // The walker may not look into the cache (S16a).
         machine.clean_descriptors(root.first().base(), slots);

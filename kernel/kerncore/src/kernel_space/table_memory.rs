@@ -41,6 +41,11 @@ impl<L: Locks> TableMemory<L> {
         self.rest.with(|rest| rest.made)
     }
 
+    /// The frames that they lie in.
+    pub fn frames(&self) -> u32 {
+        self.tables_made().div_ceil(PAGE_SIZE / L2_TABLE_SIZE)
+    }
+
     /// A view that can take frames when the stock is empty.
     pub const fn source<'a, 's>(&'a self, zones: &'a Zones<'s, L>) -> TablesFromFrames<'a, 's, L> {
         TablesFromFrames { memory: self, zones }

@@ -37,6 +37,7 @@ fn finds(space: &Space, wanted: &[Violation]) {
         constants: PageRange::EMPTY,
         heap: pages(HEAP, 16),
         heap_mapped: 0,
+        space_tables: 0,
     };
     finds_beside(&expected, space, wanted);
 }
@@ -59,6 +60,7 @@ fn a_page_of_constants_that_can_be_written_is_seen_and_no_other_is_taken_for_one
         constants: pages(LINEAR + first, 2),
         heap: pages(HEAP, 16),
         heap_mapped: 0,
+        space_tables: 0,
     };
     let wrong = |page: u32, wanted, had| Violation::WrongAttributes {
         address: VirtAddr::new((LINEAR + page) * PAGE_SIZE),

@@ -57,7 +57,7 @@ pub enum UserViolation {
         /// The linear map's, if that has the frame.
         linear: Option<MemoryType>,
     },
-    /// A first-level slot names a table in a frame that is not a program's.
+    /// A first-level slot names a table in a frame that is no table's.
     ForeignTable {
         /// The first address below it.
         address: VirtAddr,
@@ -83,8 +83,10 @@ pub enum UserViolation {
 /// What one space has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserSummary {
-    /// Frames of [`FrameOwner::User`]: tables and data.
+    /// Frames of [`FrameOwner::User`]: data.
     pub frames: u32,
+    /// Frames of [`FrameOwner::PageTable`]: tables of both levels.
+    pub table_frames: u32,
     /// Frames of [`FrameOwner::Text`].
     pub text_frames: u32,
     /// Live windows.
@@ -127,7 +129,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
             let Some(table) = l1::table(above) else { return };
             found += 1;
             let had = space.kernel.zones().table().owner_of(table.pfn());
-            if had != FrameOwner::User {
+            if had != FrameOwner::PageTable {
                 let address = pages.start();
                 (self.report)(UserViolation::ForeignTable { address, table, had });
             }
@@ -136,7 +138,7 @@ impl<M: UserMachine, L: Locks> Audit<'_, '_, '_, M, L> {
         if made != found {
             (self.report)(UserViolation::Tables { made, found });
         }
-        self.summary.frames += frames + l1::TABLE_ALIGNMENT / PAGE_SIZE;
+        self.summary.table_frames += frames + l1::TABLE_ALIGNMENT / PAGE_SIZE;
     }
 
     fn window(&mut self, window: &Window) {

@@ -94,7 +94,7 @@ impl<'k, 's, M: UserMachine, L: Locks> UserSpace<'k, 's, M, L> {
         spaces: &'k Spaces<L>,
     ) -> Result<Self, AllocateError> {
         L::might_sleep("making an address space");
-        let root = kernel.zeroed_frames(L1_ORDER, FrameOwner::User)?;
+        let root = kernel.zeroed_frames(L1_ORDER, FrameOwner::PageTable)?;
         let machine = kernel.table().machine().clone();
         // The walker may not look into the cache (S16a).
         machine.clean_descriptors(root.first().base(), L1_SLOTS);

@@ -56,7 +56,7 @@ impl<L: Locks> TableSource for Source<'_, '_, L> {
     fn take_table(&self) -> Option<PhysAddr> {
         self.tables.0.with(|stock| {
             if stock.left == 0 {
-                let block = self.zones.allocate(0, FrameOwner::User).ok()?;
+                let block = self.zones.allocate(0, FrameOwner::PageTable).ok()?;
                 stock.next = block.first().base();
                 stock.left = PAGE_SIZE / L2_TABLE_SIZE;
                 stock.frames.push(self.zones.table(), block);

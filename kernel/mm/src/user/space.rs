@@ -347,8 +347,10 @@ pub fn rollovers() -> u64 {
 pub fn audit(report: &mut dyn FnMut(UserViolation)) -> UserSummary {
     let mut all = UserSummary::default();
     register::visit(|space| {
-        let UserSummary { frames, text_frames, windows, shown, pages } = space.audit(report);
+        let UserSummary { frames, table_frames, text_frames, windows, shown, pages } =
+            space.audit(report);
         all.frames += frames;
+        all.table_frames += table_frames;
         all.text_frames += text_frames;
         all.windows += windows;
         all.shown += shown;

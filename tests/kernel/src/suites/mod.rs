@@ -101,6 +101,7 @@ mod serial;
 mod smp;
 mod smp_locks;
 mod smp_translations;
+mod space_tables;
 mod stale;
 mod streaming;
 mod streaming_edges;

@@ -35,10 +35,16 @@ fn map(call: Call<'_>, memory: Memory, bytes: u32) -> Result<DmaAddr, MapError> 
 #[track_caller]
 fn assert_refused(first: PhysAddr, bytes: u32, wanted: KmapError) {
     for device in [&ON_BUS, &BEHIND] {
-        for flow in FLOWS {
-            let mapped = map(call(device, flow), Memory::Physical(first), bytes);
-            assert_eq!(mapped, Err(MapError::Memory(wanted)), "{}: {flow:?}", device.name());
-        }
+        assert_refused_by(device, first, bytes, wanted);
+    }
+}
+
+/// For one device.
+#[track_caller]
+pub(super) fn assert_refused_by(device: &Device, first: PhysAddr, bytes: u32, wanted: KmapError) {
+    for flow in FLOWS {
+        let mapped = map(call(device, flow), Memory::Physical(first), bytes);
+        assert_eq!(mapped, Err(MapError::Memory(wanted)), "{}: {flow:?}", device.name());
     }
 }
 

@@ -177,12 +177,12 @@ fn entries_are_as_large_as_both_sides_allow_and_all_go() {
         assert_eq!(sizes, wanted.map(Some));
         domain.unmap(iova, ()).flush();
         // A section over the table that is there now, which waits to be used again.
-        let tables = audit(&domain).frames;
+        let tables = audit(&domain).table_frames;
         let iova = map(&[(0x3_0100, 256)]);
         assert_eq!(size(start, 0), Some((PageSize::Section, 0x3_0100)));
         domain.unmap(iova, ()).flush();
         let iova = map(&[(0x3_0100, 1)]);
-        assert_eq!(audit(&domain).frames, tables, "no table was made anew");
+        assert_eq!(audit(&domain).table_frames, tables, "no table was made anew");
         domain.unmap(iova, ()).flush();
         assert!((0..4400).all(|page| size(start, page).is_none()));
         audit(&domain);

@@ -23,6 +23,7 @@ mod scattered_oddities;
 mod scattered_refusals;
 pub(crate) mod schedules;
 pub(crate) mod schedules_types;
+mod space_tables;
 mod support;
 mod user_lent;
 mod user_show;

@@ -125,8 +125,9 @@ fn a_buffer_of_scattered_frames_is_contiguous_to_both_who_agree_s79_s109() {
                     VirtAddr::new(address.raw().wrapping_add(last.wrapping_mul(PAGE_SIZE)));
                 assert_eq!(cpus[0].load(outside), Err(Fault::Translation(outside)), "its guard");
             }
-            assert_eq!(audit(&domain).pages, pages);
-            bed.clean();
+            let summary = audit(&domain);
+            assert_eq!(summary.pages, pages);
+            bed.clean_beside(summary.table_frames);
             free(bed, &domain, buffer, pages);
             let gone = with_open(&domain, &cpus[1], || cpus[1].load(VirtAddr::new(start.raw())));
             assert_eq!(gone, Err(Fault::Translation(VirtAddr::new(start.raw()))));
@@ -182,7 +183,7 @@ fn the_record_has_the_page_array_and_who_has_the_buffer_s79_s83() {
         );
         let (area, at) = made.expect("memory");
         let base = area.pages.start();
-        bed.clean();
+        bed.clean_beside(audit(&domain).table_frames);
         let found = bed.space.with_area(base, |record| {
             let Mapping::Scattered(seen) = &record.mapping else { panic!("{record:?}") };
             assert_eq!(seen.at(), at);
@@ -205,7 +206,7 @@ fn the_record_has_the_page_array_and_who_has_the_buffer_s79_s83() {
         assert_eq!(frames, wanted, "the runs are the frames, in their order");
         free(&bed, &domain, (base, at.start), pages);
     }
-    bed.clean();
+    bed.clean_beside(audit(&domain).table_frames);
 }
 
 /// S82: runs end with the pages that are asked for, and are as long as can be.
@@ -249,6 +250,7 @@ fn memory_is_used_to_the_last_frame_and_nothing_is_kept_if_it_does_not_do_s28() 
         let domain = domain_of(&devices, 0, 4 << 20);
         // The tables of both sides.
         let kept = make(&bed, &domain, 1, coherency);
+        let _beside = bed.beside(audit(&domain).table_frames);
         let scattered = bed.scatter();
         for pages in [1_u32, 2, 7, 13] {
             for left in [0, 1, pages - 1, pages] {
@@ -318,8 +320,7 @@ fn a_buffer_survives_each_failure_s79() {
                     (Err(error), None) => panic!("nothing failed: {error}"),
                 }
                 assert!(domain.is_unused());
-                audit(&domain);
-                bed.clean();
+                bed.clean_beside(audit(&domain).table_frames);
                 for cpu in [0, 1].map(|cpu| devices.cpu(cpu)) {
                     assert_eq!(cpu.load(buffer.0), Err(Fault::Translation(buffer.0)));
                     let found = with_open(&domain, &cpu, || cpu.load(seen));
@@ -349,6 +350,7 @@ fn the_audit_sees_damage_to_a_buffer_of_scattered_frames() {
     let scattered = bed.scatter();
     for coherency in BOTH {
         let buffer @ (base, _) = make(&bed, &domain, 3, coherency);
+        let _beside = bed.beside(audit(&domain).table_frames);
         bed.clean();
         let (own, other) = match coherency {
             Coherency::NonCoherent => (Attributes::WRITE_COMBINE, Attributes::KERNEL_DATA),

@@ -32,6 +32,7 @@ fn a_buffer_is_freed_by_what_it_is_for_whom_and_where_and_by_nothing_else_s67() 
     assert_eq!(twin.1, start, "the same address of another domain");
     let dma = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
     let bytes = 3 * PAGE_SIZE;
+    let _beside = bed.beside(audit(&domain).table_frames + audit(&other).table_frames);
     bed.changes_nothing(|bed| {
         let found = AreaKind::Scattered;
         let wrong_kind = RemoveError::WrongKind { address: base, found };
@@ -207,7 +208,7 @@ fn a_window_shows_what_lies_in_the_buffer_and_nothing_else_s82() {
         drop(space);
         free(&bed, &domain, buffer, 4);
     }
-    bed.clean();
+    bed.clean_beside(audit(&domain).table_frames);
 }
 
 /// S97: nobody makes a second view of its frames.

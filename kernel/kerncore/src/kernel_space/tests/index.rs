@@ -14,8 +14,14 @@ const CALLER: VirtAddr = VirtAddr::new(0x8001_0000);
 /// What the audit says of areas and the index; this world has neither image nor heap.
 fn found(space: &Space) -> Vec<Violation> {
     let nothing = PageRange::EMPTY;
-    let expected =
-        Expected { image: nothing, parts: &[], heap: nothing, heap_mapped: 0, constants: nothing };
+    let expected = Expected {
+        image: nothing,
+        parts: &[],
+        constants: nothing,
+        heap: nothing,
+        heap_mapped: 0,
+        space_tables: 0,
+    };
     let mut found = Vec::new();
     audit::<&PlainMachine, _>(space, &expected, &mut |violation| found.push(violation));
     found.retain(|violation| {

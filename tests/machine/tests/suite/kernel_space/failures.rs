@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::num::NonZeroU32;
 
 use super::bed::{Bed, CALLER, WINDOW, page, pages};
-use crate::mutants::user::{Programs, Right};
+use crate::mutants::user::{Programs, Right, audit};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     area::AreaFlags,
@@ -234,7 +234,10 @@ fn windows_of_programs_s44() {
         let window = pages(PROGRAM, 2);
         let unmap = |()| space.unmap(page(PROGRAM)).expect("a window");
         let data = || space.map_data(window, Protection::ReadWrite);
-        // What a space has of tables stays with it: the first try makes both.
+        // What a space has of tables stays with it.
+        data().expect("memory");
+        unmap(());
+        let _beside = bed.beside(audit(&space).table_frames);
         let points = survives(bed, data, no_place, unmap);
         assert_eq!(points, 4, "window, frames, two tables");
         let points = survives(bed, || space.map_text(window, &[1; 5000]), no_place, unmap);
