@@ -78,7 +78,6 @@ pub(crate) fn seen(
 ///
 /// # Safety
 /// As for that.
-#[cold]
 #[inline(never)]
 pub(crate) unsafe fn free(
     device: &Device,
@@ -87,6 +86,29 @@ pub(crate) unsafe fn free(
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
     let Some(iommu) = device.iommu() else { return Err(FreeError::Cookie { given: address, dma }) };
+    if bytes.wrapping_sub(1) < PAGE_SIZE {
+        // SAFETY: by our caller's promise.
+        let freed = unsafe { scattered::free_page(device, iommu, (address, dma)) };
+        if let Some(freed) = freed {
+            return freed;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { free_otherwise(device, iommu, bytes, (address, dma)) }
+}
+
+/// [`free`] in every case.
+///
+/// # Safety
+/// As for that.
+#[cold]
+#[inline(never)]
+unsafe fn free_otherwise(
+    device: &Device,
+    iommu: &Shared,
+    bytes: u32,
+    (address, dma): (VirtAddr, DmaAddr),
+) -> Result<(), FreeError> {
     let refused = |error| {
         let error = FreeError::Iommu { device: device.name(), error };
         log::error!("DMA: {error}");

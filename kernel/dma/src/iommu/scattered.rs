@@ -27,7 +27,6 @@ pub(crate) fn serves(device: &Device, sleep: Sleep, marks: Tag) -> Option<&Share
 }
 
 /// Takes a zeroed buffer of `bytes` for `device`, which is behind `iommu`. Where one may sleep.
-#[cold]
 #[inline(never)]
 pub(crate) fn allocate(
     device: &Device,
@@ -36,6 +35,27 @@ pub(crate) fn allocate(
     holder: Holder,
 ) -> Result<Buffer, AllocateError> {
     let viewer = Viewer { coherency: device.coherency(), mask: device.coherent_mask() };
+    let is_page = bytes.wrapping_sub(1) < PAGE_SIZE;
+    if is_page && let Some((address, dma)) = page(iommu, viewer, holder) {
+        iommu.hold();
+        return Ok(Buffer { address, dma });
+    }
+    allocate_otherwise(device, iommu, bytes, (viewer, holder))
+}
+
+/// Not inlined: it has all registers to itself.
+#[inline(never)]
+fn page(iommu: &Shared, viewer: Viewer, holder: Holder) -> Option<(VirtAddr, DmaAddr)> {
+    mm::kernel().scattered_page(iommu.domain(), viewer, holder)
+}
+
+#[inline(never)]
+fn allocate_otherwise(
+    device: &Device,
+    iommu: &Shared,
+    bytes: u32,
+    (viewer, holder): (Viewer, Holder),
+) -> Result<Buffer, AllocateError> {
     let made = mm::kernel().scattered_alloc(iommu.domain(), bytes, viewer, holder);
     let (area, at) = made.map_err(|error| match error {
         ScatteredError::View(error) => AllocateError::Iommu { device: device.name(), error },
@@ -80,6 +100,38 @@ pub(crate) unsafe fn free(
     // SAFETY: our caller promises that nobody uses the buffer, the device included.
     let authority = unsafe { Authority::claim() };
     let freed = mm::kernel().scattered_free(authority, iommu.domain(), (address, dma));
+    ended(device, iommu, (address, dma), freed)
+}
+
+/// [`free`] of a buffer of one page, if all is at hand. Otherwise `None`, nothing has changed, and that one says why.
+///
+/// # Safety
+/// As for that.
+#[inline(never)]
+pub(super) unsafe fn free_page(
+    device: &Device,
+    iommu: &Shared,
+    (address, dma): (VirtAddr, DmaAddr),
+) -> Option<Result<(), FreeError>> {
+    // SAFETY: as in `free`.
+    let authority = unsafe { Authority::claim() };
+    match mm::kernel().scattered_free_page(authority, iommu.domain(), (address, dma))? {
+        Ok(ScatteredFreed { hidden, .. }) if hidden.oddities == 0 => {
+            iommu.let_go();
+            Some(Ok(()))
+        }
+        odd => Some(ended(device, iommu, (address, dma), odd)),
+    }
+}
+
+/// Says what was odd about a free, or why there was none.
+#[inline(never)]
+fn ended(
+    device: &Device,
+    iommu: &Shared,
+    (address, dma): (VirtAddr, DmaAddr),
+    freed: Result<ScatteredFreed, RemoveError>,
+) -> Result<(), FreeError> {
     let freed = match freed {
         Ok(ScatteredFreed { freed, hidden }) => {
             if hidden.oddities != 0 {

@@ -176,7 +176,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
 
     /// Frees `run`, if it was taken as just that, and `clear` does with its right what its name says.
     #[inline(always)]
-    fn end_run(
+    pub(super) fn end_run(
         iovas: &mut IovaSpace<'_>,
         run: PageRange,
         clear: impl FnOnce(&mut OwnedRange) -> bool,

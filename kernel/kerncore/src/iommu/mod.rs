@@ -29,6 +29,7 @@ mod listed;
 pub mod machine;
 mod pages;
 mod seen;
+mod seen_page;
 mod segments;
 mod tables;
 

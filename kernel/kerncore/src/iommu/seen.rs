@@ -58,23 +58,23 @@ pub(crate) const fn attributes_for(coherency: Coherency) -> Attributes {
 /// A domain, and whether the device snoops, in one word: a record has no room for two. The first is the address of a table, whose
 /// lowest bit is never set.
 #[derive(Clone, Copy, Debug)]
-struct View(u32);
+pub(super) struct View(u32);
 
 impl View {
     const SNOOPED: u32 = 1;
 
-    const fn new(root: PhysAddr, coherency: Coherency) -> Self {
+    pub(super) const fn new(root: PhysAddr, coherency: Coherency) -> Self {
         match coherency {
             Coherency::Coherent => Self(root.raw() | Self::SNOOPED),
             Coherency::NonCoherent => Self(root.raw()),
         }
     }
 
-    const fn root(self) -> PhysAddr {
+    pub(super) const fn root(self) -> PhysAddr {
         PhysAddr::new(self.0 & !Self::SNOOPED)
     }
 
-    const fn coherency(self) -> Coherency {
+    pub(super) const fn coherency(self) -> Coherency {
         if self.0 & Self::SNOOPED == 0 { Coherency::NonCoherent } else { Coherency::Coherent }
     }
 }
@@ -83,9 +83,9 @@ impl View {
 #[derive(Debug)]
 #[must_use = "a dropped list leaks its frames, and the addresses of both sides"]
 pub struct SeenList {
-    lent: LentList,
-    start: DmaAddr,
-    view: View,
+    pub(super) lent: LentList,
+    pub(super) start: DmaAddr,
+    pub(super) view: View,
 }
 
 /// A buffer whose entries the processor's tables do not have any more, and whose translations may linger in TLBs. Dropped, it leaks.
@@ -108,8 +108,8 @@ pub struct UnmappedSeen<'t, M: Machine, L: Locks> {
 #[derive(Debug)]
 #[must_use = "only `unmap` and its flush give the frames back"]
 pub struct StillSeen {
-    absent: AbsentList,
-    iova: Iova,
+    pub(super) absent: AbsentList,
+    pub(super) iova: Iova,
 }
 
 /// What [`LentList::show`] gives back when there is no view.

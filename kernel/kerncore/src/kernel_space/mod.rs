@@ -53,6 +53,7 @@ mod registers_at_hand;
 mod remove;
 mod reserve;
 mod scattered;
+mod scattered_at_hand;
 mod section;
 mod sharing;
 mod shortage;

@@ -12,6 +12,8 @@
 //!
 //! The record has the page array (S79), and in the last words of the room for it who has the buffer. What a free names is compared and
 //! retired in one step (S60): the address, the domain, and where the device sees it.
+//!
+//! What is one page has a way of its own, [`super::scattered_at_hand`].
 
 use core::fmt;
 
@@ -148,7 +150,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
         let Made { seen, place } = made;
         let at = seen.at();
         let words = self.array_words(&place.array, &place.within);
-        self.note_all(seen.list().frames(self.zones.table()), words);
+        self.note_list(seen.list(), &place.array, words);
         let flags = flags_with(&place.array, AreaKind::Scattered.flags());
         let new = NewArea::new(AreaKind::Scattered, holder.caller)
             .flags(flags)
@@ -280,7 +282,7 @@ impl<'s, M: Machine, L: Locks> KernelSpace<'s, M, L> {
     }
 
     /// The same of frames that nobody but this call has seen.
-    fn take_own_list_back(&self, absent: AbsentList) {
+    pub(super) fn take_own_list_back(&self, absent: AbsentList) {
         let freed = self.take_list_back(absent);
         debug_assert!(freed.is_ok(), "frames changed hands: {freed:?}");
     }

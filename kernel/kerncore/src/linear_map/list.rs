@@ -24,6 +24,8 @@ use crate::{
     page_table::{MapError, PageTable, TableSource, Unmapped},
 };
 
+mod one;
+
 /// Up to so many pages, as many as small TLBs have entries, the flush names each run of adjacent frames. From there on it names the
 /// one range that spans them all, which a machine may take as a reason to empty its TLB at once.
 const NAMED_AT_MOST: u32 = 64;

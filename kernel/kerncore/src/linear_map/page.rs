@@ -39,30 +39,51 @@ impl<M: Machine> LinearMap<M> {
     /// back, and has its entry still.
     #[inline(always)]
     pub(crate) fn withdraw_zeroed(&self, block: FrameBlock) -> Result<Absent, FrameBlock> {
-        let frame = block.first();
-        let Some(LinearPage { slot, range }) = self.page_of(frame) else { return Err(block) };
-        let word = SmallPages::new(ATTRIBUTES).word(frame);
-        if block.pages() != 1 || self.machine.read_descriptor(slot) != word {
-            return Err(block);
+        if block.pages() == 1 && self.take_out_zeroed(block.first()) {
+            Ok(Absent(block))
+        } else {
+            Err(block)
+        }
+    }
+
+    /// Fills `frame`, which is the caller's, with zeros and takes it out of the linear map, and of every TLB. Says whether; otherwise it
+    /// has its entry still.
+    #[inline(always)]
+    pub(super) fn take_out_zeroed(&self, frame: Pfn) -> bool {
+        let Some(LinearPage { slot, range }) = self.page_of(frame) else { return false };
+        if self.machine.read_descriptor(slot) != SmallPages::new(ATTRIBUTES).word(frame) {
+            return false;
         }
         self.machine.zero_pages(range);
         self.write_slot(slot, 0);
         self.machine.invalidate_tlb(range);
         self.machine.barrier();
-        Ok(Absent(block))
+        true
+    }
+
+    /// Puts the entry of `frame`, which is the caller's, at its place, which is empty.
+    #[inline(always)]
+    pub(super) fn put_in(&self, page: LinearPage, frame: Pfn) {
+        self.write_slot(page.slot, SmallPages::new(ATTRIBUTES).word(frame));
+    }
+
+    /// Where `frame` is to be put in, if its entry is empty.
+    #[inline(always)]
+    pub(crate) fn empty_place_of(&self, frame: Pfn) -> Option<LinearPage> {
+        let page = self.page_of(frame)?;
+        (self.machine.read_descriptor(page.slot) == 0).then_some(page)
     }
 
     /// Whether what `lent` has can be [put back](LinearMap::restore_page): it is one page, whose entry is empty.
     #[inline(always)]
     pub(crate) fn has_place_for(&self, lent: &Lent) -> Option<LinearPage> {
-        let page = self.page_of(lent.block.first())?;
-        (lent.block.pages() == 1 && self.machine.read_descriptor(page.slot) == 0).then_some(page)
+        if lent.block.pages() == 1 { self.empty_place_of(lent.block.first()) } else { None }
     }
 
     /// Puts the entry of a page back, at its place, which is empty.
     #[inline(always)]
     pub(crate) fn restore_page(&self, Absent(block): Absent, page: LinearPage) -> FrameBlock {
-        self.write_slot(page.slot, SmallPages::new(ATTRIBUTES).word(block.first()));
+        self.put_in(page, block.first());
         block
     }
 

@@ -19,6 +19,7 @@ mod rules;
 mod rules_contexts;
 mod rules_large;
 mod scattered;
+mod scattered_at_hand;
 mod scattered_oddities;
 mod scattered_refusals;
 pub(crate) mod schedules;

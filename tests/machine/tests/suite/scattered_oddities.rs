@@ -5,7 +5,7 @@ use crate::mutants::{
     exec::linear_of,
     iommu::{Devices, audit, domain_of},
 };
-use crate::scattered::{BOTH, free, make};
+use crate::scattered::{BOTH, free, make, try_free};
 use histories::bed::{Bed, CALLER, page};
 use kerncore::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
@@ -24,33 +24,36 @@ use std::{
 /// again, and no linear address leads there.
 #[test]
 fn frames_that_a_foreign_entry_still_shows_the_device_stay_out_of_use_s22_s81() {
-    for coherency in BOTH {
+    for (count, coherency) in [1, 3].into_iter().flat_map(|count| BOTH.map(|how| (count, how))) {
         let bed = Bed::warm();
         let devices = Devices::new(&bed);
         let domain = domain_of(&devices, 0, 2 << 20);
-        let buffer @ (base, start) = make(&bed, &domain, 3, coherency);
-        let pages = [0, 1, 2].map(|index| page(base.page_number() + index));
-        let own = pages.map(|page| (bed.frame_at(page), linear_of(&bed, page)));
-        // A section, of which three pages are to go.
+        // Of one page, all is at hand.
+        let warm = make(&bed, &domain, count, coherency);
+        free(&bed, &domain, warm, count);
+        let buffer @ (base, start) = make(&bed, &domain, count, coherency);
+        let pages = (0..count).map(|index| page(base.page_number() + index));
+        let own: Vec<_> = pages.map(|page| (bed.frame_at(page), linear_of(&bed, page))).collect();
+        // A section, of which a few pages are to go.
         let slot = domain.root().raw() + l1::index(VirtAddr::new(start.raw())) * 4;
         let table = bed.poke(PhysAddr::new(slot), 0x6011_141e);
         let before = bed.space.zones().free_pages();
-        let freed = bed.space.scattered_free((), &domain, buffer);
+        let freed = try_free(&bed, &domain, buffer);
         let error = FramesError::StillMapped;
         assert_eq!(freed, Err(RemoveError::Frames { address: base, error }));
         assert_eq!(bed.space.zones().free_pages(), before, "{coherency:?}");
-        assert_eq!(domain.find(start, 3), Ok(()), "nobody else has the addresses");
+        assert_eq!(domain.find(start, count), Ok(()), "nobody else has the addresses");
         for (frame, linear) in own {
             assert_eq!(bed.space.zones().table().owner_of(frame), FrameOwner::Dma);
             let found = bed.machine.cpu(0).load(linear);
             assert_eq!(found, Err(Fault::Translation(linear)), "{coherency:?}");
         }
         // To the processor it is gone.
-        let again = bed.space.scattered_free((), &domain, buffer);
+        let again = try_free(&bed, &domain, buffer);
         assert_eq!(again, Err(RemoveError::Unknown { address: base }));
         assert_eq!(bed.machine.cpu(0).load(base), Err(Fault::Translation(base)));
         bed.poke(PhysAddr::new(slot), table);
-        let iova = domain.claim((), start, 3).expect("it is taken still");
+        let iova = domain.claim((), start, count).expect("it is taken still");
         domain.unmap(iova, ()).flush();
         audit(&domain);
         assert!(domain.is_unused());

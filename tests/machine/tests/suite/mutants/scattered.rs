@@ -29,6 +29,8 @@ const fn viewer(coherency: Coherency) -> Viewer {
 enum Order {
     /// As the kernel frees one of scattered frames.
     Real,
+    /// As it frees one of a page, where all is at hand.
+    Page,
     /// One of adjacent frames, by hand, in the right order.
     ByHand,
     /// The device's view goes first.
@@ -37,6 +39,15 @@ enum Order {
     FramesFirst,
     /// The device's entries go, and then the frames; the IOTLB comes last.
     FlushLast,
+}
+
+/// How large a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    /// Some pages.
+    Some,
+    /// A page, for which all is at hand.
+    Page,
 }
 
 /// Makes a buffer, frees it, and says what was done meanwhile; where it was.
@@ -54,6 +65,12 @@ fn log_of_a_free(
         drop(bed.machine.take_log());
         let freed = space.scattered_free((), domain, (area.pages.start(), at.start));
         freed.map_err(|error| error.to_string())?;
+        return Ok(taken(bed.machine.take_log()));
+    }
+    if order == Order::Page {
+        let (base, start) = page_of(bed, domain, Coherency::NonCoherent)?;
+        drop(bed.machine.take_log());
+        free_page(bed, domain, (base, start))?;
         return Ok(taken(bed.machine.take_log()));
     }
     let made = space.coherent_alloc(BYTES, FrameOwner::Dma, CALLER);
@@ -83,7 +100,7 @@ fn log_of_a_free(
             unmapped.map(kerncore::iommu::UnmappedIova::flush);
             freed.map(drop)
         }
-        Order::Real | Order::ByHand => {
+        Order::Real | Order::Page | Order::ByHand => {
             let between = || {
                 domain.unmap(iova, ()).flush();
                 Ok(())
@@ -93,6 +110,29 @@ fn log_of_a_free(
     }
     .map_err(|error| error.to_string())?;
     Ok(taken(bed.machine.take_log()))
+}
+
+/// A buffer of one page, made where all is at hand, the tables of both sides too.
+fn page_of<M: Machine<Authority = ()> + Clone>(
+    bed: &Bed<M>,
+    domain: &Of<'_, M>,
+    coherency: Coherency,
+) -> Result<(VirtAddr, DmaAddr), String> {
+    let made = bed.space.scattered_alloc(domain, PAGE_SIZE, viewer(coherency), CALLER);
+    let (area, at) = made.map_err(|error| error.to_string())?;
+    let freed = bed.space.scattered_free((), domain, (area.pages.start(), at.start));
+    freed.map_err(|error| error.to_string())?;
+    let page = bed.space.scattered_page(domain, viewer(coherency), CALLER.into());
+    page.ok_or_else(|| "no page is at hand".into())
+}
+
+fn free_page<M: Machine<Authority = ()> + Clone>(
+    bed: &Bed<M>,
+    domain: &Of<'_, M>,
+    buffer: (VirtAddr, DmaAddr),
+) -> Result<(), String> {
+    let freed = bed.space.scattered_free_page((), domain, buffer).ok_or("not at hand")?;
+    freed.map(drop).map_err(|error| error.to_string())
 }
 
 /// Whether an event is of a step.
@@ -144,7 +184,7 @@ fn the_processor_then_the_device_then_the_frames(order: &impl Goes<Order>) -> Ve
 
 /// S23, S79, S81, S85: what is made of dirty memory is zero to both sides; what was freed is seen by nobody, on either CPU, at any
 /// page, when its frames are somebody else's.
-fn nobody_sees_more_than_he_has(cpus: &impl Cpus, mistake: Mistake) -> Verdict {
+fn nobody_sees_more_than_he_has(cpus: &impl Cpus, mistake: Mistake, size: Size) -> Verdict {
     for coherency in [Coherency::NonCoherent, Coherency::Coherent] {
         for behaviour in Behaviour::all(4) {
             let bed = Bed::driven_by(behaviour, |machine| cpus.of(&machine.cpu(0)));
@@ -153,12 +193,17 @@ fn nobody_sees_more_than_he_has(cpus: &impl Cpus, mistake: Mistake) -> Verdict {
             let domain = domain_of(&devices, 0, 1 << 20);
             let both = [0, 1].map(|number| devices.cpu(number));
             let _pieces = dirty_pieces(&bed, &both);
-            let made = bed.space.scattered_alloc(&domain, BYTES, viewer(coherency), CALLER);
-            let (area, at) = made.map_err(|error| error.to_string())?;
-            let base = area.pages.start();
-            let pages: Vec<(VirtAddr, VirtAddr, VirtAddr)> = (0..PAGES)
+            let (count, (base, start)) = match size {
+                Size::Page => (1, page_of(&bed, &domain, coherency)?),
+                Size::Some => {
+                    let made = bed.space.scattered_alloc(&domain, BYTES, viewer(coherency), CALLER);
+                    let (area, at) = made.map_err(|error| error.to_string())?;
+                    (PAGES, (area.pages.start(), at.start))
+                }
+            };
+            let pages: Vec<(VirtAddr, VirtAddr, VirtAddr)> = (0..count)
                 .map(|index| VirtAddr::new(base.raw() + index * PAGE_SIZE))
-                .zip((0..PAGES).map(|index| seen_at(at.start, index)))
+                .zip((0..count).map(|index| seen_at(start, index)))
                 .map(|(own, seen)| (own, seen, super::exec::linear_of(&bed, own)))
                 .collect();
             for (&(own, seen, linear), mark) in pages.iter().zip(1..) {
@@ -171,8 +216,13 @@ fn nobody_sees_more_than_he_has(cpus: &impl Cpus, mistake: Mistake) -> Verdict {
                 let found = with_open(&domain, &both[0], || both[0].load(seen));
                 same("what the device reads", &found, &Ok(mark))?;
             }
-            let freed = bed.space.scattered_free((), &domain, (base, at.start));
-            freed.map_err(|error| error.to_string())?;
+            match size {
+                Size::Page => free_page(&bed, &domain, (base, start))?,
+                Size::Some => {
+                    let freed = bed.space.scattered_free((), &domain, (base, start));
+                    freed.map_err(|error| error.to_string())?;
+                }
+            }
             for (own, seen, linear) in pages {
                 for cpu in both {
                     same("the processor", &cpu.load(own), &Err(Fault::Translation(own)))?;
@@ -209,11 +259,15 @@ fn dirty_pieces<M: Machine<Authority = ()> + Clone>(
 struct Way<C>(C, Mistake);
 
 fn nobody_sees_more<C: Cpus>(Way(cpus, mistake): &Way<C>) -> Verdict {
-    nobody_sees_more_than_he_has(cpus, *mistake)
+    nobody_sees_more_than_he_has(cpus, *mistake, Size::Some)
+}
+
+fn nobody_sees_more_of_a_page<C: Cpus>(Way(cpus, mistake): &Way<C>) -> Verdict {
+    nobody_sees_more_than_he_has(cpus, *mistake, Size::Page)
 }
 
 board! {
-    the_processor_then_the_device_then_the_frames(Order::Real, Order::ByHand) {
+    the_processor_then_the_device_then_the_frames(Order::Real, Order::Page, Order::ByHand) {
         the_devices_view_goes_before_the_processors: "S81", "the processor sees what the device does not any more", Order::DeviceFirst;
         frames_go_while_the_device_sees_them: "S81", "the frames go with the processor's view", Order::FramesFirst;
         frames_go_before_the_iotlb_forgets_them: "S81", "the device's entries are gone, and its IOTLB has them", Order::FlushLast;
@@ -226,5 +280,11 @@ board! {
         scattered_frames_beside_their_linear_view: "S97", "the linear map still leads to some of the frames", Way(Forgotten::SomeLinearViewsLeft, Mistake::None);
         scattered_frames_freed_and_remembered_by_the_device: "S81", "the IOTLB is told nothing", Way(Right, Mistake::NothingInvalidated);
         scattered_frames_of_which_the_device_forgets_the_first: "S81", "the IOTLB is told of the first page", Way(Right, Mistake::FirstPageAlone);
+    }
+    nobody_sees_more_of_a_page(Way(Right, Mistake::None), Way(Forgotten::None, Mistake::None)) {
+        a_scattered_page_at_hand_with_dirty_lines: "S85", "zeros stay in the data cache", Way(Forgotten::NoClean, Mistake::None);
+        a_scattered_page_at_hand_freed_without_a_flush: "S81", "CPUs remember where the buffer was", Way(Forgotten::NoFlush, Mistake::None);
+        a_scattered_page_at_hand_freed_with_a_local_flush: "S81", "another CPU remembers where the buffer was", Way(Forgotten::LocalFlush, Mistake::None);
+        a_scattered_page_at_hand_that_the_device_remembers: "S81", "the IOTLB is told nothing", Way(Right, Mistake::NothingInvalidated);
     }
 }
