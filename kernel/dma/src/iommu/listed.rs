@@ -77,6 +77,11 @@ impl<I: Pieces> Records for Going<I> {
         }
     }
 
+    #[inline(always)]
+    fn go_on_from(&mut self, other: Self) {
+        self.rest = other.rest;
+    }
+
     fn next(&mut self) -> Option<usize> {
         let piece = self.rest.next()?;
         piece.tell(NO_SEGMENT.0, NO_SEGMENT.1);
@@ -127,6 +132,11 @@ impl<I: Pieces> Records for Coming<I> {
     #[inline(always)]
     fn step(&mut self) {
         self.rest.step();
+    }
+
+    #[inline(always)]
+    fn go_on_from(&mut self, other: Self) {
+        self.rest = other.rest;
     }
 
     fn next(&mut self) -> Option<usize> {

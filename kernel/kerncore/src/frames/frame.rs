@@ -147,9 +147,6 @@ impl State {
     /// Inside a block, or absent.
     pub(super) const INSIDE: Self = Self(0);
 
-    /// What is written nowhere.
-    pub(super) const UNSAID: Self = Self(u32::MAX);
-
     const fn head(order: u32, owner: FrameOwner) -> u32 {
         Self::HEAD | (order << Self::ORDER_SHIFT) | owner as u32
     }

@@ -425,8 +425,10 @@ pub struct Belonging {
 pub(crate) struct Likeness(State);
 
 impl Likeness {
-    /// What no record says.
-    pub(crate) const UNSAID: Self = Self(State::UNSAID);
+    /// What the record says of a frame that `owner` has by itself, and that no program sees.
+    pub(crate) const fn single(owner: FrameOwner) -> Self {
+        Self(State::owned(0, owner))
+    }
 
     /// Whether the record by itself says that the frame's owner is one of those whose bits are set in `owners`: those inside a
     /// block say nothing.

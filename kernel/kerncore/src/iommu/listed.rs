@@ -34,6 +34,12 @@ pub trait Records: Clone {
 
     /// The next page is taken out: where its record begins, if there is one.
     fn next(&mut self) -> Option<usize>;
+
+    /// Goes on where `other` is, a clone of this that was stepped on alone.
+    #[inline(always)]
+    fn go_on_from(&mut self, other: Self) {
+        *self = other;
+    }
 }
 
 impl<I: Iterator<Item = usize> + Clone> Records for I {
@@ -80,6 +86,11 @@ impl<R: Records> Series for Listed<'_, R> {
     fn at_length(&mut self) -> Option<u32> {
         let index = self.frames.at_length(self.records.next()?)?;
         Some(self.word(index))
+    }
+
+    #[inline(always)]
+    fn go_on_from(&mut self, other: Self) {
+        self.records.go_on_from(other.records);
     }
 }
 

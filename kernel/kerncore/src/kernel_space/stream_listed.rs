@@ -2,7 +2,7 @@
 //!
 //! What [`KernelSpace::is_streamable`] says yes of is found here, by less. A no says nothing: it has words for why.
 
-use crate::frames::{Belonging, FrameTable, Likeness};
+use crate::frames::{Belonging, FrameOwner, FrameTable, Likeness};
 use crate::kernel_space::KernelSpace;
 use crate::kernel_space::vmap::OwnerSet;
 use crate::lock::Locks;
@@ -16,11 +16,15 @@ pub(crate) struct Streamable<'t> {
     like: Likeness,
 }
 
+/// What most records of lists say.
+const USUAL: Likeness = Likeness::single(FrameOwner::Pages);
+const _: () = assert!(USUAL.is_of(OwnerSet::STREAMABLE.bits()), "devices may have such frames");
+
 impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
     /// The records of all frames, and the number of the first.
     #[inline(always)]
     pub(crate) fn streamable(&self) -> Streamable<'_> {
-        Streamable { table: *self.zones.table(), like: Likeness::UNSAID }
+        Streamable { table: *self.zones.table(), like: USUAL }
     }
 }
 

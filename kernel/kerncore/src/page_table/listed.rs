@@ -20,6 +20,9 @@ pub(crate) trait Series: Clone {
 
     /// The next word; `None` if there is none.
     fn at_length(&mut self) -> Option<u32>;
+
+    /// Goes on where `other` is, a clone of this that [`Series::next`] was asked of alone.
+    fn go_on_from(&mut self, other: Self);
 }
 
 impl<M: Machine, L: Locks> PageTable<M, L> {
@@ -66,7 +69,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     ) -> u32 {
         let mut own = words.clone();
         let written = slots.write_while(&self.machine, written, || own.next());
-        *words = own;
+        words.go_on_from(own);
         written
     }
 
@@ -130,7 +133,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
             }
             held = held.wrapping_add(1);
         }
-        *words = own;
+        words.go_on_from(own);
         Some(held)
     }
 }

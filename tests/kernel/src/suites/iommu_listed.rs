@@ -7,12 +7,15 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use arch::failure::fail_nth;
+use dma::bounce;
 use dma::device::Device;
+use image::capture::capture_log;
 use kerncore::addr::PAGE_SIZE;
 use kerncore::failure::Afterwards;
 use kerncore::iommu::SegmentLimits;
 use kerncore::streaming::Flow;
 use ktest::ktest;
+use linux::page::pointer_to;
 
 use super::iommu::Attached;
 use super::iommu_lists::Scattered;
@@ -82,4 +85,43 @@ fn a_list_of_pages_is_told_the_same_by_either_way_s109() {
         }
     }
     DEVICE.set_segment_limits(SegmentLimits::DEFAULT);
+}
+
+/// S67: a list that begins or ends elsewhere in its pages than what was mapped is refused by either way, and stays mapped.
+#[ktest]
+fn a_list_that_begins_or_ends_elsewhere_in_its_pages_is_refused_s67() {
+    if bounce::is_forced() {
+        return;
+    }
+    let attached = Attached::new(&DEVICE, WINDOW);
+    let whole = PAGE_SIZE;
+    for (offset, end, changed) in [
+        (0x800, 0x800, [(0, whole), (0, 0x800)]),
+        (0x800, 0x800, [(0, whole), (0, whole)]),
+        (0x800, 0x800, [(0x400, whole - 0x400), (0, 0x400)]),
+        (0x800, whole, [(0, whole), (0, 0x800)]),
+        (0, 0x800, [(0x800, 0x800), (0, whole)]),
+        (0, 0x800, [(0, 0x800), (0, whole)]),
+        (0, whole, [(0x10, whole - 0x10), (0, whole)]),
+        (0, whole, [(0, whole), (0, whole - 1)]),
+        (0, whole, [(0, whole), (1, whole - 1)]),
+    ] {
+        for way in WAYS {
+            let mut list = Scattered::new(6, offset, end);
+            assert_eq!(map(way, &mut list).len(), 1);
+            let taken = attached.taken();
+            let pieces = [(offset, whole - offset), (0, end)];
+            for (case, is_it) in [(changed, false), (pieces, true)] {
+                for (index, (offset, length)) in [0, 5].into_iter().zip(case) {
+                    let page = &list.pages[index];
+                    let record = pointer_to(page.first()).addr();
+                    list.list[index].set_page(record.try_into().expect("32 bits"), length, offset);
+                }
+                let ((), log) = capture_log(|| by(way, || list.unmap(&DEVICE, TO)));
+                let left = if is_it { 0 } else { taken };
+                assert_eq!(attached.taken(), left, "{way:?}, {offset:#x}, {end:#x}: {log:?}");
+                assert_eq!(log.text().is_empty(), is_it, "{log:?}");
+            }
+        }
+    }
 }
