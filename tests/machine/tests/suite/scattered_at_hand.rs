@@ -48,6 +48,13 @@ fn free(bed: &Bed, domain: &Of<'_>, buffer: Buffer) -> Option<Result<ScatteredFr
     bed.space.scattered_free_page((), domain, buffer)
 }
 
+/// As [`Bed::changes_nothing`], beside the tables of `domains`.
+#[track_caller]
+fn unchanged(bed: &Bed, domains: [&Of<'_>; 2], test: impl FnOnce(&Bed)) {
+    let _beside = bed.beside(domains.map(|domain| audit(domain).table_frames).iter().sum());
+    bed.changes_nothing(test);
+}
+
 #[track_caller]
 fn assert_freed(bed: &Bed, domain: &Of<'_>, buffer: Buffer) {
     let counts = CoherentFreed { actual: 1, given: 1, missing: 0 };
@@ -89,10 +96,11 @@ fn a_page_at_hand_is_a_buffer_as_any_s79_s97() {
             assert_eq!(seen.physical, own.physical);
             assert_eq!(seen.attributes().map(Attributes::memory), Ok(at.memory()));
             assert_eq!(bed.space.zones().table().owner_of(frame), FrameOwner::Dma);
-            assert_eq!(audit(&domain).pages, 1);
-            bed.clean();
+            let summary = audit(&domain);
+            assert_eq!(summary.pages, 1);
+            bed.clean_beside(summary.table_frames);
             assert_freed(bed, &domain, buffer);
-            bed.clean();
+            bed.clean_beside(summary.table_frames);
         }
     });
 }
@@ -106,25 +114,25 @@ fn what_is_not_at_hand_is_left_to_the_general_way_s17_s28_s100() {
         let elsewhere = domain_of(&devices, 0, 1 << 20);
         let domain = domain_of(&devices, 0, PAGE_SIZE);
         warm(&bed, &elsewhere, coherency);
-        bed.changes_nothing(|bed| {
+        unchanged(&bed, [&elsewhere, &domain], |bed| {
             warm(bed, &elsewhere, coherency);
             assert_eq!(make(bed, &domain, coherency), None, "no table");
             assert!(domain.is_unused());
         });
         warm(&bed, &domain, coherency);
-        bed.changes_nothing(|bed| {
+        unchanged(&bed, [&elsewhere, &domain], |bed| {
             warm(bed, &domain, coherency);
             let near = Viewer { coherency, mask: DmaMask::new(u64::from(PAGE_SIZE) - 2) };
             assert_eq!(bed.space.scattered_page(&domain, near, HOLDER), None, "out of reach");
             assert!(domain.is_unused());
         });
         let buffer = made(&bed, &domain, coherency);
-        bed.changes_nothing(|bed| {
+        unchanged(&bed, [&elsewhere, &domain], |bed| {
             warm(bed, &elsewhere, coherency);
             assert_eq!(make(bed, &domain, coherency), None, "no address");
         });
         assert_freed(&bed, &domain, buffer);
-        bed.changes_nothing(|bed| {
+        unchanged(&bed, [&elsewhere, &domain], |bed| {
             warm(bed, &domain, coherency);
             assert_eq!(bed.poke_page(page(WINDOW), frame(RAM), Attributes::KERNEL_RODATA), 0);
             assert_eq!(make(bed, &domain, coherency), None, "a slot in use");
@@ -154,7 +162,7 @@ fn what_is_no_such_page_is_left_to_the_general_way_s46_s67() {
         let three = bed.space.scattered_alloc(&other, 3 * PAGE_SIZE, viewer(coherency), CALLER);
         let (three, at) = three.expect("memory");
         let dma = bed.space.coherent_alloc(PAGE_SIZE, FrameOwner::Dma, CALLER).expect("memory");
-        bed.changes_nothing(|bed| {
+        unchanged(&bed, [&domain, &other], |bed| {
             for (domain, address, start) in [
                 (&other, base, start),
                 (&domain, base, DmaAddr::new(start.raw() + PAGE_SIZE)),
@@ -215,7 +223,7 @@ fn a_page_whose_entries_somebody_changed_goes_the_general_way_s22_s97() {
         let freed = free(&bed, &domain, buffer).expect("the processor's side was as it should be");
         let ScatteredFreed { freed, hidden } = freed.expect("nothing else leads there");
         assert_eq!((freed.actual, freed.missing, hidden.pages, hidden.left_alone), (1, 0, 0, 0));
-        bed.clean();
+        bed.clean_beside(audit(&domain).table_frames);
         let again = make(&bed, &domain, coherency).expect("all is at hand");
         let elsewhere = shown & 0xfff | frame(RAM).base().raw();
         bed.poke(theirs, elsewhere);
@@ -224,6 +232,6 @@ fn a_page_whose_entries_somebody_changed_goes_the_general_way_s22_s97() {
         assert!(domain.is_unused());
         let fault = bed.machine.cpu(0).load(base);
         assert_eq!(fault, Err(Fault::Translation(base)));
-        bed.clean();
+        bed.clean_beside(audit(&domain).table_frames);
     }
 }
