@@ -22,15 +22,15 @@ use crate::tally::Verdict;
 const ALL: &str = "::";
 
 /// All but suites that no memory size and no way of booting changes, and that take long: the failures of each allocation in turn,
-/// and the names of functions. They run on the usual machine and on four CPUs; failures that high memory changes run where there
-/// is some too.
-const MOST: &str = "!failures,symbols::";
+/// the names of functions, what the stub's instructions are, and a ring that goes round. They run on the usual machine and on four
+/// CPUs; failures that high memory changes run where there is some too.
+const MOST: &str = "!failures,symbols::,stub::,ring_indices::";
 
 /// The same with the failures of what finds high memory.
-const MOST_HIGH: &str = "!failures::,symbols::";
+const MOST_HIGH: &str = "!failures::,symbols::,stub::,ring_indices::";
 
 /// The same, but for what is about frames that the allocator gives to buffers: those of the contiguous region are others.
-const MOST_CONTIGUOUS: &str = "!failures,symbols::,coherent::";
+const MOST_CONTIGUOUS: &str = "!failures,symbols::,stub::,ring_indices::,coherent::";
 
 /// A boot of its own for tests that mean something only there.
 #[derive(Clone, Copy)]

@@ -95,6 +95,7 @@ mod ram;
 mod read_write;
 mod realloc;
 mod refusals;
+mod ring_indices;
 mod scatter_lists;
 mod screen;
 mod serial;

@@ -19,23 +19,20 @@ use drivers::virtio::RequestError;
 use kerncore::addr::{PhysAddr, VirtAddr};
 use kerncore::area::AreaKind;
 use kerncore::layout::{linear_address, linear_physical};
-use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use mm::kernel;
-use mm::page_alloc::Pages;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr as OnBus, Result};
 use virtio_hal::{Blocks, EntropySource, Link, shared_buffers};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::smp::another;
 use super::witness::Books;
 
 pub(super) const NET: u32 = 1;
-const DISK: u32 = 2;
+pub(super) const DISK: u32 = 2;
 const ENTROPY: u32 = 4;
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// What is said of the newest request.
 #[derive(Clone, Copy, Debug)]
@@ -344,25 +341,6 @@ fn a_flush_is_a_request_of_its_own_where_the_disk_has_it() {
         assert_eq!(disk.write(3, &buffer, &mut spin), Ok(()));
         assert_eq!((disk.flush(), seen.kind.get()), (Ok(()), (1, true)));
     });
-}
-
-/// More requests than the ring's indices count. That takes long, and other CPUs would only look on.
-#[ktest]
-fn the_indices_of_a_ring_go_round() -> Completion {
-    if another().is_ok() {
-        return Skipped("it is the same on one CPU");
-    }
-    quietly(|| {
-        let seen = Seen::new();
-        let mut disk = Blocks::new(Odd::new(DISK, &seen)).expect("it comes up");
-        // Where it need not be copied.
-        let mut page = Pages::new(0).expect("memory");
-        for number in 0..0x1_0010 {
-            let buffer = &mut page[..SECTOR];
-            assert_eq!(disk.read(number, buffer, &mut spin), Ok(()), "{number:#x}");
-        }
-    });
-    Ran
 }
 
 #[ktest]
