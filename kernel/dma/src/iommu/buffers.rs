@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   the pool's run, area, block ──▶ entry here ──▶ device addresses
-//!   free: claim the entry, by both sides' addresses ──▶ the processor's view ends ──▶ the device's ──▶ no entry ──▶ memory
+//!   free: claim the entry, by both sides' addresses ──▶ the processor's view ends ──▶ the device's, and the entry names none
+//!         ──▶ no entry ──▶ memory
 //! ```
 //! Their memory is as any other device's, and so are its records: only this says that a free must end a device's view first, and which view
 //! is the buffer's own. A device may see the same frames by a mapping for a transfer, too, and that is ended by itself.
@@ -32,11 +33,14 @@ pub(crate) struct Seen {
     pub(crate) pages: u32,
     /// Where the domain has its first-level table.
     pub(crate) root: PhysAddr,
-    /// Where the device sees it.
+    /// Where the device sees it, or [`NOWHERE`].
     pub(crate) start: DmaAddr,
     /// Somebody is freeing it.
     is_going: bool,
 }
+
+/// The start of what is seen no more: of no page.
+const NOWHERE: DmaAddr = DmaAddr::new(1);
 
 static BUFFERS: IrqSpinLock<Book<Seen>> = IrqSpinLock::new(Class::SeenBuffers, Book::new());
 
@@ -111,6 +115,14 @@ pub(crate) fn stays(address: VirtAddr) {
     });
 }
 
+/// The device's view of the buffer that was claimed at `address` has ended; its addresses are about to be free. Under the lock of device
+/// addresses, so that nobody has them while the entry still names them.
+pub(super) fn unseen(address: VirtAddr) {
+    BUFFERS.with(|book| {
+        book.find(|seen| (seen.address == address && seen.is_going).then(|| seen.start = NOWHERE));
+    });
+}
+
 /// The buffer that was claimed at `address` is seen by no device any more; its memory is not free yet.
 pub(crate) fn gone(address: VirtAddr) {
     drop(take(|seen| seen.address == address && seen.is_going));
@@ -139,9 +151,9 @@ pub(crate) fn are_any() -> bool {
     COUNT.load(Relaxed) != 0
 }
 
-/// The buffer at `address`, if there is one. Any context.
+/// The buffer at `address`, if there is one that is seen. Any context.
 pub(crate) fn at(address: VirtAddr) -> Option<Seen> {
-    are_any().then(|| find(|seen| seen.address == address))?
+    are_any().then(|| find(|seen| seen.address == address && seen.start != NOWHERE))?
 }
 
 /// Whether what a device behind `iommu` sees at `dma` is such a buffer's own view, or inside of its first page. Any context, also under the lock

@@ -148,7 +148,8 @@ unsafe fn free_otherwise(
         let authority = unsafe { Authority::claim() };
         is_hidden.set(true);
         let left = match iommu.claim(authority, dma, bytes) {
-            Ok(iova) => iommu.hide_all(iova),
+            // Whoever is given the addresses next has a view of his own there.
+            Ok(iova) => iommu.hide_all_and(iova, || buffers::unseen(address)),
             // The device sees nothing there, or what is another's.
             Err(error) => {
                 log::error!("DMA: {}: {error}", device.name());

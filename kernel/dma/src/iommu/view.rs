@@ -79,8 +79,13 @@ impl Shared {
     /// [`Shared::hide`] of all of `iova`. Says how many entries of somebody else's reach into it, by which the device sees what it saw, or
     /// anything: none, as a rule.
     pub(crate) fn hide_all(&self, iova: Iova) -> u32 {
+        self.hide_all_and(iova, || ())
+    }
+
+    /// The same; `forget` is done as the addresses become free, under their lock.
+    pub(super) fn hide_all_and(&self, iova: Iova, forget: impl FnOnce()) -> u32 {
         let start = iova.start();
-        let ((), removal) = self.domain.unmap(iova, ()).flush();
+        let ((), removal) = self.domain.unmap(iova, ()).flush_and(forget);
         if removal.oddities != 0 {
             log::error!("DMA: device addresses from {start}: {removal:?}");
         }

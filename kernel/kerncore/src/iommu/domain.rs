@@ -356,9 +356,18 @@ impl<M: Machine, T: Iotlb, L: Locks, P> UnmappedIova<'_, '_, M, T, L, P> {
     /// Waits until no IOTLB remembers the addresses, which are free then, and gives what waited with them. If somebody else's entry
     /// reaches into them they stay out of use ([`Removal::left_alone`]).
     pub fn flush(self) -> (P, Removal) {
+        self.flush_and(|| ())
+    }
+
+    /// As [`UnmappedIova::flush`]; `forget` is done in the same moment in which the addresses become free, so that nobody who is given them
+    /// meets what was known of them. It is called under the lock of the addresses: it takes none but of a later class.
+    pub fn flush_and(self, forget: impl FnOnce()) -> (P, Removal) {
         let Released { range, payload, removal } = self.entries.flush();
         if removal.left_alone == 0 {
-            let freed = self.iovas.with(|iovas| iovas.release(range.pages()));
+            let freed = self.iovas.with(|iovas| {
+                forget();
+                iovas.release(range.pages())
+            });
             debug_assert_eq!(freed, Freed::Yes, "{range:?} was not taken");
         }
         (payload, removal)

@@ -53,6 +53,7 @@ mod iommu_left;
 mod iommu_listed;
 mod iommu_listing;
 mod iommu_lists;
+mod iommu_neighbours;
 mod iommu_odd;
 mod iommu_refused;
 mod iommu_scattered;

@@ -51,6 +51,13 @@ fn tables_of<R>(make: impl FnOnce() -> R) -> (Vec<Pfn>, R) {
     (tables().into_iter().filter(|frame| !before.contains(frame)).collect(), made)
 }
 
+/// The audit counts every table while somebody has some.
+#[track_caller]
+fn assert_accounted_for() {
+    let summary = mm::audit::audit(&mut |finding| panic!("{finding}"));
+    assert_eq!(summary.violations, 0);
+}
+
 /// By no way at all, and the refusal names frame and owner.
 #[track_caller]
 fn assert_kept(frame: Pfn) {
@@ -96,6 +103,7 @@ fn no_device_has_a_table_of_a_domain_s105_s108_s112() {
     });
     assert_eq!((root.len(), leaf.len()), (2, 1), "a half's first level, and a frame of four");
     let taken = attached.taken();
+    assert_accounted_for();
     for &frame in root.iter().chain(&leaf) {
         assert_kept(frame);
     }
@@ -115,6 +123,7 @@ fn no_device_has_a_table_of_a_program_s105_s112_s118() {
     let attached = Attached::new(&BEHIND, BYTES);
     let (all, space) = tables_of(|| waiting(code::exits(), 1));
     assert!(all.len() >= 3, "two of the first level, and one of tables: {all:?}");
+    assert_accounted_for();
     for &frame in &all {
         assert_kept(frame);
     }
