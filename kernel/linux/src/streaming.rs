@@ -207,7 +207,7 @@ pub unsafe extern "C" fn dma_map_page(
         return no_page(page, offset);
     };
     // SAFETY: by the caller's promise.
-    if let Some(dma) = unsafe { streaming::map_at_hand(name, device, (first, size)) } {
+    if let Some(dma) = unsafe { streaming::map_inlined(name, device, (first, size)) } {
         return dma;
     }
     let caller = arch::backtrace::return_address();
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn dma_unmap_page(
     // SAFETY: by the caller's promise.
     let Some(device) = (unsafe { parties(name, dev, dir) }) else { return };
     // SAFETY: by the caller's promise.
-    if unsafe { streaming::unmap_at_hand(name, device, (dma_addr, size)) } {
+    if unsafe { streaming::unmap_inlined(name, device, (dma_addr, size)) } {
         return;
     }
     let caller = arch::backtrace::return_address();

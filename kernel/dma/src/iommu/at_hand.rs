@@ -36,11 +36,40 @@ pub unsafe fn map(
     (device, flow): (&Device, Flow),
     (first, bytes): (PhysAddr, u32),
 ) -> Option<DmaAddr> {
+    // SAFETY: by our caller's promise.
+    let page = |iommu: &Shared| unsafe { map_page(iommu, first, flow) };
+    // SAFETY: as above.
+    unsafe { map_by(page, name, (device, flow), (first, bytes)) }
+}
+
+/// [`map`] with the way of one page inlined into the caller, who has one call less then; for one caller, or it would be inlined into none.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(always)]
+pub unsafe fn map_inlined(
+    name: &'static str,
+    (device, flow): (&Device, Flow),
+    (first, bytes): (PhysAddr, u32),
+) -> Option<DmaAddr> {
+    // SAFETY: by our caller's promise.
+    let page = |iommu: &Shared| unsafe { map_frame(iommu, first, flow) };
+    // SAFETY: as above.
+    unsafe { map_by(page, name, (device, flow), (first, bytes)) }
+}
+
+/// # Safety
+/// As for [`map`].
+#[inline(always)]
+unsafe fn map_by(
+    page: impl FnOnce(&Shared) -> Option<DmaAddr>,
+    name: &'static str,
+    (device, flow): (&Device, Flow),
+    (first, bytes): (PhysAddr, u32),
+) -> Option<DmaAddr> {
     let iommu = device.iommu()?;
     if is_in_one_page(first.page_offset(), bytes) && device.coherency() == Coherency::Coherent {
-        // SAFETY: by our caller's promise.
-        let seen = unsafe { map_page(iommu, first, flow)? };
-        within_reach(device, (seen, first, bytes))
+        within_reach(device, (page(iommu)?, first, bytes))
     } else if bytes.wrapping_sub(1) < MOST {
         // SAFETY: as above.
         unsafe { map_some((device, iommu), (first, bytes), flow, name) }
@@ -60,10 +89,40 @@ pub unsafe fn unmap(
     (device, flow): (&Device, Flow),
     (dma, bytes): (DmaAddr, u32),
 ) -> bool {
+    // SAFETY: by our caller's promise.
+    let page = |iommu: &Shared| unsafe { unmap_page(iommu, dma) };
+    // SAFETY: as above.
+    unsafe { unmap_by(page, name, (device, flow), (dma, bytes)) }
+}
+
+/// [`unmap`] as [`map_inlined`] maps.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+pub unsafe fn unmap_inlined(
+    name: &'static str,
+    (device, flow): (&Device, Flow),
+    (dma, bytes): (DmaAddr, u32),
+) -> bool {
+    // SAFETY: by our caller's promise.
+    let page = |iommu: &Shared| unsafe { unmap_frame(iommu, dma) };
+    // SAFETY: as above.
+    unsafe { unmap_by(page, name, (device, flow), (dma, bytes)) }
+}
+
+/// # Safety
+/// As for [`unmap`].
+#[inline(always)]
+unsafe fn unmap_by(
+    page: impl FnOnce(&Shared) -> bool,
+    name: &'static str,
+    (device, flow): (&Device, Flow),
+    (dma, bytes): (DmaAddr, u32),
+) -> bool {
     let Some(iommu) = device.iommu() else { return false };
     if is_in_one_page(dma.raw() % PAGE_SIZE, bytes) && device.coherency() == Coherency::Coherent {
-        // SAFETY: by our caller's promise.
-        unsafe { unmap_page(iommu, dma) }
+        page(iommu)
     } else {
         // SAFETY: as above.
         bytes.wrapping_sub(1) < MOST
@@ -125,12 +184,12 @@ fn upkeep_of(
 }
 
 /// Of what lies in one page, for a device that snoops: there are no lines to look after, and the barriers of the tables stand between what
-/// was done before this call and what is done after it. Not inlined: it has all registers to itself.
+/// was done before this call and what is done after it.
 ///
 /// # Safety
 /// As for [`map`].
-#[inline(never)]
-unsafe fn map_page(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAddr> {
+#[inline(always)]
+unsafe fn map_frame(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAddr> {
     let kernel = kernel();
     if is_special(kernel) || bounce::is_forced() || !kernel.is_frame_at_hand(first.pfn()) {
         return None;
@@ -138,6 +197,16 @@ unsafe fn map_page(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAdd
     // SAFETY: our caller promises that the memory is the device's now, and it is somebody's who may lend it.
     let authority = unsafe { Authority::claim() };
     iommu.domain().map_page_at_hand(authority, first.pfn(), (flow, Coherency::Coherent))
+}
+
+/// The same. Not inlined: it has all registers to itself.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(never)]
+unsafe fn map_page(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAddr> {
+    // SAFETY: by our caller's promise.
+    unsafe { map_frame(iommu, first, flow) }
 }
 
 /// Of what lies in a few pages, for any device. Not inlined, as the above.
@@ -200,12 +269,12 @@ fn hide(device: &Device, dma: DmaAddr, bytes: u32) -> Option<DmaAddr> {
     None
 }
 
-/// Of what lies in one page, for a device that snoops. Not inlined, as the above.
+/// Of what lies in one page, for a device that snoops.
 ///
 /// # Safety
 /// As for [`unmap`].
-#[inline(never)]
-unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
+#[inline(always)]
+unsafe fn unmap_frame(iommu: &Shared, dma: DmaAddr) -> bool {
     let kernel = kernel();
     if is_special(kernel) {
         return false;
@@ -215,6 +284,16 @@ unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
     iommu.domain().unmap_page_at_hand(authority, dma, |frame| {
         kernel.is_frame_at_hand(frame.pfn()) && !buffers::is_view_of_block(iommu, dma)
     })
+}
+
+/// The same. Not inlined, as the above.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(never)]
+unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
+    // SAFETY: by our caller's promise.
+    unsafe { unmap_frame(iommu, dma) }
 }
 
 /// Of what lies in a few pages, for any device. Not inlined, as the above.
