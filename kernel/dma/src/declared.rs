@@ -21,8 +21,8 @@ use kerncore::lock::Class;
 use kerncore::pool::{self, Pool, Run, Word};
 use mm::report::dump_stack;
 
-use crate::book::{Book, Leaf};
 use crate::coherent::Buffer;
+use crate::declared_claims::Claim;
 use crate::device::Device;
 use crate::error::{AllocateError, Found};
 
@@ -46,6 +46,26 @@ pub enum DeclareError {
         /// Where the device sees it.
         dma: DmaAddr,
     },
+    /// Another device has some of it, which would have the same bytes for its buffers.
+    Another {
+        /// That device.
+        device: &'static str,
+        /// The first byte of what that has.
+        first: PhysAddr,
+        /// The last one.
+        last: PhysAddr,
+    },
+    /// Where the device would see it, it sees RAM: a buffer would have the handle of what is mapped for a transfer.
+    Ram {
+        /// The device.
+        device: &'static str,
+        /// Where it was to see its memory.
+        dma: DmaAddr,
+        /// The size of that.
+        bytes: u32,
+        /// The first byte of RAM there.
+        ram: PhysAddr,
+    },
     /// For the device it passes the top of its addresses.
     Wraps {
         /// Where the device sees it.
@@ -55,7 +75,7 @@ pub enum DeclareError {
     },
     /// It holds no page.
     Pages(pool::NewError),
-    /// It cannot be mapped: it is RAM, or another's.
+    /// It cannot be mapped: it is RAM, or another's, or passes the top of memory.
     Map(IoRemapError),
     /// No memory for its books.
     NoBooks,
@@ -70,6 +90,12 @@ impl fmt::Display for DeclareError {
             }
             Self::Misaligned { physical, dma } => {
                 write!(f, "{physical}, for the device {dma}, does not begin a page")
+            }
+            Self::Another { device, first, last } => {
+                write!(f, "{first}-{last} is the memory of {device}")
+            }
+            Self::Ram { device, dma, bytes, ram } => {
+                write!(f, "of {bytes:#x} bytes at {dma}, {device} sees RAM at {ram}")
             }
             Self::Wraps { dma, bytes } => {
                 write!(f, "{bytes:#x} bytes at {dma} pass the top of the device's addresses")
@@ -152,11 +178,14 @@ pub(crate) struct Declared {
     physical: PhysAddr,
     dma: DmaAddr,
     pages: IrqSpinLock<Books>,
+    /// That it is nobody else's.
+    pub(crate) claim: Claim,
 }
 
 impl Declared {
-    /// Maps it. Where one may sleep.
+    /// Maps it for `device`, which is behind no IOMMU. Where one may sleep.
     pub(crate) fn new(
+        device: &Device,
         (physical, dma): (PhysAddr, DmaAddr),
         bytes: u32,
         caller: VirtAddr,
@@ -172,6 +201,14 @@ impl Declared {
         if dma.checked_add(usable - 1).is_none() {
             return Err(DeclareError::Wraps { dma, bytes });
         }
+        let wraps = DeclareError::Map(IoRemapError::Wraps { physical, bytes });
+        let last = physical.checked_add(usable - 1).ok_or(wraps)?;
+        let seen = device.physical_address(dma);
+        // On the bus as for the device it does not wrap.
+        let seen_last = device.physical_address(DmaAddr::new(dma.raw() + (usable - 1)));
+        if let Some(ram) = mm::kernel().zones().ram_within(seen, seen_last) {
+            return Err(DeclareError::Ram { device: device.name(), dma, bytes, ram });
+        }
         let mut words = Vec::new();
         let wanted = Pool::words_for(usable);
         words.try_reserve_exact(wanted).map_err(|_| DeclareError::NoBooks)?;
@@ -182,6 +219,7 @@ impl Declared {
         notes.resize(pages, Note::of(Holder::NOBODY));
         let mut own = Vec::new();
         own.try_reserve_exact(1).map_err(|_| DeclareError::NoBooks)?;
+        let claim = Claim::new(device.name(), (physical, last))?;
         let base = mm::kernel()
             .ioremap_own(physical, usable, Attributes::WRITE_COMBINE, caller)
             .map_err(DeclareError::Map)?;
@@ -190,7 +228,7 @@ impl Declared {
             .map_err(DeclareError::Pages)?;
         let books = Books { pool, notes: notes.into_boxed_slice() };
         let pages = IrqSpinLock::new(Class::DeclaredMemory, books);
-        own.push(Self { base, physical, dma, pages });
+        own.push(Self { base, physical, dma, pages, claim });
         let own: Box<[Self; 1]> =
             own.into_boxed_slice().try_into().map_err(|_| DeclareError::NoBooks)?;
         // SAFETY: an array of one has its element's layout, and the pointer is the box's own.
@@ -324,7 +362,7 @@ impl Declared {
     }
 
     /// The first run that begins at `page` or behind it.
-    fn next_run(&self, page: u32) -> Option<Taken> {
+    pub(crate) fn next_run(&self, page: u32) -> Option<Taken> {
         let (run, holder) = self.pages.with(|books| {
             let run = books.pool.runs_from(page).next()?;
             Some((run, books.notes.get(run.first as usize)?.holder))
@@ -379,45 +417,4 @@ pub(crate) struct Taken {
     pub(crate) physical: PhysAddr,
     pub(crate) dma: DmaAddr,
     pub(crate) holder: Holder,
-}
-
-/// All memory that was declared, for whoever lists it, by serial numbers; and the last of those.
-static DECLARED: IrqSpinLock<(Book<(u64, &'static Declared)>, u64)> =
-    IrqSpinLock::new(Class::DevicesWithMemory, (Book::new(), 0));
-
-/// From now on it is listed. Where one may sleep.
-///
-/// # Errors
-/// [`DeclareError::NoBooks`].
-pub(crate) fn enter(declared: &'static Declared) -> Result<(), DeclareError> {
-    let mut entry = Leaf::new((0, declared)).ok_or(DeclareError::NoBooks)?;
-    DECLARED.with(|(book, last)| {
-        *last += 1;
-        entry.value_mut().0 = *last;
-        book.add(entry);
-    });
-    Ok(())
-}
-
-/// From now on it is not listed any more, and nobody looks at it for that.
-pub(crate) fn strike_out(declared: *const Declared) {
-    // Dropped under no lock.
-    let _entry = DECLARED.with(|(book, _)| book.take(|(_, listed)| ptr::eq(*listed, declared)));
-}
-
-/// The first buffer at or behind this page of the memory of this serial number, or in memory that was declared after that; and its
-/// memory's serial number.
-pub(crate) fn next((serial, page): (u64, u32)) -> Option<(u64, Taken)> {
-    DECLARED.with(|(book, _)| {
-        let (mut serial, mut page) = (serial, page);
-        loop {
-            let later = book.iter().filter(|(other, _)| *other >= serial);
-            let &(found, declared) = later.min_by_key(|(other, _)| *other)?;
-            let from = if found == serial { page } else { 0 };
-            if let Some(taken) = declared.next_run(from) {
-                return Some((found, taken));
-            }
-            (serial, page) = (found + 1, 0);
-        }
-    })
 }

@@ -1,7 +1,7 @@
 //! What DMA needs to know of a device.
 
 use alloc::boxed::Box;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 
@@ -13,8 +13,9 @@ use kerncore::holder::Tag;
 use kerncore::iommu::{DeviceSegments, SegmentLimits};
 use kerncore::lock::Class;
 
-use crate::declared::{self, DeclareError, Declared, ReleaseError};
-use crate::iommu::Shared;
+use crate::declared::{DeclareError, Declared, ReleaseError};
+use crate::declared_claims;
+use crate::iommu::{IommuMapping, Shared};
 use crate::names::Number;
 
 /// A bus master.
@@ -188,8 +189,8 @@ impl Device {
     }
 
     /// Declares the `bytes` at `physical`, which the device sees at `dma`, to be memory of its own: from now on its coherent buffers
-    /// lie there and nowhere else, in any context (S102). It is no RAM, and nobody may have mapped it in another way (S97). Where
-    /// one may sleep, in the name of `caller`.
+    /// lie there and nowhere else, in any context (S102). It is no RAM, on the bus or for the device, no other device's, and nobody may
+    /// have mapped it in another way (S97). Where one may sleep, in the name of `caller`.
     ///
     /// # Errors
     /// [`DeclareError`]; nothing was taken.
@@ -206,22 +207,18 @@ impl Device {
         if self.iommu().is_some() {
             return Err(DeclareError::Iommu { device: self.name });
         }
-        let new = Box::into_raw(Declared::new((physical, dma), bytes, caller)?);
-        // SAFETY: the pointer was made of a box; what is freed is struck out before that.
-        let listed = declared::enter(unsafe { &*new });
-        let null = ptr::null_mut();
-        let entered = listed.and_then(|()| {
-            let before = self.declared.compare_exchange(null, new, AcqRel, Acquire);
-            before.map(drop).map_err(|_| again)
-        });
-        if let Err(error) = entered {
-            declared::strike_out(new);
+        let new = Box::into_raw(Declared::new(self, (physical, dma), bytes, caller)?);
+        // SAFETY: the pointer was made of a box; what is freed is listed no more before that.
+        declared_claims::list(unsafe { &*new });
+        if self.declared.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire).is_err() {
+            // SAFETY: as above.
+            declared_claims::unlist(unsafe { &*new });
             // SAFETY: the pointer was made of a box, and nobody else has seen it, or sees it any more.
             let own = unsafe { Box::from_raw(new) };
             // SAFETY: as above.
             let released = unsafe { own.release() };
             debug_assert!(released.is_ok(), "mapped by this call alone");
-            return Err(error);
+            return Err(again);
         }
         self.find_short_cut();
         Ok(())
@@ -241,8 +238,8 @@ impl Device {
             0 => {}
             pages => return Err(ReleaseError::InUse { device, pages }),
         }
+        declared_claims::unlist(declared);
         let old = self.declared.swap(ptr::null_mut(), AcqRel);
-        declared::strike_out(old);
         // SAFETY: `declare_memory` made it of a box, and by the caller's promise nobody uses it.
         let own = unsafe { Box::from_raw(old) };
         // SAFETY: as above; no buffer lies in it.
@@ -250,9 +247,7 @@ impl Device {
         let released = released.map_err(|(error, own)| {
             let own = Box::into_raw(own);
             // SAFETY: as in `declare_memory`.
-            if let Err(error) = declared::enter(unsafe { &*own }) {
-                log::warn!("DMA: the memory of {device} is not listed any more: {error}");
-            }
+            declared_claims::list(unsafe { &*own });
             self.declared.store(own, Release);
             ReleaseError::Unmap(error)
         });
@@ -274,6 +269,27 @@ impl Device {
         let iommu = self.iommu.load(Relaxed);
         // SAFETY: it is null, or a mapping of which this device is a holder until `take_iommu`, when nobody asks.
         unsafe { iommu.as_ref() }
+    }
+
+    /// Where that lies.
+    #[inline]
+    pub(crate) fn iommu_pointer(&self) -> Option<NonNull<Shared>> {
+        NonNull::new(self.iommu.load(Relaxed))
+    }
+
+    /// What `visit` says of a device as this one where it is behind `iommu`, or behind none, and has no memory of its own: for memory that
+    /// was its own there.
+    pub(crate) fn elsewhere<R>(
+        &self,
+        iommu: Option<&IommuMapping>,
+        visit: impl FnOnce(&Self) -> R,
+    ) -> R {
+        let device = Self::of(self.name, self.coherency);
+        if let Some(iommu) = iommu {
+            // No holder: who lent it is one for as long.
+            device.set_iommu(iommu.pointer().as_ptr());
+        }
+        visit(&device)
     }
 
     /// Makes it a holder of `iommu`, if it is none yet. Says whether.

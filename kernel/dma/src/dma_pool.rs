@@ -4,6 +4,7 @@
 //! when the pool goes.
 
 use core::fmt;
+use core::ptr::NonNull;
 
 use arch::lock::IrqSpinLock;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
@@ -16,6 +17,7 @@ use mm::report::dump_stack;
 use crate::book::{Book, Leaf};
 use crate::coherent::{self, AllocateError, Buffer};
 use crate::device::Device;
+use crate::iommu::{IommuMapping, Shared};
 
 /// Bytes of a pool's name that are kept.
 const NAME: usize = 32;
@@ -62,6 +64,14 @@ struct Run {
     /// Where the first block lies.
     buffer: Buffer,
     blocks: Blocks,
+    /// What its device was behind when it was taken: no other is taken for that as long as it is held.
+    iommu: Option<IommuMapping>,
+}
+
+impl Run {
+    fn is_behind(&self, iommu: Option<NonNull<Shared>>) -> bool {
+        self.iommu.as_ref().map(IommuMapping::pointer) == iommu
+    }
 }
 
 /// Why there is no block.
@@ -71,6 +81,13 @@ pub enum TakeError {
     Pages(AllocateError),
     /// No memory for the books of more blocks.
     NoBooks,
+    /// The pool has memory that its device does not see where it is now: it was attached to an IOMMU mapping, or detached from one.
+    Moved {
+        /// The pool.
+        pool: PoolName,
+        /// The device.
+        device: &'static str,
+    },
 }
 
 impl fmt::Display for TakeError {
@@ -78,6 +95,10 @@ impl fmt::Display for TakeError {
         match self {
             Self::Pages(error) => error.fmt(f),
             Self::NoBooks => f.write_str("no memory for the books of more blocks"),
+            Self::Moved { pool, device } => {
+                let pool = pool.as_str();
+                write!(f, "{device} does not see the memory of {pool} where it is attached now")
+            }
         }
     }
 }
@@ -165,13 +186,22 @@ impl<'d> DmaPool<'d> {
         self.layout.size()
     }
 
-    fn take(&self) -> Option<Buffer> {
+    fn take(&self) -> Option<Result<Buffer, TakeError>> {
+        let iommu = self.device.iommu_pointer();
         self.runs.with(|runs| {
             runs.find(|run| {
+                if !run.is_behind(iommu) {
+                    return Some(Err(self.moved()));
+                }
                 let offset = run.blocks.take(&self.layout)?;
-                Some(at(run.buffer, offset))
+                Some(Ok(at(run.buffer, offset)))
             })
         })
+    }
+
+    #[cold]
+    fn moved(&self) -> TakeError {
+        TakeError::Moved { pool: self.name, device: self.device.name() }
     }
 
     /// Takes a block, which holds whatever it held. With [`Sleep::MayNot`] any context will do.
@@ -195,12 +225,13 @@ impl<'d> DmaPool<'d> {
     /// # Errors
     /// [`TakeError`]; nothing was taken.
     pub fn allocate_quietly(&self, sleep: Sleep, caller: VirtAddr) -> Result<Buffer, TakeError> {
-        if let Some(block) = self.take() {
-            return Ok(block);
+        if let Some(taken) = self.take() {
+            return taken;
         }
         // Under no lock: who may sleep may do so here. Meanwhile others may come first, or bring pages, too.
         let nothing = Buffer { address: VirtAddr::new(0), dma: DmaAddr::new(0) };
-        let run = Run { pages: nothing, bytes: 0, buffer: nothing, blocks: Blocks::FREE };
+        let run =
+            Run { pages: nothing, bytes: 0, buffer: nothing, blocks: Blocks::FREE, iommu: None };
         let mut leaf = Leaf::new(run).ok_or(TakeError::NoBooks)?;
         let mut cut = Leaf::new((nothing.address, self.name)).ok_or(TakeError::NoBooks)?;
         let (pages, bytes) = self.pages(sleep, caller).map_err(TakeError::Pages)?;
@@ -209,6 +240,7 @@ impl<'d> DmaPool<'d> {
         let buffer = at(pages, before_multiple(pages.dma, self.layout.unit()));
         let run = leaf.value_mut();
         (run.pages, run.bytes, run.buffer) = (pages, bytes, buffer);
+        run.iommu = IommuMapping::of(self.device);
         // A run has one block at least.
         let first = run.blocks.take(&self.layout).unwrap_or(0);
         self.runs.with(|runs| runs.add(leaf));
@@ -269,7 +301,7 @@ impl<'d> DmaPool<'d> {
     }
 
     /// Ends the pool where one may sleep, and says how many blocks were still taken: each is named, and its pages stay out of use,
-    /// since somebody may write there yet.
+    /// since somebody may write there yet. What its device saw by another IOMMU mapping than now comes back, too.
     ///
     /// # Safety
     /// Nobody uses a block that was given back: neither the processor nor the device.
@@ -292,13 +324,30 @@ impl<'d> DmaPool<'d> {
             }
             live += here;
             if here == 0 {
-                let Buffer { address, dma } = run.pages;
-                // What goes wrong is printed.
-                // SAFETY: no block of the run is taken, and by the caller's promise nobody uses those that were.
-                let _printed = unsafe { coherent::free(self.device, run.bytes, address, dma) };
+                self.return_pages(run);
             }
         }
         live
+    }
+
+    /// Gives the memory of a run back of which no block is taken, and that nobody uses. What goes wrong is printed.
+    fn return_pages(&self, run: &Run) {
+        let Buffer { address, dma } = run.pages;
+        // SAFETY: our caller has seen to it that nobody uses it.
+        let free = |device: &Device| unsafe { coherent::free(device, run.bytes, address, dma) };
+        let freed = if run.is_behind(self.device.iommu_pointer()) {
+            free(self.device)
+        } else {
+            self.device.elsewhere(run.iommu.as_ref(), free)
+        };
+        if freed.is_err() {
+            log::error!(
+                "dma_pool_destroy: {} of {}: {:#x} bytes at {address} stay out of use",
+                self.name(),
+                self.device.name(),
+                run.bytes
+            );
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub mod coherent;
 mod coherent_owners;
 pub mod debug;
 pub mod declared;
+mod declared_claims;
 pub mod device;
 mod direct;
 pub mod dma_pool;

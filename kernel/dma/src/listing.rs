@@ -22,7 +22,7 @@ use mm::report::Called;
 use crate::dma_pool::{self, PoolName};
 use crate::iommu::buffers;
 use crate::names::name_of;
-use crate::{declared, direct, pool_growth};
+use crate::{declared, declared_claims, direct, pool_growth};
 
 /// Which back end a buffer is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -223,7 +223,7 @@ fn each_area(show: &mut impl FnMut(Line)) {
 
 fn each_declared(show: &mut impl FnMut(Line)) {
     let mut from = (0, 0);
-    while let Some((serial, taken)) = declared::next(from) {
+    while let Some((serial, taken)) = declared_claims::next(from) {
         let declared::Taken { run, physical, dma, holder } = taken;
         from = (serial, run.first + run.pages);
         let (address, bytes) = (run.start, run.pages * PAGE_SIZE);

@@ -71,8 +71,8 @@ fn show_declared(
     space.show_device_memory(start, (base, physical), before, may_be)
 }
 
-/// The first frame of the `bytes` of `device` that begin at `buffer`, if they are RAM that is given out as coherent memory, adjacent,
-/// and the device sees them where it is said. Memory of a device's own has no frames.
+/// The first frame of the buffer of `device` that begins at `buffer`, if it is one of adjacent frames, has `bytes`, and the device sees
+/// it where it is said. Memory of a device's own has no frames.
 pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
     let (kernel, physical) = (mm::kernel(), device.physical_address(buffer.dma));
     let is_own = device.declared().is_some_and(|declared| declared.contains(buffer.address));
@@ -84,13 +84,16 @@ pub fn first_frame(device: &Device, buffer: Buffer, bytes: u32) -> Option<Pfn> {
         return direct::first_frame(buffer.address, physical, pages);
     }
     let has_so_many = |run: u32| pages <= run;
-    if atomic_pool::contains(buffer.address)
-        && !atomic_pool::pages_at(buffer.address).is_some_and(has_so_many)
-    {
+    let is_in_pool = atomic_pool::contains(buffer.address);
+    if is_in_pool && !atomic_pool::pages_at(buffer.address).is_some_and(has_so_many) {
         return None;
     }
     let area = kernel.find_containing(buffer.address).filter(|area| area.kind == AreaKind::Dma)?;
     let offset = buffer.address.checked_sub(area.pages.start())?;
+    // The inside of a buffer is none; the pool's area has many.
+    if offset != 0 && !is_in_pool {
+        return None;
+    }
     let left = area.pages.bytes().checked_sub(offset)?;
     let is_there = area.physical.checked_add(offset) == Some(physical);
     (is_there && pages <= pages_for(left)).then_some(frame)

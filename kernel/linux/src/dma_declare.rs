@@ -5,12 +5,14 @@ use core::ffi::{c_int, c_uint};
 use dma::declared::DeclareError;
 use dma::device::Device;
 use kerncore::addr::{DmaAddr, PhysAddr};
+use kerncore::kernel_space::IoRemapError;
 
 use crate::errno::{EBUSY, EINVAL, ENOMEM};
 
 /// Declares the `size` bytes at `phys_addr`, which `dev` sees at `device_addr`, to be its own: its coherent buffers lie there from now
-/// on, and nowhere else. 0; `-EBUSY` if it has such memory; `-EINVAL` for what holds no whole page; `-ENOMEM`
-/// if it cannot be mapped, as RAM cannot. Where one may sleep.
+/// on, and nowhere else. 0; `-EBUSY` if it has such memory, or another device has some of this; `-EINVAL` for what holds no whole page,
+/// passes the top of addresses, or is to be seen where `dev` sees RAM; `-ENOMEM` if it cannot be mapped, as RAM cannot. Where one may
+/// sleep.
 ///
 /// # Safety
 /// `dev` points to a device, or is null. What lies there is memory, and nobody else uses it.
@@ -33,11 +35,15 @@ pub unsafe extern "C" fn dma_declare_coherent_memory(
     };
     log::warn!("dma_declare_coherent_memory: {size:#x} bytes for {}: {error}", device.name());
     match error {
-        DeclareError::Again { .. } | DeclareError::Iommu { .. } => -EBUSY,
-        DeclareError::NoBooks | DeclareError::Map(_) => -ENOMEM,
-        DeclareError::Misaligned { .. } | DeclareError::Wraps { .. } | DeclareError::Pages(_) => {
-            -EINVAL
+        DeclareError::Again { .. } | DeclareError::Another { .. } | DeclareError::Iommu { .. } => {
+            -EBUSY
         }
+        DeclareError::Misaligned { .. }
+        | DeclareError::Wraps { .. }
+        | DeclareError::Ram { .. }
+        | DeclareError::Map(IoRemapError::Wraps { .. })
+        | DeclareError::Pages(_) => -EINVAL,
+        DeclareError::NoBooks | DeclareError::Map(_) => -ENOMEM,
     }
 }
 

@@ -8,7 +8,7 @@
 //! Whoever makes buffers (but those of `scattered`) and mappings asks [`Device::iommu`] last of all, when the memory lies where it lies on the bus, and
 //! first of all on the way back. So there is one way to each, with and without an IOMMU, and a driver cannot tell.
 //!
-//! A mapping lives as long as its maker, a device or a buffer of scattered frames holds it.
+//! A mapping lives as long as its maker, a device, a buffer of scattered frames or the memory of a pool of blocks holds it.
 
 pub(crate) mod at_hand;
 pub(crate) mod buffers;
@@ -162,6 +162,18 @@ impl IommuMapping {
         } else {
             Err(AttachError::Again { device: name })
         }
+    }
+
+    /// A holder of what `device` is behind, if it is behind an IOMMU.
+    pub(crate) fn of(device: &Device) -> Option<Self> {
+        let pointer = device.iommu_pointer()?;
+        device.iommu()?.hold();
+        Some(Self(pointer))
+    }
+
+    /// Where what is held together lies: no other is there as long as this one lives.
+    pub(crate) const fn pointer(&self) -> NonNull<Shared> {
+        self.0
     }
 
     /// As a C caller holds it.

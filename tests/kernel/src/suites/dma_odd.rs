@@ -184,9 +184,9 @@ fn a_request_beyond_all_memory_spoils_no_advice_s104() -> Completion {
 fn a_device_s_own_memory_above_its_mask_is_not_given_s100_s102() {
     let books = Books::now();
     let device = Device::new("a device with memory too high");
-    let high = DmaAddr::new(0x9000_0000);
+    let high = DmaAddr::new(0xb000_0000);
     assert_eq!(device.declare_memory((VRAM.base, high), 8 * PAGE_SIZE, NOBODY), Ok(()));
-    for (mask, pages) in [(0x9000_0fff, 1), (0x9000_1ffe, 1), (0x9000_1fff, 2), (0x6fff_ffff, 0)] {
+    for (mask, pages) in [(0xb000_0fff, 1), (0xb000_1ffe, 1), (0xb000_1fff, 2), (0x6fff_ffff, 0)] {
         let mask = DmaMask::new(mask);
         assert_eq!(device.set_coherent_mask(mask), Ok(()));
         for sleep in [Sleep::May, Sleep::MayNot] {

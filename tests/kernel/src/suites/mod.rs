@@ -20,6 +20,7 @@ mod dma_lent_memory;
 mod dma_listing;
 mod dma_masks;
 mod dma_odd;
+mod dma_places;
 mod dma_pools;
 mod dma_refused;
 mod dma_shown;
