@@ -273,6 +273,8 @@ void dma_unmap_single(const struct device *dev, dma_addr_t dma_addr, unsigned in
 dma_addr_t dma_map_page(const struct device *dev, const struct page *page, unsigned int offset, unsigned int size,
                         enum dma_data_direction dir);
 void dma_unmap_page(const struct device *dev, dma_addr_t dma_addr, unsigned int size, enum dma_data_direction dir);
+/* What is synchronised is part of one mapping. What goes on behind the last page of one, behind an IOMMU, or behind the last byte of a copy,
+ * is refused and named, and changes nothing. On the bus nobody knows where a mapping ends that is no copy, unless dma_debug=on checks. */
 void dma_sync_single_for_cpu(const struct device *dev, dma_addr_t dma_addr, unsigned int size,
                              enum dma_data_direction dir);
 void dma_sync_single_for_device(const struct device *dev, dma_addr_t dma_addr, unsigned int size,

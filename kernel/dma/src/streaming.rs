@@ -281,8 +281,7 @@ fn may_end<'d>(
         return Ok((physical, Ok(ending(physical, bytes)?), None));
     };
     if there < bytes {
-        iommu.find(dma, bytes).map_err(UnmapError::Iommu)?;
-        return Err(UnmapError::OtherPieces { dma, bytes });
+        return Err(iommu.other_pieces(dma, bytes));
     }
     if buffers::is_view(iommu, dma) {
         return Err(UnmapError::Coherent { dma });

@@ -76,7 +76,7 @@ pub enum UnmapError {
     MappingError,
     /// Slots of bounce buffers.
     Bounce(GiveBackError),
-    /// More than the buffer has.
+    /// More than the mapping has.
     Outside {
         /// Where.
         dma: DmaAddr,

@@ -4,10 +4,11 @@
 //!   the device's ──sync_for_cpu──▶ the processor's ──sync_for_device──▶ the device's
 //! ```
 //! What could refuse is asked before anything changes, also of what an IOMMU has joined: there each stretch that lies on the bus in a row
-//! is asked of first.
+//! is asked of first. So is what goes on into the mapping behind: it is refused where the ends of mappings are known, of a copy to the byte and
+//! behind an IOMMU to the page. On the bus only the checker knows them ([`debug`]).
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::bounce::Found;
 use kerncore::streaming::{Flow, Step};
 use mm::kernel;
@@ -112,11 +113,25 @@ fn in_place(
     bytes: u32,
     step: impl Fn(Option<Found>, (PhysAddr, u32)) -> Result<(), UnmapError>,
 ) -> Result<(), UnmapError> {
+    if bytes > PAGE_SIZE - dma.raw() % PAGE_SIZE {
+        in_one_mapping(call, dma, bytes)?;
+    }
     let (physical, here) = place(call, dma, bytes)?;
     if here != bytes {
         return in_stretches(call, (dma, bytes), step);
     }
     step(ask(dma, (physical, bytes))?, (physical, bytes))
+}
+
+/// Whether `bytes` from `dma` on, in several pages, lie in one mapping, as far as that is known: behind an IOMMU each has its pages alone, and
+/// what lies at the next address is somebody else's.
+#[cold]
+#[inline(never)]
+fn in_one_mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Result<(), UnmapError> {
+    // Where nothing is mapped, that is told further on.
+    let run = call.device.iommu().and_then(|iommu| iommu.domain().mapping_of(dma));
+    let left = run.map_or(u32::MAX, |run| run.bytes() - (dma.raw() - run.start().raw()));
+    if bytes > left { Err(UnmapError::Outside { dma, bytes, left }) } else { Ok(()) }
 }
 
 /// [`in_place`], stretch by stretch of what lies on the bus in a row. What could refuse is asked of all of them before the first changes

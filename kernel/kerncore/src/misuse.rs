@@ -3,7 +3,7 @@
 //! Every mapping has an entry from its beginning to its end. A call that does not fit one is a [`Misuse`], which has both parties in
 //! it: the mapping as it was made, and the call.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::streaming::Flow;
@@ -151,7 +151,7 @@ pub enum Misuse {
         /// How many there were.
         count: u32,
     },
-    /// There are more mappings than places: from now on nothing is checked.
+    /// There are more mappings than places: from now on nothing is checked, and nothing is listed.
     NoRoom {
         /// How many places there are.
         places: usize,
@@ -282,8 +282,9 @@ impl<'s> Checker<'s> {
         };
         let shared = self.listed().find(clashes).copied();
         let Some(place) = self.entries.iter_mut().find(|entry| entry.0.is_none()) else {
+            // Who is blind accuses nobody, also of what was listed before.
             self.blind = true;
-            return Err(Misuse::NoRoom { places: self.entries.len() });
+            return Err(Misuse::NoRoom { places: mem::take(&mut self.entries).len() });
         };
         place.0 = Some((mapping, Asked::NotYet));
         shared.map_or(Ok(()), |mapped| Err(Misuse::SharedLine { mapped, call: mapping }))
@@ -343,7 +344,8 @@ impl<'s> Checker<'s> {
         let alike = |mapping: &Mapping| {
             fits(mapping) && (mapping.bytes, mapping.flow) == (call.bytes, call.flow)
         };
-        self.place(alike).or_else(|| self.place(fits))
+        let same = |mapping: &Mapping| alike(mapping) && mapping.family == call.family;
+        self.place(same).or_else(|| self.place(alike)).or_else(|| self.place(fits))
     }
 
     /// Whether `call` ends `mapped` as it was made.
@@ -387,8 +389,11 @@ impl<'s> Checker<'s> {
         let of_device = |mapping: &&Mapping| {
             (mapping.device, mapping.space) == (call.device, call.space) && mapping.has(call.dma)
         };
-        let alike = self.listed().filter(of_device).find(|mapping| mapping.flow == call.flow);
-        match alike.or_else(|| self.listed().find(of_device)) {
+        // Readers may overlap: of several mappings that have the address, the one that is meant.
+        let alike = |mapping: &&Mapping| of_device(mapping) && mapping.flow == call.flow;
+        let all = self.listed().filter(alike).find(|mapping| call.last() <= mapping.last());
+        let one = all.or_else(|| self.listed().find(alike));
+        match one.or_else(|| self.listed().find(of_device)) {
             None => Err(self.misses(call)),
             Some(&mapped) if call.last() > mapped.last() => Err(Misuse::OtherSize { mapped, call }),
             Some(&mapped) if mapped.flow != call.flow => Err(Misuse::OtherFlow { mapped, call }),

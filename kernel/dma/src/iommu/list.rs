@@ -239,7 +239,7 @@ fn compare<P: Piece>(
         }
     }
     let others = found != bytes || differs;
-    (count, if others { Err(UnmapError::OtherPieces { dma, bytes }) } else { may_end })
+    (count, if others { Err(iommu.other_pieces(dma, bytes)) } else { may_end })
 }
 
 /// The right to what the device sees of the segment of `bytes` at `dma`, if it `may_end`. The authority is [`Shared::claim`]'s.

@@ -10,6 +10,7 @@ use kerncore::descriptor::PageSize;
 use kerncore::iommu::{DomainMapError, Grant, Iova, IovaError};
 
 use super::Shared;
+use crate::streaming::UnmapError;
 
 /// The pages that `bytes` from `offset` in the first of them lie in.
 pub(super) const fn pages_of(offset: u32, bytes: u32) -> u32 {
@@ -96,6 +97,16 @@ impl Shared {
     pub(crate) fn find(&self, dma: DmaAddr, bytes: u32) -> Result<(), IovaError> {
         let offset = dma.raw() % PAGE_SIZE;
         self.domain.find(DmaAddr::new(dma.raw() - offset), pages_of(offset, bytes))
+    }
+
+    /// Why `bytes` from `dma` on do not end by what was named of them: because there are other pieces of memory, or nothing of that size.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn other_pieces(&self, dma: DmaAddr, bytes: u32) -> UnmapError {
+        match self.find(dma, bytes) {
+            Ok(()) => UnmapError::OtherPieces { dma, bytes },
+            Err(error) => UnmapError::Iommu(error),
+        }
     }
 
     /// Where `dma` leads on the bus, and how many of `bytes` from there on lie there in a row.

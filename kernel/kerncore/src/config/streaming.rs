@@ -46,7 +46,7 @@ impl<'c> Config<'c> {
         Ok(())
     }
 
-    /// Takes in a size, `force`, or both: instead of what was said before, and not besides.
+    /// Takes in a size, `force`, or both: instead of what was said before, and not besides. What is unusable in part changes nothing.
     fn set_bounce(&mut self, value: Option<&str>, limits: &Limits) -> Result<(), (Why, Instead)> {
         let (bytes, force) = match value.map(|value| value.split_once(',')) {
             Some(Some((bytes, force))) => (Some(bytes), Some(force)),
@@ -60,11 +60,7 @@ impl<'c> Config<'c> {
         let (bytes, copies) = match (bytes, force) {
             (None, Some(_)) => (Ok((DEFAULT_BOUNCE, None)), Copies::Always),
             (_, None) => (size(bytes, limits.bounce), Copies::WhereNeeded),
-            // Whatever is wrong with the size.
-            (_, Some(_)) => {
-                self.copies = Copies::Always;
-                (size(bytes, limits.bounce), Copies::Always)
-            }
+            (_, Some(_)) => (size(bytes, limits.bounce), Copies::Always),
         };
         settle(bytes, self.bounce, |bytes| (self.bounce, self.copies) = (bytes, copies))
     }

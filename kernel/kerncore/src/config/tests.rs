@@ -88,7 +88,7 @@ fn bounce_buffers_have_a_size_or_are_forced_or_both_s106() {
         "swiotlb=fast: not a size (digits, then at most one of K, M, G), using 512 KiB",
     );
     // What cannot be used changes nothing.
-    for wrong in ["fast", "8M", "1M,1M"] {
+    for wrong in ["fast", "8M", "8M,force", "1M,1M"] {
         let line = format!("k swiotlb=64K,force swiotlb={wrong}");
         let (config, lines) = parse(&line);
         assert_eq!((config.bounce, config.copies), (64 << 10, Copies::Always));
@@ -117,9 +117,14 @@ fn bounce_buffers_have_the_largest_block_at_most_s106() {
     assert_eq!((config.bounce, config.copies), (8192, Copies::Always));
     let line = "swiotlb=8193,force: not a multiple of 4 KiB, the rest is unusable, using 8 KiB";
     assert_eq!(lines, [line]);
-    let (config, lines) = parse("k swiotlb=8M,force");
-    assert_eq!((config.bounce, config.copies), (DEFAULT_BOUNCE, Copies::Always));
-    assert_eq!(lines.len(), 1, "{lines:?}");
+    // `force` does not stand where its size falls.
+    for (line, bounce) in
+        [("k swiotlb=8M,force", DEFAULT_BOUNCE), ("k swiotlb=64K swiotlb=8M,force", 64 << 10)]
+    {
+        let (config, lines) = parse(line);
+        assert_eq!((config.bounce, config.copies), (bounce, Copies::WhereNeeded), "{line}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
 }
 
 #[test]

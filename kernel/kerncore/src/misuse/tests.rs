@@ -187,6 +187,9 @@ fn a_full_checker_says_so_once_and_checks_nothing_more_s107() {
         assert!(!checker.is_on());
         assert_eq!((checker.mapped(more), checker.unmapped(more)), (Ok(()), Ok(())));
         assert_eq!(checker.synced(more), Ok(()));
+        // Whatever it had listed ends unseen.
+        assert_eq!((checker.mappings(), checker.mappings_of(DISK, 0)), (0, 0));
+        assert_eq!((checker.unmapped(call(mapping(M, 64))), checker.gone(DISK)), (Ok(()), Ok(())));
     });
     let mut off = Checker::off();
     assert_eq!((off.mapped(mapping(M, 1)), off.is_on()), (Ok(()), false));
@@ -240,6 +243,44 @@ fn of_mappings_that_begin_together_the_one_that_is_meant_ends_s107() {
             assert_eq!(checker.mappings(), 0);
         }
     });
+}
+
+/// What the device only reads may be mapped by functions of two families; each ends its own.
+#[test]
+fn of_mappings_of_the_same_bytes_the_one_of_the_family_ends_s107() {
+    checking(|checker| {
+        let reads = |family| Mapping { flow: Flow::ToDevice, family, ..mapping(M, 64) };
+        let (single, page) = (reads(Family::Single), reads(Family::Page));
+        for order in [[single, page], [page, single]] {
+            with(checker, single);
+            with(checker, page);
+            for ends in order {
+                assert_eq!(checker.unmapped(call(ends)), Ok(()));
+            }
+        }
+    });
+}
+
+/// Mappings that a device only reads may overlap: a synchronisation that lies in one of them is right.
+#[test]
+fn of_mappings_that_overlap_the_one_is_synchronised_that_is_meant_s107() {
+    let reads = |dma, bytes| Mapping { flow: Flow::ToDevice, ..mapping(dma, bytes) };
+    let (low, high) = (reads(M, 64), reads(M + 32, 64));
+    for order in [[low, high], [high, low]] {
+        checking(|checker| {
+            for mapping in order {
+                with(checker, mapping);
+            }
+            for right in [low, high, reads(M + 40, 56), reads(M + 32, 32)] {
+                assert_eq!(checker.synced(call(right)), Ok(()), "{order:?}");
+            }
+            let across = call(reads(M, 96));
+            assert_eq!(
+                checker.synced(across),
+                Err(Misuse::OtherSize { mapped: low, call: across })
+            );
+        });
+    }
 }
 
 /// S107, S109: devices behind IOMMUs see memory wherever their domains lead, and what they share is memory.

@@ -59,6 +59,7 @@ mod iommu_odd;
 mod iommu_refused;
 mod iommu_scattered;
 mod iommu_scattered_calls;
+mod iommu_synced;
 mod iommu_views;
 mod iommu_witness;
 mod ioremap;
