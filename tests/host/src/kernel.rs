@@ -100,7 +100,7 @@ impl Special {
 }
 
 /// All of them.
-const SPECIAL: [Special; 43] = [
+const SPECIAL: [Special; 45] = [
     // All sizes of memory: the smallest, one that is no power of two, all that the board has.
     Special::with("", ALL).by(4).modern(),
     Special::with("", MOST).on(1024),
@@ -160,6 +160,8 @@ const SPECIAL: [Special; 43] = [
     Special::with("swiotlb=16K,force", "virtio_write::").equipped(),
     Special::with("dma_debug=on", "misuse::"),
     Special::with("swiotlb=force dma_debug=on", "iommu"),
+    Special::with("dma_debug=on", "iommu"),
+    Special::with("dma_debug=on", "dma"),
     Special::with("dma_debug=on", "streaming").by(4),
     // Drivers share their registers, too.
     Special::with("ioremap=shared", "ioremap_shared::").by(4),

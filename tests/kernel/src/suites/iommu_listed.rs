@@ -14,10 +14,11 @@ use kerncore::addr::PAGE_SIZE;
 use kerncore::failure::Afterwards;
 use kerncore::iommu::SegmentLimits;
 use kerncore::streaming::Flow;
+use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
 use linux::page::pointer_to;
 
-use super::iommu::Attached;
+use super::iommu::{Attached, copies_lack};
 use super::iommu_lists::Scattered;
 
 const TO: u32 = Flow::ToDevice as u32;
@@ -47,7 +48,10 @@ fn map(way: Way, list: &mut Scattered) -> Vec<(u32, u32)> {
 
 /// Whatever the device takes as one segment, wherever the list begins and ends.
 #[ktest]
-fn a_list_of_pages_is_told_the_same_by_either_way_s109() {
+fn a_list_of_pages_is_told_the_same_by_either_way_s109() -> Completion {
+    if copies_lack(40) {
+        return Skipped("the bounce buffers are too small for its copies");
+    }
     let attached = Attached::new(&DEVICE, WINDOW);
     let whole = PAGE_SIZE;
     for (most, boundary) in [
@@ -85,6 +89,7 @@ fn a_list_of_pages_is_told_the_same_by_either_way_s109() {
         }
     }
     DEVICE.set_segment_limits(SegmentLimits::DEFAULT);
+    Ran
 }
 
 /// S67: a list that begins or ends elsewhere in its pages than what was mapped is refused by either way, and stays mapped.

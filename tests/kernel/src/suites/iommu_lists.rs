@@ -16,6 +16,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::bounce::{GiveBackError, SLOT};
 use kerncore::iommu::SegmentLimits;
 use kerncore::streaming::{Bidirectional, Flow};
+use ktest::Completion::{self, Ran, Skipped};
 use ktest::{assert_err, ktest};
 use linux::page::pointer_to;
 use linux::streaming::{dma_sync_single_for_cpu, dma_sync_single_for_device, dma_unmap_single};
@@ -24,7 +25,7 @@ use linux::streaming_sg::{
 };
 use mm::page_alloc::Pages;
 
-use super::iommu::{Attached, BASE, Engine, pattern};
+use super::iommu::{Attached, BASE, Engine, copies_lack, pattern};
 use super::played_device::call;
 
 const BYTES: u32 = 1 << 20;
@@ -143,7 +144,10 @@ fn wanted(device: &Device, dir: u32, count: usize, (offset, end): (u32, u32)) ->
 
 /// S109: pages that lie anywhere are one run to the device; it reads and writes across the seams, and all comes back to its place.
 #[ktest]
-fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() {
+fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() -> Completion {
+    if copies_lack(17) {
+        return Skipped("the bounce buffers are too small for its copies");
+    }
     for device in [&DEVICE, &SNOOPING] {
         let attached = Attached::new(device, BYTES);
         let engine = Engine(device);
@@ -178,6 +182,7 @@ fn a_list_of_scattered_pages_is_one_piece_to_the_device_s109() {
             }
         }
     }
+    Ran
 }
 
 /// S105, S109: both ways and back, by the list's functions and by those that know the segment alone.
@@ -224,8 +229,11 @@ fn a_joined_list_changes_its_owner_across_its_seams_s105() {
 
 /// S109: no more in one piece than the device takes, and none across its boundary.
 #[ktest]
-fn a_device_is_given_no_larger_pieces_than_it_takes_s109() {
+fn a_device_is_given_no_larger_pieces_than_it_takes_s109() -> Completion {
     static DEVICE: Device = Device::coherent("a device of small pieces");
+    if copies_lack(20) {
+        return Skipped("the bounce buffers are too small for its copies");
+    }
     let attached = Attached::new(&DEVICE, BYTES);
     for (most, boundary, wanted) in [
         (64 << 10, u32::MAX, vec![16, 4]),
@@ -246,11 +254,15 @@ fn a_device_is_given_no_larger_pieces_than_it_takes_s109() {
         list.unmap(&DEVICE, TO);
         assert_eq!(attached.taken(), 0);
     }
+    Ran
 }
 
 /// All or nothing: whichever piece cannot be mapped, and when addresses run out.
 #[ktest]
-fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() {
+fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() -> Completion {
+    if copies_lack(20) {
+        return Skipped("the bounce buffers are too small for its copies");
+    }
     let before = || (bounce::usage(), arch::lines::runs(), dma::debug::mappings());
     for device in [&DEVICE, &SNOOPING] {
         let attached = Attached::new(device, BYTES);
@@ -302,6 +314,7 @@ fn of_a_joined_list_that_cannot_be_mapped_nothing_is_s105() {
     assert_eq!((mapped, high.domain().usage().taken, before()), (0, 0, books));
     // SAFETY: the device has nothing.
     unsafe { detach(&LOW) }.expect("attached");
+    Ran
 }
 
 /// S67: what is not the list that was mapped is refused, and stays mapped.
