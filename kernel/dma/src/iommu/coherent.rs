@@ -14,6 +14,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr, pages_for};
 use kerncore::coherent::BackEnd;
 use kerncore::iommu::{DomainMapError, Grant, IovaError};
 use kerncore::kernel_space::{FramesError, RemoveError};
+use kerncore::layout::linear_physical;
 
 use super::view::type_for;
 use super::{Shared, buffers, scattered};
@@ -86,7 +87,8 @@ pub(crate) unsafe fn free(
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
     let Some(iommu) = device.iommu() else { return Err(FreeError::Cookie { given: address, dma }) };
-    if bytes.wrapping_sub(1) < PAGE_SIZE {
+    // Who may not sleep has no buffer of scattered frames; the general way says so if he names one.
+    if bytes.wrapping_sub(1) < PAGE_SIZE && arch::cpu::may_sleep() {
         // SAFETY: by our caller's promise.
         let freed = unsafe { scattered::free_page(device, iommu, (address, dma)) };
         if let Some(freed) = freed {
@@ -156,8 +158,10 @@ unsafe fn free_otherwise(
                 0
             }
         };
-        // The pool's mapping stays, and so does whoever is to be refused, until the domain ends.
-        if left == 0 || !atomic_pool::contains(address) {
+        // The pool's mapping stays, and a block's memory looks like what is mapped for transfers: so does whoever is to be refused, until the
+        // domain ends.
+        let may_be_asked_for = atomic_pool::contains(address) || linear_physical(address).is_some();
+        if left == 0 || !may_be_asked_for {
             buffers::gone(address);
         }
         // What a foreign entry still shows the device is nobody else's.

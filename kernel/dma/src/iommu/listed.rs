@@ -255,7 +255,7 @@ pub(crate) unsafe fn unmap<I: Pieces>(
     }
     let before = dma.raw() % PAGE_SIZE;
     let pages = pages_of(before, bytes);
-    let behind = (before + bytes).wrapping_neg() % PAGE_SIZE;
+    let behind = before.wrapping_add(bytes).wrapping_neg() % PAGE_SIZE;
     let whole = most_of(pieces)?;
     let mut coming = Coming { rest: pieces.clone(), whole, pages, before: 0, behind: 0 };
     // SAFETY: our caller promises that the device is done, and that nobody else unmaps it.

@@ -27,6 +27,7 @@ use linux::streaming_sg::{dma_map_sg, dma_unmap_sg};
 use mm::kernel;
 use mm::page_alloc::Pages;
 
+use super::interrupts::in_handler;
 use super::iommu::{Attached, BASE, Engine};
 use super::witness::NOBODY;
 
@@ -273,4 +274,26 @@ fn a_list_ends_though_a_piece_was_freed_too_early_s105() -> Completion {
         assert_eq!(page[..4], [0x3c; 4], "the others came back");
     }
     Ran
+}
+
+/// S75, S77: a handler frees what it has taken, a page as well as more.
+#[ktest]
+fn a_handler_takes_and_frees_buffers_behind_an_iommu_s75_s77_s109() {
+    fn take_and_give() {
+        for device in [&OWNER, &SNOOPING] {
+            for pages in [1, 2] {
+                let bytes = pages * PAGE_SIZE;
+                let buffer = take(device, bytes, (Sleep::MayNot, DmaAttributes::NONE));
+                // SAFETY: taken just so, and nobody uses it.
+                let freed = unsafe { free(device, bytes, buffer.address, buffer.dma) };
+                assert_eq!(freed, Ok(()));
+            }
+        }
+    }
+    let attached = [&OWNER, &SNOOPING].map(|device| Attached::new(device, 1 << 20));
+    in_handler(take_and_give);
+    arch::irq::masked(take_and_give);
+    for at in &attached {
+        assert_eq!(at.taken(), 0);
+    }
 }

@@ -130,3 +130,27 @@ fn a_list_that_begins_or_ends_elsewhere_in_its_pages_is_refused_s67() {
         }
     }
 }
+
+/// S105: a length that no segment has, behind which addresses would wrap, ends nothing.
+#[ktest]
+fn a_list_whose_told_length_was_overwritten_stays_s105_s109() -> Completion {
+    if copies_lack(4) {
+        return Skipped("the bounce buffers are too small for its copies");
+    }
+    DEVICE.set_segment_limits(SegmentLimits::new(WINDOW, u32::MAX).expect("limits"));
+    let attached = Attached::new(&DEVICE, WINDOW);
+    let mut list = Scattered::new(4, 0x800, PAGE_SIZE);
+    list.map(&DEVICE, TO);
+    let taken = attached.taken();
+    let told = list.list[0].dma_length;
+    for spoilt in [u32::MAX, 0xffff_f800, 0xffff_f7ff, 0x7fff_ffff] {
+        list.list[0].dma_length = spoilt;
+        let ((), log) = capture_log(|| list.unmap(&DEVICE, TO));
+        assert!(log.text().contains("dma_unmap_sg"), "{spoilt:#x}: {log:?}");
+        assert_eq!(attached.taken(), taken, "{spoilt:#x}");
+    }
+    list.list[0].dma_length = told;
+    list.unmap(&DEVICE, TO);
+    assert_eq!(attached.taken(), 0);
+    Ran
+}
