@@ -87,8 +87,9 @@ pub(crate) unsafe fn free(
     dma: DmaAddr,
 ) -> Result<(), FreeError> {
     let Some(iommu) = device.iommu() else { return Err(FreeError::Cookie { given: address, dma }) };
-    // Who may not sleep has no buffer of scattered frames; the general way says so if he names one.
-    if bytes.wrapping_sub(1) < PAGE_SIZE && arch::cpu::may_sleep() {
+    // Where one may not sleep nobody has a buffer of scattered frames; the general way says so if one is named in a handler.
+    let may_be_scattered = || !atomic_pool::contains(address) && linear_physical(address).is_none();
+    if bytes.wrapping_sub(1) < PAGE_SIZE && may_be_scattered() && !arch::cpu::in_interrupt() {
         // SAFETY: by our caller's promise.
         let freed = unsafe { scattered::free_page(device, iommu, (address, dma)) };
         if let Some(freed) = freed {

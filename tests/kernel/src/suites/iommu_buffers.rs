@@ -6,6 +6,7 @@ extern crate alloc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use arch::lock::IrqSpinLock;
 use dma::attributes;
 use dma::bounce;
 use dma::coherent::{Buffer, FreeError, free};
@@ -18,6 +19,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::coherent::{Coherency, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::frames::FrameOwner;
+use kerncore::lock::Class;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
@@ -276,9 +278,10 @@ fn a_list_ends_though_a_piece_was_freed_too_early_s105() -> Completion {
     Ran
 }
 
-/// S75, S77: a handler frees what it has taken, a page as well as more.
+/// S75, S77: a handler frees what it has taken, and so does who holds a spin lock, a page as well as more.
 #[ktest]
-fn a_handler_takes_and_frees_buffers_behind_an_iommu_s75_s77_s109() {
+fn who_may_not_sleep_takes_and_frees_buffers_behind_an_iommu_s75_s77_s109() {
+    static LOCK: IrqSpinLock<()> = IrqSpinLock::new(Class::OuterTest(0), ());
     fn take_and_give() {
         for device in [&OWNER, &SNOOPING] {
             for pages in [1, 2] {
@@ -292,7 +295,7 @@ fn a_handler_takes_and_frees_buffers_behind_an_iommu_s75_s77_s109() {
     }
     let attached = [&OWNER, &SNOOPING].map(|device| Attached::new(device, 1 << 20));
     in_handler(take_and_give);
-    arch::irq::masked(take_and_give);
+    LOCK.with(|()| take_and_give());
     for at in &attached {
         assert_eq!(at.taken(), 0);
     }
