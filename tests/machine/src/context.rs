@@ -47,7 +47,7 @@ impl Register {
 }
 
 /// The registers of one CPU.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Context {
     ttbr0: PhysAddr,
     ttbr1: PhysAddr,

@@ -57,6 +57,17 @@ pub(crate) struct Memory {
     /// Whether there is an outer cache.
     has_outer: bool,
     version: u64,
+    changes: Changes,
+}
+
+/// How often something has happened that may give a machine something to do of its own accord: while both are the same, nobody
+/// who has looked need look again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// To what a walker reads.
+    pub(crate) walked: u64,
+    /// To which lines of interest no cache has: one more was touched, or dropped.
+    pub(crate) lines: u64,
 }
 
 mod lines;
@@ -91,6 +102,11 @@ impl Page {
 }
 
 impl Memory {
+    /// What may have given a machine something to do.
+    pub(crate) const fn changes(&self) -> Changes {
+        self.changes
+    }
+
     fn at(&self, address: u32) -> (Option<&Page>, u32) {
         let (page, number) = place(address);
         (self.pages.get(&page).map(Box::as_ref), number)
@@ -114,6 +130,7 @@ impl Memory {
                 behind: [Line::default(); PAGE_LINES],
             })
         });
+        self.changes.lines += u64::from(page.touched >> number & 1 == 0);
         page.touched |= 1 << number;
         (page, number)
     }
@@ -131,6 +148,7 @@ impl Memory {
 
     /// Writes past the cache.
     pub(crate) fn write_memory(&mut self, address: u32, value: u32) {
+        self.changes.walked += 1;
         let (page, number) = self.touched(address);
         page.behind[number as usize].words[word(address)] = value;
     }
@@ -168,6 +186,7 @@ impl Memory {
 
     /// Completes a clean. A write after its beginning is not covered; a newer line in memory stays.
     pub(crate) fn complete_clean(&mut self, snapshot: Snapshot) {
+        self.changes.walked += 1;
         let Snapshot { address, line } = snapshot;
         let (Some(page), number) = self.at_mut(address) else { return };
         if line.version > page.version_beyond(number) {
@@ -198,6 +217,7 @@ impl Memory {
 
     /// Empties the instruction cache.
     pub(crate) fn forget_instructions(&mut self) {
+        self.changes.lines += 1;
         self.pages.values_mut().for_each(|page| page.instructions.clear());
     }
 
@@ -205,12 +225,16 @@ impl Memory {
     pub(crate) fn evict(&mut self, address: u32) {
         let (page, number) = place(address);
         if let Some(page) = self.pages.get_mut(&page) {
+            let before = self.version;
+            self.changes.lines += u64::from(page.cache.get(number).is_some());
             page.evict(number, &mut self.version);
+            self.changes.walked += u64::from(self.version != before);
         }
     }
 
     /// Drops the line at `address`, dirty or not.
     pub(crate) fn drop_line(&mut self, address: u32) {
+        self.changes.lines += 1;
         if let (Some(page), number) = self.at_mut(address) {
             page.cache.remove(number);
         }

@@ -10,7 +10,7 @@ use crate::{
 };
 use kerncore::addr::{PAGE_SIZE, PhysAddr};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -55,12 +55,30 @@ pub(crate) enum PendingOuter {
 pub(crate) struct Cpu {
     pub(crate) tlb: Tlb,
     pub(crate) context: Context,
-    pub(crate) pending: Vec<Pending>,
+    pub(crate) pending: VecDeque<Pending>,
     /// Pages that this CPU has ever tried to reach: those that its walker reads ahead.
     pub(crate) tried: BTreeSet<u32>,
+    seen: Seen,
     /// How many interrupts' handlers it runs, one inside the other.
     pub(crate) interrupts: u32,
 }
+
+/// What a CPU has seen when it last did something of its own accord. It does so between any two things that it is asked to do, and
+/// mostly nothing has changed that it goes by: then there is nothing to do.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The pages that it has tried and that no small page in its TLB serves.
+    worth: Vec<u32>,
+    /// What they follow from.
+    worth_by: Option<Known>,
+    /// What else its walker went by: what was in the tables.
+    walked_by: Option<(Known, u64)>,
+    /// What its caches went by: its TLB, and the lines that they lack.
+    ahead_by: Option<(u64, u64)>,
+}
+
+/// How often the TLB had changed, by which registers it translates, and how many pages it has tried.
+type Known = (u64, Context, usize);
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -69,7 +87,7 @@ pub(crate) struct State {
     /// A thing that may happen at random happens once in so many times.
     pace: u64,
     pub(crate) memory: Memory,
-    pub(crate) outer: Vec<PendingOuter>,
+    pub(crate) outer: VecDeque<PendingOuter>,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) log: Vec<(usize, Event)>,
 }
@@ -91,7 +109,8 @@ impl SoftMachine {
         let cpu = || Cpu {
             tlb: Tlb::default(),
             context: Context::new(root),
-            pending: Vec::new(),
+            pending: VecDeque::new(),
+            seen: Seen::default(),
             tried: BTreeSet::new(),
             interrupts: 0,
         };
@@ -100,7 +119,7 @@ impl SoftMachine {
             chance: Chance::new(seed),
             pace: 4 << (seed % 4 * 3),
             memory: Memory::default(),
-            outer: Vec::new(),
+            outer: VecDeque::new(),
             cpus: (0..cpus).map(|_| cpu()).collect(),
             log: Vec::new(),
         };
@@ -151,6 +170,41 @@ impl SoftMachine {
     }
 }
 
+impl Cpu {
+    fn remembered(&self, page: u32) -> Found {
+        self.tlb.find(page, self.context.asid())
+    }
+
+    /// A page that is remembered by a larger entry may be walked for as well: if the tables say now that one of another size
+    /// serves it, or its slot of a large page says what the others do not, both are held.
+    fn is_worth(&self, page: u32) -> bool {
+        match self.remembered(page) {
+            Found::Nothing => true,
+            Found::Entry(held) => held.count > 1,
+            Found::Conflict => false,
+        }
+    }
+
+    fn known(&self) -> Known {
+        (self.tlb.changes(), self.context, self.tried.len())
+    }
+
+    /// Takes the pages that it is worth to walk for.
+    fn take_worth(&mut self) -> Vec<u32> {
+        let mut pages = std::mem::take(&mut self.seen.worth);
+        let known = Some(self.known());
+        if self.seen.worth_by != known {
+            pages.clear();
+            let (asid, tried) = (self.context.asid(), self.tried.iter().copied());
+            pages.extend(
+                self.tlb.not_by_small_pages(tried, asid).filter(|&page| self.is_worth(page)),
+            );
+            self.seen.worth_by = known;
+        }
+        pages
+    }
+}
+
 impl State {
     /// What CPU `cpu` translates `page` with: its TLB first, then the tables as memory holds them.
     pub(crate) fn translate(&mut self, cpu: usize, page: u32) -> Found {
@@ -169,8 +223,7 @@ impl State {
 
     /// What the TLB of `cpu` holds for `page` in the current address space.
     fn remembered(&self, cpu: usize, page: u32) -> Found {
-        let Cpu { tlb, context, .. } = &self.cpus[cpu];
-        tlb.find(page, context.asid())
+        self.cpus[cpu].remembered(page)
     }
 
     fn walk(&self, cpu: usize, page: u32) -> Option<Translation> {
@@ -188,7 +241,7 @@ impl State {
                 self.complete(cpu, index);
             }
         }
-        self.cpus[cpu].pending.push(pending);
+        self.cpus[cpu].pending.push_back(pending);
     }
 
     /// Completes what `cpu` has begun, in whatever order the architecture leaves open: any.
@@ -204,7 +257,8 @@ impl State {
     }
 
     fn complete(&mut self, cpu: usize, index: usize) {
-        match self.cpus[cpu].pending.remove(index) {
+        let Some(pending) = self.cpus[cpu].pending.remove(index) else { return };
+        match pending {
             Pending::Clean(snapshot) => self.memory.complete_clean(snapshot),
             Pending::CleanAndInvalidate(line) => self.memory.evict(line.raw()),
             Pending::Drop(line) => self.memory.drop_line(line.raw()),
@@ -231,7 +285,8 @@ impl State {
     }
 
     fn complete_outer(&mut self, index: usize) {
-        match self.outer.remove(index) {
+        let Some(pending) = self.outer.remove(index) else { return };
+        match pending {
             PendingOuter::Clean(snapshot) => self.memory.complete_clean_outer(snapshot),
             PendingOuter::Evict(line) => self.memory.evict_outer(line.raw()),
             PendingOuter::Drop(line) => self.memory.drop_outer(line.raw()),
@@ -296,32 +351,45 @@ impl State {
             Behaviour::Hoarding | Behaviour::Random(_) => {}
         }
         for cpu in 0..self.cpus.len() {
-            // A page that is remembered by a larger entry may be walked for as well: if the tables say now that one of another
-            // size serves it, or its slot of a large page says what the others do not, both are held.
-            let worth = |page: &u32| match self.remembered(cpu, *page) {
-                Found::Nothing => true,
-                Found::Entry(held) => held.count > 1,
-                Found::Conflict => false,
+            self.walk_ahead(cpu);
+            self.read_ahead(cpu);
+        }
+    }
+
+    fn walk_ahead(&mut self, cpu: usize) {
+        let by = Some((self.cpus[cpu].known(), self.memory.changes().walked));
+        if self.cpus[cpu].seen.walked_by == by {
+            return;
+        }
+        let pages = self.cpus[cpu].take_worth();
+        for &page in &pages {
+            // Another page of the same section may have brought its entry in meanwhile.
+            let entry = match (self.walk(cpu, page), self.remembered(cpu, page)) {
+                (Some(entry), Found::Nothing) => entry,
+                (Some(entry), Found::Entry(held)) if held.clashes_with(&entry) => entry,
+                _ => continue,
             };
-            let pages: Vec<u32> = self.cpus[cpu].tried.iter().copied().filter(worth).collect();
-            for page in pages {
-                // Another page of the same section may have brought its entry in meanwhile.
-                let entry = match (self.walk(cpu, page), self.remembered(cpu, page)) {
-                    (Some(entry), Found::Nothing) => entry,
-                    (Some(entry), Found::Entry(held)) if held.clashes_with(&entry) => entry,
-                    _ => continue,
-                };
-                self.cpus[cpu].tlb.insert(entry);
+            self.cpus[cpu].tlb.insert(entry);
+        }
+        self.cpus[cpu].seen.worth = pages;
+        self.cpus[cpu].seen.walked_by = by;
+    }
+
+    fn read_ahead(&mut self, cpu: usize) {
+        let Cpu { tlb, seen, .. } = &mut self.cpus[cpu];
+        let by = Some((tlb.changes(), self.memory.changes().lines));
+        if seen.ahead_by == by {
+            return;
+        }
+        for entry in tlb.entries() {
+            if entry.cacheable {
+                self.memory.read_ahead(entry.physical, entry.bytes());
             }
-            for entry in self.cpus[cpu].tlb.entries() {
-                if entry.cacheable {
-                    self.memory.read_ahead(entry.physical, entry.bytes());
-                }
-                if entry.allows(Kind::Execute, Privilege::Kernel) {
-                    self.memory.fetch_ahead(entry.physical, entry.bytes());
-                }
+            if entry.allows(Kind::Execute, Privilege::Kernel) {
+                self.memory.fetch_ahead(entry.physical, entry.bytes());
             }
         }
+        seen.ahead_by = by;
     }
 
     /// Begins to clean every line of `bytes` from `first`.

@@ -54,7 +54,7 @@ impl StreamMachine for SoftCpu<'_> {
                 Upkeep::Invalidate => PendingOuter::Drop(PhysAddr::new(line)),
                 Upkeep::CleanAndInvalidate => PendingOuter::Evict(PhysAddr::new(line)),
             };
-            state.outer.push(pending);
+            state.outer.push_back(pending);
         }
     }
 

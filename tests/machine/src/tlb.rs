@@ -153,12 +153,15 @@ const SIZES: [u32; 4] = [1, 16, 256, 4096];
 /// An entry is one of the table's: a supersection, a section or a large page is held as a whole, and goes as a whole with any
 /// address in it.
 #[derive(Debug, Default)]
-pub(crate) struct Tlb([BTreeMap<u32, Vec<Translation>>; SIZES.len()]);
+pub(crate) struct Tlb {
+    held: [BTreeMap<u32, Vec<Translation>>; SIZES.len()],
+    changes: u64,
+}
 
 impl Tlb {
     /// What translates `page` in the address space `asid`.
     pub(crate) fn find(&self, page: u32, asid: Asid) -> Found {
-        let by_size = self.0.iter().zip(SIZES);
+        let by_size = self.held.iter().zip(SIZES);
         let covering = by_size.filter_map(|(held, count)| held.get(&(page & !(count - 1))));
         let mut serving =
             covering.flatten().filter(|entry| entry.asid.is_none_or(|owner| owner == asid));
@@ -169,10 +172,33 @@ impl Tlb {
         }
     }
 
+    /// Those of `pages`, which ascend, of which it cannot be said at once that they are served by one small page and nothing else.
+    pub(crate) fn not_by_small_pages(
+        &self,
+        pages: impl Iterator<Item = u32>,
+        asid: Asid,
+    ) -> impl Iterator<Item = u32> {
+        let [small, larger @ ..] = &self.held;
+        let none_is_larger = larger.iter().all(BTreeMap::is_empty);
+        // Both ascend: nobody is searched for.
+        let mut small = small.iter().peekable();
+        pages.filter(move |&page| {
+            while small.next_if(|&(&held, _)| held < page).is_some() {}
+            let held = small.peek().filter(|&&(&held, _)| held == page);
+            let one = held.and_then(|(_, entries)| match entries.as_slice() {
+                [entry] => Some(entry),
+                _ => None,
+            });
+            let is_served = one.is_some_and(|entry| entry.asid.is_none_or(|owner| owner == asid));
+            !(is_served && none_is_larger)
+        })
+    }
+
     pub(crate) fn insert(&mut self, entry: Translation) {
         let size = SIZES.iter().position(|&count| count == entry.count);
         let size = size.expect("the walker finds entries of four sizes");
-        self.0[size].entry(entry.first).or_default().push(entry);
+        self.held[size].entry(entry.first).or_default().push(entry);
+        self.changes += 1;
     }
 
     /// Drops every entry that `scope` names, and nothing else.
@@ -182,15 +208,23 @@ impl Tlb {
 
     /// Keeps the entries for which `keep` says so.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Translation) -> bool) {
-        for held in &mut self.0 {
+        let changes = &mut self.changes;
+        for held in &mut self.held {
             held.retain(|_, entries| {
+                let before = entries.len();
                 entries.retain(&mut keep);
+                *changes += u64::from(entries.len() != before);
                 !entries.is_empty()
             });
         }
     }
 
+    /// How often what it holds has changed: while this is the same, so is all that it says.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Translation> {
-        self.0.iter().flat_map(BTreeMap::values).flatten()
+        self.held.iter().flat_map(BTreeMap::values).flatten()
     }
 }

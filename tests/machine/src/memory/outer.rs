@@ -35,6 +35,7 @@ impl Memory {
     /// From now on there is one, empty.
     pub(crate) fn add_outer(&mut self) {
         self.has_outer = true;
+        self.changes.walked += 1;
         self.pages.values_mut().for_each(|page| page.outer = Some(Lines::default()));
     }
 
@@ -54,6 +55,7 @@ impl Memory {
 
     /// Completes a clean of the outer cache.
     pub(crate) fn complete_clean_outer(&mut self, snapshot: Snapshot) {
+        self.changes.walked += 1;
         let Snapshot { address, line } = snapshot;
         let (Some(page), number) = self.at_mut(address) else { return };
         if line.version > page.behind[number as usize].version {
@@ -66,6 +68,7 @@ impl Memory {
 
     /// Drops the outer line at `address`, dirty or not.
     pub(crate) fn drop_outer(&mut self, address: u32) {
+        self.changes.walked += 1;
         if let (Some(Page { outer: Some(outer), .. }), number) = self.at_mut(address) {
             outer.remove(number);
         }
@@ -74,6 +77,7 @@ impl Memory {
     /// Writes the outer line at `address` back if it is dirty, and drops it. It keeps its version: the data cache may hold a newer
     /// one, which is to be written over it some time.
     pub(crate) fn evict_outer(&mut self, address: u32) {
+        self.changes.walked += 1;
         if let (Some(Page { outer: Some(outer), behind, .. }), number) = self.at_mut(address)
             && let Some(line) = outer.remove(number)
         {
