@@ -60,6 +60,18 @@ struct Baton {
     /// For each user: it is his turn. The last one is for whoever waits for the end of the run.
     passed: Vec<Condvar>,
     most_preemptions: u32,
+    /// How many of the users may begin.
+    beginners: usize,
+}
+
+/// Whether it matters which user is which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Each has something of its own to do: every one of them begins in some schedules.
+    Different,
+    /// All do the same. A schedule in which another than the first begins is one in which the first does, with other names for
+    /// them, and is not run.
+    Alike,
 }
 
 impl Baton {
@@ -112,7 +124,7 @@ impl Baton {
         let users = state.alive.len();
         // Who begins is a choice, too.
         let first = given.first().copied().unwrap_or(0);
-        let plan = Plan { given, taken: vec![(first, users)], preemptions: 0 };
+        let plan = Plan { given, taken: vec![(first, self.beginners)], preemptions: 0 };
         *state = State { plan, alive: vec![true; users], turn: Some(first), ..State::default() };
         self.passed[first].notify_one();
         while state.turn.is_some() {
@@ -200,13 +212,14 @@ pub struct Lost {
     pub after: u64,
 }
 
-/// Runs `users` in every interleaving in which nobody is stopped more than `most_preemptions` times in all. Before each run
-/// `begin` makes the world ready, and after it `judge` looks at what is left.
+/// Runs `users`, who are as `who` says, in every interleaving in which nobody is stopped more than `most_preemptions` times in
+/// all. Before each run `begin` makes the world ready, and after it `judge` looks at what is left.
 ///
 /// # Errors
 /// The first schedule that `judge`, a user's panic, or [`fail`] says is lost.
 pub fn explore(
     users: &[User<'_>],
+    who: Users,
     most_preemptions: u32,
     begin: impl FnMut(),
     judge: impl FnMut() -> Result<(), String>,
@@ -216,6 +229,10 @@ pub fn explore(
         state: Mutex::new(State { alive, ..State::default() }),
         passed: (0..=users.len()).map(|_| Condvar::new()).collect(),
         most_preemptions,
+        beginners: match who {
+            Users::Different => users.len(),
+            Users::Alike => users.len().min(1),
+        },
     });
     thread::scope(|scope| {
         // On one CPU, whose turn it is only ever goes from one thread to the next.

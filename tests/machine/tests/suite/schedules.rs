@@ -12,7 +12,7 @@ use kerncore::{
 };
 use machine::{
     Behaviour, Kind, Privilege, SoftCpu, pass_on,
-    schedule::{Explored, Lost, User, explore, fail, point},
+    schedule::{Explored, Lost, User, Users, explore, fail, point},
 };
 
 /// The page with the registers of several devices.
@@ -124,9 +124,11 @@ fn is_back(world: &World, before: &AreaCounts, thorough: bool) -> Result<(), Str
     found.first().map_or(Ok(()), |violation| Err(violation.to_string()))
 }
 
-/// Every interleaving of users who each come so many `times`.
+/// Every interleaving of users who each come so many `times`: those who are alike for the same bytes, and equally often; the others
+/// each for bytes of their own.
 pub(crate) fn every_interleaving(
     shares: &impl Shares,
+    who: Users,
     times: &[u32],
     most_preemptions: u32,
 ) -> Result<Explored, Lost> {
@@ -142,7 +144,11 @@ pub(crate) fn every_interleaving(
     let numbered = (0..).zip(times.iter().copied());
     let each = numbered.map(|(number, times)| {
         let world = &world;
-        move || uses(shares, world, number * 0x400, times)
+        let offset = match who {
+            Users::Different => number * 0x400,
+            Users::Alike => 0x400,
+        };
+        move || uses(shares, world, offset, times)
     });
     let each: Vec<_> = each.collect();
     let users: Vec<User<'_>> = each.iter().map(|user| user as User<'_>).collect();
@@ -151,7 +157,7 @@ pub(crate) fn every_interleaving(
         runs += 1;
         is_back(&world, &before, runs.is_multiple_of(16))
     };
-    let explored = explore(&users, most_preemptions, || shares.reset(), judge)?;
+    let explored = explore(&users, who, most_preemptions, || shares.reset(), judge)?;
     world.clean();
     Ok(explored)
 }
@@ -167,23 +173,24 @@ fn told(explored: Result<Explored, Lost>) -> Explored {
     explored
 }
 
-/// S60, S61, S62: two users, each once, in all interleavings that there are.
+/// S60, S61, S62: two users, each once, in all interleavings that there are. They run the same code with the same numbers and
+/// share the world and the CPU that they see, so that nothing but a name changes if the other begins. Below they differ.
 #[test]
 fn two_users_of_one_page_in_every_interleaving_s60_s61_s62() {
-    let explored = told(every_interleaving(&Kernel, &[1, 1], NO_LIMIT));
+    let explored = told(every_interleaving(&Kernel, Users::Alike, &[1, 1], NO_LIMIT));
     assert!(explored.schedules > 1000, "{explored:?}: where are the points?");
 }
 
 /// One who comes again while the other goes; stopped three times in all, wherever.
 #[test]
 fn two_users_who_come_again_s60_s61_s62() {
-    told(every_interleaving(&Kernel, &[2, 2], 3));
+    told(every_interleaving(&Kernel, Users::Different, &[2, 2], 3));
 }
 
 /// Three users, stopped twice in all, wherever.
 #[test]
 fn three_users_of_one_page_s60_s61_s62() {
-    told(every_interleaving(&Kernel, &[1, 1, 1], 2));
+    told(every_interleaving(&Kernel, Users::Different, &[1, 1, 1], 2));
 }
 
 /// Of steps without any meaning there are as many interleavings as arithmetic says, no two alike.
@@ -206,6 +213,7 @@ fn every_interleaving_is_run_once() {
         let mut seen = BTreeSet::new();
         let explored = explore(
             &each,
+            Users::Different,
             NO_LIMIT,
             || order.lock().expect("nobody panics").clear(),
             || {
@@ -215,8 +223,13 @@ fn every_interleaving_is_run_once() {
         );
         assert_eq!(explored.expect("no two alike").schedules, wanted, "{users} of {points}");
         // Nobody stopped: one after the other, in each order.
-        let explored = explore(&each, 0, || (), || Ok(())).expect("nothing is judged");
-        assert_eq!(explored.schedules, (1..=u64::from(users)).product());
+        let explored = explore(&each, Users::Different, 0, || (), || Ok(()));
+        let in_each_order = (1..=u64::from(users)).product();
+        assert_eq!(explored.expect("nothing is judged").schedules, in_each_order);
+        // Of those who are alike the first begins: of all interleavings one in as many as there are users.
+        let explored = explore(&each, Users::Alike, NO_LIMIT, || (), || Ok(()));
+        let explored = explored.expect("nothing is judged");
+        assert_eq!(explored.schedules, wanted / u64::from(users), "{users} of {points}");
     }
 }
 
@@ -234,7 +247,8 @@ fn a_panic_is_told_with_its_schedule() {
         point("look");
         assert!(!flag.load(std::sync::atomic::Ordering::SeqCst), "it is set");
     };
-    let lost = explore(&[&set, &look], NO_LIMIT, || (), || Ok(())).expect_err("a schedule is lost");
+    let lost = explore(&[&set, &look], Users::Different, NO_LIMIT, || (), || Ok(()));
+    let lost = lost.expect_err("a schedule is lost");
     assert_eq!(lost.saw, "user 1 panicked");
     assert_eq!(lost.schedule, "0: before, after; 1: look");
     assert!(lost.after > 0);

@@ -10,7 +10,7 @@ use kerncore::{
 };
 use machine::{
     Behaviour, Kind, Privilege,
-    schedule::{Explored, Lost, User, explore, fail, point},
+    schedule::{Explored, Lost, User, Users, explore, fail, point},
 };
 use std::sync::Mutex;
 
@@ -158,7 +158,8 @@ pub(crate) fn every_interleaving_of_types(
         guards.reset();
         *seen.lock().expect("nobody panics") = [None; 3];
     };
-    let explored = explore(&users, most_preemptions, begin, || is_free(&world, guards, before))?;
+    let judge = || is_free(&world, guards, before);
+    let explored = explore(&users, Users::Different, most_preemptions, begin, judge)?;
     world.clean();
     Ok(explored)
 }

@@ -4,12 +4,12 @@ use super::{Verdict, board};
 use crate::schedules::{DEVICE, Kernel, Shares, World, every_interleaving};
 use histories::bed::CALLER;
 use kerncore::{addr::VirtAddr, area::AreaFlags, attributes::Attributes, va_space::Request};
-use machine::schedule::point;
+use machine::schedule::{Users, point};
 use std::sync::{Mutex, MutexGuard};
 
 /// In every interleaving of two users, stopped twice in all, each has what he uses, for as long as he uses it; it goes once, and nothing is left.
 fn no_schedule_of_two_users_is_lost(shares: &impl Shares) -> Verdict {
-    match every_interleaving(shares, &[1, 1], 2) {
+    match every_interleaving(shares, Users::Different, &[1, 1], 2) {
         Ok(_) => Ok(()),
         Err(lost) => Err(format!("{}: {}", lost.saw, lost.schedule)),
     }
@@ -17,7 +17,7 @@ fn no_schedule_of_two_users_is_lost(shares: &impl Shares) -> Verdict {
 
 /// The same of three.
 fn no_schedule_of_three_users_is_lost(shares: &impl Shares) -> Verdict {
-    match every_interleaving(shares, &[1, 1, 1], 2) {
+    match every_interleaving(shares, Users::Different, &[1, 1, 1], 2) {
         Ok(_) => Ok(()),
         Err(lost) => Err(format!("{}: {}", lost.saw, lost.schedule)),
     }
