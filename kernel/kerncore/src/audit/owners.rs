@@ -27,11 +27,15 @@ impl<'t> Owners<'t> {
     pub(super) fn run(&mut self, frame: Pfn) -> (FrameOwner, u32) {
         let number = frame.number();
         if number < self.block.0 || number >= self.block.1 {
-            (self.block, self.owner) = match self.table.block_of(frame) {
-                Some((first, order, owner)) => {
-                    ((first.number(), first.number() + (1 << order)), owner)
-                }
-                None => ((number, number + 1), FrameOwner::Absent),
+            // Mostly the last block's end is where the next begins.
+            (self.block, self.owner) = match self.table.owned_from_head(frame) {
+                Some((owner, frames)) => ((number, number + frames), owner),
+                None => match self.table.block_of(frame) {
+                    Some((first, order, owner)) => {
+                        ((first.number(), first.number() + (1 << order)), owner)
+                    }
+                    None => ((number, number + 1), FrameOwner::Absent),
+                },
             };
         }
         (self.owner, self.block.1 - number)

@@ -66,17 +66,28 @@ impl<M: Machine, L: Locks> Audit<'_, '_, M, L> {
     /// What the board has mapped for good stays as it was made; between is nothing (S95).
     pub(super) fn statics(&mut self) {
         let space = self.space;
-        self.for_each_page(space.static_region(), |audit, slot| {
-            let address = slot.pages.start();
-            let Some(mapping) = space.static_mapping_at(address) else {
-                audit.absent(slot, Place::Static);
-                return;
-            };
-            let offset = slot.pages.first() - mapping.pages.first();
-            if let Some(frame) = mapping.range.first.pfn().checked_add(offset) {
-                audit.exactly(slot, Place::Static, frame, mapping.attributes);
-            }
-        });
+        let region = space.static_region();
+        let mut checked = region.first();
+        // They lie in the order in which they were made.
+        for mapping in space.static_mappings() {
+            self.between_statics(checked, mapping.pages.first());
+            let mut frames = 0..;
+            self.for_each_page(mapping.pages, |audit, slot| {
+                let offset = frames.next();
+                let frame = offset.and_then(|offset| mapping.range.first.pfn().checked_add(offset));
+                if let Some(frame) = frame {
+                    audit.exactly(slot, Place::Static, frame, mapping.attributes);
+                }
+            });
+            checked = mapping.pages.end();
+        }
+        self.between_statics(checked, region.end());
+    }
+
+    fn between_statics(&mut self, first: u32, end: u32) {
+        if let Some(pages) = PageRange::from_numbers(first, end.saturating_sub(first)) {
+            self.all_absent(pages, Place::Static);
+        }
     }
 
     /// What belongs to no region must be empty.

@@ -192,6 +192,12 @@ impl State {
         Self(rest | (windows as u32) << Self::WINDOWS_SHIFT)
     }
 
+    /// What is set in either: [`State::INSIDE`] if both are.
+    #[inline(always)]
+    pub(super) const fn joined(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(super) const fn is_head(self) -> bool {
         self.0 & Self::HEAD != 0
     }

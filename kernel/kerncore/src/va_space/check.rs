@@ -167,7 +167,7 @@ impl<R> VaSpace<'_, R> {
 
     /// How many of the first `end` tags say that an area begins there; records lie where a live one does, and nowhere else.
     fn marks(&self, end: u32) -> Result<u32, CheckError> {
-        const STRIDE: u32 = 8;
+        const STRIDE: u32 = 16;
         let (records, tags) = (&self.records[..end as usize], &self.tags[..end as usize]);
         let mut marked = 0;
         let mut exact = |first: u32, end: u32| {
@@ -187,8 +187,8 @@ impl<R> VaSpace<'_, R> {
         let runs = runs.zip(records.as_chunks::<{ STRIDE as usize }>().0);
         for (run, (tags, records)) in (0..).zip(runs) {
             let states = tags.iter().fold(0, |all, tag| all | tag) & STATE;
-            let filled = records.iter().fold(false, |any, record| any | record.is_some());
-            if states != 0 || filled {
+            let filled: u32 = records.iter().map(|record| u32::from(record.is_some())).sum();
+            if states | filled != 0 {
                 exact(run * STRIDE, (run + 1) * STRIDE)?;
             }
         }

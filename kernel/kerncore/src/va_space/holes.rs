@@ -248,8 +248,8 @@ fn level(above: &[u32], groups: &[Group]) -> Result<u32, u32> {
     let (noted, _) = above.as_chunks::<{ FAN_OUT as usize }>();
     let mut first = 0;
     for (slots, noted) in runs.iter().zip(noted) {
-        let words = slots.as_flattened().iter().chain(noted);
-        if words.fold(0, |all, word| all | word) != 0 {
+        let joined = |words: &[u32]| words.iter().fold(0, |all, word| all | word);
+        if joined(slots.as_flattened()) | joined(noted) != 0 {
             exact(first, slots, noted)?;
         }
         first += FAN_OUT;

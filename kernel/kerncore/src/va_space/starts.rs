@@ -145,15 +145,36 @@ impl<'s> StartSet<'s> {
 
     /// How many members there are, or the first word whose summary does not say what it should.
     pub(super) fn audit(&self) -> Result<u32, u32> {
-        let words = self.summaries.iter().chain(self.leaves.iter());
-        for (number, &word) in (0_u32..).zip(words).skip(1) {
+        self.audit_words(1, self.first_leaf)?;
+        let mut members = 0;
+        let mut first = self.first_leaf;
+        // Nearly all of a large space's words are 0, below a summary that is, and cost least.
+        for leaves in self.leaves.chunks(u32::BITS as usize) {
+            let end = first + u32::try_from(leaves.len()).unwrap_or(u32::BITS);
+            // Words of one summary, as the first leaf is the first word of one.
+            let summary = first.checked_sub(1).map_or(0, |child| self.word(child >> FAN_OUT_SHIFT));
+            let late = self.number_of(self.late);
+            if leaves.iter().fold(summary, |all, leaf| all | leaf) != 0
+                || (first..end).contains(&late)
+            {
+                self.audit_words(first.max(1), end)?;
+                members += leaves.iter().map(|leaf| leaf.count_ones()).sum::<u32>();
+            }
+            first = end;
+        }
+        Ok(members)
+    }
+
+    /// Compares the words from number `first`, which is not 0, up to `end` with what their summaries say of them.
+    fn audit_words(&self, first: u32, end: u32) -> Result<(), u32> {
+        for number in first..end {
             let child = number - 1;
             let noted = self.word(child >> FAN_OUT_SHIFT) & bit(child) != 0;
-            if noted != (word != 0 || self.leaf_of(number) == Some(self.late)) {
+            if noted != (self.word(number) != 0 || self.leaf_of(number) == Some(self.late)) {
                 return Err(number);
             }
         }
-        Ok(self.count())
+        Ok(())
     }
 
     /// How many members there are.
