@@ -438,23 +438,27 @@ fn a_handler_finds_the_memory_of_a_program_closed_s115_s118() {
     let timer = PrivateTimer::new(IoMem::map(PRIVATE_TIMER.base).expect("addresses"));
     TIMER.with(|slot| *slot = Some(timer));
     interrupts::register(PRIVATE_TIMER_INTERRUPT.id(), &on_timer).expect("nobody else's");
-    // Once a round, so that on however slow a host the rounds go on.
-    let start =
-        || TIMER.with(|timer| timer.as_mut().map(|timer| timer.start(20_000, Repeat::Once)));
+    // Once a round, so that on however slow a host the rounds go on; after another time in each, of which some end while the
+    // program runs, however fast the host is.
+    let start = |round: u32| {
+        let ticks = 1_250 << (round % 8);
+        TIMER.with(|timer| timer.as_mut().map(|timer| timer.start(ticks, Repeat::Once)))
+    };
     let mut rounds = 0;
     let mut program = program(code::spins(), &[50_000]);
     let end = program.run(|space, call| match call.number {
         100 => {
             rounds += 1;
-            start();
+            start(rounds);
             Answer::Return(u32::from(SEEN.in_user_mode.load(SeqCst) >= ENOUGH))
         }
         _ => programs::answer(space, call),
     });
     let mut buffer = vec![0x5a; PAGE_SIZE as usize];
-    for _ in 0..ENOUGH {
+    // Long enough to be in the middle of it.
+    for round in 4..4 + ENOUGH {
         let before = SEEN.interrupts.load(SeqCst);
-        start();
+        start(round);
         while SEEN.interrupts.load(SeqCst) == before {
             program.space().copy_to(at(DATA), &buffer).expect("its own");
             program.space().copy_from(&mut buffer, at(DATA)).expect("its own");
