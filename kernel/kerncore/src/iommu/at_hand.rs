@@ -182,7 +182,7 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         clear: impl FnOnce(&mut OwnedRange) -> bool,
     ) -> bool {
         // Free first, which nobody sees before the lock is given back: what frees a run asks all that there is to ask of it.
-        if L::fails(Point::ShortCut) || iovas.release(run) == Freed::No {
+        if L::fails(Point::ShortCut) || iovas.release_unclaimed(run) == Freed::No {
             return false;
         }
         let is_cleared = clear(&mut OwnedRange::mint(run));

@@ -3,6 +3,7 @@
 //! ```text
 //!   map    addresses ──▶ entries (tables made) ──▶ barrier ──▶ Iova
 //!             ◀─ each undone by whoever fails behind it ─┘
+//!   claim  address ──▶ a run that is just that, and nobody else's to end ──▶ Iova
 //!   unmap  Iova, payload ──▶ UnmappedIova: entries cleared ──flush──▶ IOTLB forgets ──▶ payload, and the addresses are free
 //! ```
 //!
@@ -268,17 +269,25 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
         self.iovas.with(|iovas| iovas.find(start, pages)).map(drop)
     }
 
-    /// The right to the `pages` from `start` on, which [`Iova::leak`] gave up. The authority promises that nobody else unmaps them.
+    /// The right to the `pages` from `start` on, which [`Iova::leak`] gave up, to unmap them. The authority promises that nobody else
+    /// does; who tries all the same while they are claimed is refused.
     ///
     /// # Errors
-    /// [`IovaError`], if nothing of just that size is mapped there.
+    /// [`IovaError`], if nothing of just that size is mapped there, or somebody has claimed it.
     pub fn claim(
         &self,
         _authority: M::Authority,
         start: DmaAddr,
         pages: u32,
     ) -> Result<Iova, IovaError> {
-        self.iovas.with(|iovas| iovas.find(start, pages)).map(|run| self.right_to(run))
+        self.iovas.with(|iovas| iovas.claim(start, pages)).map(|run| self.right_to(run))
+    }
+
+    /// What was claimed of `run` is not ended: another may claim it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn disclaim(&self, run: PageRange) {
+        self.iovas.with(|iovas| iovas.disclaim(run));
     }
 
     /// Takes the mapping of `iova` away. `payload`, what was mapped as a rule, waits with the addresses for the flush (S81).
@@ -354,7 +363,7 @@ impl<'s, M: Machine, T: Iotlb, L: Locks> Domain<'_, 's, M, T, L> {
 
 impl<M: Machine, T: Iotlb, L: Locks, P> UnmappedIova<'_, '_, M, T, L, P> {
     /// Waits until no IOTLB remembers the addresses, which are free then, and gives what waited with them. If somebody else's entry
-    /// reaches into them they stay out of use ([`Removal::left_alone`]).
+    /// reaches into them they stay out of use ([`Removal::left_alone`]), and may be claimed again.
     pub fn flush(self) -> (P, Removal) {
         self.flush_and(|| ())
     }
@@ -369,6 +378,8 @@ impl<M: Machine, T: Iotlb, L: Locks, P> UnmappedIova<'_, '_, M, T, L, P> {
                 iovas.release(range.pages())
             });
             debug_assert_eq!(freed, Freed::Yes, "{range:?} was not taken");
+        } else {
+            self.iovas.with(|iovas| iovas.disclaim(range.pages()));
         }
         (payload, removal)
     }

@@ -80,6 +80,11 @@ pub enum IovaError {
         /// The address.
         start: DmaAddr,
     },
+    /// Somebody else is ending what is mapped there just now.
+    Claimed {
+        /// The address.
+        start: DmaAddr,
+    },
     /// What is mapped there begins elsewhere, or has another size.
     OtherRun {
         /// The address.
@@ -106,6 +111,9 @@ impl fmt::Display for IovaError {
             }
             Self::Outside { start } => write!(f, "{start} is no address of the device's domain"),
             Self::Free { start } => write!(f, "nothing is mapped for the device at {start}"),
+            Self::Claimed { start } => {
+                write!(f, "what is mapped for the device at {start} is being unmapped already")
+            }
             Self::OtherRun { start, pages, found, has } => {
                 write!(
                     f,

@@ -9,12 +9,15 @@
 //! The bitmaps begin at a multiple of the largest alignment, so that what is aligned in them is aligned as an address, wherever the
 //! window begins: a run's first address is a multiple of the power of two that holds it, up to 16 MiB, as large entries need it.
 //!
+//! Whoever ends a mapping step by step claims its run first, so that nobody else does: the run stays taken, and is marked. While there are
+//! such marks, whoever frees a run looks whether it has one ([`IovaSpace::release_unclaimed`]), and not otherwise.
+//!
 //! Plain state: the caller keeps it behind a lock.
 
 use crate::addr::{DmaAddr, PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::frames::Freed;
 use crate::iommu::error::{CreateError, IovaError};
-use crate::pool::{MOST_ALIGNED, Pool, Word};
+use crate::pool::{MOST_ALIGNED, Marks, NewError, Pool, Word};
 
 /// How full a window is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +36,19 @@ pub struct IovaSpace<'s> {
     pool: Pool<'s>,
     /// Pages of the pool below the window: one run, which is never given back.
     below: u32,
+    /// The first page of a run that somebody is ending, or [`NO_PAGE`].
+    claim: u32,
+    /// Those of all others.
+    others: Marks<'s>,
+    /// What begins below is not given back at a glance: `below`, or [`SHUT`] while somebody is ending a run.
+    gate: u32,
 }
+
+/// The number of no page.
+const NO_PAGE: u32 = u32::MAX;
+
+/// A gate that all pages are below.
+const SHUT: u32 = u32::MAX;
 
 /// The window of `bytes` from `base`, in whole pages. The last page of all addresses is left out: its last address stands for a
 /// mapping that failed.
@@ -56,8 +71,9 @@ pub fn window(base: DmaAddr, bytes: u32) -> Result<PageRange, CreateError> {
 impl<'s> IovaSpace<'s> {
     /// Words that the bitmaps of `window` have.
     pub const fn words_for(window: PageRange) -> usize {
+        let pages = below(window) + window.count();
         // Less than all pages, and so less than 4 GiB.
-        Pool::words_for((below(window) + window.count()) << PAGE_SHIFT)
+        Pool::words_for(pages << PAGE_SHIFT) + Marks::words_for(pages)
     }
 
     /// The addresses of `window`, all free. There must be [`IovaSpace::words_for`] words.
@@ -68,12 +84,16 @@ impl<'s> IovaSpace<'s> {
         let below = below(window);
         let base = VirtAddr::new((window.first() - below) << PAGE_SHIFT);
         let bytes = (below + window.count()) << PAGE_SHIFT;
+        let (wanted, had) = (Self::words_for(window), words.len());
+        let too_few = CreateError::Bits(NewError::TooFewWords { wanted, had });
+        let (words, rest) = words.split_at_mut_checked(Pool::words_for(bytes)).ok_or(too_few)?;
+        let marks = rest.get_mut(..Marks::words_for(bytes >> PAGE_SHIFT)).ok_or(too_few)?;
         let mut pool = Pool::new(base, bytes, words).map_err(CreateError::Bits)?;
         if below != 0 {
             let taken = pool.take_capped(below << PAGE_SHIFT);
             debug_assert_eq!(taken, Some(0), "the first run of all");
         }
-        Ok(Self { pool, below })
+        Ok(Self { pool, below, claim: NO_PAGE, others: Marks::new(marks), gate: below })
     }
 
     /// Takes the lowest aligned run of `pages`.
@@ -140,10 +160,86 @@ impl<'s> IovaSpace<'s> {
         }
     }
 
-    /// Takes back a run that nothing is mapped at, and no IOTLB remembers. What is no run changes nothing.
+    /// As [`IovaSpace::find`], for whoever is going to end what is mapped there: nobody else can, before he has said
+    /// [`IovaSpace::release`] or [`IovaSpace::disclaim`].
+    ///
+    /// # Errors
+    /// As for that; [`IovaError::Claimed`].
+    pub fn claim(&mut self, start: DmaAddr, pages: u32) -> Result<PageRange, IovaError> {
+        let run = self.find(start, pages)?;
+        let first = run.first().wrapping_sub(self.first());
+        if self.gate != SHUT {
+            (self.claim, self.gate) = (first, SHUT);
+        } else if !self.claim_too(first) {
+            return Err(IovaError::Claimed { start });
+        }
+        Ok(run)
+    }
+
+    /// Beside other claims.
+    #[cold]
+    #[inline(never)]
+    fn claim_too(&mut self, first: u32) -> bool {
+        first != self.claim && self.others.set(first)
+    }
+
+    /// `run` stays, whoever claimed it.
+    pub fn disclaim(&mut self, run: PageRange) {
+        self.give_up_claim(run.first().wrapping_sub(self.first()));
+    }
+
+    #[inline(always)]
+    fn give_up_claim(&mut self, first: u32) {
+        if first == self.claim && self.others.are_none() {
+            (self.claim, self.gate) = (NO_PAGE, self.below);
+        } else {
+            self.give_up_one_of(first);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_up_one_of(&mut self, first: u32) {
+        if first == self.claim {
+            self.claim = NO_PAGE;
+        } else {
+            self.others.clear(first);
+        }
+        if self.claim == NO_PAGE && self.others.are_none() {
+            self.gate = self.below;
+        }
+    }
+
+    /// Takes back a run that nothing is mapped at, and no IOTLB remembers, and with it the claim. What is no run changes nothing.
     pub fn release(&mut self, run: PageRange) -> Freed {
         let first = run.first().wrapping_sub(self.first());
-        if first < self.below { Freed::No } else { self.pool.give_back(first, run.bytes()) }
+        if first < self.below || self.pool.give_back(first, run.bytes()) == Freed::No {
+            return Freed::No;
+        }
+        if self.gate == SHUT {
+            self.give_up_claim(first);
+        }
+        Freed::Yes
+    }
+
+    /// As [`IovaSpace::release`], for whoever has claimed nothing, and ends what is mapped under the same hold of the lock: what somebody
+    /// else has claimed is not taken back.
+    #[inline(always)]
+    pub fn release_unclaimed(&mut self, run: PageRange) -> Freed {
+        let first = run.first().wrapping_sub(self.first());
+        if first < self.gate {
+            return self.release_if_unclaimed(first, run.bytes());
+        }
+        self.pool.give_back(first, run.bytes())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn release_if_unclaimed(&mut self, first: u32, bytes: u32) -> Freed {
+        if first < self.below || first == self.claim || self.others.has(first) {
+            return Freed::No;
+        }
+        self.pool.give_back(first, bytes)
     }
 
     /// The run that `address` lies in, if it is taken. Looks at its words alone.

@@ -157,17 +157,18 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         if L::fails(Point::ShortCut) {
             return false;
         }
-        let Ok(run) = self.iovas.with(|iovas| iovas.find(start, pages)) else { return false };
+        let Ok(run) = self.iovas.with(|iovas| iovas.claim(start, pages)) else { return false };
         let mut range = OwnedRange::mint(run);
         let mut listed = self.listed(flow, records);
         let is_it = self.table.holds_each_at_hand(&mut range, &mut listed);
         if !is_it || !may_end(&listed.records) {
+            self.disclaim(run);
             return false;
         }
         *records = listed.records;
         self.table.clear_each_at_hand(&mut range);
         let freed = self.iovas.with(|iovas| iovas.release(run));
-        debug_assert_eq!(freed, Freed::Yes, "found a moment ago");
+        debug_assert_eq!(freed, Freed::Yes, "claimed above");
         true
     }
 

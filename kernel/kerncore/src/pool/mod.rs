@@ -20,6 +20,7 @@ mod capped;
 mod effort;
 mod error;
 mod holders;
+mod marks;
 mod quick;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use capped::MOST_ALIGNED;
 pub use effort::{Effort, Glance};
 pub use error::{AllocateError, FreeError, NewError};
 pub use holders::{Holder, Holders};
+pub use marks::Marks;
 use quick::first_fit;
 pub use quick::{Few, Many, Pair, Size};
 

@@ -3,6 +3,7 @@
 
 mod iommu;
 mod iommu_at_hand;
+mod iommu_claims;
 mod iommu_edges;
 mod iommu_few;
 mod iommu_listed;

@@ -1,10 +1,13 @@
-//! Wrong ways to give device addresses: out of order, beside the window, by less than was asked for, taken back in part.
+//! Wrong ways to give device addresses: out of order, beside the window, by less than was asked for, taken back in part, or twice at once.
 
 use super::{Goes, Verdict, board, same};
 use kerncore::{
     addr::{DmaAddr, PAGE_SIZE, PageRange},
     frames::Freed,
-    iommu::iova::{IovaSpace, window},
+    iommu::{
+        IovaError,
+        iova::{IovaSpace, window},
+    },
     pool::Word,
 };
 
@@ -116,7 +119,117 @@ fn addresses_are_given_in_order_and_taken_back_whole(wrong: &impl Goes<Wrong>) -
     same("all that is left, page by page", &rest, &free.collect())
 }
 
+/// What goes wrong between two who end the same mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twice {
+    Right,
+    FindsOnly,
+    ShortCutDoesNotAsk,
+    KeptWhenItStays,
+    KeptWhenItIsFree,
+    ClosesToAll,
+}
+
+/// Claims of runs, which go wrong.
+struct Claims {
+    space: IovaSpace<'static>,
+    wrong: Twice,
+    kept: Vec<PageRange>,
+}
+
+impl Claims {
+    fn claim(&mut self, run: PageRange) -> Result<PageRange, IovaError> {
+        let start = DmaAddr::new(run.start().raw());
+        if self.kept.contains(&run) {
+            return Err(IovaError::Claimed { start });
+        }
+        let claimed = if self.wrong == Twice::FindsOnly {
+            self.space.find(start, run.count())
+        } else {
+            self.space.claim(start, run.count())
+        };
+        if claimed.is_ok()
+            && [Twice::KeptWhenItStays, Twice::KeptWhenItIsFree].contains(&self.wrong)
+        {
+            self.kept.push(run);
+        }
+        claimed
+    }
+
+    fn stays(&mut self, run: PageRange) {
+        self.space.disclaim(run);
+        if self.wrong != Twice::KeptWhenItStays {
+            self.kept.clear();
+        }
+    }
+
+    fn ends(&mut self, run: PageRange) -> bool {
+        if self.wrong != Twice::KeptWhenItIsFree {
+            self.kept.clear();
+        }
+        self.space.release(run) == Freed::Yes
+    }
+
+    fn ends_in_one_go(&mut self, run: PageRange, is_another_claimed: bool) -> bool {
+        match self.wrong {
+            Twice::ShortCutDoesNotAsk => self.space.release(run) == Freed::Yes,
+            Twice::ClosesToAll if is_another_claimed => false,
+            _ => self.space.release_unclaimed(run) == Freed::Yes,
+        }
+    }
+}
+
+fn take_of(claims: &mut Claims, pages: u32) -> Result<PageRange, String> {
+    claims.space.take(pages).map_err(|error| error.to_string())
+}
+
+/// S81, S109: who claims a mapping ends it, and nobody else does meanwhile, by whatever way; its neighbours end as ever.
+fn one_alone_ends_a_mapping(wrong: &impl Goes<Twice>) -> Verdict {
+    let window = window(DmaAddr::new(0x1003 * PAGE_SIZE), 0x1000 * PAGE_SIZE).expect("a window");
+    let words = vec![Word::FREE; IovaSpace::words_for(window)].leak();
+    let space = IovaSpace::new(window, words).expect("as many words as it takes");
+    let mut claims = Claims { space, wrong: wrong.how(), kept: Vec::new() };
+    for pages in [1, 2, 16, 40, 100] {
+        let mut take = || take_of(&mut claims, pages);
+        let (before, run, behind) = (take()?, take()?, take()?);
+        let start = DmaAddr::new(run.start().raw());
+        let twice = Err(IovaError::Claimed { start });
+        same("the first claim", &claims.claim(run), &Ok(run))?;
+        same("the second claim", &claims.claim(run), &twice)?;
+        same("the short way", &claims.ends_in_one_go(run, false), &false)?;
+        same("it is taken still", &claims.space.find(start, pages), &Ok(run))?;
+        same("the run before it", &claims.ends_in_one_go(before, true), &true)?;
+        same("the run behind it", &claims.ends_in_one_go(behind, true), &true)?;
+        claims.stays(run);
+        // Two at once, of which the first ends first.
+        let other = take_of(&mut claims, pages)?;
+        same("another's claim", &claims.claim(other), &Ok(other))?;
+        same("a claim of what stayed", &claims.claim(run), &Ok(run))?;
+        same("the other's end", &claims.ends(other), &true)?;
+        same("the third claim", &claims.claim(run), &twice)?;
+        same("the short way of the claimed", &claims.ends_in_one_go(run, false), &false)?;
+        same("the claimed run's end", &claims.ends(run), &true)?;
+        same("its end once more", &claims.ends(run), &false)?;
+        same("a claim of what is free", &claims.claim(run), &Err(IovaError::Free { start }))?;
+        let again = [(); 3].map(|()| claims.space.take(pages));
+        same("whose the addresses are", &again, &[Ok(before), Ok(run), Ok(behind)])?;
+        same("the next owner's claim", &claims.claim(run), &Ok(run))?;
+        same("the next owner's end", &claims.ends(run), &true)?;
+        for run in [before, behind] {
+            same("the neighbour's short way", &claims.ends_in_one_go(run, false), &true)?;
+        }
+    }
+    Ok(())
+}
+
 board! {
+    one_alone_ends_a_mapping(Twice::Right) {
+        finds_and_does_not_claim: "S81", "two who end a mapping both find it", Twice::FindsOnly;
+        ends_what_another_has_claimed: "S81", "the short way does not ask whether somebody else is ending it", Twice::ShortCutDoesNotAsk;
+        keeps_the_claim_of_what_stays: "S22", "what stayed out of use is never to be claimed again", Twice::KeptWhenItStays;
+        keeps_the_claim_of_what_is_free: "S109", "the claim outlives the mapping, and meets the next owner", Twice::KeptWhenItIsFree;
+        ends_no_neighbour: "S109", "while one mapping is claimed no other ends by the short way", Twice::ClosesToAll;
+    }
     addresses_are_given_in_order_and_taken_back_whole(Wrong::None) {
         ignores_the_order: "S108", "a run begins at any free page", Wrong::OrderIgnored;
         gives_the_highest_addresses: "S108", "the last run that fits is taken", Wrong::HighestFirst;
