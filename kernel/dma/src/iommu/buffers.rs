@@ -35,7 +35,7 @@ pub(crate) struct Seen {
     pub(crate) root: PhysAddr,
     /// Where the device sees it, or [`NOWHERE`].
     pub(crate) start: DmaAddr,
-    /// Somebody is freeing it.
+    /// Somebody is freeing it; or did, and it stays out of use.
     is_going: bool,
 }
 
@@ -149,6 +149,19 @@ fn take(is_it: impl Fn(&Seen) -> bool) -> Option<Leaf<Seen>> {
 #[inline(always)]
 pub(crate) fn are_any() -> bool {
     COUNT.load(Relaxed) != 0
+}
+
+/// How many buffers somebody has freed that stay out of use, since foreign entries still show them to devices of the domain at `root`.
+pub(super) fn out_of_use(root: PhysAddr) -> usize {
+    if !are_any() {
+        return 0;
+    }
+    BUFFERS.with(|book| book.iter().filter(|seen| seen.root == root && seen.is_going).count())
+}
+
+/// The domain at whose root the buffer at `address` is seen, if there is one, and nobody has freed it.
+pub(super) fn root_of(address: VirtAddr) -> Option<PhysAddr> {
+    at(address).filter(|seen| !seen.is_going).map(|seen| seen.root)
 }
 
 /// The buffer at `address`, if there is one that is seen. Any context.

@@ -3,6 +3,7 @@
 //! ```text
 //!   what is mapped ─┬─ scattered buffers     areas, which say whose they are and where they are seen
 //!                   ├─ adjacent buffers      likewise listed by their holders, from whatever back end
+//!                   ├─ out of use            freed, and still shown by entries of somebody else's: the mapping's, whosever they were
 //!                   └─ transfers             the misuse checker's list; without it what no buffer is, if no other device is there
 //! ```
 
@@ -23,6 +24,8 @@ struct Left {
     adjacent: usize,
     /// Buffers of the atomic pool's.
     pool: usize,
+    /// Buffers that were freed and do not come back.
+    out_of_use: usize,
     /// Mappings for transfers.
     transfers: usize,
 }
@@ -30,7 +33,8 @@ struct Left {
 impl Left {
     /// What `device`, which is attached to `iommu`, has there.
     fn of(device: &Device, iommu: &Shared) -> Self {
-        let mut left = Self::default();
+        let out_of_use = buffers::out_of_use(iommu.domain().root());
+        let mut left = Self { out_of_use, ..Self::default() };
         // A device without a tag never had a buffer.
         let tag = device.known_tag();
         let mut buffers = 0;
@@ -50,7 +54,7 @@ impl Left {
         });
         left.transfers = debug::mappings_of(device).unwrap_or_else(|| {
             let is_alone = iommu.devices.load(Relaxed) == 1;
-            if is_alone { mappings(iommu).saturating_sub(buffers) } else { 0 }
+            if is_alone { mappings(iommu).saturating_sub(buffers + out_of_use) } else { 0 }
         });
         left
     }
@@ -60,7 +64,7 @@ impl Left {
 fn is_seen(line: &Line, iommu: &Shared) -> bool {
     let root = match line.source {
         Source::Scattered => scattered::root_of(line.address),
-        _ => buffers::at(line.address).map(|seen| seen.root),
+        _ => buffers::root_of(line.address),
     };
     root == Some(iommu.domain().root())
 }
@@ -74,13 +78,19 @@ fn mappings(iommu: &Shared) -> usize {
 /// What is named comes first, and what only the same mapping takes back.
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scattered, adjacent, pool, transfers } = *self;
+        let Self { scattered, adjacent, pool, out_of_use, transfers } = *self;
         if let buffers @ 1.. = scattered + adjacent + pool {
             write!(f, "{buffers} buffers that only an attachment to the same mapping takes back")?;
             write!(
                 f,
                 " ({scattered} of scattered frames, {adjacent} of adjacent ones, {pool} of the atomic pool's)"
             )?;
+            if out_of_use + transfers != 0 {
+                f.write_str(", and ")?;
+            }
+        }
+        if out_of_use != 0 {
+            write!(f, "{out_of_use} freed buffers that stay out of use")?;
             if transfers != 0 {
                 f.write_str(", and ")?;
             }

@@ -1,5 +1,8 @@
 //! Buffers of adjacent frames behind an IOMMU that go while somebody else's entry stands in the device's tables (S22, S81).
 
+extern crate alloc;
+
+use alloc::format;
 use core::iter::once;
 
 use arch::machine::Authority;
@@ -90,6 +93,60 @@ fn memory_that_a_foreign_entry_still_shows_a_device_stays_out_of_use_s22_s81() -
             Some(owner) => take_back(physical, owner),
             // The domain is gone, and so is who saw it.
             None => assert_eq!(free_of(&ON_BUS, buffer.address, on_bus), Ok(())),
+        }
+    }
+    books.assert_unchanged();
+    Ran
+}
+
+/// What was freed and stays out of use is no buffer that an attachment takes back, and no transfer: a device that leaves is told so.
+#[ktest]
+fn what_stays_out_of_use_is_counted_as_that_when_its_device_leaves_s22_s108() -> Completion {
+    if kernel().contiguous().is_some() {
+        return Skipped("nobody could give the region back what stays out of use");
+    }
+    let books = Books::now();
+    for (device, sleep, marks, owner) in [
+        (&SNOOPING, Sleep::May, DmaAttributes::FORCE_CONTIGUOUS, Some(FrameOwner::Pages)),
+        (&OWNER, Sleep::MayNot, DmaAttributes::NONE, None),
+    ] {
+        let mapping = IommuMapping::new(BASE, 1 << 20).expect("memory");
+        // SAFETY: it has nothing.
+        unsafe { mapping.attach(device) }.expect("attached to nothing");
+        let allocate = || attributes::allocate(device, PAGE_SIZE, sleep, marks, NOBODY);
+        let [stays, buffer] = [(); 2].map(|()| allocate().expect("memory"));
+        let physical = device.physical_address(buffer.dma);
+        let table = poke(&mapping, SECTION);
+        assert!(free_of(device, buffer.address, buffer.dma).is_err(), "{marks:?}");
+        poke(&mapping, table);
+        // SAFETY: what it has comes back below.
+        let (detached, log) = capture_log(|| unsafe { detach(device) });
+        detached.expect("attached");
+        let kind = match owner {
+            Some(_) => "1 of adjacent ones, 0 of the",
+            None => "0 of adjacent ones, 1 of the",
+        };
+        let told = format!(
+            "leaves its IOMMU, and 1 buffers that only an attachment to the same mapping takes back \
+             (0 of scattered frames, {kind} atomic pool's), and 1 freed buffers that stay out of use"
+        );
+        assert!(log.text().contains(&told), "{marks:?}: {}", log.text());
+        assert!(!log.text().contains("for transfers"), "{marks:?}: {}", log.text());
+        // SAFETY: as above.
+        unsafe { mapping.attach(device) }.expect("detached");
+        assert_eq!(free_of(device, stays.address, stays.dma), Ok(()));
+        // SAFETY: the test's own, which nobody else ends.
+        let authority = unsafe { Authority::claim() };
+        let iova = mapping.domain().claim(authority, buffer.dma, 1).expect("taken still");
+        mapping.domain().unmap(iova, ()).flush();
+        // SAFETY: it has nothing that comes back.
+        capture_log(|| unsafe { detach(device) }).0.expect("attached");
+        drop(mapping);
+        if let Some(owner) = owner {
+            take_back(physical, owner);
+        } else {
+            let on_bus = DmaAddr::new(physical.raw());
+            assert_eq!(free_of(&ON_BUS, buffer.address, on_bus), Ok(()));
         }
     }
     books.assert_unchanged();
