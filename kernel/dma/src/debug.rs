@@ -9,11 +9,11 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::lock::IrqSpinLock;
-use kerncore::addr::{DmaAddr, PAGE_SIZE};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
 use kerncore::config::DmaChecks;
 use kerncore::holder::Tag;
 use kerncore::lock::Class;
-use kerncore::misuse::{Checker, Entry, Family, Mapping, Misuse, Party};
+use kerncore::misuse::{Buffer, Checker, Entry, Family, Mapping, Misuse, Party};
 use mm::report::{Called, dump_stack};
 
 use crate::device::Device;
@@ -31,9 +31,17 @@ static ON: AtomicBool = AtomicBool::new(false);
 
 static FOUND: AtomicU32 = AtomicU32::new(0);
 
-/// Turns it on, if it is to be. At boot.
+/// Checking has ended, for lack of places.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Turns it on, if it is to be. At boot; or when checking has ended, to begin anew: what is mapped then is not known.
 pub fn init(checks: DmaChecks) {
     if checks == DmaChecks::Off || is_on() {
+        return;
+    }
+    if ENDED.swap(false, Relaxed) {
+        CHECKER.with(Checker::begin_again);
+        ON.store(true, Relaxed);
         return;
     }
     let mut entries = Vec::new();
@@ -48,7 +56,7 @@ pub fn init(checks: DmaChecks) {
     log::info!("DMA: mappings are checked, {PLACES} at a time");
 }
 
-/// Whether mappings are checked.
+/// Whether mappings are checked: not any more when there were more than there are places.
 #[inline]
 pub fn is_on() -> bool {
     ON.load(Relaxed)
@@ -104,6 +112,10 @@ impl fmt::Display for Told<'_> {
 #[cold]
 fn tell(name: &str, misuse: &Misuse) {
     FOUND.fetch_add(1, Relaxed);
+    if matches!(misuse, Misuse::NoRoom { .. }) {
+        ENDED.store(true, Relaxed);
+        ON.store(false, Relaxed);
+    }
     log::error!("DMA misuse: {}", Told(name, misuse));
     dump_stack();
 }
@@ -148,6 +160,20 @@ pub(crate) fn synced(call: &Call<'_>, dma: DmaAddr, bytes: u32) {
     judge_call(call, (dma, bytes), |checker, said| checker.synced(said));
 }
 
+/// The coherent buffer of `bytes` at `address`, of memory that may be mapped for transfers, is about to be free: `device` has it from
+/// `caller`, and it lies at `physical` on the bus.
+pub(crate) fn freed(
+    device: &Device,
+    (address, physical): (VirtAddr, PhysAddr),
+    bytes: u32,
+    caller: VirtAddr,
+) {
+    if is_on() {
+        let buffer = Buffer { device: party(device), address, memory: (physical, bytes), caller };
+        judge("a coherent buffer goes", |checker| checker.freed(buffer));
+    }
+}
+
 /// The driver of `device` has asked whether `dma` stands for a failure.
 pub fn asked(device: &Device, dma: DmaAddr) {
     if is_on() {
@@ -159,7 +185,8 @@ pub fn asked(device: &Device, dma: DmaAddr) {
 /// The driver lets `device` go: mappings that are left are counted, one is named, and they are forgotten; coherent buffers that it has
 /// are named. Where one may print.
 pub fn device_goes(device: &Device) {
-    if !is_on() {
+    // Buffers are noted also when mappings are checked no more.
+    if !is_on() && !ENDED.load(Relaxed) {
         return;
     }
     judge("a device goes", |checker| checker.gone(party(device)));

@@ -18,6 +18,7 @@ use mm::user::AddressSpace;
 
 use crate::book::{Book, Leaf};
 use crate::coherent::{Buffer, out_of_reach, request_of};
+use crate::debug;
 use crate::device::Device;
 use crate::error::{AllocateError, FreeError, invalid, out_of_use, wrong_handle};
 
@@ -114,6 +115,8 @@ pub(crate) fn free(
         return Err(unknown(RemoveError::Unknown { address }));
     };
     between().map_err(|error| out_of_use(address, error))?;
+    let caller = entry.value().holder.caller;
+    debug::freed(device, (address, physical), pages.wrapping_mul(PAGE_SIZE), caller);
     let freed =
         mm::kernel().free_frames_at(authority, physical.pfn(), order_for(pages), FrameOwner::Pages);
     if let Err(error) = freed {

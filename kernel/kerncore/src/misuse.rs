@@ -3,7 +3,7 @@
 //! Every mapping has an entry from its beginning to its end. A call that does not fit one is a [`Misuse`], which has both parties in
 //! it: the mapping as it was made, and the call.
 
-use core::{fmt, mem};
+use core::fmt;
 
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::streaming::Flow;
@@ -87,6 +87,19 @@ impl Entry {
     pub const FREE: Self = Self(None);
 }
 
+/// A coherent buffer that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Whose it is.
+    pub device: Party,
+    /// Where it begins, as the kernel sees it.
+    pub address: VirtAddr,
+    /// Where it begins on the bus, and how many bytes it has.
+    pub memory: (PhysAddr, u32),
+    /// Who allocated it.
+    pub caller: VirtAddr,
+}
+
 /// A misuse, with the two parties to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misuse {
@@ -144,6 +157,13 @@ pub enum Misuse {
         /// The second.
         call: Mapping,
     },
+    /// A coherent buffer was freed that is mapped, for whatever device.
+    Freed {
+        /// The mapping.
+        mapped: Mapping,
+        /// The buffer.
+        buffer: Buffer,
+    },
     /// A device went, and mappings were left.
     Leak {
         /// One of them.
@@ -174,6 +194,14 @@ impl Misuse {
             }
             Self::Leak { mapped, count } => {
                 write!(f, "{} goes and {count} of its mappings stay: ", mapped.device.name)?;
+                return mapped.tell(f, &name, "mapped");
+            }
+            Self::Freed { mapped, buffer } => {
+                let Buffer { device, address, memory: (_, bytes), caller } = buffer;
+                let caller = name(*caller);
+                write!(f, "{}: frees {bytes} bytes at {address}, ", device.name)?;
+                write!(f, "a coherent buffer, allocated by {caller}, ")?;
+                write!(f, "which is mapped still: {}: ", mapped.device.name)?;
                 return mapped.tell(f, &name, "mapped");
             }
             Self::NeverMapped { call } => (None, call, "which was never mapped"),
@@ -247,6 +275,11 @@ impl<'s> Checker<'s> {
         Self { entries, line, blind: false }
     }
 
+    /// Checks again, if it ended: from nothing, so that what is mapped already was never mapped. Not without places.
+    pub fn begin_again(&mut self) {
+        self.blind = self.entries.is_empty();
+    }
+
     /// Whether it checks.
     pub const fn is_on(&self) -> bool {
         !self.blind
@@ -284,7 +317,8 @@ impl<'s> Checker<'s> {
         let Some(place) = self.entries.iter_mut().find(|entry| entry.0.is_none()) else {
             // Who is blind accuses nobody, also of what was listed before.
             self.blind = true;
-            return Err(Misuse::NoRoom { places: mem::take(&mut self.entries).len() });
+            self.entries.fill(Entry::FREE);
+            return Err(Misuse::NoRoom { places: self.entries.len() });
         };
         place.0 = Some((mapping, Asked::NotYet));
         shared.map_or(Ok(()), |mapped| Err(Misuse::SharedLine { mapped, call: mapping }))
@@ -399,6 +433,21 @@ impl<'s> Checker<'s> {
             Some(&mapped) if mapped.flow != call.flow => Err(Misuse::OtherFlow { mapped, call }),
             Some(_) => Ok(()),
         }
+    }
+
+    /// `buffer` is freed, and nobody else's yet.
+    ///
+    /// # Errors
+    /// [`Misuse::Freed`] if any of it is mapped, as far as it is known where mappings lie.
+    pub fn freed(&self, buffer: Buffer) -> Result<(), Misuse> {
+        let (first, bytes) = buffer.memory;
+        let end = first.raw().saturating_add(bytes);
+        let is_there = |mapping: &&Mapping| {
+            let (start, bytes) = mapping.memory;
+            start.raw() < end && first.raw() < start.raw().saturating_add(bytes)
+        };
+        let mapped = self.listed().find(is_there);
+        mapped.map_or(Ok(()), |&mapped| Err(Misuse::Freed { mapped, buffer }))
     }
 
     /// A device goes; its mappings are forgotten.

@@ -190,9 +190,42 @@ fn a_full_checker_says_so_once_and_checks_nothing_more_s107() {
         // Whatever it had listed ends unseen.
         assert_eq!((checker.mappings(), checker.mappings_of(DISK, 0)), (0, 0));
         assert_eq!((checker.unmapped(call(mapping(M, 64))), checker.gone(DISK)), (Ok(()), Ok(())));
+        checker.begin_again();
+        assert_eq!((checker.is_on(), checker.mappings()), (true, 0));
+        let unknown = call(mapping(M, 64));
+        assert_eq!(checker.unmapped(unknown), Err(Misuse::NeverMapped { call: unknown }));
+        (0..4).for_each(|index| with(checker, mapping(M + 64 * index, 64)));
     });
     let mut off = Checker::off();
     assert_eq!((off.mapped(mapping(M, 1)), off.is_on()), (Ok(()), false));
+    off.begin_again();
+    assert!(!off.is_on(), "without places");
+}
+
+#[test]
+fn a_buffer_that_is_freed_is_accused_of_what_is_mapped_of_it_alone_s107() {
+    checking(|checker| {
+        let mapped = Mapping { device: CARD, ..mapping(M, 64) };
+        with(checker, mapped);
+        let at = mapped.memory.0.raw();
+        let buffer = |start, bytes| {
+            let (address, caller) = (VirtAddr::new(0x8000_1000), VirtAddr::new(0x42));
+            Buffer { device: DISK, address, memory: (PhysAddr::new(start), bytes), caller }
+        };
+        for (start, bytes) in [(at, 64), (at, 1), (at + 63, 1), (at - 64, 65), (at - 64, 192)] {
+            let buffer = buffer(start, bytes);
+            assert_eq!(checker.freed(buffer), Err(Misuse::Freed { mapped, buffer }), "{bytes}");
+        }
+        for (start, bytes) in [(at - 64, 64), (at + 64, 64), (at + 64, u32::MAX), (0, at)] {
+            assert_eq!(checker.freed(buffer(start, bytes)), Ok(()), "{start:#x}, {bytes}");
+        }
+        let misuse = checker.freed(buffer(at, 4096)).expect_err("mapped").to_string();
+        let all = [
+            "disk: frees 4096 bytes at 0x80001000, a coherent buffer, allocated by 0x00000042",
+            "which is mapped still: card: 64 bytes at ",
+        ];
+        assert!(all.iter().all(|part| misuse.contains(part)), "{misuse}");
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod behind_iommu;
+mod freed;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -18,6 +19,7 @@ use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
 use kerncore::coherent::AllocationFlags;
+use kerncore::config::DmaChecks;
 use kerncore::streaming::Flow;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
@@ -383,5 +385,46 @@ fn right_use_is_no_misuse_s107() -> Completion {
         assert_eq!(mappings(), 0);
     }
     assert_eq!((mappings(), found()), (0, before));
+    Ran
+}
+
+/// Where there are more mappings than places checking ends, which is told once and whoever asks is told, too; what goes on is checked
+/// no more, until it begins anew.
+#[ktest]
+fn checking_ends_where_there_are_too_many_mappings_and_says_so_s107() -> Completion {
+    if !is_on() {
+        return Skipped("mappings are not checked: dma_debug=on");
+    }
+    if is_forced() {
+        return Skipped("there are not so many bounce buffers");
+    }
+    let page = Pages::new(0).expect("memory");
+    let at = ptr::with_exposed_provenance_mut(page.address().raw() as usize);
+    let before = found();
+    // Readers may be as many as they like.
+    // SAFETY: the test's page, which it leaves alone.
+    let map = || unsafe { dma_map_single(&raw const DISK, at, BYTES, TO) };
+    let (dma, log) = capture_log(|| {
+        let dma = map();
+        let mut count = 1;
+        while is_on() && count < 10_000 {
+            assert_eq!(map(), dma);
+            count += 1;
+        }
+        (0..count).for_each(|_| end(&CARD, dma, BYTES, FROM));
+        dma
+    });
+    let told = log.text().matches("checking ends").count();
+    assert_eq!((is_on(), found(), told), (false, before + 1, 1), "{}", log.text());
+    assert_eq!(mappings(), 0, "nothing is listed");
+    dma::debug::init(DmaChecks::On);
+    assert!(is_on());
+    let ((), log) = capture_log(|| end(&DISK, dma, BYTES, TO));
+    assert!(log.text().contains("which was never mapped"), "{}", log.text());
+    let mapped = map();
+    ask(mapped);
+    assert_eq!(mappings(), 1);
+    end(&DISK, mapped, BYTES, TO);
+    assert_eq!((mappings(), found()), (0, before + 2));
     Ran
 }
