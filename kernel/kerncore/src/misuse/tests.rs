@@ -222,7 +222,7 @@ fn a_buffer_that_is_freed_is_accused_of_what_is_mapped_of_it_alone_s107() {
         let misuse = checker.freed(buffer(at, 4096)).expect_err("mapped").to_string();
         let all = [
             "disk: frees 4096 bytes at 0x80001000, a coherent buffer, allocated by 0x00000042",
-            "which is mapped still: card: 64 bytes at ",
+            "which is mapped still: a card: 64 bytes at ",
         ];
         assert!(all.iter().all(|part| misuse.contains(part)), "{misuse}");
     });
