@@ -229,3 +229,56 @@ const fn inner_words(pages: u32) -> u32 {
     }
     inner
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of sets of one level and of several, with members in few words: whichever bit is wrong, of a word in use or of an empty one.
+    #[test]
+    fn any_bit_of_a_summary_or_a_leaf_that_is_wrong_is_found() {
+        for pages in [20, 64, 1000, 1024, 1025, 5000] {
+            let mut words = vec![0; StartSet::words(pages)];
+            let mut set = StartSet::new(&mut words, pages);
+            let members = [0, pages / 2, pages - 1];
+            for page in members {
+                set.insert(page);
+            }
+            assert_eq!(set.audit(), Ok(3), "{pages}");
+            let all = set.first_leaf + pages.div_ceil(u32::BITS);
+            for number in 1..all {
+                let child = number - 1;
+                set.summaries[(child >> FAN_OUT_SHIFT) as usize] ^= bit(child);
+                assert!(set.audit().is_err(), "{pages}: what is noted of word {number}");
+                set.summaries[(child >> FAN_OUT_SHIFT) as usize] ^= bit(child);
+            }
+            // All that lies above a leaf agrees with itself, and the leaf does not.
+            for leaf in (0..pages.div_ceil(u32::BITS)).rev() {
+                let before = set.summaries.to_vec();
+                let mut number = set.number_of(leaf);
+                while let Some(child) = number.checked_sub(1) {
+                    number = child >> FAN_OUT_SHIFT;
+                    set.summaries[number as usize] |= bit(child);
+                }
+                if set.summaries != before {
+                    assert_eq!(set.audit(), Err(set.number_of(leaf)), "{pages}: leaf {leaf}");
+                }
+                set.summaries.copy_from_slice(&before);
+            }
+            for page in 0..pages {
+                set.leaves[(page >> FAN_OUT_SHIFT) as usize] ^= bit(page);
+                assert_ne!(set.audit(), Ok(3), "{pages}: page {page}");
+                set.leaves[(page >> FAN_OUT_SHIFT) as usize] ^= bit(page);
+            }
+            assert_eq!(set.audit(), Ok(3), "{pages}");
+            // The one that is late is noted, and is empty.
+            for page in members {
+                set.remove(page);
+            }
+            assert_eq!(set.audit(), Ok(0), "{pages}");
+            set.summaries.fill(0);
+            let wanted = if set.first_leaf == 0 { Ok(0) } else { Err(set.number_of(set.late)) };
+            assert_eq!(set.audit(), wanted, "{pages}");
+        }
+    }
+}

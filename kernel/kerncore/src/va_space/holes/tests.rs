@@ -120,6 +120,27 @@ fn of_a_part_each_slot_above_it_is_looked_at() {
     }
 }
 
+/// All that lies above a leaf agrees with itself, and the leaf does not.
+#[test]
+fn a_hole_that_is_noted_above_and_is_in_no_leaf_is_found() {
+    for pages in [4, 16, 65, 256] {
+        let mut words = vec![0; HoleTree::words(pages)];
+        let mut tree = HoleTree::new(&mut words, pages);
+        for leaf in tree.first_leaf..tree.first_leaf + pages.div_ceil(FAN_OUT) {
+            let mut group = leaf;
+            while let Some(child) = group.checked_sub(1) {
+                group = child >> FAN_OUT_SHIFT;
+                tree.inner[group as usize][slot(child)] = 7;
+            }
+            tree.root = 7;
+            assert_eq!(tree.audit(pages), Err(leaf), "{pages} pages");
+            tree.inner.fill([0; FAN_OUT as usize]);
+            tree.root = 0;
+        }
+        assert_eq!(tree.audit(pages), Ok(0), "{pages} pages");
+    }
+}
+
 /// What the audit of `pages` pages finds while the slot with this number holds something else.
 fn audit_with(
     tree: &mut HoleTree<'_>,

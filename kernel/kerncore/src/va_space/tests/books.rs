@@ -132,6 +132,18 @@ fn a_record_without_a_live_area_is_found() {
 }
 
 #[test]
+fn a_record_far_from_all_areas_is_found() {
+    let mut memory = storage_for(64);
+    let space = space(&mut memory, 0xc_0000, 64);
+    for page in 0..64 {
+        space.records[page as usize] = Some(1);
+        assert_eq!(space.check(), Err(CheckError::StrayRecord { page }));
+        space.records[page as usize] = None;
+    }
+    space.check().expect("sound books");
+}
+
+#[test]
 fn a_count_that_is_not_what_was_walked_is_found() {
     let bad = |what, noted, found| CheckError::BadCount { what, noted, found };
     finds(|space| space.starts.insert(1), bad(Count::Starts, 3, 2));
