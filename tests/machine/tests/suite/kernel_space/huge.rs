@@ -386,3 +386,32 @@ fn sixteen_slots_that_disagree_are_seen_and_go_together_s22_s90() {
     bed.space.vfree((), area.pages.start()).expect("a live area");
     bed.clean();
 }
+
+/// S84: there is no combination to refuse: areas of sections and coherent buffers stand side by side, and each has the other's memory next.
+#[test]
+fn large_mappings_and_coherent_buffers_have_each_others_memory_s84() {
+    let bed = Bed::warm();
+    bed.gives_back(|bed| {
+        for round in 0..3 {
+            let area = huge(bed, SECTION_SIZE);
+            let buffer = bed.space.coherent_alloc(SECTION_SIZE, FrameOwner::Dma, CALLER);
+            let buffer = buffer.expect("memory").pages.start();
+            let large = area.pages.start();
+            assert_eq!(size_at(bed, large), PageSize::Section);
+            assert_eq!(size_at(bed, buffer), PageSize::Small);
+            for (address, word) in [(large, 0x84 + round), (buffer, 0x8400 + round)] {
+                assert_eq!(bed.machine.cpu(0).store(address, word), Ok(()));
+            }
+            let found = [large, buffer].map(|address| bed.machine.cpu(0).load(address));
+            assert_eq!(found, [Ok(0x84 + round), Ok(0x8400 + round)]);
+            bed.clean();
+            if round == 1 {
+                bed.space.vfree((), large).expect("a live area");
+                bed.space.coherent_free((), buffer, SECTION_SIZE).expect("a live buffer");
+            } else {
+                bed.space.coherent_free((), buffer, SECTION_SIZE).expect("a live buffer");
+                bed.space.vfree((), large).expect("a live area");
+            }
+        }
+    });
+}
