@@ -28,7 +28,7 @@ use crate::bounce::{self, Way};
 use crate::debug;
 use crate::device::Device;
 pub use crate::iommu::at_hand::{map as map_at_hand, unmap as unmap_at_hand};
-pub use crate::iommu::at_hand::{map_inlined, unmap_inlined};
+pub use crate::iommu::at_hand::{map_at_record, unmap_inlined};
 use crate::iommu::{self, Shared, at_hand, buffers, scattered};
 use crate::pinning;
 pub use crate::streaming_error::{MapError, UnmapError};

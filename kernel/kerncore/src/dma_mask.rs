@@ -47,6 +47,15 @@ impl DmaMask {
         }
     }
 
+    /// The highest address from which it reaches all of `bytes`, of which there are some; `None` if there is none.
+    #[inline(always)]
+    pub const fn highest(self, bytes: u32) -> Option<DmaAddr> {
+        match self.0.checked_sub(bytes.wrapping_sub(1)) {
+            Some(highest) => Some(DmaAddr::new(highest)),
+            None => None,
+        }
+    }
+
     /// Of `request`, the frames that it reaches whole. For a board on which devices see physical addresses.
     pub const fn narrow(self, request: FrameRequest) -> FrameRequest {
         request.reached_by(PhysAddr::new(self.0))
@@ -147,6 +156,23 @@ mod tests {
         assert!(mask.reaches(DmaAddr::new(0x6000_2000), 0));
         assert!(DmaMask::ALL.reaches(DmaAddr::new(u32::MAX), 1));
         assert!(!DmaMask::ALL.reaches(DmaAddr::new(u32::MAX), 2), "it wraps");
+    }
+
+    #[test]
+    fn the_highest_address_of_a_mask_is_the_last_from_which_it_reaches_all_s100() {
+        for last in [0, 0xfff, 0x6000_1fff, u32::MAX] {
+            let mask = DmaMask::new(u64::from(last));
+            for bytes in [1, 2, 0x1000, 0x1001, 0x1_0000, u32::MAX] {
+                match mask.highest(bytes) {
+                    Some(highest) => {
+                        assert!(mask.reaches(highest, bytes), "{last:#x}, {bytes}");
+                        let above = highest.checked_add(1);
+                        assert!(above.is_none_or(|above| !mask.reaches(above, bytes)));
+                    }
+                    None => assert!(!mask.reaches(DmaAddr::new(0), bytes), "{last:#x}, {bytes}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -103,10 +103,16 @@ pub trait Machine {
         self.join_descriptors(first, count, 0, |differ, held| differ | held ^ descriptor) == 0
     }
 
-    /// As [`Machine::write_descriptors`], with zeros into `count` slots.
+    /// As [`Machine::write_descriptors`], with `descriptor` into `count` slots.
+    #[inline(always)]
+    fn fill_descriptors(&self, first: PhysAddr, count: u32, descriptor: u32) {
+        self.write_descriptors(first, iter::repeat_n(descriptor, count as usize));
+    }
+
+    /// The same with zeros.
     #[inline(always)]
     fn clear_descriptors(&self, first: PhysAddr, count: u32) {
-        self.write_descriptors(first, iter::repeat_n(0, count as usize));
+        self.fill_descriptors(first, count, 0);
     }
 
     /// Cleans the cache lines that hold `count` slots from `first` to where the table walker reads (S16a).
@@ -232,8 +238,8 @@ impl<M: Machine> Machine for &M {
     }
 
     #[inline(always)]
-    fn clear_descriptors(&self, first: PhysAddr, count: u32) {
-        (**self).clear_descriptors(first, count);
+    fn fill_descriptors(&self, first: PhysAddr, count: u32, descriptor: u32) {
+        (**self).fill_descriptors(first, count, descriptor);
     }
 
     fn clean_descriptors(&self, first: PhysAddr, count: u32) {

@@ -74,8 +74,11 @@ fn tell_no_direction(name: &str, device: &Device, dir: c_uint) {
 
 /// [`streaming::map`], of which there is no short cut.
 ///
+/// Cold for its callers, who have asked much by then: what they do otherwise is to be inlined.
+///
 /// # Safety
 /// As for that.
+#[cold]
 #[inline(never)]
 unsafe fn map(
     (name, family, caller): (&'static str, Family, VirtAddr),
@@ -90,10 +93,11 @@ unsafe fn map(
     }
 }
 
-/// [`streaming::unmap`], of which there is no short cut.
+/// [`streaming::unmap`], of which there is no short cut. Cold as the above.
 ///
 /// # Safety
 /// As for that.
+#[cold]
 #[inline(never)]
 unsafe fn unmap(
     (name, family, caller): (&'static str, Family, VirtAddr),
@@ -203,13 +207,14 @@ pub unsafe extern "C" fn dma_map_page(
     let name = "dma_map_page";
     // SAFETY: by the caller's promise.
     let Some(device) = (unsafe { parties(name, dev, dir) }) else { return MAPPING_ERROR };
+    let asked = (page.addr(), offset, size);
+    // SAFETY: by the caller's promise.
+    if let Some(dma) = unsafe { streaming::map_at_record(name, device, asked) } {
+        return dma;
+    }
     let Some(first) = frame_of(page).and_then(|frame| frame.base().checked_add(offset)) else {
         return no_page(page, offset);
     };
-    // SAFETY: by the caller's promise.
-    if let Some(dma) = unsafe { streaming::map_inlined(name, device, (first, size)) } {
-        return dma;
-    }
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
     unsafe { map((name, Family::Page, caller), device, (Memory::Physical(first), size)) }

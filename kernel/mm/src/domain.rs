@@ -12,13 +12,12 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::lock::{IrqLocks, IrqSpinLock};
 use arch::machine::{Authority, CortexA9};
-use kerncore::addr::{DmaAddr, PageRange};
+use kerncore::addr::DmaAddr;
 use kerncore::iommu::iova::IovaSpace;
-use kerncore::iommu::machine::{CpuIotlb, Iotlb};
+use kerncore::iommu::machine::CpuIotlb;
 use kerncore::iommu::{CreateError, Domain, DomainSummary, DomainViolation};
 use kerncore::lock::Class;
 use kerncore::pool::Word;
@@ -29,42 +28,8 @@ use crate::user::spaces;
 /// The most domains that there can be at once.
 const MOST: usize = 32;
 
-/// What remembers the translations of one domain, and how often it was told to forget some.
-#[derive(Debug)]
-pub struct Unit {
-    cpus: CpuIotlb<'static, CortexA9, IrqLocks>,
-    /// How often, and of how many pages, in one word that is counted up at once: [`told`].
-    told: AtomicU64,
-}
-
-/// What is added to [`Unit::told`] for `pages`.
-const fn told(pages: u32) -> u64 {
-    1 << u32::BITS | pages as u64
-}
-
-impl Iotlb for Unit {
-    #[inline]
-    fn invalidate(&self, pages: PageRange) {
-        self.cpus.invalidate(pages);
-        self.told.fetch_add(told(pages.count()), Relaxed);
-    }
-
-    fn invalidate_all(&self) {
-        self.cpus.invalidate_all();
-    }
-}
-
-/// How often an IOTLB was told to forget, and of how many pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forgotten {
-    /// How often.
-    pub invalidations: u32,
-    /// How many pages were named.
-    pub pages: u32,
-}
-
 /// A domain on this processor.
-pub type Live = Domain<'static, 'static, CortexA9, Unit, IrqLocks>;
+pub type Live = Domain<'static, 'static, CortexA9, CpuIotlb<'static, CortexA9, IrqLocks>, IrqLocks>;
 
 /// Why there is no domain. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +132,7 @@ impl DeviceDomain {
         memory.try_reserve_exact(1).map_err(|_| heap)?;
         // SAFETY: the words are nobody's but the domain's until `drop` has ended that.
         let lent: &'static mut [Word] = unsafe { words.0.as_mut() };
-        let unit = Unit { cpus: iotlb(), told: AtomicU64::new(0) };
-        let live = Live::new(kernel(), unit, window, lent).map_err(DomainError::Create)?;
+        let live = Live::new(kernel(), iotlb(), window, lent).map_err(DomainError::Create)?;
         memory.push(live);
         let live = NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Live>();
         let place = REGISTER.with(|register| {
@@ -190,15 +154,7 @@ impl DeviceDomain {
     /// # Panics
     /// In interrupt context, or if this CPU has the lower half open already.
     pub fn with_open<R>(&self, act: impl FnOnce() -> R) -> R {
-        self.iotlb().cpus.with_open(self.root(), act)
-    }
-
-    /// What its IOTLB was told so far.
-    pub fn forgotten(&self) -> Forgotten {
-        let told = self.iotlb().told.load(Relaxed);
-        // Each has half of the word; after 2^32 pages the lower half is carried into the other.
-        let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        Forgotten { invalidations: half(told >> u32::BITS), pages: half(told) }
+        self.iotlb().with_open(self.root(), act)
     }
 }
 

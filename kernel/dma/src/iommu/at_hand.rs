@@ -10,9 +10,9 @@
 //! while copies are forced; and while mappings are checked.
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
+use kerncore::addr::{DmaAddr, LARGE_PAGE_SIZE, PAGE_SIZE, Pfn, PhysAddr};
 use kerncore::coherent::Coherency;
-use kerncore::streaming::{Flow, Handover, Piece, Step, writes_part_of_a_line};
+use kerncore::streaming::{Flow, Handover, Step, writes_part_of_a_line};
 use mm::{Kernel, kernel};
 
 use super::view::pages_of;
@@ -36,46 +36,67 @@ pub unsafe fn map(
     (device, flow): (&Device, Flow),
     (first, bytes): (PhysAddr, u32),
 ) -> Option<DmaAddr> {
-    // SAFETY: by our caller's promise.
-    let page = |iommu: &Shared| unsafe { map_page(iommu, first, flow) };
-    // SAFETY: as above.
-    unsafe { map_by(page, name, (device, flow), (first, bytes)) }
+    let iommu = device.iommu()?;
+    if is_in_one_page(first.page_offset(), bytes) && device.coherency() == Coherency::Coherent {
+        // SAFETY: by our caller's promise.
+        unsafe { map_page((device, iommu), (first, bytes), flow) }
+    } else {
+        // SAFETY: as above.
+        unsafe { map_more(name, (device, flow), (first, bytes)) }
+    }
 }
 
-/// [`map`] with the way of one page inlined into the caller, who has one call less then; for one caller, or it would be inlined into none.
+/// [`map`] of `bytes` from `offset` on in the frame whose record is at `record` and those behind it, with the way of one page inlined into
+/// the caller; for one caller, or it would be inlined into none.
 ///
 /// # Safety
 /// As for [`map`].
 #[inline(always)]
-pub unsafe fn map_inlined(
+pub unsafe fn map_at_record(
     name: &'static str,
     (device, flow): (&Device, Flow),
-    (first, bytes): (PhysAddr, u32),
+    (record, offset, bytes): (usize, u32, u32),
 ) -> Option<DmaAddr> {
-    // SAFETY: by our caller's promise.
-    let page = |iommu: &Shared| unsafe { map_frame(iommu, first, flow) };
-    // SAFETY: as above.
-    unsafe { map_by(page, name, (device, flow), (first, bytes)) }
+    let iommu = device.iommu()?;
+    let kernel = kernel();
+    // Of an offset beyond the page there is nothing in it.
+    if bytes.wrapping_sub(1) < PAGE_SIZE.saturating_sub(offset)
+        && device.coherency() == Coherency::Coherent
+    {
+        let frame = kernel.frame_at_hand(record)?;
+        // SAFETY: by our caller's promise.
+        let seen = unsafe { map_frame(kernel, (device, iommu), frame, (flow, offset + bytes)) };
+        seen.map(|seen| DmaAddr::new(seen.raw() | offset))
+    } else {
+        let first = kernel.zones().table().frame_at_record(record)?.base().checked_add(offset)?;
+        // SAFETY: as above.
+        unsafe { map_more(name, (device, flow), (first, bytes)) }
+    }
 }
 
 /// # Safety
 /// As for [`map`].
 #[inline(always)]
-unsafe fn map_by(
-    page: impl FnOnce(&Shared) -> Option<DmaAddr>,
+unsafe fn map_more(
     name: &'static str,
     (device, flow): (&Device, Flow),
     (first, bytes): (PhysAddr, u32),
 ) -> Option<DmaAddr> {
-    let iommu = device.iommu()?;
-    if is_in_one_page(first.page_offset(), bytes) && device.coherency() == Coherency::Coherent {
-        within_reach(device, (page(iommu)?, first, bytes))
-    } else if bytes.wrapping_sub(1) < MOST {
-        // SAFETY: as above.
-        unsafe { map_some((device, iommu), (first, bytes), flow, name) }
-    } else {
-        None
+    if bytes.wrapping_sub(1) >= MOST {
+        return None;
     }
+    let seen = if is_in_large_page(first.raw(), bytes) {
+        // SAFETY: by our caller's promise.
+        unsafe { map_large_page(device, first, bytes, flow) }?
+    } else {
+        // SAFETY: as above.
+        unsafe { map_few(device, first, bytes, flow) }?
+    };
+    if device.coherency() == Coherency::NonCoherent {
+        // SAFETY: as above.
+        unsafe { give_lines(name, flow, (first, bytes)) };
+    }
+    Some(DmaAddr::new(seen.raw() | first.page_offset()))
 }
 
 /// [`crate::streaming::unmap`] of `bytes` at `dma` by the call `name`, if `device` is behind an IOMMU, and all is at hand: `false` says that that
@@ -89,13 +110,17 @@ pub unsafe fn unmap(
     (device, flow): (&Device, Flow),
     (dma, bytes): (DmaAddr, u32),
 ) -> bool {
-    // SAFETY: by our caller's promise.
-    let page = |iommu: &Shared| unsafe { unmap_page(iommu, dma) };
-    // SAFETY: as above.
-    unsafe { unmap_by(page, name, (device, flow), (dma, bytes)) }
+    let Some(iommu) = device.iommu() else { return false };
+    if is_in_one_page(dma.raw() % PAGE_SIZE, bytes) && device.coherency() == Coherency::Coherent {
+        // SAFETY: by our caller's promise.
+        unsafe { unmap_page(iommu, dma) }
+    } else {
+        // SAFETY: as above.
+        unsafe { unmap_more(name, (device, iommu, flow), (dma, bytes)) }
+    }
 }
 
-/// [`unmap`] as [`map_inlined`] maps.
+/// [`unmap`] as [`map_at_record`] maps.
 ///
 /// # Safety
 /// As for [`unmap`].
@@ -105,29 +130,42 @@ pub unsafe fn unmap_inlined(
     (device, flow): (&Device, Flow),
     (dma, bytes): (DmaAddr, u32),
 ) -> bool {
-    // SAFETY: by our caller's promise.
-    let page = |iommu: &Shared| unsafe { unmap_frame(iommu, dma) };
-    // SAFETY: as above.
-    unsafe { unmap_by(page, name, (device, flow), (dma, bytes)) }
+    let Some(iommu) = device.iommu() else { return false };
+    if is_in_one_page(dma.raw() % PAGE_SIZE, bytes) && device.coherency() == Coherency::Coherent {
+        // SAFETY: by our caller's promise.
+        unsafe { unmap_frame(iommu, dma) }
+    } else {
+        // SAFETY: as above.
+        unsafe { unmap_more(name, (device, iommu, flow), (dma, bytes)) }
+    }
 }
 
 /// # Safety
 /// As for [`unmap`].
 #[inline(always)]
-unsafe fn unmap_by(
-    page: impl FnOnce(&Shared) -> bool,
+unsafe fn unmap_more(
     name: &'static str,
-    (device, flow): (&Device, Flow),
+    (device, iommu, flow): (&Device, &Shared, Flow),
     (dma, bytes): (DmaAddr, u32),
 ) -> bool {
-    let Some(iommu) = device.iommu() else { return false };
-    if is_in_one_page(dma.raw() % PAGE_SIZE, bytes) && device.coherency() == Coherency::Coherent {
-        page(iommu)
+    if bytes.wrapping_sub(1) >= MOST {
+        return false;
+    }
+    let coherency = device.coherency();
+    let ended = if is_in_large_page(dma.raw(), bytes) {
+        // SAFETY: by our caller's promise.
+        unsafe { unmap_large_page(iommu, coherency, dma, bytes) }
     } else {
         // SAFETY: as above.
-        bytes.wrapping_sub(1) < MOST
-            && unsafe { unmap_some((device, iommu), (dma, bytes), flow, name) }
+        unsafe { unmap_few(iommu, coherency, dma, bytes) }
+    };
+    if coherency == Coherency::NonCoherent
+        && let Some(first) = ended
+    {
+        // SAFETY: as above.
+        unsafe { take_lines(name, flow, (first, bytes)) };
     }
+    ended.is_some()
 }
 
 /// [`map`], for who is in no hurry.
@@ -156,117 +194,144 @@ const fn is_in_one_page(offset: u32, bytes: u32) -> bool {
     bytes.wrapping_sub(1) < PAGE_SIZE - offset
 }
 
+/// Whether `bytes` from `address` on, which are some and no more than [`MOST`], touch each page of one large page.
+#[inline(always)]
+const fn is_in_large_page(address: u32, bytes: u32) -> bool {
+    let offset = address % LARGE_PAGE_SIZE;
+    offset < PAGE_SIZE && (offset + (bytes - 1)) / PAGE_SIZE == LARGE_PAGE_SIZE / PAGE_SIZE - 1
+}
+
 /// Whether every transfer is to go the general way.
 #[inline(always)]
 pub(super) fn is_special(kernel: &Kernel) -> bool {
     kernel.contiguous().is_some() | debug::is_on()
 }
 
-/// What is to be given or taken of memory that is at hand.
-enum Upkeep {
-    /// Nothing: the device snoops.
-    Nothing,
-    /// The lines of this.
-    Lines(Piece),
-}
-
-/// `None`: the processor has no linear addresses for it.
+/// Whether `bytes` from `first` on are somebody's who may lend them, and the processor has linear addresses for what it is to look after.
 #[inline(always)]
-fn upkeep_of(
-    kernel: &Kernel,
-    coherency: Coherency,
-    (first, bytes): (PhysAddr, u32),
-) -> Option<Upkeep> {
-    match coherency {
-        Coherency::Coherent => Some(Upkeep::Nothing),
-        Coherency::NonCoherent => kernel.low_piece(first, bytes).map(Upkeep::Lines),
-    }
+fn is_at_hand(kernel: &Kernel, coherency: Coherency, (first, bytes): (PhysAddr, u32)) -> bool {
+    kernel.is_at_hand(first, bytes)
+        && (coherency == Coherency::Coherent || kernel.low_piece(first, bytes).is_some())
 }
 
-/// Of what lies in one page, for a device that snoops: there are no lines to look after, and the barriers of the tables stand between what
-/// was done before this call and what is done after it.
+/// Of a frame of which the kernel has said that it is at hand, up to `end` bytes of it, for a device that snoops: there are no lines to look
+/// after, and the barriers of the tables stand between what was done before this call and what is done after it.
 ///
 /// # Safety
 /// As for [`map`].
 #[inline(always)]
-unsafe fn map_frame(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAddr> {
-    let kernel = kernel();
-    if is_special(kernel) || bounce::is_forced() || !kernel.is_frame_at_hand(first.pfn()) {
+unsafe fn map_frame(
+    kernel: &Kernel,
+    (device, iommu): (&Device, &Shared),
+    frame: Pfn,
+    (flow, end): (Flow, u32),
+) -> Option<DmaAddr> {
+    if is_special(kernel) || bounce::is_forced() {
         return None;
     }
+    let highest = device.mask().highest(end)?;
     // SAFETY: our caller promises that the memory is the device's now, and it is somebody's who may lend it.
     let authority = unsafe { Authority::claim() };
-    iommu.domain().map_page_at_hand(authority, first.pfn(), (flow, Coherency::Coherent))
+    iommu.domain().map_page_at_hand(authority, frame, (flow, Coherency::Coherent), highest)
 }
 
-/// The same. Not inlined: it has all registers to itself.
+/// The same of what lies in one page. Not inlined: it has all registers to itself.
 ///
 /// # Safety
 /// As for [`map`].
 #[inline(never)]
-unsafe fn map_page(iommu: &Shared, first: PhysAddr, flow: Flow) -> Option<DmaAddr> {
-    // SAFETY: by our caller's promise.
-    unsafe { map_frame(iommu, first, flow) }
-}
-
-/// Of what lies in a few pages, for any device. Not inlined, as the above.
-///
-/// # Safety
-/// As for [`map`].
-#[inline(never)]
-unsafe fn map_some(
+unsafe fn map_page(
     (device, iommu): (&Device, &Shared),
     (first, bytes): (PhysAddr, u32),
     flow: Flow,
-    name: &'static str,
 ) -> Option<DmaAddr> {
+    let (kernel, frame, offset) = (kernel(), first.pfn(), first.page_offset());
+    if !kernel.is_frame_at_hand(frame) {
+        return None;
+    }
+    // SAFETY: by our caller's promise.
+    let seen = unsafe { map_frame(kernel, (device, iommu), frame, (flow, offset + bytes)) };
+    seen.map(|seen| DmaAddr::new(seen.raw() | offset))
+}
+
+/// Of what touches each page of one large page, for any device: where the device sees the first. Not inlined, as the above.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(never)]
+unsafe fn map_large_page(
+    device: &Device,
+    first: PhysAddr,
+    bytes: u32,
+    flow: Flow,
+) -> Option<DmaAddr> {
+    let highest = may_map(device, (first, bytes), flow)?;
+    let how = (flow, device.coherency());
+    // SAFETY: as in `map_frame`.
+    let authority = unsafe { Authority::claim() };
+    device.iommu()?.domain().map_large_page_at_hand(authority, first.pfn(), how, highest)
+}
+
+/// Of what lies in a few pages, for any device: where the device sees the first. Not inlined, as the above.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(never)]
+unsafe fn map_few(device: &Device, first: PhysAddr, bytes: u32, flow: Flow) -> Option<DmaAddr> {
+    let highest = may_map(device, (first, bytes), flow)?;
+    let run = (first.pfn(), pages_of(first.page_offset(), bytes));
+    let how = (flow, device.coherency());
+    // SAFETY: as in `map_frame`.
+    let authority = unsafe { Authority::claim() };
+    device.iommu()?.domain().map_few_at_hand(authority, run, how, highest)
+}
+
+/// The highest address at which the device may see the first page of that, if it may have it in place.
+#[inline(always)]
+fn may_map(device: &Device, (first, bytes): (PhysAddr, u32), flow: Flow) -> Option<DmaAddr> {
     let (kernel, coherency) = (kernel(), device.coherency());
     // No RAM lies at the top of the bus: what is at hand does not wrap.
     if is_special(kernel)
         || bounce::is_forced()
         || writes_part_of_a_line((first, bytes), kernel.line_bytes(), (flow, coherency))
-        || !kernel.is_at_hand(first, bytes)
+        || !is_at_hand(kernel, coherency, (first, bytes))
     {
         return None;
     }
-    let upkeep = upkeep_of(kernel, coherency, (first, bytes))?;
-    let run = (first.pfn(), pages_of(first.page_offset(), bytes));
-    // SAFETY: as in `map_page`.
-    let authority = unsafe { Authority::claim() };
-    let seen = iommu.domain().map_at_hand(authority, run, (flow, coherency))?;
-    let dma = within_reach(device, (seen, first, bytes))?;
-    if let Upkeep::Lines(piece) = upkeep {
+    device.mask().highest(first.page_offset() + bytes)
+}
+
+/// Gives the device, which does not snoop, the lines of `bytes` from `first` on, which are at hand.
+///
+/// # Safety
+/// As for [`map`].
+#[inline(never)]
+unsafe fn give_lines(name: &'static str, flow: Flow, (first, bytes): (PhysAddr, u32)) {
+    let kernel = kernel();
+    if let Some(piece) = kernel.low_piece(first, bytes) {
         // SAFETY: our caller promises that the memory is the device's now.
         let authority = unsafe { Authority::claim() };
         kernel.give_piece(authority, handover(name, flow), piece);
     }
-    Some(dma)
+}
+
+/// Takes them back.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(never)]
+unsafe fn take_lines(name: &'static str, flow: Flow, (first, bytes): (PhysAddr, u32)) {
+    let kernel = kernel();
+    if let Some(piece) = kernel.low_piece(first, bytes) {
+        // SAFETY: our caller promises that the device is done.
+        let authority = unsafe { Authority::claim() };
+        kernel.take_piece(authority, handover(name, flow), piece);
+    }
 }
 
 /// What is handed over of a device that does not snoop.
 const fn handover(call: &'static str, flow: Flow) -> Handover {
     Handover { call, coherency: Coherency::NonCoherent, flow, step: Step::Whole }
-}
-
-/// Where the device sees what begins in the frame that it sees at `seen`, if it reaches that far; or it sees it no more.
-#[inline(always)]
-fn within_reach(
-    device: &Device,
-    (seen, first, bytes): (DmaAddr, PhysAddr, u32),
-) -> Option<DmaAddr> {
-    let dma = DmaAddr::new(seen.raw() | first.page_offset());
-    if device.mask().reaches(dma, bytes) { Some(dma) } else { hide(device, dma, bytes) }
-}
-
-#[cold]
-#[inline(never)]
-fn hide(device: &Device, dma: DmaAddr, bytes: u32) -> Option<DmaAddr> {
-    let iommu = device.iommu()?;
-    // SAFETY: nobody knows of it yet.
-    let authority = unsafe { Authority::claim() };
-    let hidden = iommu.hide(authority, dma, bytes);
-    debug_assert_eq!(hidden, Ok(()), "shown a moment ago");
-    None
 }
 
 /// Of what lies in one page, for a device that snoops.
@@ -296,37 +361,56 @@ unsafe fn unmap_page(iommu: &Shared, dma: DmaAddr) -> bool {
     unsafe { unmap_frame(iommu, dma) }
 }
 
-/// Of what lies in a few pages, for any device. Not inlined, as the above.
+/// Of what touches each page of one large page: where it led to. Not inlined, as the above.
 ///
 /// # Safety
 /// As for [`unmap`].
 #[inline(never)]
-unsafe fn unmap_some(
-    (device, iommu): (&Device, &Shared),
-    (dma, bytes): (DmaAddr, u32),
-    flow: Flow,
-    name: &'static str,
-) -> bool {
-    let (kernel, coherency) = (kernel(), device.coherency());
+unsafe fn unmap_large_page(
+    iommu: &Shared,
+    coherency: Coherency,
+    dma: DmaAddr,
+    bytes: u32,
+) -> Option<PhysAddr> {
+    let kernel = kernel();
     if is_special(kernel) {
-        return false;
+        return None;
+    }
+    let offset = dma.raw() % PAGE_SIZE;
+    let mut first = PhysAddr::new(0);
+    // SAFETY: as in `unmap_frame`.
+    let authority = unsafe { Authority::claim() };
+    let start = DmaAddr::new(dma.raw() - offset);
+    let is_hidden = iommu.domain().unmap_large_page_at_hand(authority, start, |frame| {
+        first = PhysAddr::new(frame.raw() | offset);
+        is_at_hand(kernel, coherency, (first, bytes)) && !buffers::is_view_of_block(iommu, dma)
+    });
+    is_hidden.then_some(first)
+}
+
+/// Of what lies in a few pages: where it led to. Not inlined, as the above.
+///
+/// # Safety
+/// As for [`unmap`].
+#[inline(never)]
+unsafe fn unmap_few(
+    iommu: &Shared,
+    coherency: Coherency,
+    dma: DmaAddr,
+    bytes: u32,
+) -> Option<PhysAddr> {
+    let kernel = kernel();
+    if is_special(kernel) {
+        return None;
     }
     let offset = dma.raw() % PAGE_SIZE;
     let run = (DmaAddr::new(dma.raw() - offset), pages_of(offset, bytes));
-    let mut upkeep = None;
-    // SAFETY: as in `unmap_page`.
+    let mut first = PhysAddr::new(0);
+    // SAFETY: as in `unmap_frame`.
     let authority = unsafe { Authority::claim() };
-    let is_hidden = iommu.domain().unmap_at_hand(authority, run, |frame| {
-        let first = PhysAddr::new(frame.raw() | offset);
-        upkeep = upkeep_of(kernel, coherency, (first, bytes));
-        kernel.is_at_hand(first, bytes)
-            && upkeep.is_some()
-            && !buffers::is_view_of_block(iommu, dma)
+    let is_hidden = iommu.domain().unmap_few_at_hand(authority, run, |frame| {
+        first = PhysAddr::new(frame.raw() | offset);
+        is_at_hand(kernel, coherency, (first, bytes)) && !buffers::is_view_of_block(iommu, dma)
     });
-    if is_hidden && let Some(Upkeep::Lines(piece)) = upkeep {
-        // SAFETY: as above.
-        let authority = unsafe { Authority::claim() };
-        kernel.take_piece(authority, handover(name, flow), piece);
-    }
-    is_hidden
+    is_hidden.then_some(first)
 }

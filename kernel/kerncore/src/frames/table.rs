@@ -179,7 +179,13 @@ impl<'t> FrameTable<'t> {
         Likeness(self.record(index).state()).is_of(owners).then_some(index)
     }
 
-    /// The same, if the record says `like`.
+    /// That frame itself.
+    #[inline(always)]
+    pub(crate) fn frame_if_owned(&self, address: usize, owners: u16) -> Option<Pfn> {
+        self.index_if_owned(address, owners).map(|index| self.pfn_at(index))
+    }
+
+    /// The number of the frame whose record begins at `address`, if the record says `like`.
     #[inline(always)]
     pub(crate) fn index_if_like(&self, address: usize, like: Likeness) -> Option<u32> {
         let index = self.index_at_record(address)?;

@@ -12,7 +12,7 @@
 //!
 //! Nobody is given addresses before the flush: who wants some waits for the lock (S81).
 
-use crate::addr::{DmaAddr, PAGE_SHIFT, PageRange, Pfn, PhysAddr};
+use crate::addr::{DmaAddr, LARGE_PAGE_SIZE, PAGE_SHIFT, PageRange, Pfn, PhysAddr};
 use crate::coherent::Coherency;
 use crate::descriptor::l2::{LARGE_PAGE_SLOTS, LargePages, SmallPages};
 use crate::failure::Point;
@@ -60,67 +60,74 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
     /// Maps the frame `first` for one transfer that flows as `flow` says, as [`Domain::map`] with [`Grant::for_flow`], if all is at hand:
     /// where the device sees it. Otherwise nothing has changed. Any context.
     ///
-    /// The authority promises what that of [`Domain::map`] does.
+    /// `highest` is the highest address at which the device reaches all of it. The authority promises what that of [`Domain::map`] does.
     #[inline(always)]
     pub fn map_page_at_hand(
         &self,
         _authority: M::Authority,
         first: Pfn,
         (flow, coherency): (Flow, Coherency),
+        highest: DmaAddr,
     ) -> Option<DmaAddr> {
         if L::fails(Point::ShortCut) {
             return None;
         }
         let word = Words::of(flow, coherency).small.word(first);
-        #[expect(
-            clippy::redundant_closure_for_method_calls,
-            reason = "a function by name is not inlined into the lock's own"
-        )]
-        let page = self.iovas.with(|iovas| iovas.take_page())?;
+        let page = self.iovas.with(|iovas| {
+            let page = iovas.take_page()?;
+            let run = PageRange::trusted(page, 1);
+            if start_of(page) <= highest { Some(page) } else { in_vain(iovas, run) }
+        })?;
         let mut range = OwnedRange::mint(PageRange::trusted(page, 1));
         let is_mapped = self.table.map_page_at_hand(&mut range, word);
         if is_mapped { Some(start_of(page)) } else { self.not_at_hand(range.pages()) }
     }
 
-    /// As [`Domain::map_page_at_hand`], of the `pages` frames from `first` on. The authority is the same.
+    /// As [`Domain::map_page_at_hand`], of the sixteen frames of a large page, the first of which is a multiple of sixteen. The authority is
+    /// the same.
     #[inline(always)]
-    pub fn map_at_hand(
+    pub fn map_large_page_at_hand(
+        &self,
+        _authority: M::Authority,
+        first: Pfn,
+        (flow, coherency): (Flow, Coherency),
+        highest: DmaAddr,
+    ) -> Option<DmaAddr> {
+        debug_assert!(first.number().is_multiple_of(LARGE_PAGE_SLOTS), "{first:?}");
+        if L::fails(Point::ShortCut) {
+            return None;
+        }
+        let word = Words::of(flow, coherency).large.word(first);
+        let page = self.iovas.with(|iovas| {
+            let page = iovas.take_large_page()?;
+            let run = PageRange::trusted(page, LARGE_PAGE_SLOTS);
+            if start_of(page) <= highest { Some(page) } else { in_vain(iovas, run) }
+        })?;
+        let mut range = OwnedRange::mint(PageRange::trusted(page, LARGE_PAGE_SLOTS));
+        let is_mapped = self.table.map_large_page_at_hand(&mut range, word);
+        if is_mapped { Some(start_of(page)) } else { self.not_at_hand(range.pages()) }
+    }
+
+    /// As [`Domain::map_page_at_hand`], of the `pages` frames from `first` on, fewer than [`FEW`]. The authority is the same.
+    #[inline(always)]
+    pub fn map_few_at_hand(
         &self,
         _authority: M::Authority,
         (first, pages): (Pfn, u32),
         (flow, coherency): (Flow, Coherency),
+        highest: DmaAddr,
     ) -> Option<DmaAddr> {
-        let words = Words::of(flow, coherency);
-        if pages == LARGE_PAGE_SLOTS && first.number().is_multiple_of(LARGE_PAGE_SLOTS) {
-            return self.map_large_page(words.large.word(first));
-        }
-        if pages.wrapping_sub(1) < FEW - 1 {
-            self.map_few(words.small.word(first), pages)
-        } else {
-            None
-        }
-    }
-
-    /// Not inlined: it has all registers to itself.
-    #[inline(never)]
-    fn map_few(&self, word: u32, pages: u32) -> Option<DmaAddr> {
-        self.map_run(pages, |range| self.table.map_few(range, word))
-    }
-
-    /// Not inlined, as the above.
-    #[inline(never)]
-    fn map_large_page(&self, word: u32) -> Option<DmaAddr> {
-        self.map_run(LARGE_PAGE_SLOTS, |range| self.table.map_large_page_at_hand(range, word))
-    }
-
-    #[inline(always)]
-    fn map_run(&self, pages: u32, map: impl FnOnce(&mut OwnedRange) -> bool) -> Option<DmaAddr> {
-        if L::fails(Point::ShortCut) {
+        if pages.wrapping_sub(1) >= FEW - 1 || L::fails(Point::ShortCut) {
             return None;
         }
-        let run = self.iovas.with(|iovas| iovas.take(pages)).ok()?;
-        let (page, mut range) = (run.first(), OwnedRange::mint(run));
-        if map(&mut range) { Some(start_of(page)) } else { self.not_at_hand(range.pages()) }
+        let word = Words::of(flow, coherency).small.word(first);
+        let run = self.iovas.with(|iovas| {
+            let run = iovas.take(pages).ok()?;
+            if start_of(run.first()) <= highest { Some(run) } else { in_vain(iovas, run) }
+        })?;
+        let mut range = OwnedRange::mint(run);
+        let is_mapped = self.table.map_few(&mut range, word);
+        if is_mapped { Some(start_of(run.first())) } else { self.not_at_hand(range.pages()) }
     }
 
     #[cold]
@@ -150,27 +157,35 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         })
     }
 
-    /// As [`Domain::unmap_page_at_hand`], of `pages` pages that lead to adjacent frames, as [`Domain::map_at_hand`] maps them. The authority
-    /// is the same.
+    /// As [`Domain::unmap_page_at_hand`], of the large page at `start`, a multiple of its size. The authority is the same.
     #[inline(always)]
-    pub fn unmap_at_hand(
+    pub fn unmap_large_page_at_hand(
+        &self,
+        _authority: M::Authority,
+        start: DmaAddr,
+        may_end: impl FnOnce(PhysAddr) -> bool,
+    ) -> bool {
+        debug_assert!(start.raw().is_multiple_of(LARGE_PAGE_SIZE), "{start}");
+        let run = PageRange::trusted(start.raw() >> PAGE_SHIFT, LARGE_PAGE_SLOTS);
+        self.iovas.with(|iovas| {
+            Self::end_run(iovas, run, |range| self.table.clear_large_page_at_hand(range, may_end))
+        })
+    }
+
+    /// As [`Domain::unmap_page_at_hand`], of `pages` pages, fewer than [`FEW`], that lead to adjacent frames. The authority is the same.
+    #[inline(always)]
+    pub fn unmap_few_at_hand(
         &self,
         _authority: M::Authority,
         (start, pages): (DmaAddr, u32),
         may_end: impl FnOnce(PhysAddr) -> bool,
     ) -> bool {
         let run = PageRange::from_numbers(start.raw() >> PAGE_SHIFT, pages);
-        let Some(run) = run.filter(|_| pages <= LARGE_PAGE_SLOTS) else { return false };
+        let Some(run) = run.filter(|_| pages < FEW) else { return false };
         self.iovas.with(|iovas| {
-            Self::end_run(iovas, run, |range| {
-                if pages < FEW {
-                    self.table.clear_consecutive_at_hand(range, may_end)
-                } else {
-                    pages == LARGE_PAGE_SLOTS
-                        && run.first().is_multiple_of(LARGE_PAGE_SLOTS)
-                        && self.table.clear_large_page_at_hand(range, may_end)
-                }
-            })
+            let clear =
+                |range: &mut OwnedRange| self.table.clear_consecutive_at_hand(range, may_end);
+            Self::end_run(iovas, run, clear)
         })
     }
 
@@ -191,6 +206,15 @@ impl<M: Machine, T: Iotlb, L: Locks> Domain<'_, '_, M, T, L> {
         }
         is_cleared
     }
+}
+
+/// Gives back the run that was taken a moment ago.
+#[cold]
+#[inline(never)]
+fn in_vain<R>(iovas: &mut IovaSpace<'_>, run: PageRange) -> Option<R> {
+    let freed = iovas.release(run);
+    debug_assert_eq!(freed, Freed::Yes, "taken a moment ago");
+    None
 }
 
 /// The first address of page number `page`.

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! # Locks
-//! That of the addresses has none inside but what whoever may end a mapping asks under it ([`Domain::unmap_at_hand`]), of a later class; that
-//! of table memory stands where the kernel's does, inside the making of tables and outside the frames. No lock is held while entries are written: whoever has an [`Iova`] owns them.
+//! That of the addresses has none inside but what whoever may end a mapping asks under it ([`Domain::unmap_page_at_hand`]), of a later
+//! class; that of table memory stands where the kernel's does, inside the making of tables and outside the frames. No lock is held while
+//! entries are written: whoever has an [`Iova`] owns them.
 
 use core::fmt;
 

@@ -14,10 +14,10 @@
 //!
 //! Plain state: the caller keeps it behind a lock.
 
-use crate::addr::{DmaAddr, PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{DmaAddr, LARGE_PAGE_SIZE, PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::frames::Freed;
 use crate::iommu::error::{CreateError, IovaError};
-use crate::pool::{MOST_ALIGNED, Marks, NewError, Pool, Word};
+use crate::pool::{MOST_ALIGNED, Marks, NewError, Pool, Size, Word};
 
 /// How full a window is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +115,14 @@ impl<'s> IovaSpace<'s> {
     #[inline(always)]
     pub(super) fn take_page(&mut self) -> Option<u32> {
         self.pool.take_page().map(|page| self.first().wrapping_add(page))
+    }
+
+    /// As [`IovaSpace::take_page`], of the pages of a large page: the number of the first.
+    #[inline(always)]
+    pub(super) fn take_large_page(&mut self) -> Option<u32> {
+        const SIZE: Size = Size::of(LARGE_PAGE_SIZE);
+        let Size::Many(sixteen) = SIZE else { return None };
+        self.pool.take_many(sixteen).map(|page| self.first().wrapping_add(page))
     }
 
     /// Takes `run` again, which [`IovaSpace::release`] took back a moment ago.

@@ -67,8 +67,8 @@ impl<M: Machine, T: Iotlb> Machine for DomainMachine<M, T> {
     }
 
     #[inline(always)]
-    fn clear_descriptors(&self, first: PhysAddr, count: u32) {
-        self.machine.clear_descriptors(first, count);
+    fn fill_descriptors(&self, first: PhysAddr, count: u32, descriptor: u32) {
+        self.machine.fill_descriptors(first, count, descriptor);
     }
 
     #[inline(always)]

@@ -167,7 +167,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
             };
             let mut usable = start.range(pages);
             let is_mapped = if parts == ONE_LARGE_PAGE {
-                self.table.map_large_page_at_hand(&mut usable, word)
+                self.table.map_large_page_apart(&mut usable, word)
             } else {
                 self.table.map_above_at_hand(&mut usable, word)
             };
@@ -244,9 +244,7 @@ impl<M: Machine, L: Locks> KernelSpace<'_, M, L> {
                 && self.table.clear_above_at_hand(usable, Supersection::No);
         }
         match (parts, pages) {
-            (ONE_LARGE_PAGE, LARGE_PAGE_SLOTS) => {
-                self.table.clear_large_page_at_hand(usable, |_| true)
-            }
+            (ONE_LARGE_PAGE, LARGE_PAGE_SLOTS) => self.table.clear_large_page_apart(usable),
             (ONE_SUPERSECTION, PAGES_PER_SUPERSECTION) => {
                 self.table.clear_above_at_hand(usable, Supersection::Yes)
             }

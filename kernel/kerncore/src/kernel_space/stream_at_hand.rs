@@ -46,6 +46,12 @@ impl<M: StreamMachine, L: Locks> KernelSpace<'_, M, L> {
         owner.is_some_and(|owner| OwnerSet::STREAMABLE.contains(owner))
     }
 
+    /// The frame whose record begins at `address`, if [`KernelSpace::is_frame_at_hand`] says yes of it.
+    #[inline(always)]
+    pub fn frame_at_hand(&self, address: usize) -> Option<Pfn> {
+        self.zones.table().frame_if_owned(address, OwnerSet::STREAMABLE.bits())
+    }
+
     /// [`KernelSpace::give_to_device`] of `piece`, of which [`KernelSpace::is_at_hand`] says yes. Any context.
     #[inline(always)]
     pub fn give_piece(&self, _authority: M::Authority, handover: Handover, piece: Piece) {

@@ -120,18 +120,29 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
     /// Maps all of `range`, sixteen pages from a multiple of sixteen on, by the large page of `word`, if its table is there and its
     /// slots are empty. Says whether; otherwise nothing has changed. Seen by every walker.
     ///
-    /// Not inlined: it has all registers to itself.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn map_large_page_at_hand(&self, range: &mut OwnedRange, word: u32) -> bool {
         let run = Run::whole(range).sixteen();
         let Some(below) = self.table_there(run.section()) else { return false };
         let mut slots = run.slots(below);
         let is_free = self.joined(&slots) == 0;
         if is_free {
-            slots.write_steps::<0>(&self.machine, word);
+            slots.fill(&self.machine, word);
             self.machine.barrier();
         }
         is_free
+    }
+
+    /// [`PageTable::map_large_page_at_hand`], not inlined: for who has few registers to spare.
+    #[inline(never)]
+    pub(crate) fn map_large_page_apart(&self, range: &mut OwnedRange, word: u32) -> bool {
+        self.map_large_page_at_hand(range, word)
+    }
+
+    /// [`PageTable::clear_large_page_at_hand`], wherever it leads, as the above.
+    #[inline(never)]
+    pub(crate) fn clear_large_page_apart(&self, range: &mut OwnedRange) -> bool {
+        self.clear_large_page_at_hand(range, |_| true)
     }
 
     /// Maps `range`, one page, by the small page of `word`, if its table is there and its slot is empty. Says whether; otherwise nothing
@@ -201,9 +212,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
 
     /// Clears and flushes all of `range`, sixteen pages from a multiple of sixteen on, if it is one large page and `may_end`, which is
     /// told where it leads, allows it. Says whether; otherwise nothing has changed.
-    ///
-    /// Not inlined: it has all registers to itself.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn clear_large_page_at_hand(
         &self,
         range: &mut OwnedRange,

@@ -26,7 +26,7 @@ impl Write for Sixteens {
     fn write(&mut self, machine: &impl Machine, slots: &mut Slots<'_>) -> u32 {
         let mut written = 0;
         while let Some(mut sixteen) = slots.sixteen(written) {
-            sixteen.write_steps::<0>(machine, self.0);
+            sixteen.fill(machine, self.0);
             self.0 = self.0.wrapping_add(LARGE_PAGE_SIZE);
             written += LARGE_PAGE_SLOTS;
         }

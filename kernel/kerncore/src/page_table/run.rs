@@ -114,13 +114,13 @@ impl<'range> Run<'range> {
         Self { count: 1, ..self }
     }
 
-    /// Of a run of the pages of one large page: the same, and the compiler knows how many they are.
+    /// Of a run of the pages of one large page: the same, and the compiler knows how many they are, and where they may begin.
     #[inline(always)]
     pub(super) fn sixteen(self) -> Self {
         debug_assert!(
             self.count == LARGE_PAGE_SLOTS && self.first.is_multiple_of(LARGE_PAGE_SLOTS)
         );
-        Self { count: LARGE_PAGE_SLOTS, ..self }
+        Self { first: self.first & !(LARGE_PAGE_SLOTS - 1), count: LARGE_PAGE_SLOTS, ..self }
     }
 
     /// Which pages they are.
@@ -329,6 +329,15 @@ impl Slots<'_> {
         if self.count != 0 {
             let steps = Steps::<STEP> { next: first, left: self.count };
             machine.write_descriptors(self.first, steps);
+            machine.clean_descriptors(self.first, self.count);
+        }
+    }
+
+    /// Writes `word` to every slot, and cleans them.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, machine: &impl Machine, word: u32) {
+        if self.count != 0 {
+            machine.fill_descriptors(self.first, self.count, word);
             machine.clean_descriptors(self.first, self.count);
         }
     }

@@ -7,6 +7,8 @@ extern crate alloc;
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 
 use ::witness::{Entry, Testimony};
 use arch::exception::{Access, FaultStatus, Level};
@@ -132,15 +134,26 @@ fn a_detached_device_sees_nothing_at_its_old_addresses_s108() {
     zones.free(block).expect("the test's own");
 }
 
-/// An IOTLB that is told, or nobody tells.
+/// An IOTLB that is told, or nobody tells; and what it heard.
 #[derive(Debug)]
 struct Ear {
     cpus: CpuIotlb<'static, CortexA9, IrqLocks>,
     is_deaf: bool,
+    invalidations: AtomicU32,
+    pages: AtomicU32,
+}
+
+impl Ear {
+    /// How often it was told, and of how many pages.
+    fn heard(&self) -> (u32, u32) {
+        (self.invalidations.load(Relaxed), self.pages.load(Relaxed))
+    }
 }
 
 impl Iotlb for Ear {
     fn invalidate(&self, pages: PageRange) {
+        self.invalidations.fetch_add(1, Relaxed);
+        self.pages.fetch_add(pages.count(), Relaxed);
         if !self.is_deaf {
             self.cpus.invalidate(pages);
         }
@@ -151,34 +164,69 @@ impl Iotlb for Ear {
     }
 }
 
+type Listening = Domain<'static, 'static, CortexA9, Ear, IrqLocks>;
+
+/// Lends `act` a domain of `bytes` whose IOTLB is an [`Ear`].
+fn with_ear(bytes: u32, is_deaf: bool, act: impl FnOnce(&Listening)) {
+    let window = Listening::window_of(BASE, bytes).expect("a window");
+    let words = Box::leak(vec![Word::FREE; IovaSpace::words_for(window)].into_boxed_slice());
+    let own: *mut [Word] = words;
+    // SAFETY: made of a box above, and the domain's alone until it is gone.
+    let words = unsafe { &mut *own };
+    let (invalidations, pages) = (AtomicU32::new(0), AtomicU32::new(0));
+    let ear = Ear { cpus: mm::domain::iotlb(), is_deaf, invalidations, pages };
+    let domain = Listening::new(kernel(), ear, window, words).expect("memory");
+    act(&domain);
+    drop(domain);
+    // SAFETY: as above; the domain is gone.
+    drop(unsafe { Box::from_raw(own) });
+}
+
 /// S110: a missing invalidation shows: the device goes on seeing what was unmapped. One that is not missing does its work.
 #[ktest]
 fn an_iotlb_that_is_not_told_goes_on_seeing_what_was_unmapped_s110() {
-    type With<T> = Domain<'static, 'static, CortexA9, T, IrqLocks>;
     let zones = kernel().zones();
     for (order, is_deaf) in [(0, true), (0, false), (4, true), (4, false), (8, true), (8, false)] {
         let block = zones.allocate(order, FrameOwner::Test).expect("memory");
-        let window = With::<Ear>::window_of(BASE, 4 << 20).expect("a window");
-        let words = Box::leak(vec![Word::FREE; IovaSpace::words_for(window)].into_boxed_slice());
-        let own: *mut [Word] = words;
-        // SAFETY: made of a box above, and the domain's alone until it is gone.
-        let words = unsafe { &mut *own };
-        let ear = Ear { cpus: mm::domain::iotlb(), is_deaf };
-        let domain = With::new(kernel(), ear, window, words).expect("memory");
-        let run = [(block.first(), 1 << order)].into_iter();
-        let iova = shown(&domain, run, Grant::ReadWrite);
-        let word = VirtAddr::new(iova.start().raw() + ((1 << order) - 1) * PAGE_SIZE + 4);
-        let ear = domain.iotlb();
-        let (before, after) = ear.cpus.with_open(domain.root(), || {
-            let before = read(word).map(drop);
-            domain.unmap(iova, ()).flush();
-            (before, read(word).map(drop))
+        with_ear(4 << 20, is_deaf, |domain| {
+            let run = [(block.first(), 1 << order)].into_iter();
+            let iova = shown(domain, run, Grant::ReadWrite);
+            let word = VirtAddr::new(iova.start().raw() + ((1 << order) - 1) * PAGE_SIZE + 4);
+            let (before, after) = domain.iotlb().cpus.with_open(domain.root(), || {
+                let before = read(word).map(drop);
+                domain.unmap(iova, ()).flush();
+                (before, read(word).map(drop))
+            });
+            assert_eq!(before, Ok(()));
+            assert_eq!(after.is_ok(), is_deaf, "order {order}: {after:?}");
         });
-        assert_eq!(before, Ok(()));
-        assert_eq!(after.is_ok(), is_deaf, "order {order}: {after:?}");
-        drop(domain);
-        // SAFETY: as above; the domain is gone.
-        drop(unsafe { Box::from_raw(own) });
         zones.free(block).expect("the test's own");
     }
+}
+
+/// S23, S109: an entry of any size is forgotten by one invalidation of one page.
+#[ktest]
+fn an_entry_of_any_size_is_forgotten_by_one_invalidation_s23_s109() {
+    // Devices may be led to frames that others have, as long as nobody writes there.
+    let ram = kernel().zones().table().first().number().next_multiple_of(4096);
+    with_ear(64 << 20, false, |domain| {
+        for (pages, size) in [
+            (1, PageSize::Small),
+            (16, PageSize::Large),
+            (256, PageSize::Section),
+            (4096, PageSize::Supersection),
+        ] {
+            let first = Pfn::new(ram).expect("RAM");
+            let iova = shown(domain, [(first, pages)].into_iter(), Grant::Read);
+            assert_eq!(domain.translate(iova.start()).map(|found| found.size), Some(size));
+            // What it displaced was forgotten by now.
+            let (invalidations, page) = domain.iotlb().heard();
+            domain.unmap(iova, ()).flush();
+            assert_eq!(
+                domain.iotlb().heard(),
+                (invalidations + 1, page + 1),
+                "{size:?}: one entry"
+            );
+        }
+    });
 }

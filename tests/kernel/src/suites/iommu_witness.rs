@@ -193,9 +193,9 @@ fn two_domains_do_not_see_each_other_and_who_has_none_sees_nothing_s110() {
     give_back(list);
 }
 
-/// S109: an entry of each size, as the processor walks it, and one invalidation for each.
+/// S109: an entry of each size, as the processor walks it.
 #[ktest]
-fn entries_of_all_sizes_lead_where_they_should_and_are_forgotten_one_by_one_s109() {
+fn entries_of_all_sizes_lead_where_they_should_s109() {
     let domain = domain();
     let ram = kernel().zones().table().first();
     // Devices may be led to frames that others have, as long as nobody writes there.
@@ -217,12 +217,7 @@ fn entries_of_all_sizes_lead_where_they_should_and_are_forgotten_one_by_one_s109
             assert_eq!((Some(walked.physical), walked.size), (physical, size));
         }
         let last = at(&iova, (pages - 1) * PAGE_SIZE);
-        // What it displaced was forgotten by now.
-        let before = domain.forgotten();
         domain.unmap(iova, ()).flush();
-        let after = domain.forgotten();
-        let told = (after.invalidations - before.invalidations, after.pages - before.pages);
-        assert_eq!(told, (1, 1), "{size:?}: one entry");
         assert!(domain.with_open(|| read(last)).is_err());
     }
 }

@@ -28,7 +28,8 @@ fn map(domain: &Of<'_>, (first, pages): (Pfn, u32)) -> DmaAddr {
 fn end_soon(domain: &Of<'_>, start: DmaAddr, pages: u32) -> bool {
     match pages {
         1 => domain.unmap_page_at_hand((), start, |_| true),
-        _ => domain.unmap_at_hand((), (start, pages), |_| true),
+        16 => domain.unmap_large_page_at_hand((), start, |_| true),
+        _ => domain.unmap_few_at_hand((), (start, pages), |_| true),
     }
 }
 
@@ -136,7 +137,7 @@ fn what_stays_out_of_use_is_claimed_again_s22() {
     let devices = Devices::new(&bed);
     let domain = domain_of(&devices, 0, 2 << 20);
     let words = (FLOW, Coherency::Coherent);
-    let start = domain.map_page_at_hand((), frame(RAM), words);
+    let start = domain.map_page_at_hand((), frame(RAM), words, DmaAddr::new(u32::MAX));
     let start = start.unwrap_or_else(|| map(&domain, (frame(RAM), 1)));
     let slot = l1::index(kerncore::addr::VirtAddr::new(start.raw())) * 4;
     let slot = PhysAddr::new(domain.root().raw() + slot);

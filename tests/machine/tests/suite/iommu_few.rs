@@ -15,13 +15,18 @@ use kerncore::{
 use machine::{Behaviour, Kind, Privilege};
 
 const TYPE: MemoryType = MemoryType::NormalWriteBack;
+/// The highest address of a device that reaches all.
+const ANYWHERE: DmaAddr = DmaAddr::new(u32::MAX);
 const HOW: (Flow, Coherency) = (Flow::Bidirectional, Coherency::Coherent);
 
 /// By the short cut for as many pages.
 fn map(domain: &Of<'_>, first: Pfn, pages: u32, how: (Flow, Coherency)) -> Option<DmaAddr> {
     match pages {
-        1 => domain.map_page_at_hand((), first, how),
-        pages => domain.map_at_hand((), (first, pages), how),
+        1 => domain.map_page_at_hand((), first, how, ANYWHERE),
+        16 if first.number().is_multiple_of(16) => {
+            domain.map_large_page_at_hand((), first, how, ANYWHERE)
+        }
+        pages => domain.map_few_at_hand((), (first, pages), how, ANYWHERE),
     }
 }
 
@@ -33,7 +38,10 @@ fn unmap(
 ) -> bool {
     match pages {
         1 => domain.unmap_page_at_hand((), start, may_end),
-        pages => domain.unmap_at_hand((), (start, pages), may_end),
+        16 if start.raw().is_multiple_of(16 * PAGE_SIZE) => {
+            domain.unmap_large_page_at_hand((), start, may_end)
+        }
+        pages => domain.unmap_few_at_hand((), (start, pages), may_end),
     }
 }
 
@@ -54,6 +62,30 @@ fn with_tables(domain: &Of<'_>) {
 fn block(bed: &Bed) -> u32 {
     let block = bed.space.zones().allocate(8, FrameOwner::Pages).expect("memory");
     block.leak().0.number()
+}
+
+/// S100: what the device would not reach all of is not at hand, and nothing of it is left; what it just reaches is.
+#[test]
+fn addresses_out_of_reach_are_not_at_hand_s100() {
+    let bed = Bed::warm_on(Behaviour::Hoarding);
+    let devices = Devices::new(&bed);
+    let domain = domain_of(&devices, 0x10_0000, 8 << 20);
+    with_tables(&domain);
+    let first = frame(block(&bed));
+    for pages in [1, 3, 16] {
+        let by = |highest| match pages {
+            1 => domain.map_page_at_hand((), first, HOW, highest),
+            16 => domain.map_large_page_at_hand((), first, HOW, highest),
+            pages => domain.map_few_at_hand((), (first, pages), HOW, highest),
+        };
+        let lowest = by(ANYWHERE).expect("at hand");
+        assert!(unmap(&domain, lowest, pages, |_| true));
+        assert_eq!(by(DmaAddr::new(lowest.raw() - 1)), None, "{pages} pages");
+        assert!(domain.is_unused(), "{pages} pages");
+        audit(&domain);
+        assert_eq!(by(lowest), Some(lowest), "{pages} pages");
+        assert!(unmap(&domain, lowest, pages, |_| true));
+    }
 }
 
 /// S105, S109: at the same addresses, by the same entries, for as long; and who looked meanwhile has forgotten it.

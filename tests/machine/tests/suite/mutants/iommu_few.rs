@@ -4,13 +4,16 @@ use super::iommu::{Devices, Mistake, domain_of, with_open};
 use super::{Goes, Verdict, board, same};
 use histories::bed::{Bed, RAM, frame};
 use kerncore::{
-    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr},
     attributes::MemoryType,
     coherent::Coherency,
     iommu::Grant,
     streaming::Flow,
 };
 use machine::{Behaviour, Fault, Kind, Privilege, SoftCpu};
+
+/// The highest address of a device that reaches all.
+const ANYWHERE: DmaAddr = DmaAddr::new(u32::MAX);
 
 fn may_read(cpu: &SoftCpu<'_>, address: VirtAddr) -> Result<PhysAddr, Fault> {
     cpu.access(address, Kind::Read, Privilege::User)
@@ -32,8 +35,9 @@ fn few_hidden_pages_are_seen_by_no_device(subject: &impl Goes<Mistake>) -> Verdi
     for count in [1, 3, 16] {
         let first = frame(RAM + 0x40);
         let seen = match count {
-            1 => domain.map_page_at_hand((), first, how),
-            count => domain.map_at_hand((), (first, count), how),
+            1 => domain.map_page_at_hand((), first, how, ANYWHERE),
+            16 => domain.map_large_page_at_hand((), first, how, ANYWHERE),
+            count => domain.map_few_at_hand((), (first, count), how, ANYWHERE),
         };
         let start = seen.ok_or("not at hand")?;
         let pages: Vec<VirtAddr> =
@@ -50,7 +54,8 @@ fn few_hidden_pages_are_seen_by_no_device(subject: &impl Goes<Mistake>) -> Verdi
             };
             let is_hidden = match count {
                 1 => domain.unmap_page_at_hand((), start, may_end),
-                count => domain.unmap_at_hand((), (start, count), may_end),
+                16 => domain.unmap_large_page_at_hand((), start, may_end),
+                count => domain.unmap_few_at_hand((), (start, count), may_end),
             };
             if !is_hidden {
                 return Err("not at hand".to_owned());
