@@ -1,6 +1,6 @@
-//! Memory for devices that snoop: frames at their linear addresses, zeroed, and a book of who has which.
+//! Memory for devices that snoop: frames at their linear addresses, zeroed, and an index of who has which.
 //!
-//! Programs see it as the kernel does, cacheable (S97). A window takes hold of the frames under the lock of the book, in which the buffer
+//! Programs see it as the kernel does, cacheable (S97). A window takes hold of the frames under the lock of the index, in which the buffer
 //! must be, and a free takes the buffer out of it under that lock, if no window has hold of them: whoever comes first wins (S46, S78).
 
 use arch::lock::IrqSpinLock;
@@ -16,11 +16,11 @@ use kerncore::user::ShowError;
 use mm::reserve::unless_short;
 use mm::user::AddressSpace;
 
-use crate::book::{Book, Leaf};
 use crate::coherent::{Buffer, out_of_reach, request_of};
 use crate::debug;
 use crate::device::Device;
 use crate::error::{AllocateError, FreeError, invalid, out_of_use, wrong_handle};
+use crate::index::{Index, Slip};
 
 /// A buffer that has no area, and so is in no other list.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,9 @@ pub(crate) struct Direct {
     pub(crate) holder: Holder,
 }
 
-/// All of them, and the last serial number.
-static BUFFERS: IrqSpinLock<(Book<Direct>, u64)> =
-    IrqSpinLock::new(Class::DirectBuffers, (Book::new(), 0));
+/// All of them, by their addresses, and the last serial number.
+static BUFFERS: IrqSpinLock<(Index<Direct>, u64)> =
+    IrqSpinLock::new(Class::DirectBuffers, (Index::new(), 0));
 
 pub(crate) fn allocate(
     device: &Device,
@@ -55,7 +55,7 @@ pub(crate) fn allocate(
         holder,
     };
     // The entry first, so that frames once taken need not be given up.
-    let mut entry = Leaf::new(nothing).ok_or(AllocateError::NoEntry { bytes })?;
+    let mut entry = Slip::new(nothing).ok_or(AllocateError::NoEntry { bytes })?;
     let (request, order) = (request_of(device), order_for(pages_for(bytes)));
     let take = || mm::kernel().zeroed_frames_from(request, order, FrameOwner::Pages);
     let frames = take().or_else(|error| match sleep {
@@ -67,10 +67,10 @@ pub(crate) fn allocate(
     let physical = frames.leak().0.base();
     let address = linear_address(physical).expect("low memory was asked for");
     *entry.value_mut() = Direct { address, physical, ..nothing };
-    BUFFERS.with(|(book, last)| {
+    BUFFERS.with(|(buffers, last)| {
         *last += 1;
         entry.value_mut().serial = *last;
-        book.add(entry);
+        buffers.add(address.raw(), entry);
     });
     Ok((address, physical))
 }
@@ -99,8 +99,8 @@ pub(crate) fn free(
     }
     let pages = pages_for(bytes);
     // Whoever takes the entry out frees the buffer, and nobody else can.
-    let taken = BUFFERS.with(|(book, _)| {
-        let found = book.iter().find(|buffer| buffer.address == address);
+    let taken = BUFFERS.with(|(buffers, _)| {
+        let found = buffers.at(address.raw());
         let found = found.ok_or(RemoveError::Unknown { address })?.pages;
         if found != pages {
             return Err(RemoveError::OtherSize { address, found, wanted: pages });
@@ -109,7 +109,7 @@ pub(crate) fn free(
         if users != 0 {
             return Err(RemoveError::InUse { address, users });
         }
-        Ok(book.take(|buffer| buffer.address == address))
+        Ok(buffers.take(address.raw(), |_| true))
     });
     let Some(entry) = taken.map_err(unknown)? else {
         return Err(unknown(RemoveError::Unknown { address }));
@@ -120,7 +120,7 @@ pub(crate) fn free(
     let freed =
         mm::kernel().free_frames_at(authority, physical.pfn(), order_for(pages), FrameOwner::Pages);
     if let Err(error) = freed {
-        BUFFERS.with(|(book, _)| book.add(entry));
+        BUFFERS.with(|(buffers, _)| buffers.add(address.raw(), entry));
         invalid(address, &error);
         return Err(FreeError::Simple(error));
     }
@@ -137,8 +137,8 @@ pub(crate) fn show(
 ) -> Result<(), ShowError> {
     let physical = device.physical_address(dma);
     space.show_block(start, offset, |window| {
-        BUFFERS.with(|(book, _)| {
-            let found = book.iter().find(|buffer| buffer.address == address);
+        BUFFERS.with(|(buffers, _)| {
+            let found = buffers.at(address.raw());
             let &Direct { physical: found, pages: area, .. } =
                 found.ok_or(ShareError::Unknown { address })?;
             if found != physical {
@@ -158,16 +158,16 @@ pub(crate) fn show(
 
 /// The first frame of the first `pages` pages of the buffer at `address`, if it is one, has so many, and lies at `physical`. Any context.
 pub(crate) fn first_frame(address: VirtAddr, physical: PhysAddr, pages: u32) -> Option<Pfn> {
-    BUFFERS.with(|(book, _)| {
-        let found = book.iter().find(|buffer| buffer.address == address)?;
+    BUFFERS.with(|(buffers, _)| {
+        let found = buffers.at(address.raw())?;
         (found.physical == physical && pages <= found.pages).then_some(physical.pfn())
     })
 }
 
 /// The first that was made after the one of this serial number, of those that there are.
 pub(crate) fn next(serial: u64) -> Option<Direct> {
-    BUFFERS.with(|(book, _)| {
-        let later = book.iter().filter(|buffer| buffer.serial > serial);
-        later.min_by_key(|buffer| buffer.serial).copied()
+    BUFFERS.with(|(buffers, _)| {
+        let later = buffers.iter_from(0).map(|(_, buffer)| buffer);
+        later.filter(|buffer| buffer.serial > serial).min_by_key(|buffer| buffer.serial).copied()
     })
 }

@@ -34,6 +34,7 @@ mod direct;
 pub mod dma_pool;
 mod error;
 pub mod in_place;
+mod index;
 pub mod iommu;
 pub mod list;
 pub mod listing;

@@ -56,7 +56,7 @@ pub(crate) fn seen(
     let shown = iommu.show(authority, (physical, bytes), Grant::ReadWrite, memory);
     let error = match shown {
         Ok(dma) if device.coherent_mask().reaches(dma, bytes) => {
-            buffers::add(entry, dma);
+            buffers::add(iommu, entry, dma);
             return Ok(Buffer { address, dma });
         }
         Ok(dma) => {
@@ -152,7 +152,10 @@ unsafe fn free_otherwise(
         is_hidden.set(true);
         let left = match iommu.claim(authority, dma, bytes) {
             // Whoever is given the addresses next has a view of his own there.
-            Ok(iova) => iommu.hide_all_and(iova, || buffers::unseen(address)),
+            Ok(iova) => {
+                let mut unseen = None;
+                iommu.hide_all_and(iova, || unseen = Some(buffers::unseen(iommu, address)))
+            }
             // The device sees nothing there, or what is another's.
             Err(error) => {
                 log::error!("DMA: {}: {error}", device.name());
@@ -163,7 +166,7 @@ unsafe fn free_otherwise(
         // domain ends.
         let may_be_asked_for = atomic_pool::contains(address) || linear_physical(address).is_some();
         if left == 0 || !may_be_asked_for {
-            buffers::gone(address);
+            buffers::gone(iommu, address);
         }
         // What a foreign entry still shows the device is nobody else's.
         if left == 0 { Ok(()) } else { Err(FramesError::StillMapped) }

@@ -40,6 +40,7 @@ pub struct Shared {
     holders: AtomicU32,
     /// How many devices are attached.
     devices: AtomicU32,
+    views: buffers::Views,
 }
 
 impl Shared {
@@ -131,7 +132,7 @@ impl IommuMapping {
         let heap = DomainError::Heap { pages: domain.window().count() };
         memory.try_reserve_exact(1).map_err(|_| heap)?;
         let (holders, devices) = (AtomicU32::new(1), AtomicU32::new(0));
-        memory.push(Shared { domain, holders, devices });
+        memory.push(Shared { domain, holders, devices, views: buffers::Views::new() });
         Ok(Self(NonNull::from(Box::leak(memory.into_boxed_slice())).cast::<Shared>()))
     }
 
