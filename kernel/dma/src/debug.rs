@@ -1,6 +1,9 @@
 //! The misuse checker (S107), on with `dma_debug=on`: every streaming mapping is listed, and a call that does not go with one is an error line
 //! that names both parties, with a backtrace. The call is carried out, or refused, as it would be without. Coherent buffers are noted with their
 //! device anyway ([`crate::listing`]): what one still has when it goes is told, too, and costs nothing before.
+//!
+//! Cache lines are compared in memory. Behind an IOMMU a mapping is watched as far as what it leads to lies in a row, from its first byte on:
+//! of one piece of memory all of it; of a segment that a scatter list's scattered pages were joined to, the first run of them alone.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -9,7 +12,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use arch::lock::IrqSpinLock;
-use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr, VirtAddr};
+use kerncore::addr::{DmaAddr, PhysAddr, VirtAddr};
 use kerncore::config::DmaChecks;
 use kerncore::holder::Tag;
 use kerncore::lock::Class;
@@ -89,13 +92,12 @@ fn space_of(device: &Device) -> usize {
 
 fn mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Mapping {
     let Call { device, flow, caller, family, .. } = *call;
-    let first = device.physical_address(dma);
-    // Of what is seen through a domain the first page, at least, is one piece of memory.
-    let adjacent = match device.iommu() {
-        None => bytes,
-        Some(_) => bytes.min(PAGE_SIZE - first.page_offset()),
+    let memory = match device.iommu() {
+        None => (device.physical_address(dma), bytes),
+        // What leads nowhere was not mapped, and is entered nowhere.
+        Some(iommu) => iommu.stretch(dma, bytes).unwrap_or((PhysAddr::new(0), 0)),
     };
-    let (space, memory) = (space_of(device), (first, adjacent));
+    let space = space_of(device);
     Mapping { device: party(device), family, space, dma, memory, bytes, flow, caller }
 }
 

@@ -39,7 +39,8 @@ pub struct Mapping {
     pub space: usize,
     /// Where the device sees it.
     pub dma: DmaAddr,
-    /// Where it begins on the bus, and how many bytes are known to follow each other there.
+    /// Where it begins on the bus, and how many bytes follow each other there: what lies elsewhere is not watched for lines that two
+    /// mappings have in common, nor for buffers that are freed.
     pub memory: (PhysAddr, u32),
     /// How many bytes.
     pub bytes: u32,

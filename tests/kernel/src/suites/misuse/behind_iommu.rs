@@ -110,3 +110,60 @@ fn memory_is_compared_where_it_lies_and_not_where_devices_see_it_s107_s109() -> 
     assert_eq!((mappings(), found()), (0, before), "{log:?}");
     Ran
 }
+
+/// Maps `bytes` from `offset` in `block` on, which the device is to write.
+fn map_some(device: &'static Device, block: &Pages, (offset, bytes): (u32, u32)) -> DmaAddr {
+    let start = ptr::with_exposed_provenance_mut((block.address().raw() + offset) as usize);
+    // SAFETY: a device, and the test's block, which it leaves alone.
+    let dma = unsafe { dma_map_single(device, start, bytes, FROM) };
+    // SAFETY: a device.
+    assert_eq!(unsafe { dma_mapping_error(device, dma) }, 0);
+    dma
+}
+
+/// Of one piece of memory each line is watched, on whichever page it lies: behind an IOMMU as on the bus.
+#[ktest]
+fn lines_beyond_the_first_page_of_a_mapping_are_watched_s107_s109() -> Completion {
+    if !is_on() {
+        return Skipped("dma_debug is off");
+    }
+    if bounce::is_forced() {
+        return Skipped("copies have lines of their own");
+    }
+    let block = Pages::exactly(4).expect("memory");
+    let all = |shared: bool, pairs: &[[(u32, u32); 2]]| {
+        for &[first, second] in pairs {
+            let (one, before) = (map_some(&DISK, &block, first), found());
+            let (other, log) = capture_log(|| map_some(&DISK, &block, second));
+            let words = alloc::format!("in a cache line of another: {} bytes at {one}", first.1);
+            let is_told = log.text().contains(&words);
+            let wanted = (shared, before + u32::from(shared));
+            assert_eq!((is_told, found()), wanted, "{first:?}, {second:?}: {log:?}");
+            end(&DISK, other, second.1, FROM);
+            end(&DISK, one, first.1, FROM);
+            assert_eq!((mappings(), found()), (0, wanted.1));
+        }
+    };
+    let both = || {
+        all(
+            true,
+            &[
+                [(0, 2 * PAGE_SIZE), (PAGE_SIZE, PAGE_SIZE)],
+                [(PAGE_SIZE, PAGE_SIZE), (0, 2 * PAGE_SIZE)],
+                [(0, 4 * PAGE_SIZE), (3 * PAGE_SIZE, 100)],
+                [(100, 2 * PAGE_SIZE), (2 * PAGE_SIZE + 96, 4)],
+            ],
+        );
+        all(
+            false,
+            &[
+                [(0, 2 * PAGE_SIZE), (2 * PAGE_SIZE, PAGE_SIZE)],
+                [(PAGE_SIZE, PAGE_SIZE + 32), (2 * PAGE_SIZE + 32, 32)],
+            ],
+        );
+    };
+    both();
+    let _disk = Attached::new(&DISK, WINDOW);
+    both();
+    Ran
+}
