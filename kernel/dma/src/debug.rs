@@ -20,6 +20,7 @@ use kerncore::misuse::{Buffer, Checker, Entry, Family, Mapping, Misuse, Party};
 use mm::report::{Called, dump_stack};
 
 use crate::device::Device;
+use crate::iommu::Shared;
 use crate::listing::{self, Line};
 use crate::streaming::Call;
 
@@ -85,9 +86,9 @@ fn party(device: &Device) -> Party {
     Party { id: ptr::from_ref(device).addr(), name: device.name() }
 }
 
-/// Whose addresses it sees.
+/// Whose addresses it sees: where that lies, which is another's when it has ended ([`space_ends`]).
 fn space_of(device: &Device) -> usize {
-    device.iommu().map_or(0, |domain| ptr::from_ref(domain).addr())
+    device.iommu().map_or(0, |iommu| ptr::from_ref(iommu).addr())
 }
 
 fn mapping(call: &Call<'_>, dma: DmaAddr, bytes: u32) -> Mapping {
@@ -195,6 +196,15 @@ pub fn device_goes(device: &Device) {
     // A device without a tag never had a buffer.
     if let Some(tag) = device.known_tag() {
         tell_buffers(device, tag);
+    }
+}
+
+/// `iommu` ends, of which nobody is a holder any more: mappings that are left in it are counted, one is named, and they are forgotten. Where
+/// it lies another may lie at once.
+pub(crate) fn space_ends(iommu: &Shared) {
+    if is_on() {
+        let space = ptr::from_ref(iommu).addr();
+        judge("an IOMMU mapping ends", |checker| checker.space_ended(space));
     }
 }
 

@@ -172,6 +172,13 @@ pub enum Misuse {
         /// How many there were.
         count: u32,
     },
+    /// A space of device addresses ended, and mappings in it were left.
+    SpaceEnded {
+        /// One of them.
+        mapped: Mapping,
+        /// How many there were.
+        count: u32,
+    },
     /// There are more mappings than places: from now on nothing is checked, and nothing is listed.
     NoRoom {
         /// How many places there are.
@@ -195,6 +202,10 @@ impl Misuse {
             }
             Self::Leak { mapped, count } => {
                 write!(f, "{} goes and {count} of its mappings stay: ", mapped.device.name)?;
+                return mapped.tell(f, &name, "mapped");
+            }
+            Self::SpaceEnded { mapped, count } => {
+                write!(f, "{count} mappings in it end with it: {}: ", mapped.device.name)?;
                 return mapped.tell(f, &name, "mapped");
             }
             Self::Freed { mapped, buffer } => {
@@ -456,18 +467,29 @@ impl<'s> Checker<'s> {
     /// # Errors
     /// [`Misuse::Leak`] if there were any.
     pub fn gone(&mut self, device: Party) -> Result<(), Misuse> {
+        let left = self.forget(|mapping| mapping.device == device);
+        left.map_or(Ok(()), |(mapped, count)| Err(Misuse::Leak { mapped, count }))
+    }
+
+    /// The space of device addresses that `space` told from all others ends; the mappings in it are forgotten, and another may be told so.
+    ///
+    /// # Errors
+    /// [`Misuse::SpaceEnded`] if there were any.
+    pub fn space_ended(&mut self, space: usize) -> Result<(), Misuse> {
+        let left = self.forget(|mapping| mapping.space == space);
+        left.map_or(Ok(()), |(mapped, count)| Err(Misuse::SpaceEnded { mapped, count }))
+    }
+
+    /// Forgets the mappings that `is_one`: the first of them, and how many there were.
+    fn forget(&mut self, is_one: impl Fn(&Mapping) -> bool) -> Option<(Mapping, u32)> {
         let mut left = None;
-        let mut count = 0;
         for entry in self.entries.iter_mut() {
-            if let Some((mapping, _)) = entry.0
-                && mapping.device == device
-            {
-                left.get_or_insert(mapping);
-                count += 1;
-                *entry = Entry::FREE;
+            if let Some((mapping, _)) = entry.0.take_if(|(mapping, _)| is_one(mapping)) {
+                let (_, count) = left.get_or_insert((mapping, 0));
+                *count += 1;
             }
         }
-        left.map_or(Ok(()), |mapped| Err(Misuse::Leak { mapped, count }))
+        left
     }
 }
 

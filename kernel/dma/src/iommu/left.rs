@@ -102,6 +102,13 @@ impl fmt::Display for Left {
     }
 }
 
+/// Whatever stands then is nobody's any more, and where this lies the next may.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        debug::space_ends(self);
+    }
+}
+
 /// Tells of what `device` leaves, if it leaves anything.
 pub(super) fn tell(device: &Device, iommu: &Shared) {
     if iommu.domain().is_unused() {

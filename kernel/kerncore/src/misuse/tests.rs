@@ -178,6 +178,29 @@ fn a_device_that_goes_leaves_its_mappings_named_and_forgotten_s107() {
     });
 }
 
+/// Another space may lie where it lay, and what was its is neither that one's nor in anybody's way.
+#[test]
+fn a_space_that_ends_leaves_its_mappings_named_and_forgotten_s107_s109() {
+    let behind = |space, device, dma| Mapping { device, space, ..mapping(dma, 64) };
+    checking(|checker| {
+        let first = behind(7, DISK, M);
+        with(checker, first);
+        with(checker, behind(7, CARD, M + 64));
+        with(checker, behind(8, DISK, M + 128));
+        let ended = Misuse::SpaceEnded { mapped: first, count: 2 };
+        assert_eq!(checker.space_ended(7), Err(ended));
+        assert_eq!(
+            ended.to_string(),
+            "2 mappings in it end with it: a disk: 64 bytes at 0x60100000, a buffer, from the device, mapped by 0x80010000"
+        );
+        assert_eq!((checker.mappings(), checker.mappings_of(DISK, 7)), (1, 0));
+        assert_eq!(checker.mapped(call(first)), Ok(()), "nobody has that line");
+        assert_eq!((checker.mappings_of(DISK, 7), checker.space_ended(9)), (1, Ok(())));
+        assert_eq!(checker.mappings_of(DISK, 8), 1);
+    });
+    assert_eq!(Checker::off().space_ended(0), Ok(()));
+}
+
 #[test]
 fn a_full_checker_says_so_once_and_checks_nothing_more_s107() {
     checking(|checker| {

@@ -5,6 +5,7 @@ use core::ptr;
 use dma::bounce;
 use dma::debug::{found, is_on, mappings};
 use dma::device::Device;
+use dma::iommu::{IommuMapping, detach};
 use dma::scatter::ScatterEntry;
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE};
@@ -165,5 +166,51 @@ fn lines_beyond_the_first_page_of_a_mapping_are_watched_s107_s109() -> Completio
     both();
     let _disk = Attached::new(&DISK, WINDOW);
     both();
+    Ran
+}
+
+/// Puts the disk behind an IOMMU for which it does not matter what is left.
+fn attach() -> IommuMapping {
+    let mapping = IommuMapping::new(BASE, WINDOW).expect("memory");
+    // SAFETY: the device has nothing yet.
+    unsafe { mapping.attach(&DISK) }.expect("attached to nothing");
+    mapping
+}
+
+/// Takes it away, and ends `mapping`.
+fn leave(mapping: IommuMapping) {
+    // SAFETY: what the device has is lost, and it does nothing.
+    unsafe { detach(&DISK) }.expect("attached");
+    drop(mapping);
+}
+
+/// What is left in a domain that ends is told then, and is neither counted in the next, which may lie where that lay, nor in its way.
+#[ktest]
+fn what_is_left_in_a_domain_that_ends_is_told_and_forgotten_s107_s109() -> Completion {
+    if !is_on() {
+        return Skipped("dma_debug is off");
+    }
+    if bounce::is_forced() {
+        return Skipped("copies would be lost");
+    }
+    let (page, before) = (Pages::new(0).expect("memory"), found());
+    let domain = attach();
+    let left = map(&DISK, &page, 0, FROM);
+    let ((), log) = capture_log(|| leave(domain));
+    assert_eq!((mappings(), found()), (0, before + 1), "{log:?}");
+    assert!(log.text().contains("1 mappings for transfers that stand"), "{log:?}");
+    let line = log.text().lines().find(|line| line.contains("DMA misuse: ")).expect("told");
+    let named =
+        alloc::format!("1 mappings in it end with it: a careless disk: 256 bytes at {left}");
+    assert_names(line, &["an IOMMU mapping ends: ", &named, "mapped by "]);
+
+    let domain = attach();
+    let (again, log) = capture_log(|| map(&DISK, &page, 0, FROM));
+    assert_eq!((again, found()), (left, before + 1), "{log:?}");
+    let ((), log) = capture_log(|| leave(domain));
+    assert!(log.text().contains("1 mappings for transfers that stand"), "{log:?}");
+    // Whoever ends none of them is told of none.
+    let ((), log) = capture_log(|| leave(attach()));
+    assert_eq!((found(), log.text()), (before + 2, ""));
     Ran
 }
