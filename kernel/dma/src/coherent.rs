@@ -23,7 +23,7 @@ pub use crate::error::{AllocateError, Found, FreeError};
 use crate::error::{invalid, seen_by_another, wrong_handle, wrong_view};
 use crate::iommu::{buffers, coherent as view, scattered};
 pub use crate::shown::{first_frame, show};
-use crate::{direct, pool_growth};
+use crate::{debug, direct, pool_growth};
 
 /// Where a buffer lies, for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +277,44 @@ pub unsafe fn free(
 /// As for [`free`].
 #[inline(never)]
 unsafe fn free_otherwise(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    if debug::is_on() {
+        // SAFETY: by our caller's promise.
+        return unsafe { free_watched(device, bytes, address, dma) };
+    }
+    // SAFETY: as above.
+    unsafe { free_any(device, bytes, address, dma) }
+}
+
+/// Whoever frees another's buffer is accused when that was done (S107).
+///
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_watched(
+    device: &Device,
+    bytes: u32,
+    address: VirtAddr,
+    dma: DmaAddr,
+) -> Result<(), FreeError> {
+    let anothers = debug::anothers(device, address);
+    // SAFETY: by our caller's promise.
+    let freed = unsafe { free_any(device, bytes, address, dma) };
+    if let (Ok(()), Some(line)) = (freed, &anothers) {
+        debug::freed_by_another(device, line);
+    }
+    freed
+}
+
+/// # Safety
+/// As for [`free`].
+#[inline(always)]
+unsafe fn free_any(
     device: &Device,
     bytes: u32,
     address: VirtAddr,

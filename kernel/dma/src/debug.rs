@@ -177,6 +177,28 @@ pub(crate) fn freed(
     }
 }
 
+/// The coherent buffer at `address`, if it is another device's than `device`, which is about to free it. Any context.
+#[cold]
+pub(crate) fn anothers(device: &Device, address: VirtAddr) -> Option<Line> {
+    let own = device.known_tag();
+    let mut found = None;
+    listing::for_each_line(|line| {
+        if line.address == address && !own.is_some_and(|own| line.holder.tag.is_of(own)) {
+            found = Some(*line);
+        }
+    });
+    found
+}
+
+/// `device` has freed the buffer of `line`, which [`anothers`] has found.
+#[cold]
+pub(crate) fn freed_by_another(device: &Device, line: &Line) {
+    let &Line { address, physical, bytes, holder, .. } = line;
+    let memory = (physical, bytes);
+    let buffer = Buffer { device: party(device), address, memory, caller: holder.caller };
+    tell("a coherent buffer goes", &Misuse::FreedByAnother { buffer, owner: line.device() });
+}
+
 /// The driver of `device` has asked whether `dma` stands for a failure.
 pub fn asked(device: &Device, dma: DmaAddr) {
     if is_on() {

@@ -13,6 +13,7 @@ use kerncore::holder::Tag;
 use kerncore::iommu::{DeviceSegments, SegmentLimits};
 use kerncore::lock::Class;
 
+use crate::debug;
 use crate::declared::{DeclareError, Declared, ReleaseError};
 use crate::declared_claims;
 use crate::iommu::{IommuMapping, Shared};
@@ -179,7 +180,9 @@ impl Device {
         // Two CPUs may come from changes of their own, a mask and memory of the device's own, say. One that stored what it found before
         // the other's change would leave the short cut open for good.
         self.finding.with(|()| {
-            let any = self.coherency == Coherency::NonCoherent
+            // Who checks looks whose each buffer is that goes back (S107).
+            let any = !debug::is_on()
+                && self.coherency == Coherency::NonCoherent
                 && self.coherent_mask() == DmaMask::ALL
                 && self.declared.load(Acquire).is_null()
                 && self.iommu.load(Relaxed).is_null();
@@ -284,7 +287,9 @@ impl Device {
         iommu: Option<&IommuMapping>,
         visit: impl FnOnce(&Self) -> R,
     ) -> R {
-        let device = Self::of(self.name, self.coherency);
+        let mut device = Self::of(self.name, self.coherency);
+        // What it has is this one's.
+        device.number = self.number.same();
         if let Some(iommu) = iommu {
             // No holder: who lent it is one for as long.
             device.set_iommu(iommu.pointer().as_ptr());

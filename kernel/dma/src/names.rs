@@ -34,6 +34,11 @@ impl Number {
         Self(AtomicU32::new(0))
     }
 
+    /// For what stands for the same device.
+    pub(crate) fn same(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Relaxed)))
+    }
+
     /// The tag of the device, if it was given one.
     #[inline]
     pub(crate) fn known(&self) -> Option<Tag> {

@@ -3,8 +3,6 @@
 //! Every mapping has an entry from its beginning to its end. A call that does not fit one is a [`Misuse`], which has both parties in
 //! it: the mapping as it was made, and the call.
 
-use core::fmt;
-
 use crate::addr::{DmaAddr, PhysAddr, VirtAddr};
 use crate::streaming::Flow;
 
@@ -88,10 +86,10 @@ impl Entry {
     pub const FREE: Self = Self(None);
 }
 
-/// A coherent buffer that goes.
+/// A coherent buffer that is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// Whose it is.
+    /// Who frees it.
     pub device: Party,
     /// Where it begins, as the kernel sees it.
     pub address: VirtAddr,
@@ -165,6 +163,13 @@ pub enum Misuse {
         /// The buffer.
         buffer: Buffer,
     },
+    /// A coherent buffer was freed by another device than the one that it was allocated for.
+    FreedByAnother {
+        /// The buffer, and who freed it.
+        buffer: Buffer,
+        /// Whose it was, by name.
+        owner: &'static str,
+    },
     /// A device went, and mappings were left.
     Leak {
         /// One of them.
@@ -184,87 +189,6 @@ pub enum Misuse {
         /// How many places there are.
         places: usize,
     },
-}
-
-impl Misuse {
-    /// Says it, with callers by `name`.
-    ///
-    /// # Errors
-    /// Those of `f`.
-    pub fn tell<N: fmt::Display>(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        name: impl Fn(VirtAddr) -> N,
-    ) -> fmt::Result {
-        let (mapped, call, what) = match self {
-            Self::NoRoom { places } => {
-                return write!(f, "more than {places} mappings: checking ends");
-            }
-            Self::Leak { mapped, count } => {
-                write!(f, "{} goes and {count} of its mappings stay: ", mapped.device.name)?;
-                return mapped.tell(f, &name, "mapped");
-            }
-            Self::SpaceEnded { mapped, count } => {
-                write!(f, "{count} mappings in it end with it: {}: ", mapped.device.name)?;
-                return mapped.tell(f, &name, "mapped");
-            }
-            Self::Freed { mapped, buffer } => {
-                let Buffer { device, address, memory: (_, bytes), caller } = buffer;
-                let caller = name(*caller);
-                write!(f, "{}: frees {bytes} bytes at {address}, ", device.name)?;
-                write!(f, "a coherent buffer, allocated by {caller}, ")?;
-                write!(f, "which is mapped still: {}: ", mapped.device.name)?;
-                return mapped.tell(f, &name, "mapped");
-            }
-            Self::NeverMapped { call } => (None, call, "which was never mapped"),
-            Self::OtherAddress { mapped, call } => (Some(mapped), call, "at another address"),
-            Self::OtherSize { mapped, call } => (Some(mapped), call, "with another size"),
-            Self::OtherFlow { mapped, call } => (Some(mapped), call, "with another direction"),
-            Self::OtherFamily { mapped, call } => (Some(mapped), call, "by other functions"),
-            Self::OtherDevice { mapped, call } => (Some(mapped), call, "for another device"),
-            Self::Unchecked { mapped, call } => {
-                (Some(mapped), call, "and nobody asked whether mapping it had failed")
-            }
-            Self::SharedLine { mapped, call } => (Some(mapped), call, "in a cache line of another"),
-        };
-        write!(f, "{}: ", call.device.name)?;
-        call.tell(f, &name, "given")?;
-        write!(f, ", {what}")?;
-        match mapped {
-            Some(mapped) => {
-                f.write_str(": ")?;
-                if mapped.device != call.device {
-                    write!(f, "{}: ", mapped.device.name)?;
-                }
-                mapped.tell(f, &name, "mapped")
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl Mapping {
-    fn tell<N: fmt::Display>(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        name: impl Fn(VirtAddr) -> N,
-        verb: &str,
-    ) -> fmt::Result {
-        let Self { family, dma, bytes, flow, caller, .. } = *self;
-        let family = match family {
-            Family::Single => "a buffer",
-            Family::Page => "a page",
-            Family::Scatter => "a scatter list's entry",
-        };
-        write!(f, "{bytes} bytes at {dma}, {family}, {flow}, {verb} by {}", name(caller))
-    }
-}
-
-/// Without names, callers are addresses.
-impl fmt::Display for Misuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tell(f, |caller| caller)
-    }
 }
 
 /// All mappings.
@@ -492,6 +416,8 @@ impl<'s> Checker<'s> {
         left
     }
 }
+
+mod told;
 
 #[cfg(test)]
 mod tests;

@@ -248,6 +248,10 @@ fn a_buffer_that_is_freed_is_accused_of_what_is_mapped_of_it_alone_s107() {
             "which is mapped still: a card: 64 bytes at ",
         ];
         assert!(all.iter().all(|part| misuse.contains(part)), "{misuse}");
+        assert_eq!(
+            Misuse::FreedByAnother { buffer: buffer(at, 4096), owner: "a card" }.to_string(),
+            "a disk: frees 4096 bytes at 0x80001000, a coherent buffer, allocated by 0x00000042 for another device: a card"
+        );
     });
 }
 

@@ -1,4 +1,5 @@
-//! Coherent buffers that are freed while another device has them mapped for a transfer: the free is accused, and both are named (S107).
+//! Coherent buffers that are freed while another device has them mapped for a transfer, or by another device than their own: the free is
+//! accused, and both are named (S107).
 
 use core::hint::black_box;
 use core::ptr;
@@ -7,10 +8,12 @@ use dma::attributes;
 use dma::bounce;
 use dma::coherent::Buffer;
 use dma::debug::{found, is_on, mappings};
+use dma::device::Device;
+use dma::iommu::detach;
 use dma::scatter::ScatterTable;
 use image::capture::capture_log;
 use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
-use kerncore::coherent::AllocationFlags;
+use kerncore::coherent::{AllocationFlags, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
 use ktest::Completion::{self, Ran, Skipped};
 use ktest::ktest;
@@ -23,6 +26,9 @@ use linux::streaming_sg::{dma_map_sg, dma_unmap_sg};
 use super::{CARD, DISK, TO, assert_names};
 use crate::suites::iommu::Attached;
 use crate::suites::witness::frame_at;
+
+static PLAIN: Device = Device::new("a careless plain disk");
+static OTHER: Device = Device::new("a careless plain card");
 
 const WINDOW: u32 = 1 << 20;
 const BYTES: u32 = 2 * PAGE_SIZE;
@@ -133,5 +139,70 @@ fn a_buffer_behind_an_iommu_that_is_freed_while_mapped_names_both_s107_s109() ->
     }
     let _mappings = [Attached::new(&DISK, WINDOW), Attached::new(&CARD, WINDOW)];
     frees_while_mapped();
+    Ran
+}
+
+/// A buffer of `device`'s is given back by `other`, which is told when it is done, and never when the owner does it.
+fn freed_by_another(device: &Device, other: &Device) {
+    let kinds = [
+        (Sleep::May, DmaAttributes::NONE),
+        (Sleep::May, DmaAttributes::FORCE_CONTIGUOUS),
+        (Sleep::MayNot, DmaAttributes::NONE),
+        (Sleep::May, DmaAttributes::NO_KERNEL_MAPPING),
+    ];
+    for (sleep, marks) in kinds {
+        for (by, is_told) in [(other, true), (device, false)] {
+            let before = found();
+            let buffer = attributes::allocate(device, BYTES, sleep, marks, black_box(caller()));
+            let buffer = buffer.expect("memory");
+            // SAFETY: no device is at work, and the processor has no reference.
+            let (freed, log) =
+                capture_log(|| unsafe { attributes::free(by, BYTES, buffer, marks) });
+            assert_eq!(freed, Ok(()), "{marks:?}: {log:?}");
+            assert_eq!(found(), before + u32::from(is_told), "{marks:?}: {log:?}");
+            if !is_told {
+                assert!(log.text().is_empty(), "{log:?}");
+                continue;
+            }
+            let line = log.text().lines().find(|line| line.contains("DMA misuse: "));
+            let frees = alloc::format!("{}: frees 8192 bytes at ", by.name());
+            let owner = alloc::format!(" for another device: {}", device.name());
+            let words = [&frees, "a coherent buffer, allocated by ", &owner];
+            assert_names(line.expect("told"), &words);
+            assert!(log.text().contains("Backtrace:"), "{log:?}");
+        }
+    }
+}
+
+/// Somewhere in a function.
+#[inline(never)]
+fn caller() -> VirtAddr {
+    arch::backtrace::return_address()
+}
+
+#[ktest]
+fn a_buffer_that_another_device_frees_names_both_s107() -> Completion {
+    if !is_on() {
+        return Skipped("dma_debug is off");
+    }
+    freed_by_another(&DISK, &CARD);
+    freed_by_another(&PLAIN, &OTHER);
+    Ran
+}
+
+/// The same of two devices behind one IOMMU.
+#[ktest]
+fn a_buffer_that_a_neighbour_behind_the_iommu_frees_names_both_s107_s109() -> Completion {
+    if !is_on() {
+        return Skipped("dma_debug is off");
+    }
+    for [device, other] in [[&DISK, &CARD], [&PLAIN, &OTHER]] {
+        let attached = Attached::new(device, WINDOW);
+        // SAFETY: it has nothing.
+        unsafe { attached.1.attach(other) }.expect("attached to nothing");
+        freed_by_another(device, other);
+        // SAFETY: as above.
+        unsafe { detach(other) }.expect("attached");
+    }
     Ran
 }
