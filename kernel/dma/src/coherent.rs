@@ -12,6 +12,7 @@ use kerncore::dma_mask::DmaMask;
 use kerncore::frames::{self, FrameOwner, FrameRequest, Freed};
 use kerncore::holder::{Holder, Tag};
 use kerncore::kernel_space::{CoherentError, CoherentFreed, RemoveError};
+use kerncore::layout::linear_physical;
 use mm::report::dump_stack;
 
 use crate::atomic_pool::{self, PoolError, PoolFreeError};
@@ -54,9 +55,11 @@ pub(crate) fn back_end(device: &Device, sleep: Sleep) -> BackEnd {
     BackEnd::for_request(device.coherency(), region(device), sleep)
 }
 
-/// Whether memory of `device` there has no mapping of its own: it is the atomic pool's, the device's own, or the linear map's.
+/// Whether memory of `device` there has no mapping of its own: it is the atomic pool's, the device's own, or the linear map's. A device that
+/// snoops has no other, but behind an IOMMU, where scattered frames have one.
 pub(crate) fn lies_in_shared_memory(device: &Device, address: VirtAddr) -> bool {
-    device.coherency() == Coherency::Coherent
+    (device.coherency() == Coherency::Coherent
+        && (device.iommu().is_none() || linear_physical(address).is_some()))
         || atomic_pool::contains(address)
         || device.declared().is_some_and(|declared| declared.contains(address))
 }
