@@ -190,6 +190,24 @@ pub unsafe extern "C" fn dma_map_sg(
     }
 }
 
+/// Whether `call` names entries at all; otherwise that is told.
+#[inline(always)]
+fn names_any(call: &Call<'_>, sg: *const ScatterEntry, count: c_uint) -> bool {
+    let names_any = !sg.is_null() && count != 0;
+    if !names_any {
+        tell_empty(call, sg.is_null(), count);
+    }
+    names_any
+}
+
+#[cold]
+#[inline(never)]
+fn tell_empty(call: &Call<'_>, is_null: bool, count: c_uint) {
+    let (name, device) = (call.name, call.device.name());
+    let list = if is_null { "no list" } else { "a list" };
+    REFUSED.warn(format_args!("{name}: {list} of {count} entries of {device}: nothing is done"));
+}
+
 /// Does `step` with each piece that the device sees, and reports what fails.
 ///
 /// # Safety
@@ -200,13 +218,16 @@ unsafe fn each(
     count: c_uint,
     step: impl Fn(Call<'_>, DmaAddr, u32) -> Result<(), UnmapError>,
 ) {
+    if !names_any(&call, sg, count) {
+        return;
+    }
     // SAFETY: by the caller's promise.
     for (dma, bytes) in list::segments(unsafe { Entries::new(sg, count) }) {
         report(&call, step(call, dma, bytes));
     }
 }
 
-/// Ends the mapping of a list. Any context.
+/// Ends the mapping of a list. Any context. What names no entries ends nothing, and that is told.
 ///
 /// # Safety
 /// [`dma_map_sg`] was given as many entries, and that direction, and the device is done with them. It is not how many pieces that gave.
@@ -220,7 +241,9 @@ pub unsafe extern "C" fn dma_unmap_sg(
 ) {
     let caller = arch::backtrace::return_address();
     // SAFETY: by the caller's promise.
-    if let Some(call) = unsafe { call("dma_unmap_sg", dev, dir, Family::Scatter, caller) } {
+    if let Some(call) = unsafe { call("dma_unmap_sg", dev, dir, Family::Scatter, caller) }
+        && names_any(&call, sg, nents)
+    {
         // SAFETY: by the caller's promise.
         let entries = unsafe { Entries::new(sg, nents) };
         // SAFETY: by the caller's promise.

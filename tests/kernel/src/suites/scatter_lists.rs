@@ -14,12 +14,14 @@ use kerncore::addr::PAGE_SIZE;
 use kerncore::bounce::SLOT;
 use kerncore::streaming::Flow;
 use ktest::ktest;
+use linux::iommu::{arm_iommu_sync_sg_for_cpu, arm_iommu_sync_sg_for_device, arm_iommu_unmap_sg};
 use linux::page::pointer_to;
 use linux::streaming_sg::{
     dma_map_sg, dma_sync_sg_for_cpu, dma_sync_sg_for_device, dma_unmap_sg, tell_again,
 };
 use mm::page_alloc::Pages;
 
+use super::iommu::Attached;
 use super::played_device::{device_reads, device_writes};
 
 static DEVICE: Device = Device::new("a scattered device");
@@ -155,4 +157,51 @@ fn of_a_list_that_cannot_be_mapped_whole_nothing_is_s105_s106() {
     let mut list = list(&pages, &[(1, 100), (PAGE_SIZE + 1, most)]);
     let (mapped, _log) = capture_log(|| map(&mut list, 2, FROM));
     assert_eq!((mapped, usage().taken), (0, 0));
+}
+
+/// No list, or none of its entries: that nothing ends, or changes hands, is told; what is mapped stands.
+#[ktest]
+fn what_names_no_entries_is_told_and_changes_nothing_s105() {
+    type Call = unsafe extern "C" fn(*const Device, *mut ScatterEntry, u32, u32);
+    let on_bus: [(&str, Call); 3] = [
+        ("dma_unmap_sg", dma_unmap_sg),
+        ("dma_sync_sg_for_cpu", dma_sync_sg_for_cpu),
+        ("dma_sync_sg_for_device", dma_sync_sg_for_device),
+    ];
+    let behind: [(&str, Call); 3] = [
+        ("dma_unmap_sg", arm_iommu_unmap_sg),
+        ("dma_sync_sg_for_cpu", arm_iommu_sync_sg_for_cpu),
+        ("dma_sync_sg_for_device", arm_iommu_sync_sg_for_device),
+    ];
+    let each = |calls: [(&str, Call); 3]| {
+        let page = Pages::new(0).expect("memory");
+        let mut list = list(&page, &WHOLE[..1]);
+        let before = dma::debug::mappings();
+        assert_eq!(map(&mut list, 1, TO), 1);
+        let mapped = (usage(), dma::debug::mappings());
+        let all = list.as_mut_ptr();
+        let none = core::ptr::null_mut();
+        for (name, call) in calls {
+            for (list, count, words) in [
+                (none, 3, "no list of 3 entries of a scattered device: nothing is done"),
+                (none, 0, "no list of 0 entries of a scattered device: nothing is done"),
+                (all, 0, "a list of 0 entries of a scattered device: nothing is done"),
+            ] {
+                tell_again();
+                // SAFETY: a device, and no entries.
+                let ((), log) = capture_log(|| unsafe { call(&raw const DEVICE, list, count, TO) });
+                let line = alloc::format!("{name}: {words}");
+                let told = log.text().lines().filter(|told| told.contains(&line)).count();
+                assert_eq!((told, log.text().lines().count()), (1, 1), "{line}: {log:?}");
+                assert_eq!((usage(), dma::debug::mappings()), mapped, "{line}");
+            }
+        }
+        let ((), log) = capture_log(|| unmap(&mut list, 1, TO));
+        assert_eq!((log.text(), dma::debug::mappings()), ("", before), "it stood");
+    };
+    each(on_bus);
+    let attached = Attached::new(&DEVICE, 1 << 20);
+    each(behind);
+    assert_eq!(attached.taken(), 0);
+    tell_again();
 }
