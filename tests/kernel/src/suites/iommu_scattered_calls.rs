@@ -168,6 +168,35 @@ fn the_cookie_of_a_buffer_without_a_mapping_is_its_page_array_s99() {
     }
 }
 
+/// S67, S99: without a mapping a buffer goes back by its cookie. Whatever else is given is told, of each kind of device, and changes nothing.
+#[ktest]
+fn what_is_no_cookie_is_told_and_frees_nothing_s67_s99() {
+    for device in [&DEVICE, &SNOOPING] {
+        let attached = Attached::new(device, BYTES);
+        for (bytes, kind) in [(100, HIDDEN), (3 * PAGE_SIZE, HIDDEN), (3 * PAGE_SIZE, NONE)] {
+            let given = Given::new(device, bytes, kind);
+            let (own, taken) = (given.memory.addr(), attached.taken());
+            let odd = [0x10, 0x1000, own + 4, own.wrapping_sub(4096), usize::MAX];
+            let odd = odd.into_iter().chain((kind == NONE).then_some(own));
+            for wrong in odd {
+                for dma in [given.dma, DmaAddr::new(given.dma.raw() + PAGE_SIZE)] {
+                    let memory = ptr::without_provenance(wrong);
+                    let ((), log) = capture_log(|| {
+                        // SAFETY: refused.
+                        unsafe { arm_iommu_free_attrs(device, bytes, memory, dma, HIDDEN) };
+                    });
+                    let told = log.text().contains("Backtrace:");
+                    let name = device.name();
+                    assert!(told, "{name}: {wrong:#x} of {kind:#x} was silent: {log:?}");
+                    assert_eq!(attached.taken(), taken, "{name}: {wrong:#x} of {kind:#x}");
+                }
+            }
+            let ((), log) = capture_log(|| drop(given));
+            assert_eq!((log.text(), attached.taken()), ("", 0));
+        }
+    }
+}
+
 /// S76, S77, S79, S99: what is in one piece, and what a handler is given, is memory as for any other device, and seen by this one.
 #[ktest]
 fn attributes_and_context_decide_what_a_buffer_is_made_of_s99() {
