@@ -231,6 +231,9 @@ int dma_mmap_wc(const struct device *dev, struct vm_area_struct *vma, const void
                 unsigned int size);
 int dma_mmap_attrs(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_handle,
                    unsigned int size, unsigned int attrs);
+/* The pages of a buffer. dma_map_sg takes such a table, for whatever device, if the buffer lies at its linear address, cacheable: what a device
+ * that snoops has on the bus, and behind an IOMMU with DMA_ATTR_FORCE_CONTIGUOUS or made where one may not sleep. Every other has a mapping of its
+ * own, by which the processor sees it, and is refused by a warning that names the frame and its owner. */
 int dma_get_sgtable(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t handle,
                     unsigned int size);
 int dma_get_sgtable_attrs(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t handle,
@@ -309,6 +312,7 @@ void arm_iommu_free_attrs(const struct device *dev, unsigned int size, const voi
                           unsigned int attrs);
 int arm_iommu_mmap_attrs(const struct device *dev, struct vm_area_struct *vma, const void *cpu_addr, dma_addr_t dma_addr,
                          unsigned int size, unsigned int attrs);
+/* As dma_get_sgtable: dma_map_sg takes the table of no buffer of scattered frames. */
 int arm_iommu_get_sgtable(const struct device *dev, struct sg_table *sgt, const void *cpu_addr, dma_addr_t dma_addr,
                           unsigned int size, unsigned int attrs);
 dma_addr_t arm_iommu_map_page(const struct device *dev, const struct page *page, unsigned int offset, unsigned int size,

@@ -19,6 +19,7 @@ use kerncore::addr::{DmaAddr, PAGE_SIZE, VirtAddr};
 use kerncore::coherent::{Coherency, Sleep};
 use kerncore::dma_attributes::DmaAttributes;
 use kerncore::frames::FrameOwner;
+use kerncore::layout::linear_physical;
 use kerncore::lock::Class;
 use kerncore::misuse::Family;
 use kerncore::streaming::Flow;
@@ -47,6 +48,9 @@ const KINDS: [(&Device, Sleep, DmaAttributes); 5] = [
     (&SNOOPING, Sleep::MayNot, DmaAttributes::NONE),
     (&OWNER, Sleep::May, DmaAttributes::NONE),
 ];
+
+/// The last of them, of a device that snoops.
+const SCATTERED: (&Device, Sleep, DmaAttributes) = (&SNOOPING, Sleep::May, DmaAttributes::NONE);
 
 fn take(device: &Device, bytes: u32, (sleep, attributes): (Sleep, DmaAttributes)) -> Buffer {
     attributes::allocate(device, bytes, sleep, attributes, NOBODY).expect("memory")
@@ -156,28 +160,46 @@ fn others_of_the_pool_go_back_beside_a_buffer_that_an_iommu_shows_s67() {
 }
 
 /// S105: who exports a buffer, and who imports it: another device's transfer of the same frames ends by itself, and the buffer's own view is
-/// ended by no name of a transfer.
+/// ended by no name of a transfer. Memory at its linear addresses, which has no other view, is mapped; what has another is refused.
 #[ktest]
 fn a_transfer_of_a_buffer_ends_and_its_own_view_does_not_s105() {
-    for (device, sleep, marks) in KINDS {
+    for (device, sleep, marks) in KINDS.into_iter().chain([SCATTERED]) {
+        let is_scattered = sleep == Sleep::May && marks == DmaAttributes::NONE;
         let at = Attached::new(device, 1 << 20);
         let importer = IommuMapping::new(DmaAddr::new(0x3000_0000), 1 << 20).expect("memory");
         // SAFETY: it has nothing.
         unsafe { importer.attach(&OTHER) }.expect("attached to nothing");
         let buffer = take(device, PAGE_SIZE, (sleep, marks));
-        let memory = Memory::Physical(device.physical_address(buffer.dma));
+        let on_bus = device.physical_address(buffer.dma);
+        let memory = Memory::Physical(on_bus);
         // SAFETY: nobody but the devices uses it.
-        if let Ok(dma) = unsafe { streaming::map(call(&OTHER), memory, PAGE_SIZE) } {
-            // SAFETY: just mapped.
-            let ended = unsafe { streaming::unmap(call(&OTHER), dma, PAGE_SIZE) };
-            assert_eq!(ended, Ok(()), "{marks:?}");
+        let mapped = unsafe { streaming::map(call(&OTHER), memory, PAGE_SIZE) };
+        let is_linear = linear_physical(buffer.address).is_some();
+        assert_eq!(
+            is_linear,
+            device.coherency() == Coherency::Coherent && !is_scattered,
+            "{marks:?}"
+        );
+        match mapped {
+            Ok(dma) => {
+                assert!(is_linear, "{marks:?}: mapped, and it has a view of its own");
+                // SAFETY: just mapped.
+                let ended = unsafe { streaming::unmap(call(&OTHER), dma, PAGE_SIZE) };
+                assert_eq!(ended, Ok(()), "{marks:?}");
+            }
+            Err(error) => {
+                assert!(!is_linear, "{marks:?}: {error}");
+                // By frame and owner.
+                let owner = kernel().zones().table().owner_of(on_bus.pfn());
+                let words = alloc::format!("{} ({owner})", on_bus.pfn());
+                assert!(alloc::format!("{error}").contains(&words), "{marks:?}: {error}");
+            }
         }
         assert_eq!(importer.domain().usage().taken, 0, "{marks:?}");
         // SAFETY: refused.
         let refused = unsafe { streaming::unmap(call(device), buffer.dma, PAGE_SIZE) };
         assert!(refused.is_err(), "{marks:?}: {refused:?}");
-        let is_snooped = device.coherency() == Coherency::Coherent && marks != DmaAttributes::NONE;
-        assert!(!is_snooped || matches!(refused, Err(UnmapError::Coherent { .. })), "{refused:?}");
+        assert!(!is_linear || matches!(refused, Err(UnmapError::Coherent { .. })), "{refused:?}");
         assert_eq!(at.taken(), 1, "{marks:?}");
         assert_eq!(give(device, PAGE_SIZE, buffer.address, buffer.dma), Ok(()));
         // SAFETY: it has nothing.
