@@ -11,9 +11,10 @@
 //! makes one for a section of whose addresses he owns none, and here all are owned.
 
 use super::PageTable;
-use super::run::Run;
+use super::run::{Run, Slots};
 use crate::addr::{
-    LARGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, PhysAddr, SECTION_SIZE,
+    LARGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUPERSECTION, PageRange, PhysAddr,
+    SECTION_SIZE,
 };
 use crate::descriptor::{
     PageSize, SLOT_SIZE, l1, l1::SUPERSECTION_SLOTS, l2, l2::LARGE_PAGE_SLOTS,
@@ -173,9 +174,7 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         let word = slots.read(&self.machine, 0);
         let is_one = l2::is_small(word) && may_end(frame_of(word));
         if is_one {
-            slots.clear(&self.machine);
-            self.machine.barrier();
-            self.flush_pages(pages);
+            self.end_slots(&mut slots, pages);
         }
         is_one
     }
@@ -203,11 +202,17 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         }
         let are_consecutive = l2::is_small(first) && differ == 0 && may_end(frame_of(first));
         if are_consecutive {
-            slots.clear(&self.machine);
-            self.machine.barrier();
-            self.flush_pages(pages);
+            self.end_slots(&mut slots, pages);
         }
         are_consecutive
+    }
+
+    /// Clears `slots`, which translate `pages`, a few; when this returns no TLB remembers them.
+    #[inline(always)]
+    fn end_slots(&self, slots: &mut Slots<'_>, pages: PageRange) {
+        slots.clear(&self.machine);
+        self.machine.barrier();
+        self.flush_pages(pages);
     }
 
     /// Clears and flushes all of `range`, sixteen pages from a multiple of sixteen on, if it is one large page and `may_end`, which is
