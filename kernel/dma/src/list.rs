@@ -38,7 +38,8 @@ pub trait Pieces: Iterator<Item: Piece> + Clone {
         None
     }
 
-    /// The next piece, of which [`Pieces::glance`] says something, by less than [`Iterator::next`].
+    /// The next piece, of which [`Pieces::glance`] says something, by less than [`Iterator::next`]. If that says nothing, this may give
+    /// nothing, and then none is taken out.
     #[inline(always)]
     fn step(&mut self) -> Option<Self::Item> {
         self.next()

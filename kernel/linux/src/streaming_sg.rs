@@ -102,9 +102,8 @@ impl Pieces for Entries {
 
     #[inline(always)]
     fn step(&mut self) -> Option<Handle> {
-        if self.glance().is_none() {
-            return self.next();
-        }
+        // Not `next` otherwise: its ways to other entries would keep this one's place in memory, in loops that only step.
+        self.glance()?;
         let found = self.next;
         // It is not the last, and leads nowhere.
         self.next = found.wrapping_add(1);

@@ -14,7 +14,7 @@
 //! entry, and to take it back ([`super::lender`]).
 
 use arch::machine::Authority;
-use kerncore::addr::{DmaAddr, PhysAddr};
+use kerncore::addr::{DmaAddr, PAGE_SIZE, PhysAddr};
 use kerncore::iommu::{Grant, Iova, IovaError, Segment};
 
 use super::lender::Lender;
@@ -183,7 +183,8 @@ pub(crate) unsafe fn unmap(
     for (dma, bytes) in segments(pieces).take(most as usize) {
         let own = rest.clone();
         // Most segments of one piece are seen to be that at a glance.
-        let first = rest.next().and_then(Piece::memory);
+        let is_first_of_more = bytes > PAGE_SIZE && rest.glance().is_some();
+        let first = if is_first_of_more { None } else { rest.next().and_then(Piece::memory) };
         let (count, may_end) = if first.is_some_and(|(_, found)| found >= bytes) {
             (1, Ok(()))
         } else {

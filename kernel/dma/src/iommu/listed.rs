@@ -200,8 +200,10 @@ unsafe fn map_segment<I: Pieces>(
     limits: SegmentLimits,
 ) -> Option<(DmaAddr, u32)> {
     let whole = most_of(rest)?;
-    let (memory, _) = rest.clone().next()?.memory()?;
-    let offset = streaming::bus_of(memory)?.page_offset();
+    let offset = match rest.glance() {
+        Some(_) => 0,
+        None => streaming::bus_of(rest.clone().next()?.memory()?.0)?.page_offset(),
+    };
     let most = limits.pages_from(offset);
     let left = u32::try_from(whole).ok()?;
     let pages = if left == most + 1 && fits_in_part(rest, (offset, most), limits) {

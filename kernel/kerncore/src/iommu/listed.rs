@@ -84,7 +84,9 @@ impl<R: Records> Series for Listed<'_, R> {
     #[cold]
     #[inline(never)]
     fn at_length(&mut self) -> Option<u32> {
-        let index = self.frames.at_length(self.records.next()?)?;
+        let record = self.records.next()?;
+        // The last entry of a list is to be read at length, but its page is like the others.
+        let index = self.frames.at_a_glance(record).or_else(|| self.frames.at_length(record))?;
         Some(self.word(index))
     }
 

@@ -54,7 +54,12 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
         {
             let behind = written.wrapping_add(1);
             slots.write_from(&self.machine, written, iter::once(word));
-            written = self.write_at_a_glance(slots, behind, words);
+            // The last page of a list is one of those, as a rule.
+            written = if behind == slots.count() {
+                behind
+            } else {
+                self.write_at_a_glance(slots, behind, words)
+            };
         }
         written
     }
@@ -111,6 +116,9 @@ impl<M: Machine, L: Locks> PageTable<M, L> {
                 return false;
             }
             held = held.wrapping_add(1);
+            if held == slots.count() {
+                return true;
+            }
         }
     }
 
