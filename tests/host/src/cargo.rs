@@ -2,36 +2,37 @@
 
 use std::fmt;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::board::Board;
 use crate::context::Context;
-use crate::junit::Suite;
+use crate::pool::Job;
 use crate::tally::Verdict;
 
 /// How a line begins that a test of the host prints for the summary.
 const NOTES: [&str; 1] = ["states: "];
 
-/// Runs the tests of the host's crates; what they say of mutants comes along. What cannot be compiled is one failure.
-pub(crate) fn tests(context: &Context) -> (Suite, Said) {
-    let started = Instant::now();
-    let (verdicts, said) = run(context);
-    (Suite { name: "host".into(), time: started.elapsed(), verdicts }, said)
+/// Compiles the tests of the host's crates: without running them, so that the compiler's progress is seen and its errors are whole.
+pub(crate) fn compile_tests() -> Result<(), String> {
+    eprintln!("compiling the tests of the host");
+    let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
+    match compiled {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo test --no-run: {status}; what it said stands above")),
+        Err(error) => Err(format!("scripts/cargo: {error}")),
+    }
+}
+
+/// The tests of the host's crates, which were compiled, as a job beside the others; what they say of mutants goes to `said`.
+pub(crate) fn job(said: Arc<Mutex<Said>>) -> Job {
+    Job::new("host", move |context| {
+        let (verdicts, found) = run(context);
+        *said.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        verdicts
+    })
 }
 
 fn run(context: &Context) -> (Vec<Verdict>, Said) {
-    let failed = |why| (vec![Verdict::of_a_run("build::tests", Err(why))], Said::default());
-    eprintln!("compiling the tests of the host");
-    // First without running, so that the compiler's progress is seen and its errors are whole.
-    let compiled = Command::new("scripts/cargo").args(["test", "--quiet", "--no-run"]).status();
-    match compiled {
-        Ok(status) if status.success() => {}
-        Ok(status) => {
-            return failed(format!("cargo test --no-run: {status}; what it said stands above"));
-        }
-        Err(error) => return failed(format!("scripts/cargo: {error}")),
-    }
-    eprintln!("running the tests of the host");
     let mut command = Command::new("scripts/cargo");
     // The output of tests that pass is shown too: the board of mutants is in it.
     command.args(["test", "--no-fail-fast", "--color", "never", "--", "--show-output"]);
@@ -40,6 +41,8 @@ fn run(context: &Context) -> (Vec<Verdict>, Said) {
         Some((_, Some(name))) => _ = command.args(["--exact", name]),
         Some((part, None)) => _ = command.arg(part),
     }
+    // Other jobs run beside them.
+    command.env("RUST_TEST_THREADS", context.jobs.div_ceil(2).to_string());
     // Property tests draw from the same seed.
     command.env("PROPERTIES_SEED", context.seed.to_string());
     match command.stdin(Stdio::null()).output() {
@@ -54,7 +57,10 @@ fn run(context: &Context) -> (Vec<Verdict>, Said) {
             verdicts.extend(said.board.verdicts(context));
             (verdicts, said)
         }
-        Err(error) => failed(format!("scripts/cargo: {error}")),
+        Err(error) => {
+            let why = Err(format!("scripts/cargo: {error}"));
+            (vec![Verdict::of_a_run("build::tests", why)], Said::default())
+        }
     }
 }
 

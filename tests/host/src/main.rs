@@ -33,7 +33,9 @@ mod tally;
 mod typed;
 mod witness;
 
+use std::mem;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -81,20 +83,27 @@ fn main() -> ExitCode {
     if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs everything that was asked for.
+/// Runs everything that was asked for. The tests of the host are the first of the jobs: they take one CPU, and longer than any other.
 fn run(context: &Context) -> (Vec<Suite>, Said) {
     if context.image.is_some() {
         return (pool::run(context, jobs(context)), Said::default());
     }
-    let (host, said) = cargo::tests(context);
-    let mut suites = vec![host];
-    match cargo::images() {
-        Ok(()) => suites.extend(pool::run(context, jobs(context))),
-        Err(message) => {
-            let verdicts = vec![Verdict::of_a_run("build::images", Err(message))];
-            suites.push(Suite { name: "build".into(), time: Duration::ZERO, verdicts });
-        }
+    let said = Arc::new(Mutex::new(Said::default()));
+    let mut all = Vec::new();
+    let mut failed = Vec::new();
+    match cargo::compile_tests() {
+        Ok(()) => all.push(cargo::job(Arc::clone(&said))),
+        Err(message) => failed.push(Verdict::of_a_run("build::tests", Err(message))),
     }
+    match cargo::images() {
+        Ok(()) => all.extend(jobs(context)),
+        Err(message) => failed.push(Verdict::of_a_run("build::images", Err(message))),
+    }
+    let mut suites = pool::run(context, all);
+    if !failed.is_empty() {
+        suites.push(Suite { name: "build".into(), time: Duration::ZERO, verdicts: failed });
+    }
+    let said = mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
     (suites, said)
 }
 
